@@ -1,0 +1,3 @@
+"""Audio-visual-text embeddings of people talking."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,218 @@
+"""The values everything else passes around, and the legend of shape letters.
+
+Shape letters, used in every docstring of the project:
+
+    B items in a batch (utterances, or dialogues)   T steps along a sequence (frames, tokens, turns)
+    N real steps of all items, one after another    D width          H heads      L layers
+    U transcript tokens                             V vocabulary     C classes    E emotions
+
+A stream ("audio", "video" or "text") is a key, never a variable name. A stream that an item lacks has
+length 0; that is the only way to say "missing".
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import torch
+from torch import Tensor
+
+STREAMS: Final = ("audio", "video", "text")
+UNLABELLED: Final = -1  # class targets; float targets use NaN, sequences length 0
+
+TARGETS: Final = ("transcript", "speaker", "sentiment", "emotions")
+"""Target names: transcript Padded (B, U) int64, speaker (B,) int64, sentiment (B,) float,
+emotions (B, E) float."""
+
+
+def stream_subsets(streams: Sequence[str] = STREAMS) -> list[tuple[str, ...]]:
+    """All non-empty subsets of `streams`, smallest first, each in the order of `streams`."""
+    return [
+        subset
+        for size in range(1, len(streams) + 1)
+        for subset in itertools.combinations(streams, size)
+    ]
+
+
+def subset_name(streams: Iterable[str]) -> str:
+    """`("video", "audio")` -> `"audio+video"`: the name of a stream subset in files and tables."""
+    chosen = set(streams)
+    unknown = chosen - set(STREAMS)
+    if unknown or not chosen:
+        raise ValueError(f"streams {sorted(chosen)}: name one or more of {', '.join(STREAMS)}")
+    return "+".join(stream for stream in STREAMS if stream in chosen)
+
+
+def parse_subset(name: str) -> tuple[str, ...]:
+    """`"audio+video"` -> `("audio", "video")`; the inverse of `subset_name`."""
+    return tuple(subset_name(name.split("+")).split("+"))
+
+
+@dataclass(frozen=True)
+class Padded:
+    """Sequences of different lengths in one tensor.
+
+    Attributes:
+        values: (B, T, ...), the real steps of each item first, anything after them.
+        lengths: (B,) int64, 0 where the item lacks this stream.
+    """
+
+    values: Tensor
+    lengths: Tensor
+
+    def __post_init__(self) -> None:
+        if self.values.ndim < 2 or self.lengths.shape != self.values.shape[:1]:
+            raise ValueError(
+                f"Padded needs values (B, T, ...) and lengths (B,), found "
+                f"{tuple(self.values.shape)} and {tuple(self.lengths.shape)}"
+            )
+
+    @classmethod
+    def stack(cls, items: Sequence[Tensor]) -> Padded:
+        """Pad a list of (T_i, ...) tensors with zeros; an empty tensor means "missing"."""
+        lengths = torch.tensor([len(item) for item in items], dtype=torch.int64)
+        longest = max(1, int(lengths.max())) if len(items) else 1
+        shape = (len(items), longest, *items[0].shape[1:])
+        values = torch.zeros(shape, dtype=items[0].dtype)
+        for row, item in zip(values, items, strict=True):
+            row[: len(item)] = item
+        return cls(values, lengths)
+
+    @property
+    def mask(self) -> Tensor:
+        """(B, T) bool, True = real: the only mask polarity in the project."""
+        steps = torch.arange(self.values.shape[1], device=self.values.device)
+        return steps < self.lengths.to(self.values.device)[:, None]
+
+    def pack(self) -> Packed:
+        """The same steps without padding."""
+        return Packed(self.values[self.mask], self.lengths)
+
+    def item(self, index: int) -> Tensor:
+        """The real steps (T_i, ...) of one item."""
+        return self.values[index, : int(self.lengths[index])]
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def to(self, device: torch.device | str) -> Padded:
+        return Padded(self.values.to(device), self.lengths)
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Sequences of different lengths, one after another, no padding at all.
+
+    Attributes:
+        values: (N, ...), N = sum of lengths.
+        lengths: (B,) int64, kept on the CPU: they steer Python loops.
+    """
+
+    values: Tensor
+    lengths: Tensor
+
+    @property
+    def offsets(self) -> Tensor:
+        """(B + 1,) int64: item b is `values[offsets[b] : offsets[b + 1]]`."""
+        return torch.nn.functional.pad(self.lengths.cumsum(0), (1, 0))
+
+    def with_values(self, values: Tensor) -> Packed:
+        return Packed(values, self.lengths)
+
+    def split(self) -> tuple[Tensor, ...]:
+        """One (T_i, ...) view for each item."""
+        return self.values.split(self.lengths.tolist())
+
+    def pad(self) -> Padded:
+        """The same steps, zeros after them."""
+        longest = max(1, int(self.lengths.max())) if len(self.lengths) else 1
+        shape = (len(self.lengths), longest, *self.values.shape[1:])
+        mask = torch.arange(longest) < self.lengths[:, None]
+        padded = self.values.new_zeros(shape)
+        padded[mask.to(self.values.device)] = self.values
+        return Padded(padded, self.lengths)
+
+    def item_index(self) -> Tensor:
+        """(N,) int64: the item that each step belongs to."""
+        index = torch.arange(len(self.lengths)).repeat_interleave(self.lengths)
+        return index.to(self.values.device)
+
+    def positions(self) -> Tensor:
+        """(N,) int64: the place of each step within its item."""
+        starts = self.offsets[:-1].repeat_interleave(self.lengths)
+        return (torch.arange(int(self.lengths.sum())) - starts).to(self.values.device)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a method sees: items with streams and labels, any of them possibly missing.
+
+    Attributes:
+        keys: one per item.
+        inputs: stream -> Padded; audio (B, T, 80) log-mel, video (B, T, H, W) uint8 grey,
+            text (B, T) int64 token ids. Frozen-embedding methods put their vectors here under the
+            name "embedding".
+        targets: see `TARGETS`; a missing target means that no item has it.
+    """
+
+    keys: tuple[str, ...]
+    inputs: Mapping[str, Padded]
+    targets: Mapping[str, Tensor | Padded] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        unknown = set(self.inputs) - {*STREAMS, "embedding"} | set(self.targets) - set(TARGETS)
+        if unknown:
+            raise ValueError(
+                f"unknown inputs or targets {sorted(unknown)}: inputs are {', '.join(STREAMS)} or "
+                f"embedding, targets are {', '.join(TARGETS)}"
+            )
+        for name, value in {**self.inputs, **self.targets}.items():
+            if len(value) != len(self.keys):
+                raise ValueError(f"{name} has {len(value)} items, the batch has {len(self.keys)}")
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def labelled(self, target: str) -> Tensor:
+        """(B,) bool: which items carry the label."""
+        value = self.targets.get(target)
+        if value is None:
+            return torch.zeros(len(self), dtype=torch.bool)
+        if isinstance(value, Padded):
+            return value.lengths > 0
+        known = ~value.isnan() if value.is_floating_point() else value != UNLABELLED
+        return known if known.ndim == 1 else known.all(dim=1)
+
+    def count(self, target: str) -> int:
+        """How many items carry the label."""
+        return int(self.labelled(target).sum())
+
+    def to(self, device: torch.device | str) -> Batch:
+        return Batch(
+            self.keys,
+            {name: value.to(device) for name, value in self.inputs.items()},
+            {name: value.to(device) for name, value in self.targets.items()},
+        )
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """What the encoder says of a batch.
+
+    Attributes:
+        frames: (B, T, D) at `frame_rate`, the weighted sum of the streams on the common clock.
+        pooled: (B, 2 D), mean and standard deviation of the frames over time.
+        layers: (B, L, 2 D), mean and standard deviation of every layer; `Encoder.layer_names`
+            names them.
+        streams: (B, 3) bool, which of `STREAMS` each item had.
+        frame_rate: steps a second, Hz.
+    """
+
+    frames: Padded
+    pooled: Tensor
+    layers: Tensor
+    streams: Tensor
+    frame_rate: float

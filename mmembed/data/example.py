@@ -1,0 +1,113 @@
+"""One utterance: as a row of a manifest (where it is) and as an example (what it holds)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+SPLITS: Final = ("train", "dev", "test", "heldout")
+"""`heldout`: utterances never trained on, by speakers of the training split (closed-set tasks)."""
+
+EMOTIONS: Final = ("happy", "sad", "anger", "surprise", "disgust", "fear")
+"""The order of the CMU-MOSEI SDK; each in [0, 3]."""
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What is known of an utterance's emotion.
+
+    Attributes:
+        sentiment: in [-3, 3], or None.
+        emotions: intensities in the order of `EMOTIONS`, each in [0, 3], or None.
+        category: one acted emotion ("neutral", "calm", "happy", ...), or None.
+    """
+
+    sentiment: float | None = None
+    emotions: tuple[float, ...] | None = None
+    category: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.sentiment is not None and not -3 <= self.sentiment <= 3:
+            raise ValueError(f"sentiment {self.sentiment}: must lie in [-3, 3]")
+        if self.emotions is not None and (
+            len(self.emotions) != len(EMOTIONS) or not all(0 <= x <= 3 for x in self.emotions)
+        ):
+            raise ValueError(
+                f"emotions {self.emotions}: {len(EMOTIONS)} values in [0, 3], in the order "
+                f"{', '.join(EMOTIONS)}"
+            )
+
+
+@dataclass(frozen=True)
+class Utterance:
+    """One row of a manifest: where an utterance is and what is known of it.
+
+    Attributes:
+        key: unique, portable, without dots.
+        media: path of the media file, absolute or relative to the manifest; None for text alone.
+        start: seconds into the media file.
+        end: seconds, None = to its end.
+        transcript: the words spoken, as written by the corpus, or None.
+        language: ISO 639-1, or None.
+        speaker: unique across corpora ("ravdess-01"), or None.
+        split: one of `SPLITS`, or None where the corpus names none.
+        labels: emotion labels.
+    """
+
+    key: str
+    media: str | None
+    start: float = 0.0
+    end: float | None = None
+    transcript: str | None = None
+    language: str | None = None
+    speaker: str | None = None
+    split: str | None = None
+    labels: Labels = field(default_factory=Labels)
+
+    def __post_init__(self) -> None:
+        if not self.key or any(c in self.key for c in "./\\ \n"):
+            raise ValueError(f"key {self.key!r}: must not be empty or hold dots, slashes or spaces")
+        if self.split is not None and self.split not in SPLITS:
+            raise ValueError(f"split {self.split!r} of {self.key}: one of {', '.join(SPLITS)}")
+
+
+@dataclass(frozen=True)
+class Example:
+    """One utterance, decoded and turned into features, unbatched.
+
+    Attributes:
+        utterance: its manifest row.
+        audio: (T, 80) float16 log-mel at 100 Hz, or None.
+        video: (T, 64, 64) uint8 grey face crops at 25 Hz, or None.
+        text: the words as an input stream, or None.
+        notes: how it was made: {"face": "haar" | "full frame", "seconds": 2.4, ...}.
+    """
+
+    utterance: Utterance
+    audio: NDArray[np.float16] | None = None
+    video: NDArray[np.uint8] | None = None
+    text: str | None = None
+    notes: Mapping[str, object] = field(default_factory=dict)
+
+    @property
+    def key(self) -> str:
+        return self.utterance.key
+
+    @property
+    def streams(self) -> tuple[str, ...]:
+        """The streams this example has."""
+        held = {"audio": self.audio, "video": self.video, "text": self.text}
+        return tuple(name for name, value in held.items() if value is not None and len(value))
+
+    def only(self, streams: tuple[str, ...]) -> Example:
+        """The same utterance with no other than the named streams."""
+        return replace(
+            self,
+            audio=self.audio if "audio" in streams else None,
+            video=self.video if "video" in streams else None,
+            text=self.text if "text" in streams else None,
+        )

@@ -1,0 +1,55 @@
+"""Errors that a user can act on: one line, the item they name, an exit code.
+
+Exit codes: 0 ok, 2 usage, 3 error budget exceeded, 4 data invalid, 5 corrupt or incompatible
+checkpoint or shard, 74 I/O or disk full, 75 stopped by a signal (run again to continue), 130 Ctrl-C.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class MmembedError(Exception):
+    """An error whose message is one complete line: what, which file, what to do."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class UsageError(MmembedError):
+    """The command cannot mean anything as given."""
+
+    exit_code = 2
+
+
+class BudgetError(MmembedError):
+    """More items failed than the run allows."""
+
+    exit_code = 3
+
+
+class DataError(MmembedError):
+    """One item cannot be used.
+
+    Attributes:
+        item: the path or key of the item.
+        reason: a short stable code, such as "missing", "empty", "not_media", "no_streams".
+    """
+
+    exit_code = 4
+
+    def __init__(self, item: str, reason: str, message: str) -> None:
+        super().__init__(f"{item}: {message}")
+        self.item = item
+        self.reason = reason
+
+
+class CorruptError(MmembedError):
+    """A checkpoint, model folder or shard is damaged or belongs to something else."""
+
+    exit_code = 5
+
+
+class Stopped(MmembedError):
+    """A signal stopped the run after its state was saved."""
+
+    exit_code = 75
