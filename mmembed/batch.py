@@ -6,8 +6,8 @@ Shape letters, used in every docstring of the project:
     N real steps of all items, one after another    D width          H heads      L layers
     U transcript tokens                             V vocabulary     C classes    E emotions
 
-A stream ("audio", "video" or "text") is a key, never a variable name. A stream that an item lacks has
-length 0; that is the only way to say "missing".
+A stream ("audio", "video" or "text") is a key, never a variable name. A stream that an item lacks
+has length 0; that is the only way to say "missing".
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ class Packed:
 
     def split(self) -> tuple[Tensor, ...]:
         """One (T_i, ...) view for each item."""
-        return self.values.split(self.lengths.tolist())
+        return torch.split(self.values, self.lengths.tolist())
 
     def pad(self) -> Padded:
         """The same steps, zeros after them."""

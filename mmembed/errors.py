@@ -1,7 +1,8 @@
 """Errors that a user can act on: one line, the item they name, an exit code.
 
 Exit codes: 0 ok, 2 usage, 3 error budget exceeded, 4 data invalid, 5 corrupt or incompatible
-checkpoint or shard, 74 I/O or disk full, 75 stopped by a signal (run again to continue), 130 Ctrl-C.
+checkpoint or shard, 74 I/O or disk full, 75 stopped by a signal (run again to continue),
+130 Ctrl-C.
 """
 
 from __future__ import annotations
