@@ -1,0 +1,137 @@
+"""Manifests: one JSON object a line, one line an utterance.
+
+    {"key": "grid-s1-bbaf2n", "media": "video/s1/bbaf2n.mpg", "transcript": "bin blue at f two now"}
+
+The fields are those of `Utterance`; `labels` is an object of its own. What a row does not name has
+its default. `media` is absolute or relative to the folder of the manifest.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, Final
+
+from mmembed.data.atomic import atomic_file
+from mmembed.data.example import EMOTIONS, Labels, Utterance
+from mmembed.errors import DataError
+
+_FIELDS: Final = tuple(field.name for field in fields(Utterance))
+_LABELS: Final = tuple(field.name for field in fields(Labels))
+_NUMBERS: Final = ("start", "end", "sentiment")
+
+
+def read_manifest(path: Path) -> list[Utterance]:
+    """The rows of a manifest, in its order.
+
+    Raises:
+        DataError: naming the file, and the line where there is one to name.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except FileNotFoundError:
+        raise DataError(str(path), "missing", "no such manifest") from None
+    except UnicodeDecodeError:
+        raise DataError(str(path), "manifest", "a manifest is UTF-8 text, this is not") from None
+    first_line: dict[str, int] = {}
+    utterances = []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            utterance = from_row(json.loads(line))
+        except ValueError as error:
+            raise DataError(f"{path}:{number}", "manifest", str(error)) from None
+        if utterance.key in first_line:
+            raise DataError(
+                f"{path}:{number}",
+                "duplicate",
+                f"key {utterance.key} stands on line {first_line[utterance.key]} too; "
+                "every utterance needs its own",
+            )
+        first_line[utterance.key] = number
+        utterances.append(utterance)
+    if not utterances:
+        raise DataError(str(path), "empty", "the manifest holds no utterance")
+    return utterances
+
+
+def write_manifest(path: Path, utterances: Iterable[Utterance]) -> None:
+    """Write a manifest whole or not at all; the same utterances give the same bytes.
+
+    Raises:
+        DataError: two utterances share a key.
+    """
+    seen: set[str] = set()
+    with atomic_file(path) as file:
+        for number, utterance in enumerate(utterances, start=1):
+            if utterance.key in seen:
+                raise DataError(f"{path}:{number}", "duplicate", f"a second {utterance.key}")
+            seen.add(utterance.key)
+            row = json.dumps(to_row(utterance), ensure_ascii=False, allow_nan=False)
+            file.write(row.encode() + b"\n")
+
+
+def to_row(utterance: Utterance) -> dict[str, object]:
+    """An utterance as plain JSON values; fields that hold their default are left out."""
+    row = _changed(utterance)
+    labels = _changed(utterance.labels)
+    if "labels" in row:
+        row["labels"] = {k: list(v) if isinstance(v, tuple) else v for k, v in labels.items()}
+    return row
+
+
+def from_row(row: object) -> Utterance:
+    """The inverse of `to_row`.
+
+    Raises:
+        ValueError: one line saying which field is wrong and what is allowed.
+    """
+    values = _checked(row, _FIELDS, "a manifest row")
+    if "key" not in values:
+        raise ValueError("a manifest row needs a key")
+    labels = _checked(values.pop("labels", {}), _LABELS, "labels")
+    if labels.get("emotions") is not None:
+        emotions = labels["emotions"]
+        if not isinstance(emotions, list) or not all(map(_is_number, emotions)):
+            raise ValueError(f"emotions must be a list of {len(EMOTIONS)} numbers")
+        labels["emotions"] = tuple(map(float, emotions))
+    start, end = values.get("start", 0.0), values.get("end")
+    if start is None or start < 0 or (end is not None and end <= start):
+        raise ValueError(f"start {start} and end {end}: 0 <= start < end, in seconds")
+    values.setdefault("media", None)
+    return Utterance(**values, labels=Labels(**labels))
+
+
+def _changed(item: Utterance | Labels) -> dict[str, object]:
+    plain = Utterance(key="-", media=None) if isinstance(item, Utterance) else Labels()
+    return {
+        field.name: getattr(item, field.name)
+        for field in fields(item)
+        if getattr(item, field.name) != getattr(plain, field.name) or field.name == "key"
+    }
+
+
+def _checked(row: object, allowed: tuple[str, ...], what: str) -> dict[str, Any]:
+    if not isinstance(row, Mapping):
+        raise ValueError(f"{what} must be a JSON object, found {type(row).__name__}")
+    unknown = [name for name in row if name not in allowed]
+    if unknown:
+        raise ValueError(f"unknown field {', '.join(unknown)}; allowed are {', '.join(allowed)}")
+    for name, value in row.items():
+        if value is None or name in ("labels", "emotions"):
+            continue
+        if name in _NUMBERS and not _is_number(value):
+            raise ValueError(f"{name} must be a number, found {value!r}")
+        if name not in _NUMBERS and not isinstance(value, str):
+            raise ValueError(f"{name} must be a string, found {value!r}")
+    return {
+        name: float(value) if name in _NUMBERS and value is not None else value
+        for name, value in row.items()
+    }
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and value == value
