@@ -1,0 +1,249 @@
+"""Scores: speech recognition, classification, and the CMU-MOSEI conventions for emotion.
+
+Every score is a fraction in [0, 1] (not a percentage) unless its docstring says otherwise, and a
+function of all items at once: scores are never averaged over batches. The conventions for MOSEI
+are those of its data kit, https://github.com/CMU-MultiComp-Lab/CMU-MultimodalSDK, and of the
+tables that cite it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+
+import jiwer
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Floats = NDArray[np.float64]
+Indices = NDArray[np.int64]
+
+SENTIMENT_BOUND = 3  # sentiment lies in [-3, 3]
+
+
+def word_error_rate(references: Sequence[str], hypotheses: Sequence[str]) -> float:
+    """(substitutions + deletions + insertions) / reference words, over all utterances together.
+
+    May exceed 1. Words are split at white space; nothing is normalised here.
+
+    Raises:
+        ValueError: the lists differ in length or the references hold no word.
+    """
+    _check_transcripts(references, hypotheses)
+    return float(jiwer.wer(list(references), list(hypotheses)))
+
+
+def character_error_rate(references: Sequence[str], hypotheses: Sequence[str]) -> float:
+    """As `word_error_rate`, over characters, spaces between words included."""
+    _check_transcripts(references, hypotheses)
+    return float(jiwer.cer(list(references), list(hypotheses)))
+
+
+def accuracy(truth: ArrayLike, predicted: ArrayLike) -> float:
+    """Share of items whose class is right."""
+    expected, found = _pair(truth, predicted)
+    return float(np.mean(expected == found))
+
+
+def pearson(truth: ArrayLike, predicted: ArrayLike) -> float:
+    """Pearson correlation in [-1, 1]; 0 where one side is constant, since it then tells nothing."""
+    x, y = (np.asarray(side, np.float64) for side in _pair(truth, predicted))
+    if np.ptp(x) == 0 or np.ptp(y) == 0:
+        return 0.0
+    x, y = x - x.mean(), y - y.mean()
+    return float(np.clip(x @ y / np.sqrt((x @ x) * (y @ y)), -1, 1))
+
+
+def confusion_matrix(truth: ArrayLike, predicted: ArrayLike, classes: Sequence[object]) -> Indices:
+    """(C, C) counts, row = true class, column = predicted class, in the order of `classes`.
+
+    Raises:
+        ValueError: a label is not among `classes`.
+    """
+    expected, found = _pair(truth, predicted)
+    place = {name: index for index, name in enumerate(classes)}
+    unknown = {*expected.tolist(), *found.tolist()} - place.keys()
+    if unknown:
+        raise ValueError(f"labels {sorted(map(str, unknown))} are not among the classes {classes}")
+    matrix = np.zeros((len(place), len(place)), np.int64)
+    rows = [place[name] for name in expected.tolist()]
+    columns = [place[name] for name in found.tolist()]
+    np.add.at(matrix, (rows, columns), 1)
+    return matrix
+
+
+def unweighted_average_recall(
+    truth: ArrayLike, predicted: ArrayLike, classes: Sequence[object]
+) -> float:
+    """UAR: the mean over classes of (hits of the class / items of the class); chance is 1 / C.
+
+    Classes without a true item have no recall and are left out of the mean.
+    """
+    matrix = confusion_matrix(truth, predicted, classes)
+    support = matrix.sum(axis=1)
+    present = support > 0
+    return float(np.mean(matrix.diagonal()[present] / support[present]))
+
+
+def weighted_f1(truth: ArrayLike, predicted: ArrayLike) -> float:
+    """F1 of each class, 2 TP / (items + predictions), averaged with the items as weights."""
+    expected, found = _pair(truth, predicted)
+    total = 0.0
+    for name in np.unique(expected):
+        is_true, is_found = expected == name, found == name
+        support = is_true.sum()
+        total += support * 2 * (is_true & is_found).sum() / (support + is_found.sum())
+    return float(total / len(expected))
+
+
+def sentiment_scores(truth: ArrayLike, predicted: ArrayLike) -> dict[str, float]:
+    """The MOSEI scores of a sentiment regression.
+
+    Args:
+        truth: (N,) in [-3, 3].
+        predicted: (N,) any real numbers.
+
+    Returns:
+        mae: mean absolute error, predictions not clipped.
+        correlation: see `pearson`.
+        acc2_nonneg, f1_nonneg: accuracy and weighted F1 of (>= 0) against (< 0), all items.
+        acc2_pos, f1_pos: of (> 0) against (<= 0), without the items whose truth is 0; NaN when
+            there is no other.
+        acc7: both sides clipped to [-3, 3] and rounded, halves to even, then compared. (The
+            README of the MOSEI kit rounds by sign and ceiling instead.)
+    """
+    x, y = (np.asarray(side, np.float64) for side in _pair(truth, predicted))
+    polar = x != 0
+    return {
+        "mae": float(np.abs(x - y).mean()),
+        "correlation": pearson(x, y),
+        "acc2_nonneg": accuracy(x >= 0, y >= 0),
+        "f1_nonneg": weighted_f1(x >= 0, y >= 0),
+        "acc2_pos": accuracy(x[polar] > 0, y[polar] > 0) if polar.any() else float("nan"),
+        "f1_pos": weighted_f1(x[polar] > 0, y[polar] > 0) if polar.any() else float("nan"),
+        "acc7": accuracy(_seven(x), _seven(y)),
+    }
+
+
+def emotion_scores(
+    truth: ArrayLike, predicted: ArrayLike, names: Sequence[str], threshold: ArrayLike
+) -> dict[str, dict[str, float]]:
+    """The MOSEI scores of each emotion, as a question of present or absent.
+
+    Args:
+        truth: (N, E) in [0, 3]; an emotion is present where it is above 0.
+        predicted: (N, E) any real numbers.
+        names: E emotions.
+        threshold: one number or (E,); predicted present where above it.
+
+    Returns:
+        For each name: wa, the weighted accuracy (TP N / P + TN) / (2 N) with P present and N
+        absent items, which is the mean of both recalls (chance 0.5; with one side empty, the
+        recall of the other); f1, weighted by the support of both sides.
+    """
+    present, found = _pair(np.asarray(truth) > 0, np.asarray(predicted) > np.asarray(threshold))
+    if present.ndim != 2 or present.shape[1] != len(names):
+        raise ValueError(f"emotions need shape (N, {len(names)}), found {present.shape}")
+    return {
+        name: {
+            "wa": unweighted_average_recall(present[:, e], found[:, e], (False, True)),
+            "f1": weighted_f1(present[:, e], found[:, e]),
+        }
+        for e, name in enumerate(names)
+    }
+
+
+def trivial_sentiment(train_truth: ArrayLike, truth: ArrayLike) -> dict[str, float]:
+    """`sentiment_scores` of the best constant answer of the training split, score by score.
+
+    The mean for `mae` (and a correlation of 0), the majority class for each class score.
+    """
+    train, test = np.asarray(train_truth, np.float64), np.asarray(truth, np.float64)
+    constants = {
+        "mae": train.mean(),
+        "correlation": 0.0,
+        "acc2_nonneg": 1.0 if _majority(train >= 0) else -1.0,
+        "acc2_pos": 1.0 if _majority(train[train != 0] > 0) else -1.0,
+        "acc7": _majority(_seven(train)),
+    }
+    constants["f1_nonneg"], constants["f1_pos"] = constants["acc2_nonneg"], constants["acc2_pos"]
+    answers = {
+        score: sentiment_scores(test, np.full(len(test), constant))[score]
+        for score, constant in constants.items()
+    }
+    return {score: answers[score] for score in sentiment_scores(test, test)}
+
+
+def trivial_emotions(
+    train_truth: ArrayLike, truth: ArrayLike, names: Sequence[str]
+) -> dict[str, dict[str, float]]:
+    """`emotion_scores` of each emotion's majority class (present or absent) in training."""
+    often = [float(_majority(column)) for column in (np.asarray(train_truth) > 0).T]
+    return emotion_scores(truth, np.tile(often, (len(np.asarray(truth)), 1)), names, 0.5)
+
+
+def bootstrap_interval(
+    statistic: Callable[[Indices], float],
+    groups: Sequence[Hashable],
+    *,
+    draws: int = 1000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> tuple[float, float]:
+    """Percentile interval of a score when whole groups (speakers, actors) are drawn again.
+
+    Utterances of one speaker resemble each other, so drawing utterances would promise too narrow
+    an interval (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13).
+
+    Args:
+        statistic: item indices (n,) int64, with repetitions, -> the score of these items.
+        groups: the group of each item.
+        draws: how many resamples.
+        seed: of the draws.
+        level: share of the resampled scores between both ends.
+
+    Returns:
+        (low, high); resamples whose score is NaN are left out.
+    """
+    if not len(groups):
+        raise ValueError("no items: a score of nothing is not defined")
+    members: dict[Hashable, list[int]] = {}
+    for index, group in enumerate(groups):
+        members.setdefault(group, []).append(index)
+    items = [np.array(indices, np.int64) for indices in members.values()]
+    generator = np.random.default_rng(seed)
+    scores = [
+        statistic(
+            np.concatenate([items[g] for g in generator.integers(len(items), size=len(items))])
+        )
+        for _ in range(draws)
+    ]
+    low, high = np.nanquantile(scores, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def _seven(values: Floats) -> Floats:
+    return np.asarray(np.rint(np.clip(values, -SENTIMENT_BOUND, SENTIMENT_BOUND)))  # halves to even
+
+
+def _majority(labels: NDArray[np.generic]) -> float:
+    """The most frequent label, the smallest of equals; of nothing, 0."""
+    if not len(labels):
+        return 0.0
+    names, counts = np.unique(labels, return_counts=True)
+    return float(names[counts.argmax()])
+
+
+def _pair(truth: ArrayLike, predicted: ArrayLike) -> tuple[NDArray[np.generic], ...]:
+    expected, found = np.asarray(truth), np.asarray(predicted)
+    if expected.shape != found.shape:
+        raise ValueError(f"truth {expected.shape} and predicted {found.shape} differ in shape")
+    if not len(expected):
+        raise ValueError("no items: a score of nothing is not defined")
+    return expected, found
+
+
+def _check_transcripts(references: Sequence[str], hypotheses: Sequence[str]) -> None:
+    if len(references) != len(hypotheses):
+        raise ValueError(f"{len(references)} references but {len(hypotheses)} hypotheses")
+    if not any(reference.split() for reference in references):
+        raise ValueError("the references hold no word: an error rate is not defined")

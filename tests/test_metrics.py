@@ -1,0 +1,157 @@
+"""Scores against numbers worked by hand and against scikit-learn."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score
+from sklearn.metrics import confusion_matrix as sklearn_confusion
+
+from mmembed import metrics
+
+labels = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=40)
+
+
+def test_word_error_rate_divides_all_errors_by_all_reference_words() -> None:
+    references = ["the cat sat down", "a"]
+    hypotheses = ["the hat sat", "a b"]  # 1 substituted, 1 deleted, 1 inserted; 5 words
+    assert metrics.word_error_rate(references, hypotheses) == pytest.approx(3 / 5)
+    assert metrics.word_error_rate(["a b"], [""]) == 1.0
+    assert metrics.word_error_rate(["a"], ["x y z"]) == 3.0
+
+
+def test_character_error_rate_counts_spaces() -> None:
+    assert metrics.character_error_rate(["ab cd"], ["abcd"]) == pytest.approx(1 / 5)
+
+
+@pytest.mark.parametrize("rate", [metrics.word_error_rate, metrics.character_error_rate])
+def test_error_rates_of_nothing_are_refused(rate) -> None:
+    with pytest.raises(ValueError, match="no word"):
+        rate([], [])
+    with pytest.raises(ValueError, match="1 references but 2"):
+        rate(["a"], ["a", "b"])
+
+
+def test_pearson() -> None:
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(2, 50))
+    assert metrics.pearson(x, x + y) == pytest.approx(np.corrcoef(x, x + y)[0, 1])
+    assert metrics.pearson(x, -2 * x + 5) == pytest.approx(-1)
+    assert metrics.pearson(x, np.full(50, 0.1)) == 0.0
+    assert metrics.pearson([1.0], [2.0]) == 0.0
+
+
+@given(labels)
+def test_classification_agrees_with_scikit_learn(pairs: list[tuple[int, int]]) -> None:
+    truth, predicted = np.array(pairs).T
+    classes = range(4)
+    assert metrics.accuracy(truth, predicted) == pytest.approx(accuracy_score(truth, predicted))
+    assert np.array_equal(
+        metrics.confusion_matrix(truth, predicted, classes),
+        sklearn_confusion(truth, predicted, labels=list(classes)),
+    )
+    assert metrics.weighted_f1(truth, predicted) == pytest.approx(
+        f1_score(truth, predicted, average="weighted", zero_division=0)
+    )
+    recalls = [np.mean(predicted[truth == c] == c) for c in set(truth.tolist())]
+    assert metrics.unweighted_average_recall(truth, predicted, classes) == pytest.approx(
+        np.mean(recalls)
+    )
+
+
+def test_confusion_matrix_of_names() -> None:
+    matrix = metrics.confusion_matrix(
+        ["sad", "sad", "calm"], ["calm", "sad", "calm"], ["calm", "sad"]
+    )
+    assert matrix.tolist() == [[1, 0], [1, 1]]
+    with pytest.raises(ValueError, match="angry"):
+        metrics.confusion_matrix(["angry"], ["calm"], ["calm", "sad"])
+
+
+def test_sentiment_scores_by_hand() -> None:
+    truth = [-3.0, -1.0, 0.0, 1.0, 2.0]
+    predicted = [-5.0, 0.5, -0.5, 1.5, 2.5]
+    scores = metrics.sentiment_scores(truth, predicted)
+    assert scores["mae"] == pytest.approx((2 + 1.5 + 0.5 + 0.5 + 0.5) / 5)  # -5 is not clipped
+    assert scores["correlation"] == pytest.approx(np.corrcoef(truth, predicted)[0, 1])
+    assert scores["acc2_nonneg"] == pytest.approx(3 / 5)
+    assert scores["f1_nonneg"] == pytest.approx(0.4 * 0.5 + 0.6 * 2 / 3)
+    assert scores["acc2_pos"] == pytest.approx(3 / 4)
+    assert scores["f1_pos"] == pytest.approx(0.5 * 2 / 3 + 0.5 * 0.8)
+    # rounded: -3 0 -0 2 2 against -3 -1 0 1 2 (1.5 and 2.5 both go to 2, -0.5 to 0)
+    assert scores["acc7"] == pytest.approx(3 / 5)
+
+
+def test_sentiment_scores_at_the_edges() -> None:
+    constant = metrics.sentiment_scores([1.0, -1.0], [0.2, 0.2])
+    assert constant["correlation"] == 0.0
+    neutral = metrics.sentiment_scores([0.0, 0.0], [0.1, -0.1])
+    assert math.isnan(neutral["acc2_pos"]) and neutral["acc2_nonneg"] == 0.5
+    with pytest.raises(ValueError, match="no items"):
+        metrics.sentiment_scores([], [])
+    with pytest.raises(ValueError, match="differ in shape"):
+        metrics.sentiment_scores([1.0], [1.0, 2.0])
+
+
+def test_emotion_scores_agree_with_the_published_formula_and_scikit_learn() -> None:
+    rng = np.random.default_rng(1)
+    truth = np.maximum(rng.normal(size=(60, 2)), 0)
+    predicted = truth + rng.normal(size=(60, 2))
+    scores = metrics.emotion_scores(truth, predicted, ("happy", "sad"), (0.3, 0.7))
+    for e, (name, threshold) in enumerate({"happy": 0.3, "sad": 0.7}.items()):
+        present, found = truth[:, e] > 0, predicted[:, e] > threshold
+        tp, tn = (present & found).sum(), (~present & ~found).sum()
+        p, n = present.sum(), (~present).sum()
+        assert scores[name]["wa"] == pytest.approx((tp * n / p + tn) / (2 * n))
+        assert scores[name]["wa"] == pytest.approx(balanced_accuracy_score(present, found))
+        assert scores[name]["f1"] == pytest.approx(f1_score(present, found, average="weighted"))
+
+
+def test_emotion_scores_without_any_present_item() -> None:
+    scores = metrics.emotion_scores(np.zeros((4, 1)), [[0.0], [0.0], [0.0], [1.0]], ["fear"], 0.5)
+    assert scores["fear"]["wa"] == pytest.approx(3 / 4)
+    with pytest.raises(ValueError, match=r"\(N, 2\)"):
+        metrics.emotion_scores(np.zeros((4, 1)), np.zeros((4, 1)), ["fear", "sad"], 0.5)
+
+
+def test_trivial_rows() -> None:
+    train, test = [1.0, 1.0, 1.0, -3.0, 0.0], [1.0, -1.0, 2.0, 0.0]
+    scores = metrics.trivial_sentiment(train, test)
+    assert scores["mae"] == pytest.approx((1 + 1 + 2 + 0) / 4)  # the training mean is 0
+    assert scores["correlation"] == 0.0
+    assert scores["acc2_nonneg"] == pytest.approx(3 / 4)
+    assert scores["acc2_pos"] == pytest.approx(2 / 3)
+    assert scores["acc7"] == pytest.approx(1 / 4)  # always 1, not the rounded mean
+    assert list(scores) == list(metrics.sentiment_scores(test, test))
+    emotions = metrics.trivial_emotions([[1, 0], [1, 0], [0, 1]], [[1, 0], [0, 0]], ["a", "b"])
+    assert emotions["a"] == {"wa": 0.5, "f1": pytest.approx(0.5 * 2 / 3)}
+    assert emotions["b"] == {"wa": 1.0, "f1": 1.0}
+
+
+def test_bootstrap_draws_whole_groups() -> None:
+    groups = ["ann"] * 3 + ["bob"] * 5
+    seen: set[tuple[int, ...]] = set()
+
+    def statistic(items: np.ndarray) -> float:
+        seen.add(tuple(items.tolist()))
+        return float(len(items))
+
+    assert metrics.bootstrap_interval(statistic, groups, draws=50) == (6, 10)
+    ann, bob = (0, 1, 2), (3, 4, 5, 6, 7)
+    assert seen == {ann + ann, ann + bob, bob + ann, bob + bob}
+
+
+def test_bootstrap_interval_covers_the_known_spread_of_a_mean() -> None:
+    values = np.random.default_rng(2).normal(size=400)
+    low, high = metrics.bootstrap_interval(lambda i: float(values[i].mean()), range(400))
+    width = 2 * 1.96 * values.std() / math.sqrt(400)
+    assert high - low == pytest.approx(width, rel=0.1)
+    assert low < values.mean() < high
+    again = metrics.bootstrap_interval(lambda i: float(values[i].mean()), range(400))
+    assert again == (low, high)
+    with pytest.raises(ValueError, match="no items"):
+        metrics.bootstrap_interval(len, [])
