@@ -1,0 +1,54 @@
+"""One self-contained HTML file that shows what a run did."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mmembed import __version__
+from mmembed.data.atomic import atomic_file
+from mmembed.errors import UsageError
+from mmembed.report import embeddings, emotion, overview, speech
+from mmembed.report.data import RunFolder
+from mmembed.report.page import page
+
+
+def write_report(run: Path, out: Path | None = None) -> Path:
+    """Write the report of a run folder; the same folder gives the same bytes.
+
+    Args:
+        run: what the programs left: `pretrain/`, `emotion/`, `embeddings/`, `results.json`. A part
+            that is missing is said to be missing.
+        out: the file to write, by default `report.html` in the run folder.
+
+    Returns:
+        The file written.
+
+    Raises:
+        UsageError: the folder does not exist or holds nothing to report.
+        CorruptError: a part is there but damaged.
+    """
+    if not run.is_dir():
+        raise UsageError(f"{run}: no such folder; name the output folder of a run")
+    held = RunFolder.read(run)
+    if held.is_empty:
+        raise UsageError(
+            f"{run}: nothing to report; name a folder that holds pretrain/, emotion/ or embeddings/"
+        )
+    html = page(
+        title=run.resolve().name,
+        summary=overview.key_numbers(held),
+        sections=[
+            speech.learning(held),
+            speech.speech(held),
+            emotion.sentiment(held),
+            emotion.emotions(held),
+            embeddings.embedding_map(held),
+            overview.weights(held),
+            overview.configuration(held),
+        ],
+        note=f"Made by mmembed {__version__}. This file is complete in itself.",
+    )
+    target = out or run / "report.html"
+    with atomic_file(target) as file:
+        file.write(html.encode("utf-8"))
+    return target

@@ -1,0 +1,202 @@
+"""What a run folder holds, read into memory; every part of it may be missing."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmembed.batch import stream_subsets, subset_name
+from mmembed.data.example import EMOTIONS
+from mmembed.data.shards import ShardSet
+from mmembed.errors import CorruptError
+
+Json = dict[str, Any]
+
+MAP_POINTS = 600  # more make the map slower, not clearer
+SUBSETS = [subset_name(streams) for streams in stream_subsets()]
+UNSEEN = ("test", "heldout")
+
+
+@dataclass(frozen=True)
+class Score:
+    """A score over seeds with its interval; NaN where unknown."""
+
+    mean: float
+    std: float = math.nan
+    low: float = math.nan
+    high: float = math.nan
+
+    @classmethod
+    def of(cls, value: object) -> Self:
+        """From `{"mean": .., "std": .., "low": .., "high": ..}`, a bare number, or nothing."""
+        if not isinstance(value, Mapping):
+            return cls(_number(value))
+        return cls(*(_number(value.get(name)) for name in ("mean", "std", "low", "high")))
+
+
+@dataclass(frozen=True)
+class Points:
+    """Embeddings of some utterances and what is known of each.
+
+    Attributes:
+        subset: the streams they were made from, such as "audio+video".
+        vectors: (N, D).
+        speakers: N names, "" where unknown.
+        sentiment: (N,) in [-3, 3], NaN where unknown.
+        emotion: N names of the strongest (or acted) emotion, "" where unknown.
+        splits: the splits that the utterances belong to.
+
+    """
+
+    subset: str
+    vectors: NDArray[np.float32]
+    speakers: list[str]
+    sentiment: NDArray[np.float64]
+    emotion: list[str]
+    splits: list[str]
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The parts of a run folder; a missing part is empty or None."""
+
+    path: Path
+    config: Json
+    metrics: list[Json]
+    evaluation: Json
+    emotion: Json
+    predictions: Json
+    summary: Json
+    points: Points | None
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read what there is.
+
+        Raises:
+            CorruptError: a file is there but damaged.
+        """
+        return cls(
+            path=path,
+            config=_read_json(path / "pretrain" / "run.json"),
+            metrics=list(_read_lines(path / "pretrain" / "metrics.jsonl")),
+            evaluation=_read_json(path / "pretrain" / "evaluation.json"),
+            emotion=_read_json(path / "emotion" / "results.json"),
+            predictions=_read_json(path / "emotion" / "predictions.json"),
+            summary=_read_json(path / "results.json"),
+            points=_read_points(path / "embeddings"),
+        )
+
+    @property
+    def is_empty(self) -> bool:
+        parts = (self.config, self.metrics, self.evaluation, self.emotion, self.predictions)
+        return not any((*parts, self.summary, self.points))
+
+    def split(self, name: str) -> list[Json]:
+        """The lines of metrics.jsonl that belong to one split."""
+        return [line for line in self.metrics if line.get("split") == name]
+
+    @property
+    def subsets(self) -> dict[str, Json]:
+        """Stream subset -> emotion scores, single streams first."""
+        held = self.emotion.get("subsets") or {}
+        return {name: held[name] for name in in_stream_order(held)}
+
+    @property
+    def untrained(self) -> dict[str, Json]:
+        """The same scores of the same probe on the untrained encoder."""
+        return dict(self.emotion.get("untrained") or {})
+
+
+def correlation(scores: Mapping[str, Any]) -> Score:
+    """The sentiment correlation among the emotion scores of one subset."""
+    return Score.of((scores.get("sentiment") or {}).get("correlation"))
+
+
+def in_stream_order(names: Iterable[str]) -> list[str]:
+    """Names of stream subsets, single streams first; other names after them."""
+    return sorted(names, key=lambda name: SUBSETS.index(name) if name in SUBSETS else len(SUBSETS))
+
+
+def flatten(value: object, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Nested mappings as `("optim.lr", "0.0003")` pairs."""
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from flatten(inner, f"{prefix}.{key}" if prefix else str(key))
+    else:
+        yield prefix, value if isinstance(value, str) else json.dumps(value)
+
+
+def _number(value: object) -> float:
+    return float(value) if isinstance(value, int | float) else math.nan
+
+
+def _read_json(path: Path) -> Json:
+    if not path.is_file():
+        return {}
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CorruptError(f"{path}: not valid JSON ({error}); write it again") from error
+    if not isinstance(value, dict):
+        raise CorruptError(f"{path}: holds no JSON object; write it again")
+    return value
+
+
+def _read_lines(path: Path) -> Iterator[Json]:
+    """The whole lines; a run that was killed may have left half a line at the end."""
+    if not path.is_file():
+        return
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            value = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(value, dict):
+            yield value
+
+
+def _read_points(folder: Path) -> Points | None:
+    """Utterances never trained on where there are any, evenly picked, of the fullest subset."""
+    subsets = [name for name in SUBSETS if (folder / name).is_dir()]
+    if not subsets:
+        return None
+    subset = subsets[-1]
+    shards = ShardSet(folder / subset)
+    # Reading is a seek and a few kilobytes a record; the first pass is capped all the same.
+    step = max(1, len(shards) // (8 * MAP_POINTS))
+    members = [shards.read(index).members for index in range(0, len(shards), step)]
+    records = [(member["json"], member["pooled.npy"]) for member in members]
+    unseen = [record for record in records if record[0].get("split") in UNSEEN]
+    chosen = unseen or records
+    if not chosen:
+        return None
+    places = np.linspace(0, len(chosen) - 1, min(len(chosen), MAP_POINTS)).astype(int)
+    picked = [chosen[place] for place in places]
+    labels = [meta.get("labels") or {} for meta, _ in picked]
+    return Points(
+        subset=subset,
+        vectors=np.stack([vector for _, vector in picked]).astype(np.float32),
+        speakers=[str(meta.get("speaker") or "") for meta, _ in picked],
+        sentiment=np.array([_number(label.get("sentiment")) for label in labels]),
+        emotion=[strongest(label) for label in labels],
+        splits=sorted({str(meta.get("split") or "no split") for meta, _ in picked}),
+    )
+
+
+def strongest(labels: Mapping[str, Any]) -> str:
+    """The acted emotion, or the one of highest intensity, "none" if all are 0, "" if unknown."""
+    intensities = labels.get("emotions")
+    if labels.get("category"):
+        return str(labels["category"])
+    if not intensities:
+        return ""
+    highest = int(np.argmax(intensities))
+    return EMOTIONS[highest] if intensities[highest] > 0 else "none"

@@ -1,0 +1,211 @@
+"""Plots as inline SVG that takes its text colour and typeface from the page around it."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import ArrayLike, NDArray
+
+from mmembed.report.data import Score
+from mmembed.report.markup import Html, legend, tag
+
+WIDTH = 9.5  # inches; the page scales it to its own width
+PALETTE = (
+    "#4c78d0", "#e0823d", "#3fa66b", "#c94f5d", "#8a6fc7",
+    "#35a3b4", "#d479b3", "#a0785a", "#b0a83c", "#7f8c8d",
+)  # fmt: skip
+LEGEND_NAMES = 30  # more names than this are counted, not listed
+CURVE_POINTS = 200  # a longer curve is averaged down to this many
+
+# Colours that do not occur otherwise; in the SVG they become the page's own colours.
+_TEXT, _GRID = "#010203", "#010204"
+_STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",  # text stays text
+    "svg.hashsalt": "mmembed",  # the same plot gives the same bytes
+    "text.parse_math": False,  # names are shown as they are
+    "font.size": 9.0,
+    "text.color": _TEXT,
+    "axes.labelcolor": _TEXT,
+    "axes.edgecolor": _GRID,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 9.5,
+    "axes.titlelocation": "left",
+    "axes.titleweight": "bold",
+    "grid.color": _GRID,
+    "grid.linewidth": 0.6,
+    "xtick.color": _GRID,
+    "ytick.color": _GRID,
+    "xtick.labelcolor": _TEXT,
+    "ytick.labelcolor": _TEXT,
+    "legend.frameon": False,
+    "figure.constrained_layout.use": True,
+}
+
+Curve = tuple[ArrayLike, ArrayLike]
+
+
+def colours_of(names: Sequence[str]) -> dict[str, str]:
+    """A colour for each distinct name, in sorted order."""
+    distinct = sorted(set(names))
+    if len(distinct) <= len(PALETTE):
+        return dict(zip(distinct, PALETTE, strict=False))
+    wheel = mpl.colormaps["turbo"](np.linspace(0.05, 0.95, len(distinct)))
+    return {name: mpl.colors.to_hex(c) for name, c in zip(distinct, wheel, strict=True)}
+
+
+def named_legend(names: Sequence[str], kind: str) -> Html:
+    """The colours of the names, or how many there are where a list would be too long."""
+    colours = colours_of(names)
+    if len(colours) > LEGEND_NAMES:
+        return tag("p", f"{len(colours)} {kind}s, one colour each.", class_="lead")
+    return legend({name or f"unknown {kind}": colour for name, colour in colours.items()})
+
+
+def curves(panels: Mapping[str, Mapping[str, Curve]], across: int, x_label: str) -> Html:
+    """Small multiples of line plots: panel title -> curve name -> (x, y)."""
+    rows = -(-len(panels) // across)
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(WIDTH, 2.3 * rows))
+        axes = figure.subplots(rows, across, squeeze=False).ravel()
+        for axis in axes[len(panels) :]:
+            axis.remove()
+        for axis, (title, named) in zip(axes, panels.items(), strict=False):
+            axis.set(title=title, xlabel=x_label)
+            for (name, (x, y)), colour in zip(named.items(), PALETTE, strict=False):
+                marker = "o" if np.size(x) <= 30 else None
+                axis.plot(_thin(x), _thin(y), color=colour, label=name, marker=marker, markersize=3)
+            axis.margins(x=0.02)
+            if len(named) > 1:
+                axis.legend()
+        return _svg(figure, f"curves of {', '.join(panels)}")
+
+
+def bars(
+    values: Mapping[str, Score],
+    label: str,
+    *,
+    lines: Mapping[str, float] | None = None,
+    digits: int = 3,
+) -> Html:
+    """Horizontal bars with intervals, in the order given, and named vertical lines."""
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(WIDTH, 0.7 + 0.3 * len(values)))
+        axis = figure.subplots()
+        places = np.arange(len(values))
+        means = np.array([score.mean for score in values.values()])
+        axis.barh(places, means, height=0.66, color=PALETTE[0])
+        for place, score in zip(places, values.values(), strict=True):
+            if np.isfinite(score.low) and np.isfinite(score.high):
+                axis.plot([score.low, score.high], [place, place], color=_TEXT, linewidth=1.2)
+            end = np.nanmax([0.0, score.mean, score.high])
+            text = f"{score.mean:.{digits}f}"
+            axis.annotate(
+                text,
+                (end, place),
+                (5, 0),
+                textcoords="offset points",
+                va="center",
+            )
+        for (name, value), colour in zip((lines or {}).items(), PALETTE[1:], strict=False):
+            axis.axvline(value, color=colour, linestyle="--", linewidth=1.4, label=name)
+        if lines:
+            axis.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=len(lines))
+        axis.set_yticks(places, list(values))
+        axis.set(xlabel=label)
+        axis.invert_yaxis()
+        axis.grid(axis="y", visible=False)
+        axis.margins(x=0.08, y=0.02)
+        return _svg(figure, f"bars of {label}")
+
+
+def paired_bars(groups: Sequence[str], series: Mapping[str, ArrayLike], label: str) -> Html:
+    """Vertical bars side by side: one cluster for each group, one colour for each series."""
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(WIDTH, 2.4))
+        axis = figure.subplots()
+        width = 0.8 / len(series)
+        for i, (name, values) in enumerate(series.items()):
+            left = np.arange(len(groups)) + (i - (len(series) - 1) / 2) * width
+            axis.bar(left, np.asarray(values), width * 0.94, color=PALETTE[i], label=name)
+        axis.set_xticks(np.arange(len(groups)), groups)
+        axis.set(ylabel=label)
+        axis.grid(axis="x", visible=False)
+        axis.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=len(series))
+        return _svg(figure, label)
+
+
+def agreement(truth: ArrayLike, predicted: ArrayLike, names: Sequence[str]) -> Html:
+    """Predicted against true sentiment, coloured by name, with the line of perfect prediction."""
+    colours = colours_of(names)
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(WIDTH * 0.62, WIDTH * 0.46))
+        axis = figure.subplots()
+        axis.plot([-3, 3], [-3, 3], color=_TEXT, linewidth=0.8, linestyle="--")
+        shades = [colours[name] for name in names]
+        axis.scatter(np.asarray(truth), np.asarray(predicted), s=16, c=shades, alpha=0.75, lw=0)
+        axis.set(xlabel="true sentiment", ylabel="predicted sentiment", xlim=(-3.2, 3.2))
+        return _svg(figure, "predicted against true sentiment")
+
+
+def maps(
+    places: NDArray[np.float64],
+    by_name: Mapping[str, Sequence[str]],
+    by_value: Mapping[str, NDArray[np.float64]],
+) -> Html:
+    """The same (N, 2) places side by side, coloured by names and by values in [-3, 3]."""
+    with mpl.rc_context(_STYLE):
+        count = len(by_name) + len(by_value)
+        figure = Figure(figsize=(WIDTH, WIDTH / 3 if count > 2 else WIDTH / 2.4))
+        axes = figure.subplots(1, count, squeeze=False).ravel()
+        for axis, (title, names) in zip(axes, by_name.items(), strict=False):
+            colours = colours_of(names)
+            _dots(axis, title, places, [colours[name] for name in names])
+        for axis, (title, values) in zip(axes[len(by_name) :], by_value.items(), strict=True):
+            normal = (np.clip(values, -3, 3) + 3) / 6
+            known = np.isfinite(values)
+            _dots(axis, title, places[known], list(mpl.colormaps["coolwarm"](normal[known])))
+        return _svg(figure, "map of embeddings")
+
+
+def _dots(axis: Axes, title: str, places: NDArray[np.float64], colours: Sequence[Any]) -> None:
+    axis.scatter(places[:, 0], places[:, 1], s=11, c=list(colours), alpha=0.85, linewidths=0)
+    axis.set(title=title, xticks=[], yticks=[])
+    axis.spines[:].set_visible(False)
+
+
+def _thin(values: ArrayLike) -> NDArray[np.float64]:
+    """(n,) -> at most `CURVE_POINTS` means of neighbours."""
+    array = np.asarray(values, np.float64)
+    parts = np.array_split(array, min(len(array), CURVE_POINTS))
+    return np.array([part.mean() for part in parts])
+
+
+def _svg(figure: Figure, description: str) -> Html:
+    """The figure as an element that can stand beside others: own ids, no outside reference."""
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    svg = buffer.getvalue()
+    svg = svg[svg.index("<svg") :]  # drops the XML declaration and the document type
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r' xmlns(:\w+)?="[^"]*"', "", svg)  # HTML knows the name spaces
+    svg = svg.replace("xlink:href", "href")
+    # Only ids that something refers to are kept, under a name that no other plot has.
+    used = set(re.findall(r'(?:href="#|url\(#)([^")]+)', svg))
+    prefix = re.sub(r"\W+", "-", description)
+    svg = re.sub(r' id="([^"]*)"', lambda m: f' id="{prefix}-{m[1]}"' if m[1] in used else "", svg)
+    svg = re.sub(r'(href="#|url\(#)', rf"\1{prefix}-", svg)
+    svg = svg.replace(_TEXT, "currentColor").replace(_GRID, "var(--grid)")
+    share = figure.get_figwidth() / WIDTH  # narrow figures stay narrow, so that letters match
+    return tag(
+        "figure", Html(svg), role="img", aria_label=description, style=f"max-width:{share:.0%}"
+    )

@@ -1,0 +1,303 @@
+"""The report of a small run written here, whole, in parts, and hostile."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mmembed.commands import report as verb
+from mmembed.data.example import EMOTIONS
+from mmembed.errors import CorruptError, UsageError
+from mmembed.report import write_report
+from mmembed.report.data import Points, RunFolder, Score, flatten, in_stream_order, strongest
+from mmembed.report.embeddings import embedding_map, flat_map
+from mmembed.report.markup import VOID, Html, number, percent, table, tag
+from mmembed.report.plots import CURVE_POINTS, _thin
+from mmembed.report.speech import _transcript
+
+HOSTILE = "<script>alert(1)</script>"
+TITLES = (
+    "Learning curves",
+    "Speech and speakers",
+    "Sentiment",
+    "Emotions",
+    "Map of embeddings",
+    "Weights",
+    "Configuration",
+)
+
+
+class Page(HTMLParser):
+    """Text, and a check that every element that opens also closes, in order."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.seen: list[tuple[str, dict[str, str | None]]] = []
+        self.words: list[str] = []
+        self.feed(html)
+        self.close()
+        assert self.open == []
+        self.text = " ".join(" ".join(self.words).split())
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if "style" not in self.open:
+            self.words.append(data)
+
+
+def over_seeds(mean: float) -> dict[str, float]:
+    return {"mean": mean, "std": 0.012, "low": mean - 0.05, "high": mean + 0.05}
+
+
+def emotion_result(level: float) -> dict[str, Any]:
+    names = ("acc2_nonneg", "f1_nonneg", "acc2_pos", "f1_pos", "acc7")
+    return {
+        "sentiment": {
+            "mae": over_seeds(1.5 - level),
+            "correlation": over_seeds(level),
+            **{name: over_seeds(level) for name in names},
+        },
+        "emotions": {name: {"wa": over_seeds(level), "f1": over_seeds(level)} for name in EMOTIONS},
+    }
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """A run folder with every part but embeddings, and hostile text wherever text can be."""
+    rng = np.random.default_rng(0)
+    folder = tmp_path / "run & <b>"
+
+    def write(name: str, value: object) -> None:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(value))
+
+    write("pretrain/run.json", {"name": "tiny", "optim": {"lr": 0.0003}, "note": HOSTILE})
+    lines = [
+        {"split": "train", "step": s, "epoch": 0, "loss": 1 / s, HOSTILE: 2.0} for s in range(1, 9)
+    ]
+    lines += [{"split": "dev", "step": 8, "epoch": 0, "wer": 0.4, "speaker_accuracy": 0.5}]
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    (folder / "pretrain/metrics.jsonl").write_text(text + '{"split": "tra')  # killed here
+    sample = {"key": HOSTILE, "reference": f"a {HOSTILE} c", "hypothesis": "a <img src=x> $x$"}
+    write(
+        "pretrain/evaluation.json",
+        {
+            "heldout": {
+                "wer": 0.1234,
+                "cer": 0.0456,
+                "speaker_accuracy": 0.9512,
+                "utterances": 321,
+                "chance_speaker_accuracy": 0.0417,
+                "by_streams": {"video": {"wer": 0.777, "cer": 0.666}},
+                "samples": [sample],
+            },
+            "test": {"wer": 0.2222, "cer": 0.1111, "utterances": 123},
+            "fusion_weights": {"audio": 0.4, "video": 0.4, HOSTILE: 0.2},
+            "layer_weights": {"speaker": {"frontend": 0.25, "audio 1": 0.75}},
+        },
+    )
+    write(
+        "emotion/results.json",
+        {
+            "subsets": {"audio+video": emotion_result(0.654), "audio": emotion_result(0.321)},
+            "trivial": {"sentiment": {"mae": 1.313}, "emotions": {"happy": {"wa": 0.5, "f1": 0.7}}},
+            "untrained": {"audio+video": emotion_result(0.111)},
+            "seeds": [0, 1],
+            "layer_weights": {"frontend": 1.0},
+        },
+    )
+    sentiment = np.linspace(-3, 3, 12)
+    intensity = np.maximum(rng.normal(size=(12, 6)), 0)
+    write(
+        "emotion/predictions.json",
+        {
+            "keys": [f"k{i}" for i in range(12)],
+            "speakers": [HOSTILE, "$\\bad{"] * 6,
+            "sentiment": {"truth": sentiment.tolist(), "predicted": (sentiment / 2).tolist()},
+            "emotions": {"truth": intensity.tolist(), "predicted": (intensity / 2).tolist()},
+        },
+    )
+    write("results.json", {"wer": 0.1234, "sentiment_correlation": {"audio": 0.321}})
+    return folder
+
+
+def test_the_page_is_whole_closed_and_refers_to_nothing_outside(run: Path) -> None:
+    html = write_report(run).read_text()
+    page = Page(html)
+    assert [a.get("id") for t, a in page.seen if t == "section"] == [
+        title.lower().replace(" ", "-") for title in TITLES
+    ]
+    assert not re.search(r"https?:|//[a-z]|@import|<link|<script|<img|<iframe", html, re.IGNORECASE)
+    for _, attributes in page.seen:
+        for name in ("href", "src", "xlink:href"):
+            assert (attributes.get(name) or "#").startswith("#")
+        assert not any(name.startswith("on") for name in attributes)
+    ids = [attributes["id"] for _, attributes in page.seen if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    targets = re.findall(r'(?:href="#|url\(#)([^")]+)', html)
+    assert set(targets) <= set(ids)
+    assert len(html) < 3_000_000
+
+
+def test_hostile_text_is_shown_and_not_obeyed(run: Path) -> None:
+    page = Page(write_report(run).read_text())
+    assert page.text.count(HOSTILE) >= 6  # curve, sample, weights, legend, configuration
+    assert "<img src=x> $x$" in page.text
+    assert "$\\bad{" in page.text
+    assert "run & <b>" in page.text
+
+
+def test_the_numbers_shown_are_those_given(run: Path) -> None:
+    text = Page(write_report(run).read_text()).text
+    for shown in ("12.3 %", "4.6 %", "95.1 %", "321", "4.2 %", "77.7 %", "66.6 %", "22.2 %", "123"):
+        assert shown in text, shown
+    assert "0.846 \u00b1 0.012 0.796 to 0.896" in text  # MAE of audio+video
+    assert "65.4 \u00b1 1.2 60.4 to 70.4" in text
+    assert "1.313" in text and "0.111" in text
+    assert "optim.lr 0.0003" in text
+    assert "over 2 seeds" in text
+
+
+def test_the_best_streams_are_bold_and_baselines_are_not(run: Path) -> None:
+    html = write_report(run).read_text()
+    assert "<td><b>0.846</b>" in html and "<td><b>0.654</b>" in html
+    assert "<td><b>1.389</b>" not in html and "<td><b>0.321</b>" not in html
+
+
+def test_the_same_run_gives_the_same_bytes(run: Path, tmp_path: Path) -> None:
+    first = write_report(run, tmp_path / "new" / "a.html").read_bytes()
+    assert first == write_report(run, tmp_path / "b.html").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("part", "section"),
+    [
+        ("pretrain/run.json", "Configuration"),
+        ("pretrain/metrics.jsonl", "Learning curves"),
+        ("pretrain/evaluation.json", "Speech and speaker scores"),
+        ("emotion/results.json", "Sentiment scores"),
+        ("emotion/predictions.json", "Predictions"),
+        ("results.json", "Embeddings"),
+    ],
+)
+def test_any_part_may_be_missing(run: Path, part: str, section: str) -> None:
+    (run / part).unlink()
+    text = Page(write_report(run).read_text()).text
+    assert f"{section} missing" in text
+
+
+def test_one_part_alone_is_enough(run: Path) -> None:
+    shutil.rmtree(run / "emotion")
+    shutil.rmtree(run / "pretrain")
+    text = Page(write_report(run).read_text()).text
+    assert text.count("missing: this run has no") == 8
+    assert "12.3 %" in text
+
+
+def test_nothing_to_report_is_a_usage_error(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="nothing to report"):
+        write_report(tmp_path)
+    with pytest.raises(UsageError, match="no such folder"):
+        write_report(tmp_path / "absent")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_damaged_json_names_the_file(run: Path) -> None:
+    (run / "results.json").write_text('{"wer": ')
+    with pytest.raises(CorruptError, match=r"results\.json: not valid JSON"):
+        write_report(run)
+
+
+def test_the_verb_prints_where_the_report_is(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out.html"
+    verb.main([str(run), "--out", str(out)])
+    assert capsys.readouterr().out == f"{out}\n"
+    assert out.is_file()
+
+
+def test_markup_escapes_all_but_markup() -> None:
+    assert tag("p", "<&", Html("<br>"), ["a", 1]) == "<p>&lt;&amp;<br>a1</p>"
+    assert tag("p", class_='"x"') == '<p class="&quot;x&quot;"></p>'
+    assert "<th" in table(("h",), [("a", "<b>")]) and "&lt;b&gt;" in table(("h",), [("a", "<b>")])
+
+
+def test_numbers_that_are_not_known_are_dashes() -> None:
+    assert (number(0.12345), percent(0.12345)) == ("0.123", "12.3 %")
+    assert {number(None), number(float("nan")), percent("0.5"), percent(None)} == {"\u2013"}
+
+
+def test_transcripts_mark_the_minimal_edit() -> None:
+    marked = _transcript({"reference": "the cat sat down", "hypothesis": "the big cat sat up"})
+    assert marked == (
+        "<p>the cat sat <del>down</del> <br>the <ins>big</ins> cat sat <ins>up</ins> </p>"
+    )
+    assert _transcript({"reference": "a b", "hypothesis": ""}) == "<p><del>a b</del> <br></p>"
+
+
+def test_small_pieces_of_the_data() -> None:
+    assert in_stream_order(["x", "audio+video", "text", "audio"]) == [
+        "audio",
+        "text",
+        "audio+video",
+        "x",
+    ]
+    assert dict(flatten({"a": {"b": 1, "c": [1, 2]}, "d": "x"})) == {
+        "a.b": "1",
+        "a.c": "[1, 2]",
+        "d": "x",
+    }
+    assert Score.of(0.5).mean == 0.5 and np.isnan(Score.of({"mean": 1}).low)
+    assert strongest({"emotions": [0, 0.5, 2, 0, 0, 0]}) == "anger"
+    assert strongest({"emotions": [0] * 6}) == "none"
+    assert (strongest({"category": "calm"}), strongest({})) == ("calm", "")
+    assert _thin(np.arange(4 * CURVE_POINTS)).tolist() == [1.5 + 4 * i for i in range(CURVE_POINTS)]
+
+
+def test_the_map_keeps_groups_together_and_is_repeatable(run: Path) -> None:
+    rng = np.random.default_rng(0)
+    group = np.arange(60) % 3
+    vectors = (rng.normal(size=(3, 16))[group] * 4 + rng.normal(size=(60, 16))).astype(np.float32)
+    places = flat_map(vectors)
+    assert np.array_equal(places, flat_map(vectors))
+    distance = np.linalg.norm(places[:, None] - places[None], axis=2) + 1e9 * np.eye(60)
+    assert np.mean(group[distance.argmin(axis=1)] == group) > 0.95
+    points = Points(
+        subset="audio+video",
+        vectors=vectors,
+        speakers=[f"{HOSTILE}{g}" for g in group],
+        sentiment=np.where(group == 0, np.nan, group),
+        emotion=[""] * 60,
+        splits=["test"],
+    )
+    html = embedding_map(replace(RunFolder.read(run), points=points)).html()
+    page = Page(html)
+    assert page.text.count(HOSTILE) == 3
+    assert "60 utterances" in page.text and "by strongest emotion" not in page.text
+    assert sum(tag == "use" for tag, _ in page.seen) == 60 + 40  # by speaker, by known sentiment
+
+
+def test_too_few_points_make_no_map(run: Path) -> None:
+    few = Points("audio", np.zeros((2, 4), np.float32), ["", ""], np.zeros(2), ["", ""], ["test"])
+    assert "missing" in embedding_map(replace(RunFolder.read(run), points=few)).html()
