@@ -210,7 +210,7 @@ def test_one_part_alone_is_enough(run: Path) -> None:
     shutil.rmtree(run / "emotion")
     shutil.rmtree(run / "pretrain")
     text = Page(write_report(run).read_text()).text
-    assert text.count("missing: this run has no") == 8
+    assert text.count("missing: this run has no") == 9
     assert "12.3 %" in text
 
 
