@@ -23,8 +23,9 @@ from torch import Tensor
 STREAMS: Final = ("audio", "video", "text")
 UNLABELLED: Final = -1  # class targets; float targets use NaN, sequences length 0
 
-TARGETS: Final = ("transcript", "speaker", "sentiment", "emotions")
-"""Target names: transcript Padded (B, U) int64, speaker (B,) int64, sentiment (B,) float,
+TARGETS: Final = ("transcript", "speaker", "masked_text", "sentiment", "emotions")
+"""Target names: transcript Padded (B, U) int64, speaker (B,) int64, masked_text Padded (B, T) int64
+(the true token at each hidden step of the text stream, UNLABELLED elsewhere), sentiment (B,) float,
 emotions (B, E) float."""
 
 

@@ -1,0 +1,34 @@
+"""What a method is: forward gives sums of losses, predict gives predictions."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from mmembed.batch import Batch
+
+
+class Method(nn.Module):
+    """One paper. The training programs know nothing else of it.
+
+    `forward` returns, for each term, the SUM of its loss over the items of the batch that carry the
+    term's target. The caller adds sums over micro-batches and processes, counts labels with
+    `Batch.count`, and divides once: so neither world size, nor accumulation, nor missing labels
+    change a gradient.
+
+    Attributes:
+        terms: loss term -> the target whose labels count it.
+        weights: loss term -> its weight in the loss.
+    """
+
+    terms: ClassVar[dict[str, str]]
+    weights: dict[str, float]
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """{term: scalar sum over labelled items}."""
+        raise NotImplementedError
+
+    def predict(self, batch: Batch) -> dict[str, Tensor]:
+        """{target: prediction}."""
+        raise NotImplementedError

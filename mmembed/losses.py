@@ -1,0 +1,72 @@
+"""Losses as functions: each returns one value an item, summed and divided elsewhere, once."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mmembed.batch import UNLABELLED, Packed, Padded
+
+
+def ctc_steps_needed(tokens: list[int]) -> int:
+    """The least number of frames a CTC alignment takes: one a token, one more a repetition."""
+    return len(tokens) + sum(a == b for a, b in zip(tokens, tokens[1:], strict=False))
+
+
+def ctc(log_probs: Packed, transcript: Padded, blank: int) -> Tensor:
+    """Connectionist temporal classification (Graves et al. 2006) for each item.
+
+    Args:
+        log_probs: (N, V) log-probabilities.
+        transcript: (B, U) token ids, length 0 = unlabelled.
+        blank: the id of the blank.
+
+    Returns:
+        (B,) negative log-likelihood divided by the number of tokens; 0 where unlabelled.
+    """
+    frames = log_probs.pad()
+    losses = F.ctc_loss(
+        frames.values.float().transpose(0, 1),
+        transcript.values,
+        frames.lengths,
+        transcript.lengths,
+        blank=blank,
+        reduction="none",
+    )
+    labelled = (transcript.lengths > 0).to(losses.device)
+    lengths = transcript.lengths.clamp(min=1).to(losses.device)
+    return torch.where(labelled, losses / lengths, torch.zeros_like(losses))
+
+
+def class_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
+    """(B,) cross entropy of logits (B, C) and classes (B,); 0 where UNLABELLED."""
+    return F.cross_entropy(logits.float(), target, ignore_index=UNLABELLED, reduction="none")
+
+
+def margin_logits(cosines: Tensor, target: Tensor, margin: float, scale: float) -> Tensor:
+    """Additive-margin softmax (Wang et al. 2018, arXiv 1801.05599): s * (cos - m at the target).
+
+    Args:
+        cosines: (B, C) in [-1, 1].
+        target: (B,) classes; UNLABELLED rows get no margin.
+        margin: m, at least 0.
+        scale: s, above 0.
+    """
+    classes = torch.arange(cosines.shape[1], device=cosines.device)
+    return scale * (cosines - margin * (target[:, None] == classes))
+
+
+def masked_absolute_error(predicted: Tensor, target: Tensor) -> Tensor:
+    """(B,) absolute error, averaged over the last dimension of (B, E); 0 where target is NaN."""
+    return _masked_mean((predicted - target.nan_to_num()).abs(), target)
+
+
+def masked_squared_error(predicted: Tensor, target: Tensor) -> Tensor:
+    """(B,) squared error, averaged over the last dimension of (B, E); 0 where target is NaN."""
+    return _masked_mean((predicted - target.nan_to_num()).square(), target)
+
+
+def _masked_mean(error: Tensor, target: Tensor) -> Tensor:
+    error = torch.where(target.isnan(), torch.zeros_like(error), error)
+    return error if error.ndim == 1 else error.mean(1)

@@ -1,0 +1,118 @@
+"""Front ends: one for each stream, from features to vectors of one width at the common 25 Hz clock.
+
+None of them lets a step see padding or another item: every convolution over time works on packed
+steps with a gap of zeros between items, the picture convolutions on single frames.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mmembed.batch import Packed, Padded
+
+
+class PackedConv(nn.Module):
+    """A depthwise convolution over time, added to its input; equals zero padding of each item.
+
+    All items are laid out in one row with `size // 2` zeros between neighbours, so that one call
+    serves the whole batch.
+    """
+
+    def __init__(self, width: int, size: int) -> None:
+        super().__init__()
+        if size % 2 == 0:
+            raise ValueError(f"size {size}: must be odd, so that steps stay in place")
+        self.conv = nn.Conv1d(width, width, size, groups=width)
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, x: Packed) -> Packed:
+        """(N, D) -> (N, D)."""
+        gap = self.conv.kernel_size[0] // 2
+        starts = x.offsets[:-1] + gap * torch.arange(1, len(x.lengths) + 1)
+        place = _rows(starts, x.lengths).to(x.values.device)
+        total = len(x.values) + gap * (len(x.lengths) + 1)
+        normed = self.norm(x.values)
+        row = normed.new_zeros(total, normed.shape[1]).index_copy(0, place, normed)
+        smoothed = self.conv(row.T[None])[0].T
+        return x.with_values(x.values + F.gelu(smoothed[place - gap]))
+
+
+class AudioFrontend(nn.Module):
+    """Log-mel at 100 Hz -> 25 Hz by two 3 x 3 convolutions of stride 2 in time and frequency.
+
+    All items stand one below the other in one tall picture, each beginning at a multiple of 4 (so
+    that strides fall alike in every item) behind a zeroed gap: no item pays for a longer one.
+    """
+
+    def __init__(self, bands: int, channels: int, width: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(1, channels, 3, stride=2, padding=1)
+        self.second = nn.Conv2d(channels, channels, 3, stride=2, padding=1)
+        self.project = nn.Linear(channels * (-(-bands // 4)), width)
+        self.context = PackedConv(width, 15)
+
+    def forward(self, audio: Padded) -> Packed:
+        """(B, T, bands) -> (N, D), ceil(T / 4) steps for an item of T."""
+        packed = audio.pack()
+        steps = (packed.lengths + 3) // 4  # at 25 Hz
+        starts = (steps + 1).cumsum(0) - steps  # at 25 Hz, one zero step before each item
+        height = int((steps + 1).sum()) + 1
+        values = packed.values.to(self.first.weight.dtype)
+        x = values.new_zeros(4 * height, values.shape[1])
+        x = x.index_copy(0, _rows(4 * starts, packed.lengths).to(x.device), values)[None, None]
+        x = F.gelu(self.first(x))
+        outside = torch.ones(2 * height, dtype=torch.bool)
+        outside[_rows(2 * starts, (packed.lengths + 1) // 2)] = False
+        x = x.masked_fill(outside.to(x.device)[:, None], 0.0)
+        x = F.gelu(self.second(x))[0].transpose(0, 1)  # (height, channels, bands / 4)
+        frames = Packed(x[_rows(starts, steps).to(x.device)].flatten(1), steps)
+        context: Packed = self.context(frames.with_values(self.project(frames.values)))
+        return context
+
+
+class VideoFrontend(nn.Module):
+    """Grey face crops at 25 Hz -> 25 Hz: a small convolutional network on each frame, then a
+    convolution over 7 frames, which sees motion.
+    """
+
+    def __init__(self, size: int, channels: int, width: int) -> None:
+        super().__init__()
+        self.trunk = nn.Sequential(
+            nn.Conv2d(1, channels, 8, stride=4, padding=2),
+            nn.GELU(),
+            nn.Conv2d(channels, 2 * channels, 3, stride=2, padding=1),
+            nn.GELU(),
+            nn.Conv2d(2 * channels, 2 * channels, 3, stride=2, padding=1),
+            nn.GELU(),
+            nn.Flatten(),
+            nn.Linear(2 * channels * (size // 16) ** 2, width),
+        )
+        self.context = PackedConv(width, 7)
+
+    def forward(self, video: Padded) -> Packed:
+        """(B, T, size, size) uint8 -> (N, D)."""
+        frames = video.pack()
+        pixels = (frames.values.to(self.context.conv.weight.dtype) - 128) / 64
+        context: Packed = self.context(frames.with_values(self.trunk(pixels[:, None])))
+        return context
+
+
+class TextFrontend(nn.Module):
+    """Token ids -> vectors, one step a token."""
+
+    def __init__(self, vocabulary_size: int, width: int) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(vocabulary_size, width)
+
+    def forward(self, text: Padded) -> Packed:
+        """(B, T) int64 -> (N, D)."""
+        tokens = text.pack()
+        return tokens.with_values(self.embedding(tokens.values))
+
+
+def _rows(starts: Tensor, lengths: Tensor) -> Tensor:
+    """(N,) int64: `starts[b] + 0, 1, ... lengths[b] - 1` for every item b, one after another."""
+    ends = lengths.cumsum(0)
+    return torch.arange(int(ends[-1])) + (starts - ends + lengths).repeat_interleave(lengths)

@@ -1,0 +1,46 @@
+"""From steps to one vector an item."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from mmembed.batch import Packed
+
+VARIANCE_FLOOR = 1e-5  # keeps the gradient of the square root finite where nothing varies
+
+
+def mean_and_std(x: Packed) -> Tensor:
+    """(N, D) -> (B, 2 D): mean and (population) standard deviation of each item over its steps.
+
+    An item without steps gives zeros.
+    """
+    index = x.item_index()
+    count = x.lengths.clamp(min=1).to(x.values.device, torch.float32)[:, None]
+    values = x.values.float()
+
+    def average(steps: Tensor) -> Tensor:
+        total = values.new_zeros(len(x.lengths), values.shape[1])
+        return total.index_add(0, index, steps) / count
+
+    mean = average(values)
+    variance = average((values - mean[index]).square())
+    std = (variance + VARIANCE_FLOOR).sqrt() - VARIANCE_FLOOR**0.5
+    return torch.cat((mean, std), 1)
+
+
+class LayerWeights(nn.Module):
+    """A learned weighted sum of layers, weights positive and summing to one (ELMo, SUPERB)."""
+
+    def __init__(self, num_layers: int) -> None:
+        super().__init__()
+        self.logits = nn.Parameter(torch.zeros(num_layers))
+
+    def forward(self, layers: Tensor) -> Tensor:
+        """(B, L, D) -> (B, D)."""
+        return torch.einsum("bld,l->bd", layers, self.weights)
+
+    @property
+    def weights(self) -> Tensor:
+        """(L,)."""
+        return self.logits.softmax(0)

@@ -1,0 +1,54 @@
+"""The record of a run: run.json says what it is, metrics.jsonl what happened."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mmembed.config import differences
+from mmembed.data.atomic import atomic_file
+from mmembed.errors import UsageError
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write JSON whole or not at all."""
+    with atomic_file(path) as file:
+        file.write((json.dumps(value, indent=1, sort_keys=True) + "\n").encode())
+
+
+def claim_folder(out: Path, config: Mapping[str, Any]) -> None:
+    """Make `out` the folder of this configuration.
+
+    Raises:
+        UsageError: it already belongs to another one; names the fields that differ.
+    """
+    path = out / "run.json"
+    plain = json.loads(json.dumps(config))
+    if path.exists():
+        changed = differences(json.loads(path.read_text()), plain)
+        if changed:
+            raise UsageError(
+                f"{out} holds a run with other settings ({'; '.join(changed[:8])}): "
+                "choose another --out, or remove the folder to start again"
+            )
+        return
+    write_json(path, plain)
+
+
+class MetricsLog:
+    """metrics.jsonl, cut back to the step that training goes on from."""
+
+    def __init__(self, path: Path, steps_done: int) -> None:
+        self.path = path
+        lines = path.read_text().splitlines() if path.exists() else []
+        kept = [line for line in lines if json.loads(line)["step"] <= steps_done]
+        self.seconds = max([json.loads(line).get("seconds", 0.0) for line in kept], default=0.0)
+        with atomic_file(path) as file:
+            file.write("".join(f"{line}\n" for line in kept).encode())
+
+    def write(self, **values: object) -> None:
+        """Append one line."""
+        with self.path.open("a") as file:
+            file.write(json.dumps(values) + "\n")
