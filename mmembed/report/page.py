@@ -78,6 +78,8 @@ summary { cursor: pointer; font-weight: 600; }
 details td { text-align: left; white-space: normal; overflow-wrap: anywhere;
   font-family: ui-monospace, "SF Mono", Menlo, Consolas, monospace; font-size: .82rem; }
 footer { color: var(--soft); font-size: .82rem; padding: .4rem 0 2.5rem; }
+@media (max-width: 40rem) { section { padding: 1.1rem; } figure { overflow-x: auto; }
+  figure svg { min-width: 36rem; } }
 @media print { section { break-inside: avoid; border: 0; padding: 0; } nav { display: none; } }
 """)
 

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
 from mmembed.report.data import Score
-from mmembed.report.markup import Html, legend, tag
+from mmembed.report.markup import Html, legend, number, tag
 
 WIDTH = 9.5  # inches; the page scales it to its own width
 PALETTE = (
@@ -22,6 +22,7 @@ PALETTE = (
     "#35a3b4", "#d479b3", "#a0785a", "#b0a83c", "#7f8c8d",
 )  # fmt: skip
 LEGEND_NAMES = 30  # more names than this are counted, not listed
+MARKED_POINTS = 30  # a curve of no more points than this shows them
 CURVE_POINTS = 200  # a longer curve is averaged down to this many
 
 # Colours that do not occur otherwise; in the SVG they become the page's own colours.
@@ -71,32 +72,23 @@ def named_legend(names: Sequence[str], kind: str) -> Html:
     return legend({name or f"unknown {kind}": colour for name, colour in colours.items()})
 
 
-def curves(panels: Mapping[str, Mapping[str, Curve]], across: int, x_label: str) -> Html:
-    """Small multiples of line plots: panel title -> curve name -> (x, y)."""
+def curves(panels: Mapping[str, Curve], across: int) -> Html:
+    """Small multiples of line plots over steps: panel title -> (x, y)."""
     rows = -(-len(panels) // across)
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(WIDTH, 2.3 * rows))
         axes = figure.subplots(rows, across, squeeze=False).ravel()
         for axis in axes[len(panels) :]:
             axis.remove()
-        for axis, (title, named) in zip(axes, panels.items(), strict=False):
-            axis.set(title=title, xlabel=x_label)
-            for (name, (x, y)), colour in zip(named.items(), PALETTE, strict=False):
-                marker = "o" if np.size(x) <= 30 else None
-                axis.plot(_thin(x), _thin(y), color=colour, label=name, marker=marker, markersize=3)
+        for axis, (title, (x, y)) in zip(axes, panels.items(), strict=False):
+            marker = "o" if np.size(x) <= MARKED_POINTS else None
+            axis.plot(_thin(x), _thin(y), color=PALETTE[0], marker=marker, markersize=3)
+            axis.set(title=title, xlabel="step")
             axis.margins(x=0.02)
-            if len(named) > 1:
-                axis.legend()
         return _svg(figure, f"curves of {', '.join(panels)}")
 
 
-def bars(
-    values: Mapping[str, Score],
-    label: str,
-    *,
-    lines: Mapping[str, float] | None = None,
-    digits: int = 3,
-) -> Html:
+def bars(values: Mapping[str, Score], label: str, lines: Mapping[str, float] | None = None) -> Html:
     """Horizontal bars with intervals, in the order given, and named vertical lines."""
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(WIDTH, 0.7 + 0.3 * len(values)))
@@ -108,14 +100,8 @@ def bars(
             if np.isfinite(score.low) and np.isfinite(score.high):
                 axis.plot([score.low, score.high], [place, place], color=_TEXT, linewidth=1.2)
             end = np.nanmax([0.0, score.mean, score.high])
-            text = f"{score.mean:.{digits}f}"
-            axis.annotate(
-                text,
-                (end, place),
-                (5, 0),
-                textcoords="offset points",
-                va="center",
-            )
+            text = number(score.mean)
+            axis.annotate(text, (end, place), (5, 0), textcoords="offset points", va="center")
         for (name, value), colour in zip((lines or {}).items(), PALETTE[1:], strict=False):
             axis.axvline(value, color=colour, linestyle="--", linewidth=1.4, label=name)
         if lines:

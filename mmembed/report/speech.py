@@ -27,16 +27,16 @@ def learning(run: RunFolder) -> Section:
     train, dev = run.split("train"), run.split("dev")
     content: list[Html] = []
     terms = list(dict.fromkeys(key for line in train for key in line if key not in NOT_A_LOSS))
-    losses = {words(term): {term: curve} for term in terms if (curve := _curve(train, term))}
+    losses = {words(term): curve for term in terms if (curve := _curve(train, term))}
     if losses:
-        content.append(plots.curves(losses, min(4, len(losses)), "step"))
+        content.append(plots.curves(losses, min(4, len(losses))))
     scores = {
-        title: {key: (curve[0], [100 * value for value in curve[1]])}
+        title: (curve[0], [100 * value for value in curve[1]])
         for key, title in DEV_TITLES.items()
         if (curve := _curve(dev, key))
     }
     if scores:
-        content.append(plots.curves(scores, len(scores), "step"))
+        content.append(plots.curves(scores, len(scores)))
     return Section(
         "Learning curves",
         "The loss and its terms on the training split, and the scores on the development split, "

@@ -256,6 +256,15 @@ def test_transcripts_mark_the_minimal_edit() -> None:
     assert _transcript({"reference": "a b", "hypothesis": ""}) == "<p><del>a b</del> <br></p>"
 
 
+def test_scores_that_are_not_numbers_are_dashes_in_tables_and_bars(run: Path) -> None:
+    results = json.loads((run / "emotion/results.json").read_text())
+    results["subsets"]["audio"]["sentiment"]["correlation"] = float("nan")
+    results["subsets"]["audio"]["sentiment"]["acc2_pos"] = None
+    (run / "emotion/results.json").write_text(json.dumps(results))
+    text = Page(write_report(run).read_text()).text
+    assert "nan" not in text.lower() and "0.654" in text
+
+
 def test_small_pieces_of_the_data() -> None:
     assert in_stream_order(["x", "audio+video", "text", "audio"]) == [
         "audio",
