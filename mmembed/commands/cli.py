@@ -1,0 +1,119 @@
+"""The command `mmembed VERB`, and how every program here ends.
+
+The verbs are entry points of the group "mmembed.verbs"; a verb is imported when it is called and
+not before, so that help comes at once.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+import traceback
+from collections.abc import Callable, Mapping
+from importlib.metadata import EntryPoint, entry_points, version
+from typing import Final, TypeAlias
+
+from mmembed.errors import MmembedError, UsageError
+
+Program: TypeAlias = Callable[[list[str]], None]
+
+SUMMARIES: Final[Mapping[str, str]] = {
+    "demo": "the whole idea on clips made here: corpus, training, embeddings, report",
+    "prepare": "turn a corpus into shards ready for training",
+    "pretrain": "train an encoder on speech recognition and speakers",
+    "extract": "run a frozen encoder over clips and write embedding shards",
+    "finetune": "train an emotion model on embedding shards",
+    "predict": "sentiment and emotions of clips",
+    "report": "one self-contained HTML page about a run",
+    "doctor": "check this installation and say what mends it",
+}
+"""In the order of the work. A verb that another package adds is listed with its module instead."""
+
+USAGE: Final = """\
+usage: mmembed VERB [ARGUMENT ...]
+
+Embeddings of people talking, from sound, face video and words.
+
+verbs:
+{verbs}
+
+options:
+  -h, --help     this text; `mmembed VERB --help` explains a verb
+  -v, --verbose  after a verb: show where in the code an error arose
+  --version      the version of mmembed
+"""
+
+IO_ERROR: Final = 74
+INTERRUPTED: Final = 130
+
+
+def main(argv: list[str] | None = None) -> None:
+    """The console script: run one verb, then exit with its code."""
+    sys.exit(run_program(dispatch, argv))
+
+
+def dispatch(arguments: list[str]) -> None:
+    """Run one verb.
+
+    Args:
+        arguments: the verb and its arguments.
+
+    Raises:
+        UsageError: if there is no such verb.
+    """
+    verbs = {entry.name: entry for entry in entry_points(group="mmembed.verbs")}
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(USAGE.format(verbs=_list_verbs(verbs)), end="")
+    elif arguments[0] == "--version":
+        print(f"mmembed {version('mmembed')}")
+    elif arguments[0] in verbs:
+        run: Program = verbs[arguments[0]].load()
+        run(arguments[1:])
+    else:
+        raise UsageError(f"mmembed has no verb {arguments[0]!r}; one of {', '.join(verbs)}")
+
+
+def run_program(main: Program, argv: list[str] | None = None) -> int:
+    """Run a program and turn what stops it into one line on stderr and an exit code.
+
+    A traceback comes before that line when the arguments hold -v or --verbose, which `main` does
+    not see, or when the environment variable MMEMBED_DEBUG is 1.
+
+    Args:
+        main: takes the arguments without the program's name.
+        argv: those arguments; None takes them from the command line.
+
+    Returns:
+        The exit code, see `mmembed.errors`. Errors that are nobody's but ours go through.
+    """
+    given = sys.argv[1:] if argv is None else argv
+    arguments = [argument for argument in given if argument not in ("-v", "--verbose")]
+    verbose = len(arguments) < len(given) or os.environ.get("MMEMBED_DEBUG") == "1"
+    try:
+        main(arguments)
+        sys.stdout.flush()
+    except MmembedError as error:
+        return _fail(str(error), error.exit_code, verbose)
+    except KeyboardInterrupt:
+        return _fail("interrupted", INTERRUPTED, verbose)
+    except OSError as error:
+        hint = "; free some space and run again" if error.errno == errno.ENOSPC else ""
+        return _fail(f"{error}{hint}", IO_ERROR, verbose)
+    return 0
+
+
+def _fail(message: str, code: int, verbose: bool) -> int:
+    if verbose:
+        traceback.print_exc()
+    print(f"error: {' '.join(message.split())}", file=sys.stderr, flush=True)
+    return code
+
+
+def _list_verbs(verbs: Mapping[str, EntryPoint]) -> str:
+    order = [*(name for name in SUMMARIES if name in verbs), *sorted(set(verbs) - set(SUMMARIES))]
+    return "\n".join(f"  {name:<10} {SUMMARIES.get(name, verbs[name].value)}" for name in order)
+
+
+if __name__ == "__main__":
+    main()
