@@ -89,9 +89,7 @@ class Attention(nn.Module):
     ) -> Tensor:
         """(Nq, D) from queries x (Nq, D) over source (Nk, D); positions (Nq,), (Nk,) in steps."""
         query = rotate(self.query(x.values).unflatten(-1, (self.num_heads, -1)), x_positions)
-        key, value = (
-            self.key_value(source.values).unflatten(-1, (2, self.num_heads, -1)).unbind(-3)
-        )
+        key, value = self.key_value(source.values).unflatten(-1, (2, self.num_heads, -1)).unbind(-3)
         key = rotate(key, source_positions)
         attended = packed_attention(query, key, value, x.lengths, source.lengths)
         projected: Tensor = self.out(attended.flatten(-2))

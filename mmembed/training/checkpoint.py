@@ -1,9 +1,9 @@
 """Checkpoints: new folders that appear whole or not at all.
 
-    checkpoints/step-00001200/
-        method.safetensors   weights and buffers
-        trainer.pt           optimiser state and position; tensors and builtins only
-        checksums.json       SHA-256 of the two, written last
+checkpoints/step-00001200/
+    method.safetensors   weights and buffers
+    trainer.pt           optimiser state and position; tensors and builtins only
+    checksums.json       SHA-256 of the two, written last
 """
 
 from __future__ import annotations
@@ -97,5 +97,3 @@ def _checkpoints(folder: Path) -> list[Path]:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-

@@ -66,9 +66,7 @@ def accumulate_gradients(
                     sums[name] += float(terms[name].detach())
             loss.backward()
     totals = world.total(torch.tensor([sums[name] for name in names], dtype=torch.float64))
-    return {
-        name: total / divisor[name] for name, total in zip(names, totals.tolist(), strict=True)
-    }
+    return {name: total / divisor[name] for name, total in zip(names, totals.tolist(), strict=True)}
 
 
 def train_step(

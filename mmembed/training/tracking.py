@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,12 @@ def write_json(path: Path, value: object) -> None:
     """Write JSON whole or not at all."""
     with atomic_file(path) as file:
         file.write((json.dumps(value, indent=1, sort_keys=True) + "\n").encode())
+
+
+def write_lines(path: Path, values: Iterable[object]) -> None:
+    """Write one JSON value a line, whole or not at all."""
+    with atomic_file(path) as file:
+        file.write("".join(json.dumps(value, sort_keys=True) + "\n" for value in values).encode())
 
 
 def claim_folder(out: Path, config: Mapping[str, Any]) -> None:
@@ -45,8 +51,7 @@ class MetricsLog:
         lines = path.read_text().splitlines() if path.exists() else []
         kept = [line for line in lines if json.loads(line)["step"] <= steps_done]
         self.seconds = max([json.loads(line).get("seconds", 0.0) for line in kept], default=0.0)
-        with atomic_file(path) as file:
-            file.write("".join(f"{line}\n" for line in kept).encode())
+        write_lines(path, map(json.loads, kept))
 
     def write(self, **values: object) -> None:
         """Append one line."""

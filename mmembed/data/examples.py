@@ -1,0 +1,98 @@
+"""From a manifest row or a file to features, and from features to a shard's record and back."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmembed.data.example import Example, Utterance
+from mmembed.data.manifest import from_row, to_row
+from mmembed.data.media import load_clip
+from mmembed.errors import CorruptError, DataError
+from mmembed.features.audio import log_mel
+from mmembed.features.text import normalise_transcript
+from mmembed.features.video import face_crops
+
+Members = Mapping[str, "NDArray[Any] | Mapping[str, Any]"]
+
+
+def load_example(utterance: Utterance, folder: Path) -> Example:
+    """Decode an utterance and compute its features.
+
+    The transcript, where there is one, is its text stream.
+
+    Args:
+        utterance: a manifest row.
+        folder: of the manifest; relative media paths start there.
+
+    Raises:
+        DataError: the media cannot be used, or there is neither media nor text.
+    """
+    text = normalise_transcript(utterance.transcript or "") or None
+    if utterance.media is None:
+        if text is None:
+            raise DataError(utterance.key, "no_streams", "has neither media nor a transcript")
+        return Example(utterance, text=text)
+    clip = load_clip(folder / utterance.media, start=utterance.start, end=utterance.end)
+    notes: dict[str, object] = {"seconds": round(clip.seconds, 3)}
+    crops = None
+    if clip.video is not None:
+        crops, notes["face"] = face_crops(clip.video)
+    audio = log_mel(clip.audio) if clip.audio is not None else None
+    return Example(utterance, audio=audio, video=crops, text=text, notes=notes)
+
+
+def example_from_file(path: Path) -> Example:
+    """A media file on its own, without text; its key is the file's name made portable."""
+    key = re.sub(r"[^A-Za-z0-9_-]+", "-", path.stem) or "clip"
+    return load_example(Utterance(key, str(path.absolute())), path.parent)
+
+
+def to_record(example: Example) -> tuple[str, Members, Mapping[str, Any]]:
+    """(key, members, meta) for a shard; meta is what planning needs without reading members."""
+    members: dict[str, NDArray[Any] | Mapping[str, Any]] = {
+        "json": {
+            "utterance": to_row(example.utterance),
+            "text": example.text,
+            "notes": dict(example.notes),
+        }
+    }
+    for name, values in (("audio", example.audio), ("video", example.video)):
+        if values is not None:
+            members[f"{name}.npy"] = values
+    utterance = example.utterance
+    meta = {
+        "lengths": {
+            "audio": 0 if example.audio is None else len(example.audio),
+            "video": 0 if example.video is None else len(example.video),
+            "text": len(example.text or ""),
+        },
+        "transcript": utterance.transcript,
+        "speaker": utterance.speaker,
+        "split": utterance.split,
+    }
+    return example.key, members, meta
+
+
+def from_record(key: str, members: Members) -> Example:
+    """The inverse of `to_record`.
+
+    Raises:
+        CorruptError: the record is of another kind.
+    """
+    described = members.get("json")
+    if not isinstance(described, Mapping) or "utterance" not in described:
+        raise CorruptError(f"{key}: not a record of prepared features; prepare the corpus again")
+    audio, video = (members.get(f"{name}.npy") for name in ("audio", "video"))
+    return Example(
+        from_row(described["utterance"]),
+        audio=audio if isinstance(audio, np.ndarray) else None,
+        video=video if isinstance(video, np.ndarray) else None,
+        text=described["text"],
+        notes=described["notes"],
+    )

@@ -1,0 +1,262 @@
+"""The encoder: sound, face video and words of one person, any of them missing, to one embedding.
+
+Each stream has its own front end and transformer on the common 25 Hz clock. The audio stream is the
+clock ("anchor"): cross-modal blocks with audio as query bring video and text into audio time
+(Khare, Parthasarathy and Sundaram 2020, arXiv 2009.05019; the block is that of MulT). The three
+sequences are then summed with learned weights that start at 0.4, 0.4, 0.2.
+
+A stream that an item lacks is replaced on the clock by that stream's learned "absent" vector. Without
+audio, the clock runs as long as the video, or as the text with one step a token. So each of the seven
+subsets of streams has an embedding, and what an absent stream's tensor holds cannot matter.
+
+Speech recognition must not read the answer: `Hidden.spoken` is the weighted sum without the text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final, cast
+
+import torch
+from torch import Tensor, nn
+
+from mmembed.batch import STREAMS, Encoding, Packed, Padded
+from mmembed.config import Hz
+from mmembed.features.audio import FEATURE_RATE, MEL_BANDS
+from mmembed.features.video import CROP, VIDEO_RATE
+from mmembed.nn.frontend import AudioFrontend, TextFrontend, VideoFrontend
+from mmembed.nn.pooling import mean_and_std
+from mmembed.nn.transformer import Block
+
+FRAME_RATE: Final[Hz] = 25  # Hz, of everything behind the front ends
+assert FEATURE_RATE == 4 * FRAME_RATE and VIDEO_RATE == FRAME_RATE
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """Sizes of an encoder.
+
+    Attributes:
+        vocabulary_size: tokens, the CTC blank among them.
+        width: D.
+        num_heads: of every attention; 2 * num_heads must divide width.
+        audio_layers: self-attention blocks of the audio stream.
+        video_layers: likewise of the video stream.
+        text_layers: likewise of the text stream.
+        cross_layers: cross-modal blocks each for video and text.
+        channels: of the first convolutions of the audio and video front ends.
+        dropout: probability behind attention and feed-forward.
+    """
+
+    vocabulary_size: int = 0
+    width: int = 192
+    num_heads: int = 4
+    audio_layers: int = 6
+    video_layers: int = 1
+    text_layers: int = 1
+    cross_layers: int = 1
+    channels: int = 24
+    dropout: float = 0.1
+
+
+@dataclass(frozen=True)
+class Hidden:
+    """What the encoder knows on the clock, packed; N = steps of all items.
+
+    Attributes:
+        fused: (N, D) weighted sum of all streams: the embedding's frames.
+        spoken: (N, D) weighted sum of audio and video alone.
+        layers: `Encoder.layer_names` -> (N, D).
+        text: the text stream's own steps (N_text, D), of the items that have text.
+        text_positions: (N_text,) their places on the clock, in steps.
+        present: (B, 3) bool, which of `STREAMS` each item has.
+    """
+
+    fused: Packed
+    spoken: Packed
+    layers: dict[str, Packed]
+    text: Packed
+    text_positions: Tensor
+    present: Tensor
+
+
+class Encoder(nn.Module):
+    """See the module's docstring."""
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        if config.vocabulary_size < 2:
+            raise ValueError(
+                f"vocabulary_size {config.vocabulary_size}: needs a trained vocabulary"
+            )
+        self.config = config
+        width = config.width
+        depths = {
+            "audio": config.audio_layers,
+            "video": config.video_layers,
+            "text": config.text_layers,
+        }
+
+        def blocks(depth: int, *, cross: bool = False) -> nn.ModuleList:
+            return nn.ModuleList(
+                Block(width, config.num_heads, config.dropout, cross=cross) for _ in range(depth)
+            )
+
+        self.frontends = nn.ModuleDict(
+            {
+                "audio": AudioFrontend(MEL_BANDS, config.channels, width),
+                "video": VideoFrontend(CROP, config.channels, width),
+                "text": TextFrontend(config.vocabulary_size, width),
+            }
+        )
+        self.own = nn.ModuleDict({stream: blocks(depth) for stream, depth in depths.items()})
+        self.cross = nn.ModuleDict(
+            {stream: blocks(config.cross_layers, cross=True) for stream in ("video", "text")}
+        )
+        self.norms = nn.ModuleDict({stream: nn.LayerNorm(width) for stream in STREAMS})
+        self.absent = nn.ParameterDict(
+            {stream: nn.Parameter(0.02 * torch.randn(width)) for stream in STREAMS}
+        )
+        self.fusion = nn.Parameter(torch.tensor([0.4, 0.4, 0.2]).log())
+
+    @property
+    def layer_names(self) -> tuple[str, ...]:
+        """The layers in order; the text stream enters only the last two."""
+        return (*self.spoken_layer_names, "text", "fused")
+
+    @property
+    def spoken_layer_names(self) -> tuple[str, ...]:
+        """The layers that see no text."""
+        audio = (f"audio {depth + 1}" for depth in range(self.config.audio_layers))
+        return ("frontend", *audio, "video")
+
+    @property
+    def fusion_weights(self) -> Tensor:
+        """(3,) in the order of `STREAMS`, positive, summing to 1."""
+        return self.fusion.softmax(0)
+
+    def forward(self, inputs: Mapping[str, Padded]) -> Encoding:
+        """Embed a batch; `inputs` maps streams to Padded, see `Batch.inputs`.
+
+        Raises:
+            ValueError: an item has no stream at all.
+        """
+        hidden = self.encode(inputs)
+        layers = torch.stack([mean_and_std(layer) for layer in hidden.layers.values()], 1)
+        return Encoding(
+            frames=hidden.fused.pad(),
+            pooled=layers[:, -1],
+            layers=layers,
+            streams=hidden.present,
+            frame_rate=FRAME_RATE,
+        )
+
+    def encode(self, inputs: Mapping[str, Padded]) -> Hidden:
+        """Everything on the clock, for heads that need more than the embedding."""
+        lengths = self._lengths(inputs)
+        present = torch.stack([lengths[stream] > 0 for stream in STREAMS], 1)
+        clock = lengths["audio"]
+        for stream in ("video", "text"):
+            clock = torch.where(clock > 0, clock, lengths[stream])
+        if not bool(present.any(1).all()):
+            raise ValueError(
+                f"item {int((~present.any(1)).nonzero()[0])} of the batch has no stream: "
+                f"give each at least one of {', '.join(STREAMS)}"
+            )
+        blank = Packed(self.fusion.new_zeros(int(clock.sum()), self.config.width), clock)
+        positions = blank.positions().float()
+
+        streams = {}
+        for stream in STREAMS:
+            has = lengths[stream] > 0
+            if bool(has.any()):
+                padded = inputs[stream]
+                kept = Padded(padded.values[has.to(padded.values.device)], padded.lengths[has])
+                streams[stream] = self.frontends[stream](kept)
+        layers = {"frontend": self._on_clock("audio", streams.get("audio"), present, blank)}
+        if "audio" in streams:
+            x = streams["audio"]
+            own_positions = x.positions().float()
+            last = self.config.audio_layers
+            for depth, block in enumerate(self._blocks(self.own, "audio"), 1):
+                x = block(x, own_positions)
+                values = self._normed("audio", x) if depth == last else x
+                layers[f"audio {depth}"] = self._on_clock("audio", values, present, blank)
+        else:
+            for depth in range(1, self.config.audio_layers + 1):
+                layers[f"audio {depth}"] = layers["frontend"]
+        audio = list(layers.values())[-1]
+
+        paths = {"audio": audio}
+        text = Packed(blank.values[:0], torch.zeros(0, dtype=torch.int64))
+        text_positions = positions[:0]
+        for stream in ("video", "text"):
+            if stream not in streams:
+                paths[stream] = self._on_clock(stream, None, present, blank)
+                continue
+            source = streams[stream]
+            has = present[:, STREAMS.index(stream)]
+            source_positions = _places(source, clock[has], spread=stream == "text")
+            for block in self._blocks(self.own, stream):
+                source = block(source, source_positions)
+            steps = has.repeat_interleave(clock)
+            x = Packed(audio.values[steps.to(audio.values.device)], clock[has])
+            for block in self._blocks(self.cross, stream):
+                x = block(x, positions[steps.to(positions.device)], source, source_positions)
+            paths[stream] = self._on_clock(stream, self._normed(stream, x), present, blank)
+            if stream == "text":
+                text, text_positions = source, source_positions
+
+        weights = dict(zip(STREAMS, self.fusion_weights, strict=True))
+        heard = weights["audio"] * paths["audio"].values + weights["video"] * paths["video"].values
+        fused = heard + weights["text"] * paths["text"].values
+        layers["video"], layers["text"] = paths["video"], paths["text"]
+        layers["fused"] = blank.with_values(fused)
+        return Hidden(
+            fused=layers["fused"],
+            spoken=blank.with_values(heard / (weights["audio"] + weights["video"])),
+            layers=layers,
+            text=text,
+            text_positions=text_positions,
+            present=present,
+        )
+
+    def _lengths(self, inputs: Mapping[str, Padded]) -> dict[str, Tensor]:
+        """stream -> (B,) steps on the 25 Hz clock (tokens for text), 0 where missing."""
+        size = len(next(iter(inputs.values())))
+        lengths = {stream: torch.zeros(size, dtype=torch.int64) for stream in STREAMS}
+        for stream, padded in inputs.items():
+            lengths[stream] = (padded.lengths + 3) // 4 if stream == "audio" else padded.lengths
+        return lengths
+
+    @staticmethod
+    def _blocks(stacks: nn.ModuleDict, stream: str) -> list[Block]:
+        return list(cast(Iterable[Block], stacks[stream]))
+
+    def _normed(self, stream: str, x: Packed) -> Packed:
+        return x.with_values(self.norms[stream](x.values))
+
+    def _on_clock(self, stream: str, x: Packed | None, present: Tensor, blank: Packed) -> Packed:
+        """Steps of the items that have the stream, the absent vector for those that lack it."""
+        absent = self.absent[stream].expand_as(blank.values)
+        if x is None:
+            return blank.with_values(absent)
+        has = present[:, STREAMS.index(stream)]
+        if bool(has.all()):
+            return blank.with_values(x.values + 0 * absent)
+        place = has.repeat_interleave(blank.lengths).nonzero()[:, 0].to(x.values.device)
+        return blank.with_values(absent.to(x.values.dtype).index_copy(0, place, x.values))
+
+
+def _places(source: Packed, clock: Tensor, *, spread: bool) -> Tensor:
+    """(N,) places of a source's steps on the clock: its own count, or spread evenly over it.
+
+    Tokens have no times of their own; spreading them over the clip is the monotonic guess that lets
+    rotary attention find the words near a moment.
+    """
+    places = source.positions().float()
+    if not spread:
+        return places
+    steps_each = (clock / source.lengths).repeat_interleave(source.lengths).to(places.device)
+    return (places + 0.5) * steps_each - 0.5

@@ -1,0 +1,113 @@
+"""Words to tokens: normalisation and a sentencepiece vocabulary."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import unicodedata
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from typing import Final, Literal
+
+import sentencepiece
+
+from mmembed.errors import CorruptError, UsageError
+
+BLANK: Final = 0  # of CTC; sentencepiece's pad, never part of a text
+UNKNOWN: Final = 1
+MASK: Final = 2  # stands for a hidden token of the text stream
+APOSTROPHES: Final = ("'", "\N{RIGHT SINGLE QUOTATION MARK}")
+
+
+def normalise_transcript(text: str) -> str:
+    """Lower case, NFC; letters of any script, digits and apostrophes within words; single spaces."""
+    characters = list(unicodedata.normalize("NFC", text.lower()))
+    kept = []
+    for place, character in enumerate(characters):
+        inside = 0 < place < len(characters) - 1
+        if unicodedata.category(character)[0] in "LMN":
+            kept.append(character)
+        elif (
+            character in APOSTROPHES
+            and inside
+            and characters[place - 1].isalpha()
+            and characters[place + 1].isalpha()
+        ):
+            kept.append("'")
+        else:
+            kept.append(" ")
+    return " ".join("".join(kept).split())
+
+
+class Vocabulary:
+    """Sentencepiece pieces; ids 0, 1, 2 are the CTC blank, the unknown piece and the text mask."""
+
+    def __init__(self, model: bytes) -> None:
+        self._model = model
+        self._processor = sentencepiece.SentencePieceProcessor()
+        try:
+            self._processor.LoadFromSerializedProto(model)
+        except RuntimeError as error:
+            raise CorruptError(f"not a sentencepiece vocabulary: {error}") from None
+
+    @classmethod
+    def train(
+        cls,
+        sentences: Iterable[str],
+        size: int,
+        kind: Literal["unigram", "bpe", "char"] = "unigram",
+    ) -> Vocabulary:
+        """Learn at most `size` pieces from normalised sentences; the same sentences in any order
+        give the same vocabulary.
+
+        Raises:
+            UsageError: there is nothing to learn from, or `size` is too small for the letters.
+        """
+        lines = sorted(line for line in sentences if line)
+        if not lines:
+            raise UsageError("no transcript to learn a vocabulary from")
+        model = io.BytesIO()
+        try:
+            sentencepiece.SentencePieceTrainer.Train(
+                sentence_iterator=iter(lines),
+                model_writer=model,
+                model_type=kind,
+                vocab_size=size,
+                hard_vocab_limit=False,
+                character_coverage=1.0,
+                normalization_rule_name="identity",
+                pad_id=BLANK,
+                unk_id=UNKNOWN,
+                bos_id=-1,
+                eos_id=-1,
+                control_symbols=["<mask>"],
+                num_threads=1,
+                minloglevel=2,
+            )
+        except RuntimeError as error:
+            raise UsageError(f"cannot learn a vocabulary of {size} pieces: {error}") from None
+        vocabulary = cls(model.getvalue())
+        assert vocabulary._processor.PieceToId("<mask>") == MASK
+        return vocabulary
+
+    def to_bytes(self) -> bytes:
+        """The serialised sentencepiece model."""
+        return self._model
+
+    @cached_property
+    def sha256(self) -> str:
+        """Of the serialised model."""
+        return hashlib.sha256(self._model).hexdigest()
+
+    def encode(self, text: str) -> list[int]:
+        """Normalised text -> token ids; never BLANK or MASK."""
+        ids: list[int] = self._processor.EncodeAsIds(text)
+        return ids
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Token ids -> text; BLANK and MASK are skipped."""
+        text: str = self._processor.DecodeIds([i for i in ids if i not in (BLANK, MASK)])
+        return text
+
+    def __len__(self) -> int:
+        return int(self._processor.GetPieceSize())

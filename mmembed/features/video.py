@@ -1,0 +1,116 @@
+"""Pictures to grey face crops: found, followed, cut out; nothing learned."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Final
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+VIDEO_RATE: Final = 25  # Hz
+CROP: Final = 64  # pixels, height and width
+
+DETECT_EVERY: Final = 12  # frames
+DETECT_SIDE: Final = 160  # pixels, the longer side of the picture that is searched
+SMALLEST_FACE: Final = 0.15  # of the shorter side
+ENLARGE: Final = 1.15  # Haar boxes end at the brows and the chin
+LARGEST_SHIFT: Final = 4  # pixels, of the augmentation
+
+Box = NDArray[np.float64]  # centre x, centre y, side; pixels
+
+
+def face_crops(frames: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], str]:
+    """Cut the face out of every frame.
+
+    Every 12th frame is searched for the largest, most central frontal face; boxes are interpolated
+    between and held before and after. Where no frame shows a face, the central square is taken.
+
+    Args:
+        frames: (T, height, width) grey, at 25 Hz, T at least 1.
+
+    Returns:
+        (T, 64, 64) crops, and "haar" or "full frame".
+    """
+    if frames.ndim != 3 or not len(frames):
+        raise ValueError(f"frames must be (T, height, width), found {frames.shape}")
+    height, width = frames.shape[1:]
+    searched = list(range(0, len(frames), DETECT_EVERY))
+    if len(frames) - 1 - searched[-1] >= DETECT_EVERY // 2:
+        searched.append(len(frames) - 1)
+    found = [(t, box) for t in searched if (box := _find_face(frames[t])) is not None]
+    if not found:
+        central = np.array([width / 2, height / 2, min(width, height)])
+        boxes, how = np.tile(central, (len(frames), 1)), "full frame"
+    else:
+        times, seen = np.array([t for t, _ in found]), np.stack([box for _, box in found])
+        seen = _median_of_three(seen)
+        steps = np.arange(len(frames))
+        boxes = np.stack([np.interp(steps, times, column) for column in seen.T], 1)
+        how = "haar"
+    crops = np.empty((len(frames), CROP, CROP), np.uint8)
+    for crop, frame, (x, y, side) in zip(crops, frames, boxes, strict=True):
+        scale = side / CROP
+        # One affine map from crop to frame: sub-pixel boxes, edges repeated beyond the picture.
+        corner = (x - side / 2 + scale / 2 - 0.5, y - side / 2 + scale / 2 - 0.5)
+        inverse = np.array([[scale, 0, corner[0]], [0, scale, corner[1]]])
+        cv2.warpAffine(
+            frame, inverse, (CROP, CROP), dst=crop,
+            flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE,
+        )  # fmt: skip
+    return crops, how
+
+
+def _find_face(frame: NDArray[np.uint8]) -> Box | None:
+    """The largest face, nearer ones to the centre preferred."""
+    height, width = frame.shape
+    scale = min(1.0, DETECT_SIDE / max(height, width))
+    small = cv2.resize(frame, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    smallest = max(20, int(SMALLEST_FACE * min(small.shape)))
+    faces = _detector().detectMultiScale(
+        small, scaleFactor=1.1, minNeighbors=3, minSize=(smallest, smallest)
+    )
+    if not len(faces):
+        return None
+    boxes = np.array([[x + w / 2, y + h / 2, w * ENLARGE] for x, y, w, h in faces]) / scale
+    off_centre = np.hypot(boxes[:, 0] / width - 0.5, boxes[:, 1] / height - 0.5)
+    best: Box = boxes[int(np.argmax(boxes[:, 2] / max(height, width) - off_centre))]
+    return best
+
+
+@cache
+def _detector() -> cv2.CascadeClassifier:
+    cv2.setNumThreads(1)
+    return cv2.CascadeClassifier(cv2.data.haarcascades + "haarcascade_frontalface_default.xml")
+
+
+def _median_of_three(boxes: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Median over neighbours: one wrong detection between right ones disappears."""
+    if len(boxes) < 3:
+        return boxes
+    padded = np.concatenate([boxes[:1], boxes, boxes[-1:]])
+    median: NDArray[np.float64] = np.median(
+        np.stack([padded[:-2], padded[1:-1], padded[2:]]), axis=0
+    )
+    return median
+
+
+def augment_crops(crops: Tensor, generator: torch.Generator) -> Tensor:
+    """Mirror, shift by up to 4 pixels, brighten and stretch contrast; alike for all frames.
+
+    Args:
+        crops: (T, 64, 64) uint8; not changed.
+        generator: the only source of randomness.
+    """
+    if torch.rand((), generator=generator) < 0.5:
+        crops = crops.flip(2)
+    down, right = torch.randint(2 * LARGEST_SHIFT + 1, (2,), generator=generator).tolist()
+    pad = (LARGEST_SHIFT,) * 4
+    grown = F.pad(crops[None].float(), pad, mode="replicate")[0]
+    shifted = grown[:, down : down + CROP, right : right + CROP]
+    brightness, contrast = (torch.rand(2, generator=generator) - 0.5).tolist()
+    return ((shifted - 128) * (1 + 0.4 * contrast) + 128 + 40 * brightness).clamp(0, 255).byte()

@@ -1,0 +1,147 @@
+"""Multi-task multimodal embeddings: one encoder trained to recognise speech and speakers.
+
+Paper: Khare, Parthasarathy, Sundaram, "Multi-Modal Embeddings Using Multi-Task Learning for Emotion
+Recognition", Interspeech 2020, arXiv 2009.05019. In its spirit; not a reproduction.
+
+    loss = 0.8 * CTC / tokens + 0.2 * speaker cross entropy + w * masked-token cross entropy
+
+Deviations: speech recognition by CTC instead of an attention decoder; the text stream has a
+masked-token term of its own (after arXiv 2011.10652), since a CTC head that saw the text would only
+copy it; the speaker head reads pooled statistics of a learned weighted sum of the layers that see
+no text.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mmembed import losses
+from mmembed.batch import Batch, Packed
+from mmembed.encoder import Encoder, EncoderConfig, Hidden
+from mmembed.contract import Method
+from mmembed.nn.pooling import LayerWeights, mean_and_std
+from mmembed.nn.transformer import Block
+
+BLANK = 0
+
+
+@dataclass(frozen=True)
+class CtcSpeakerConfig:
+    """Settings of the method.
+
+    Attributes:
+        encoder: sizes of the encoder.
+        num_speakers: C; 0 until the training data is known.
+        ctc_weight: of the speech term; 0 switches it off.
+        speaker_weight: of the speaker term; 0 switches it off.
+        masked_text_weight: of the masked-token term; 0 switches it off.
+        speaker_loss: plain softmax, or additive-margin softmax.
+        margin: of the additive margin.
+        scale: of the additive margin's cosines.
+    """
+
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    num_speakers: int = 0
+    ctc_weight: float = 0.8
+    speaker_weight: float = 0.2
+    masked_text_weight: float = 0.1
+    speaker_loss: Literal["softmax", "margin"] = "softmax"
+    margin: float = 0.2
+    scale: float = 30.0
+
+
+class CtcSpeaker(Method):
+    """Encoder, CTC head, speaker head, masked-token head."""
+
+    terms: ClassVar[dict[str, str]] = {
+        "ctc": "transcript",
+        "speaker": "speaker",
+        "masked_text": "masked_text",
+    }
+
+    def __init__(self, config: CtcSpeakerConfig) -> None:
+        super().__init__()
+        if config.num_speakers < 1:
+            raise ValueError("num_speakers must be at least 1")
+        self.config = config
+        self.weights = {
+            "ctc": config.ctc_weight,
+            "speaker": config.speaker_weight,
+            "masked_text": config.masked_text_weight,
+        }
+        width, vocabulary = config.encoder.width, config.encoder.vocabulary_size
+        self.encoder = Encoder(config.encoder)
+        self.ctc_head = nn.Linear(width, vocabulary)
+        self.speaker_layers = LayerWeights(len(self.encoder.spoken_layer_names))
+        self.speaker_embedding = nn.Sequential(
+            nn.LayerNorm(2 * width), nn.Dropout(config.encoder.dropout), nn.Linear(2 * width, width)
+        )
+        self.speaker_classes = nn.Linear(width, config.num_speakers)
+        self.text_reader = Block(width, config.encoder.num_heads, 0.0, cross=True)
+        self.text_head = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, vocabulary))
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """Sums of the three terms over the items that carry their targets."""
+        hidden = self.encoder.encode(batch.inputs)
+        sums = {}
+        if batch.count("transcript"):
+            transcript = batch.targets["transcript"]
+            assert not isinstance(transcript, Tensor)
+            sums["ctc"] = losses.ctc(self._ctc_log_probs(hidden), transcript, BLANK).sum()
+        if batch.count("speaker"):
+            speaker = batch.targets["speaker"]
+            assert isinstance(speaker, Tensor)
+            logits = self._speaker_logits(hidden, speaker)
+            sums["speaker"] = losses.class_cross_entropy(logits, speaker).sum()
+        if batch.count("masked_text"):
+            sums["masked_text"] = self._masked_text(hidden, batch).sum()
+        return sums
+
+    def predict(self, batch: Batch) -> dict[str, Tensor]:
+        """transcript: (B, T) best CTC class of each frame, blank beyond the item's end;
+        speaker: (B, C) logits (cosines with the margin loss).
+        """
+        hidden = self.encoder.encode(batch.inputs)
+        best = hidden.spoken.with_values(self._ctc_log_probs(hidden).values.argmax(1))
+        speaker = torch.full((len(batch),), -1, device=best.values.device)
+        return {"transcript": best.pad().values, "speaker": self._speaker_logits(hidden, speaker)}
+
+    def _ctc_log_probs(self, hidden: Hidden) -> Packed:
+        logits = self.ctc_head(hidden.spoken.values)
+        return hidden.spoken.with_values(logits.float().log_softmax(1))
+
+    def _speaker_logits(self, hidden: Hidden, speaker: Tensor) -> Tensor:
+        names = self.encoder.spoken_layer_names
+        pooled = torch.stack([mean_and_std(hidden.layers[name]) for name in names], 1)
+        embedding = self.speaker_embedding(self.speaker_layers(pooled))
+        if self.config.speaker_loss == "softmax":
+            logits: Tensor = self.speaker_classes(embedding)
+            return logits
+        cosines = F.normalize(embedding) @ F.normalize(self.speaker_classes.weight).T
+        return losses.margin_logits(cosines, speaker, self.config.margin, self.config.scale)
+
+    def _masked_text(self, hidden: Hidden, batch: Batch) -> Tensor:
+        """(B',) cross entropy of the hidden tokens, averaged within each item that has text.
+
+        Queries are the text stream's own steps, in which some tokens are masked; keys and values
+        are the fused frames.
+        """
+        target = batch.targets["masked_text"]
+        assert not isinstance(target, Tensor)
+        has_text = hidden.present[:, 2]
+        steps = has_text.repeat_interleave(hidden.fused.lengths).to(hidden.fused.values.device)
+        fused = Packed(hidden.fused.values[steps], hidden.fused.lengths[has_text])
+        read = self.text_reader(
+            hidden.text, hidden.text_positions, fused, fused.positions().float()
+        )
+        tokens = target.pack().values
+        errors = losses.class_cross_entropy(self.text_head(read.values), tokens)
+        masked = (tokens >= 0).to(errors.dtype)
+        index = hidden.text.item_index()
+        zeros = errors.new_zeros(len(hidden.text.lengths))
+        return zeros.index_add(0, index, errors) / zeros.index_add(0, index, masked).clamp(min=1)

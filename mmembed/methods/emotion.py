@@ -1,0 +1,94 @@
+"""The small emotion regressor on frozen embeddings.
+
+After Khare et al. 2020 (arXiv 2009.05019), who train a small network on the frozen embedding for
+CMU-MOSEI. Input is the mean and standard deviation of every layer of the encoder; a learned weighted
+sum of layers (as in SUPERB, Yang et al. 2021, arXiv 2105.01051) is followed by one hidden layer and
+two linear heads: sentiment in [-3, 3] and six emotions in [0, 3].
+
+    loss = squared error of sentiment + mean squared error of the emotions
+
+Inputs are standardised with the mean and deviation of the training vectors, which are part of the
+model. Deviation from the paper: its classifier's sizes are unknown; these are ours.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from mmembed import losses
+from mmembed.batch import Batch
+from mmembed.contract import Method
+from mmembed.nn.pooling import LayerWeights
+
+NUM_EMOTIONS = 6
+
+
+@dataclass(frozen=True)
+class EmotionConfig:
+    """Settings of the regressor.
+
+    Attributes:
+        layers: L of the embeddings; 0 until they are known.
+        width: of each layer's vector (twice the encoder's width); 0 until they are known.
+        hidden: units of the hidden layer.
+        dropout: on the standardised input and on the hidden layer.
+        sentiment_weight: of its term.
+        emotions_weight: of its term.
+    """
+
+    layers: int = 0
+    width: int = 0
+    hidden: int = 128
+    dropout: float = 0.3
+    sentiment_weight: float = 1.0
+    emotions_weight: float = 1.0
+
+
+class EmotionRegressor(Method):
+    """See the module's docstring."""
+
+    terms: ClassVar[dict[str, str]] = {"sentiment": "sentiment", "emotions": "emotions"}
+
+    def __init__(self, config: EmotionConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.weights = {"sentiment": config.sentiment_weight, "emotions": config.emotions_weight}
+        self.mean: Tensor
+        self.scale: Tensor
+        self.register_buffer("mean", torch.zeros(config.layers, config.width))
+        self.register_buffer("scale", torch.ones(config.layers, config.width))
+        self.layers = LayerWeights(config.layers)
+        self.project = nn.Parameter(torch.empty(config.layers, config.width, config.hidden))
+        nn.init.normal_(self.project, std=config.width**-0.5)
+        self.body = nn.Sequential(nn.GELU(), nn.Dropout(config.dropout))
+        self.drop = nn.Dropout(config.dropout)
+        self.sentiment = nn.Linear(config.hidden, 1)
+        self.emotions = nn.Linear(config.hidden, NUM_EMOTIONS)
+
+    def standardise_by(self, vectors: Tensor) -> None:
+        """Set mean and scale from training vectors (N, L, W)."""
+        self.mean.copy_(vectors.mean(0))
+        self.scale.copy_(vectors.std(0, unbiased=False).clamp(min=1e-3))
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """Sums of squared errors over labelled items."""
+        predicted = self.predict(batch)
+        sums = {}
+        for name in self.terms:
+            target = batch.targets[name]
+            assert isinstance(target, Tensor)
+            sums[name] = losses.masked_squared_error(predicted[name], target).sum()
+        return sums
+
+    def predict(self, batch: Batch) -> dict[str, Tensor]:
+        """sentiment (B,), emotions (B, E); not clipped to their ranges."""
+        vectors = batch.inputs["embedding"].values
+        standard = self.drop((vectors - self.mean) / self.scale)
+        hidden = self.body(
+            torch.einsum("blw,l,lwh->bh", standard, self.layers.weights, self.project)
+        )
+        return {"sentiment": self.sentiment(hidden)[:, 0], "emotions": self.emotions(hidden)}

@@ -1,0 +1,100 @@
+"""What a pre-training run learns from its shards before it starts: items, vocabulary, speakers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mmembed.data.collate import Item, to_item
+from mmembed.data.dataset import Examples, Meta
+from mmembed.errors import UsageError
+from mmembed.features.text import Vocabulary, normalise_transcript
+from mmembed.losses import ctc_steps_needed
+from mmembed.recipes.pretrain import DataConfig
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """The training part of a run's shards.
+
+    Attributes:
+        train: training examples.
+        vocabulary: learned from their transcripts.
+        speakers: name -> class id, in alphabetical order.
+        lengths: clock frames (25 Hz) of each example.
+        impossible: keys whose transcript is too long for CTC; they train without it.
+    """
+
+    train: Examples
+    vocabulary: Vocabulary
+    speakers: dict[str, int]
+    lengths: list[int]
+    impossible: list[str]
+    config: DataConfig
+
+    def item(self, index: int) -> Item:
+        """One training example in tensors."""
+        example = self.train[index].only(self.config.streams)
+        return to_item(example, self.vocabulary, self.speakers)
+
+    def evaluation(self, split: str) -> tuple[list[Item], list[str]]:
+        """Items and reference transcripts of a split; none of them was trained on."""
+        examples = Examples(
+            map(Path, self.config.shards),
+            lambda meta: meta["split"] == split and _allowed(meta, self.config),
+        )
+        items, references = [], []
+        for example in examples:
+            seen = example.only(self.config.streams)
+            items.append(to_item(seen, self.vocabulary, self.speakers))
+            references.append(normalise_transcript(example.utterance.transcript or ""))
+        return items, references
+
+
+def open_corpus(config: DataConfig) -> Corpus:
+    """Read the indices of a run's shards.
+
+    Raises:
+        UsageError: no shards are named, or nothing in them is for training.
+    """
+    if not config.shards:
+        raise UsageError("no training data: give --data.shards DIR [DIR ...]")
+    train = Examples(
+        map(Path, config.shards),
+        lambda meta: meta["split"] in ("train", None) and _allowed(meta, config),
+    )
+    if not len(train):
+        raise UsageError(
+            f"nothing to train on in {', '.join(config.shards)}: no record of split train"
+        )
+    metas = [train.meta(index) for index in range(len(train))]
+    transcripts = [normalise_transcript(str(meta["transcript"] or "")) for meta in metas]
+    vocabulary = Vocabulary.train(
+        [t for t in transcripts if t], config.vocabulary_size, config.vocabulary_kind
+    )
+    lengths = [_clock(meta) for meta in metas]
+    needed = [ctc_steps_needed(vocabulary.encode(t)) for t in transcripts]
+    return Corpus(
+        train=train,
+        vocabulary=vocabulary,
+        speakers={
+            s: i for i, s in enumerate(sorted({str(m["speaker"]) for m in metas if m["speaker"]}))
+        },
+        lengths=lengths,
+        impossible=[
+            train.key(i) for i, (n, t) in enumerate(zip(needed, lengths, strict=True)) if n > t
+        ],
+        config=config,
+    )
+
+
+def _allowed(meta: Meta, config: DataConfig) -> bool:
+    return meta["speaker"] not in config.exclude_speakers
+
+
+def _clock(meta: Meta) -> int:
+    lengths = meta["lengths"]
+    assert isinstance(lengths, dict)
+    audio, video = int(lengths.get("audio", 0)), int(lengths.get("video", 0))
+    return -(-audio // 4) if audio else video or int(lengths.get("text", 0))

@@ -1,0 +1,50 @@
+"""`PROGRAM RECIPE --out DIR [settings]`: a recipe's run with the settings of the command line."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import tyro
+
+from mmembed.errors import UsageError
+
+Run = TypeVar("Run")
+
+
+def parse_recipe(
+    program: str, recipes: Mapping[str, Callable[[], Run]], argv: Sequence[str]
+) -> tuple[Run, Path]:
+    """The run and its folder.
+
+    Raises:
+        UsageError: no such recipe, or no folder.
+    """
+    if argv and argv[0] in ("-h", "--help"):
+        print(f"usage: {program} RECIPE --out DIR [settings]\n\nrecipes:")
+        for name, recipe in recipes.items():
+            print(f"  {name:12} {(recipe.__doc__ or '').splitlines()[0]}")
+        print(f"\nsettings of a recipe: {program} RECIPE --help")
+        raise SystemExit(0)
+    if not argv or argv[0] not in recipes:
+        found = repr(argv[0]) if argv else "nothing"
+        raise UsageError(
+            f"{program}: name a recipe first, one of {', '.join(recipes)}; found {found}"
+        )
+    recipe = recipes[argv[0]]
+    folder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    folder.add_argument("--out", type=Path)
+    known, rest = folder.parse_known_args(argv[1:])
+    default = recipe()
+    run = tyro.cli(
+        type(default),
+        default=default,
+        args=rest,
+        prog=f"{program} {argv[0]} --out DIR",
+        description=recipe.__doc__,
+    )
+    if known.out is None:
+        raise UsageError(f"{program}: give the folder of the run, --out DIR")
+    return run, known.out

@@ -1,0 +1,126 @@
+"""Complete pre-training runs as values; each recipe is a function that returns one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Final, Literal
+
+from mmembed.data.collate import Augmentation
+from mmembed.encoder import EncoderConfig
+from mmembed.methods.ctc_speaker import CtcSpeakerConfig
+from mmembed.training.optim import OptimConfig
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """What is trained on.
+
+    Attributes:
+        shards: folders of prepared shards; training takes their records of split "train" or of no
+            split, evaluation those of "dev", "heldout" and "test".
+        exclude_speakers: speakers of whom nothing is trained on, whatever their split.
+        streams: the streams to read.
+        vocabulary_size: sentencepiece pieces, learned from the training transcripts.
+        vocabulary_kind: how pieces are made.
+        frames: audio-clock frames (25 Hz) of a global batch, over all processes.
+        augmentation: what is done to training examples.
+    """
+
+    shards: tuple[str, ...] = ()
+    exclude_speakers: tuple[str, ...] = ()
+    streams: tuple[str, ...] = ("audio", "video", "text")
+    vocabulary_size: int = 256
+    vocabulary_kind: Literal["unigram", "bpe", "char"] = "unigram"
+    frames: int = 2400
+    augmentation: Augmentation = field(default_factory=Augmentation)
+
+
+@dataclass(frozen=True)
+class LoopConfig:
+    """How long and how.
+
+    Attributes:
+        epochs: passes over the training data.
+        seed: of weights, order, augmentation and dropout.
+        accumulate: micro-batches of each process a step; changes memory, not the gradient.
+        precision: of the matrix products; weights and sums stay float32.
+        evaluate_every: epochs between scores on the dev split; 0 = only at the end.
+        checkpoint_every: seconds between checkpoints, measured at epoch ends and steps.
+    """
+
+    epochs: int = 30
+    seed: int = 0
+    accumulate: int = 1
+    precision: Literal["fp32", "bf16"] = "fp32"
+    evaluate_every: int = 5
+    checkpoint_every: float = 60.0
+
+
+@dataclass(frozen=True)
+class PretrainRun:
+    """One pre-training run; everything that decides its result."""
+
+    name: str
+    method: CtcSpeakerConfig = field(default_factory=CtcSpeakerConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    loop: LoopConfig = field(default_factory=LoopConfig)
+
+
+def tiny() -> PretrainRun:
+    """Some 2 M parameters: trains on talkers in minutes on two cores."""
+    encoder = EncoderConfig(
+        width=144, num_heads=4, audio_layers=4, video_layers=1, text_layers=1, channels=16
+    )
+    return PretrainRun(
+        "tiny",
+        method=CtcSpeakerConfig(encoder=encoder),
+        optim=OptimConfig(lr=2e-3),
+        loop=LoopConfig(epochs=30),
+    )
+
+
+def base() -> PretrainRun:
+    """6 layers of width 480, near the AV-ASR relative of the paper (ACL 2020)."""
+    encoder = EncoderConfig(
+        width=480, num_heads=6, audio_layers=6, video_layers=2, text_layers=2, cross_layers=2,
+        channels=32, dropout=0.2,
+    )  # fmt: skip
+    return PretrainRun(
+        "base",
+        method=CtcSpeakerConfig(encoder=encoder),
+        data=DataConfig(vocabulary_size=1000, frames=24_000),
+        loop=LoopConfig(epochs=50),
+    )
+
+
+def large() -> PretrainRun:
+    """12 layers of width 768."""
+    run = base()
+    encoder = replace(
+        run.method.encoder, width=768, num_heads=12, audio_layers=12, video_layers=4,
+        text_layers=4, channels=48,
+    )  # fmt: skip
+    return replace(
+        run,
+        name="large",
+        method=replace(run.method, encoder=encoder),
+        optim=replace(run.optim, lr=5e-4),
+    )
+
+
+def speech() -> PretrainRun:
+    """Audio alone on small public corpora of several languages: some 3 M parameters."""
+    encoder = EncoderConfig(width=192, num_heads=4, audio_layers=6, channels=24)
+    return PretrainRun(
+        "speech",
+        method=CtcSpeakerConfig(encoder=encoder, masked_text_weight=0.0),
+        data=DataConfig(streams=("audio",), vocabulary_size=64, vocabulary_kind="char"),
+        loop=LoopConfig(epochs=20),
+    )
+
+
+RECIPES: Final[dict[str, Callable[[], PretrainRun]]] = {
+    recipe.__name__: recipe for recipe in (tiny, base, large, speech)
+}

@@ -1,0 +1,49 @@
+"""Packed attention against PyTorch's own multi-head attention and by hand."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from mmembed.batch import Packed
+from mmembed.nn.attention import Attention, packed_attention, rotate
+
+
+def test_by_hand() -> None:
+    """Two items; one key gives its value back, equal scores give the mean of the values."""
+    query = torch.ones(3, 1, 2)
+    key = torch.zeros(3, 1, 2)
+    value = torch.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 8.0]])[:, None]
+    attended = packed_attention(query, key, value, torch.tensor([1, 2]), torch.tensor([1, 2]))
+    expected = torch.tensor([[1.0, 2.0], [4.0, 6.0], [4.0, 6.0]])[:, None]
+    torch.testing.assert_close(attended, expected)
+
+
+def test_equals_masked_attention_of_torch() -> None:
+    """Same weights, positions all zero: nn.MultiheadAttention with a padding mask is a reference."""
+    torch.manual_seed(0)
+    ours, theirs = Attention(16, 4), nn.MultiheadAttention(16, 4, batch_first=True)
+    with torch.no_grad():
+        theirs.in_proj_weight.copy_(torch.cat((ours.query.weight, ours.key_value.weight)))
+        theirs.in_proj_bias.copy_(torch.cat((ours.query.bias, ours.key_value.bias)))
+        theirs.out_proj.weight.copy_(ours.out.weight)
+        theirs.out_proj.bias.copy_(ours.out.bias)
+    x = Packed(torch.randn(9, 16), torch.tensor([4, 2, 3]))
+    source = Packed(torch.randn(11, 16), torch.tensor([1, 6, 4]))
+    found = ours(x, source, torch.zeros(9), torch.zeros(11))
+    padded, keys = x.pad(), source.pad()
+    expected, _ = theirs(padded.values, keys.values, keys.values, key_padding_mask=~keys.mask)
+    torch.testing.assert_close(found, expected[padded.mask], rtol=1e-5, atol=1e-6)
+
+
+def test_rotation_depends_on_differences_of_positions_alone() -> None:
+    torch.manual_seed(0)
+    query, key = torch.randn(1, 2, 8), torch.randn(1, 2, 8)
+
+    def score(a: float, b: float) -> torch.Tensor:
+        left, right = rotate(query, torch.tensor([a])), rotate(key, torch.tensor([b]))
+        return (left * right).sum(-1)
+
+    torch.testing.assert_close(score(3.0, 5.5), score(103.0, 105.5), rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(score(3.0, 5.5), score(3.0, 6.5))
+    torch.testing.assert_close(rotate(query, torch.zeros(1)), query)

@@ -1,0 +1,47 @@
+"""Front ends against plain padded convolutions of one item at a time."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+
+from mmembed.batch import Packed, Padded
+from mmembed.nn.frontend import AudioFrontend, PackedConv, VideoFrontend
+
+
+def test_packed_convolution_is_zero_padding_of_each_item() -> None:
+    torch.manual_seed(0)
+    conv = PackedConv(6, 5)
+    items = [torch.randn(n, 6) for n in (1, 4, 9)]
+    packed = Packed(torch.cat(items), torch.tensor([1, 4, 9]))
+    expected = [
+        x + F.gelu(F.conv1d(conv.norm(x).T[None], conv.conv.weight, conv.conv.bias, padding=2, groups=6)[0].T)
+        for x in items
+    ]  # fmt: skip
+    torch.testing.assert_close(conv(packed).values, torch.cat(expected))
+
+
+def test_audio_front_end_is_zero_padding_of_each_item() -> None:
+    torch.manual_seed(0)
+    frontend = AudioFrontend(80, 3, 8)
+    items = [torch.randn(n, 80) for n in (1, 2, 7, 8, 33)]
+    expected = []
+    for x in items:
+        y = x[None, None]
+        for conv in (frontend.first, frontend.second):
+            y = F.gelu(F.conv2d(y, conv.weight, conv.bias, stride=2, padding=1))
+        frames = frontend.project(y[0].transpose(0, 1).flatten(1))
+        expected.append(frontend.context(Packed(frames, torch.tensor([len(frames)]))).values)
+    found = frontend(Padded.stack(items))
+    assert found.lengths.tolist() == [1, 1, 2, 2, 9]
+    torch.testing.assert_close(found.values, torch.cat(expected), rtol=1e-5, atol=1e-6)
+
+
+def test_video_front_end_keeps_the_frame_rate_and_sees_brightness() -> None:
+    torch.manual_seed(0)
+    frontend = VideoFrontend(64, 4, 8)
+    dark = torch.zeros(5, 64, 64, dtype=torch.uint8)
+    found = frontend(Padded.stack([dark, dark + 200]))
+    assert found.lengths.tolist() == [5, 5]
+    first, second = found.split()
+    assert not torch.allclose(first, second)

@@ -1,0 +1,123 @@
+"""One gradient, however the global batch is cut: by accumulation or over real processes."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from support import random_item, small_method
+
+from mmembed.batch import STREAMS, stream_subsets
+from mmembed.contract import Method
+from mmembed.data.collate import Item, collate
+from mmembed.training.distributed import World
+from mmembed.training.step import accumulate_gradients, train_step
+
+ALONE = World(0, 1, torch.device("cpu"))
+
+
+def items() -> list[Item]:
+    """Uneven lengths and streams; some speakers unknown."""
+    subsets = [*stream_subsets(), STREAMS, ("audio",)]
+    return [
+        random_item(s, seed, speaker=-1 if seed in (1, 4) else None)
+        for seed, s in enumerate(subsets)
+    ]
+
+
+def gradients(method: Method, cuts: list[list[int]]) -> dict[str, torch.Tensor]:
+    every = items()
+    method.zero_grad()
+    accumulate_gradients(method, [collate([every[i] for i in cut]) for cut in cuts], ALONE)
+    return {n: p.grad.clone() for n, p in method.named_parameters() if p.grad is not None}
+
+
+def relative(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> float:
+    """Largest difference over the largest entry of the whole gradient."""
+    scale = max(float(g.abs().max()) for g in expected.values())
+    return max(float((found[n] - g).abs().max()) for n, g in expected.items()) / scale
+
+
+CUTS = [
+    [[0, 1, 2], [3, 4, 5, 6, 7, 8]],
+    [[1], [4], [0, 2, 3, 5, 6, 7, 8]],
+    [[i] for i in range(9)],
+]
+
+
+@pytest.mark.parametrize("cuts", CUTS)
+@pytest.mark.parametrize("loss", ["softmax", "margin"])
+def test_accumulation_does_not_change_the_gradient(cuts: list[list[int]], loss: str) -> None:
+    method = small_method(speaker_loss=loss)
+    whole = gradients(method, [list(range(9))])
+    assert len(whole) == len(list(method.parameters()))
+    assert relative(gradients(method, cuts), whole) < 1e-5
+
+
+def test_every_parameter_has_a_gradient_whatever_is_missing() -> None:
+    method = small_method()
+    for place, subset in enumerate(stream_subsets()):
+        method.zero_grad()
+        batch = collate([random_item(subset, place, speaker=-1)])
+        accumulate_gradients(method, [batch], ALONE)
+        assert all(p.grad is not None and p.grad.isfinite().all() for p in method.parameters())
+
+
+def test_an_infinite_loss_changes_no_weight() -> None:
+    method = small_method()
+    before = {name: value.clone() for name, value in method.state_dict().items()}
+    optimizer = torch.optim.AdamW(method.parameters())
+    batch = collate(items())
+    batch.inputs["audio"].values[0, 0, 0] = float("inf")
+    result = train_step(method, optimizer, [batch], rate=1e-3, clip=1.0, world=ALONE)
+    assert not result.applied
+    assert all(torch.equal(before[n], v) for n, v in method.state_dict().items())
+
+
+WORKER = """
+import sys, torch
+from torch.nn.parallel import DistributedDataParallel
+from test_step import items
+from support import small_method
+from mmembed.data.collate import collate
+from mmembed.training.distributed import join_world
+from mmembed.training.step import accumulate_gradients
+
+shares = [[0, 1, 2, 3, 5, 6, 8], [4, 7]]  # uneven; an unlabelled item among few
+with join_world() as world:
+    method = small_method()
+    model = DistributedDataParallel(method)
+    every = items()
+    mine = shares[world.rank]
+    cuts = [mine[:1], mine[1:]] if world.rank == 0 else [mine]
+    accumulate_gradients(model, [collate([every[i] for i in cut]) for cut in cuts], world)
+    if world.is_main:
+        torch.save({n: p.grad for n, p in method.named_parameters()}, sys.argv[1])
+"""
+
+
+def test_two_processes_give_the_gradient_of_one(tmp_path: Path) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    here = Path(__file__).parent
+    paths = os.pathsep.join([str(here), str(here.parent)])
+    base = {
+        **os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
+        "PYTHONPATH": paths, "OMP_NUM_THREADS": "1",
+    }  # fmt: skip
+    command = [sys.executable, "-c", WORKER, str(tmp_path / "gradients.pt")]
+    workers = [
+        subprocess.Popen(command, env={**base, "RANK": rank, "LOCAL_RANK": rank}) for rank in "01"
+    ]
+    assert [worker.wait(timeout=120) for worker in workers] == [0, 0]
+    found = torch.load(tmp_path / "gradients.pt", weights_only=True)
+    method = small_method()
+    expected = gradients(method, [list(range(9))])
+    assert set(found) == set(expected)
+    assert relative(found, expected) < 1e-5
