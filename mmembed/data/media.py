@@ -147,6 +147,8 @@ def _decode(
         if all(over.values()):
             break
         for frame in packet.decode():
+            if not isinstance(frame, (av.AudioFrame, av.VideoFrame)):
+                continue
             time = (frame.time if frame.time is not None else 0.0) - origin
             if time >= stop:
                 over[packet.stream.index] = True
@@ -155,7 +157,7 @@ def _decode(
                 for part in resampler.resample(frame):
                     chunks.append((at, _samples(part)))
                     at += part.samples / SAMPLE_RATE
-            elif isinstance(frame, av.VideoFrame):
+            else:
                 frames.append((time, _luma(frame)))
     if chunks:
         at = chunks[-1][0] + len(chunks[-1][1]) / SAMPLE_RATE

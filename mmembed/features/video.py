@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from pathlib import Path
 from typing import Final
 
 import cv2
@@ -85,7 +86,8 @@ def _find_face(frame: NDArray[np.uint8]) -> Box | None:
 @cache
 def _detector() -> cv2.CascadeClassifier:
     cv2.setNumThreads(1)
-    return cv2.CascadeClassifier(cv2.data.haarcascades + "haarcascade_frontalface_default.xml")
+    folder = Path(cv2.__file__).parent / "data"
+    return cv2.CascadeClassifier(str(folder / "haarcascade_frontalface_default.xml"))
 
 
 def _median_of_three(boxes: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -110,7 +112,8 @@ def augment_crops(crops: Tensor, generator: torch.Generator) -> Tensor:
         crops = crops.flip(2)
     down, right = torch.randint(2 * LARGEST_SHIFT + 1, (2,), generator=generator).tolist()
     pad = (LARGEST_SHIFT,) * 4
-    grown = F.pad(crops[None].float(), pad, mode="replicate")[0]
+    grown: Tensor = F.pad(crops[None].float(), pad, mode="replicate")[0]
     shifted = grown[:, down : down + CROP, right : right + CROP]
     brightness, contrast = (torch.rand(2, generator=generator) - 0.5).tolist()
-    return ((shifted - 128) * (1 + 0.4 * contrast) + 128 + 40 * brightness).clamp(0, 255).byte()
+    brightened: Tensor = (shifted - 128) * (1 + 0.4 * contrast) + 128 + 40 * brightness
+    return brightened.clamp(0, 255).byte()

@@ -33,7 +33,7 @@ def packed_attention(
         def bounds(lengths: Tensor) -> Tensor:
             return F.pad(lengths.cumsum(0), (1, 0)).to(query.device, torch.int32)
 
-        attended: Tensor = varlen_attn(
+        attended = varlen_attn(
             query,
             key,
             value,
@@ -42,6 +42,7 @@ def packed_attention(
             int(query_lengths.max()),
             int(key_lengths.max()),
         )
+        assert isinstance(attended, Tensor)
         return attended
     # (1, H, T, D / H): a leading batch dimension selects the fused CPU kernel.
     query_heads, key_heads, value_heads = (x.transpose(0, 1)[None] for x in (query, key, value))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import cast
 
@@ -42,8 +42,8 @@ def accumulate_gradients(
     depend on how the global batch was cut. Every parameter takes part (with a factor of zero where
     no item of this process needs it): all of them have a gradient under DDP's default settings.
     """
+    method = _method(model)
     distributed = isinstance(model, DistributedDataParallel)
-    method = cast(Method, model.module if distributed else model)
     names = [name for name in method.terms if method.weights[name] > 0]
     counts = world.total(
         torch.tensor(
@@ -55,7 +55,8 @@ def accumulate_gradients(
     sums = dict.fromkeys(names, 0.0)
     for place, batch in enumerate(micro_batches):
         last = place == len(micro_batches) - 1
-        with contextlib.nullcontext() if last or not distributed else model.no_sync():
+        waits = isinstance(model, DistributedDataParallel) and not last
+        with cast(DistributedDataParallel, model).no_sync() if waits else nullcontext():
             terms = model(batch.to(world.device))
             loss = torch.stack([parameter.sum() for parameter in model.parameters()]).sum() * 0.0
             for name in names:
@@ -64,7 +65,7 @@ def accumulate_gradients(
                     weight = method.weights[name] * (world.size if distributed else 1)
                     loss = loss + weight * terms[name] / divisor[name]
                     sums[name] += float(terms[name].detach())
-            loss.backward()
+            torch.autograd.backward(loss)
     totals = world.total(torch.tensor([sums[name] for name in names], dtype=torch.float64))
     return {name: total / divisor[name] for name, total in zip(names, totals.tolist(), strict=True)}
 
@@ -79,7 +80,7 @@ def train_step(
     world: World,
 ) -> StepResult:
     """One optimiser step over a global batch, of which `micro_batches` is this process's part."""
-    method = cast(Method, getattr(model, "module", model))
+    method = _method(model)
     losses = accumulate_gradients(model, micro_batches, world)
     loss = sum(method.weights[name] * value for name, value in losses.items())
     norm = float(nn.utils.clip_grad_norm_(model.parameters(), clip))
@@ -90,3 +91,9 @@ def train_step(
         optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     return StepResult(losses, loss, norm, applied)
+
+
+def _method(model: nn.Module) -> Method:
+    inner = model.module if isinstance(model, DistributedDataParallel) else model
+    assert isinstance(inner, Method)
+    return inner
