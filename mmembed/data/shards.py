@@ -5,7 +5,7 @@ A shard is two files. `shard-000000.tar` holds the members of its records, `KEY.
 and planning need:
 
     {"count": 2, "bytes": 10240, "sha256": "...", "provenance": {...},
-     "records": [{"key": ..., "members": {"audio.npy": [offset, size]}, "meta": {...}}, ...]}
+     "records": [{"key": ..., "members": {"audio.npy": [offset, size, crc32]}, "meta": {...}}, ...]}
 
 The index is written last and is the commit: a tar without one does not exist for a reader.
 The format of the tars: https://github.com/webdataset/webdataset
@@ -18,6 +18,7 @@ import io
 import json
 import os
 import tarfile
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -86,7 +87,7 @@ def write_shard(path: Path, records: Iterable[Record], provenance: Mapping[str, 
             for name, value in record.members.items():
                 data = _encode(name, value)
                 put(_header(f"{record.key}.{name}", len(data)))
-                members[name] = [position, len(data)]
+                members[name] = [position, len(data), zlib.crc32(data)]
                 put(data + bytes(-len(data) % tarfile.BLOCKSIZE))
             index.append({"key": record.key, "members": members, "meta": dict(record.meta)})
         end = position + 2 * tarfile.BLOCKSIZE  # an archive ends with two empty blocks
@@ -184,15 +185,18 @@ class ShardSet:
             members: the names to read, of those the record has; None = all.
 
         Raises:
-            CorruptError: the bytes there are not that record; `verify` tells more.
+            CorruptError: the bytes there are not those written.
         """
         tar, record = self._records[index]
         read = {}
         try:
             with tar.open("rb", buffering=0) as file:
-                for name, (offset, size) in record["members"].items():
+                for name, (offset, size, checksum) in record["members"].items():
                     if members is None or name in members:
-                        read[name] = _decode(name, os.pread(file.fileno(), size, offset), size)
+                        data = os.pread(file.fileno(), size, offset)
+                        if zlib.crc32(data) != checksum:
+                            raise ValueError(f"{name} has another checksum")
+                        read[name] = _decode(name, data)
         except (ValueError, FileNotFoundError) as error:
             raise CorruptError(f"{tar}: {record['key']} is damaged: {error}") from None
         return Record(record["key"], read, record["meta"])
@@ -228,9 +232,7 @@ def _encode(name: str, value: object) -> bytes:
     return _to_json(value)
 
 
-def _decode(name: str, data: bytes, size: int) -> Any:
-    if len(data) != size:
-        raise ValueError(f"{len(data)} of {size} bytes")
+def _decode(name: str, data: bytes) -> Any:
     if name.endswith(".npy"):
         return npy.read_array(io.BytesIO(data), allow_pickle=False)
     return json.loads(data)
