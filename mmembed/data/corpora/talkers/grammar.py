@@ -1,0 +1,135 @@
+"""A small English grammar whose sentences carry feelings: 130 words, more than 80,000 sentences.
+
+Every sentence has one feeling word, bare, weakened, strengthened or negated, or none at all. What
+the words express is read off the rule that made them, never guessed from the sentence.
+"""
+
+from __future__ import annotations
+
+import random
+import zlib
+from dataclasses import dataclass
+from typing import Final
+
+from mmembed.data.example import EMOTIONS
+
+NEUTRAL: Final = "neutral"
+FEELINGS: Final = (NEUTRAL, *EMOTIONS)
+
+PEOPLE: Final = (
+    "my brother", "our teacher", "the doctor", "his mother", "the driver", "a neighbour",
+    "the girl", "that man", "her cousin", "the singer", "the farmer", "my boss",
+)  # fmt: skip
+THINGS: Final = (
+    "the soup", "this movie", "that story", "the music", "the weather", "this town", "the garden",
+    "our holiday", "the game", "your letter", "the new job", "that train", "this hotel",
+    "the old house", "the market", "the bread",
+)  # fmt: skip
+DEEDS: Final = (
+    "called", "saw", "found", "visited", "passed", "left", "painted", "finished", "watched",
+    "opened",
+)  # fmt: skip
+WHEN: Final = (
+    "today", "yesterday", "last night", "this morning", "on monday", "after dinner",
+    "before lunch", "once again",
+)  # fmt: skip
+PLAIN: Final = ("long", "small", "green", "near the river", "on the table", "quite common")
+
+OF_PEOPLE: Final = {  # how somebody feels
+    "happy": ("happy", "glad", "cheerful", "delighted"),
+    "sad": ("sad", "lonely", "unhappy", "miserable"),
+    "anger": ("angry", "furious", "annoyed", "bitter"),
+    "surprise": ("surprised", "amazed", "astonished", "stunned"),
+    "disgust": ("disgusted", "sickened", "repelled", "revolted"),
+    "fear": ("afraid", "scared", "nervous", "terrified"),
+}
+OF_THINGS: Final = {  # how something is
+    "happy": ("good", "wonderful", "lovely", "excellent"),
+    "sad": ("sorry", "hopeless", "gloomy", "tragic"),
+    "anger": ("unfair", "infuriating", "outrageous", "maddening"),
+    "surprise": ("surprising", "amazing", "unexpected", "incredible"),
+    "disgust": ("disgusting", "filthy", "nasty", "rotten"),
+    "fear": ("scary", "dangerous", "frightening", "threatening"),
+}
+DEGREES: Final = {"a little": 0.5, "": 0.75, "so": 1.0, "really": 1.0, "very": 1.0}
+DENIALS: Final = ("not", "never")
+DENIED: Final = 0.6  # "not good" is less sad than "sad"
+OPPOSITE: Final = {"happy": "sad"}  # what a denied feeling amounts to; of all others, happy
+NEGATED_SHARE: Final = 0.2
+
+RESERVED_SHARE: Final = 3  # one sentence of three is kept out of training
+
+
+@dataclass(frozen=True)
+class Expression:
+    """What one part of a clip, its words, voice or face, expresses.
+
+    Attributes:
+        feeling: one of `FEELINGS`.
+        intensity: in [0, 1]; 0 for neutral.
+    """
+
+    feeling: str
+    intensity: float
+
+    def __post_init__(self) -> None:
+        assert self.feeling in FEELINGS and 0 <= self.intensity <= 1, self
+        assert (self.feeling == NEUTRAL) == (self.intensity == 0), self
+
+
+def make_sentence(feeling: str, reserved: bool, rng: random.Random) -> tuple[str, Expression]:
+    """A sentence of 3 to 9 lower-case words that expresses `feeling`.
+
+    Args:
+        feeling: one of `FEELINGS`.
+        reserved: whether to draw from the sentences kept out of training.
+        rng: the only source of randomness.
+    """
+    while True:
+        sentence, expression = _draw(feeling, rng)
+        if is_reserved(sentence) == reserved:
+            return sentence, expression
+
+
+def is_reserved(sentence: str) -> bool:
+    """Whether a sentence is kept out of training, whatever the seed and the size of the corpus."""
+    return zlib.crc32(sentence.encode()) % RESERVED_SHARE == 0
+
+
+def _draw(feeling: str, rng: random.Random) -> tuple[str, Expression]:
+    if feeling == NEUTRAL:
+        person, thing, deed, when = map(rng.choice, (PEOPLE, THINGS, DEEDS, WHEN))
+        sentence = rng.choice(
+            (
+                f"{person} {deed} {thing}",
+                f"{person} {deed} {thing} {when}",
+                f"{when} {person} {deed} {thing}",
+                f"{thing} is {rng.choice(PLAIN)}",
+            )
+        )
+        return sentence, Expression(NEUTRAL, 0.0)
+    if rng.random() < NEGATED_SHARE and (sources := _denials_of(feeling)):
+        named, degree, strength = rng.choice(sources), rng.choice(DENIALS), DENIED
+    else:
+        named = feeling
+        degree, strength = rng.choice(list(DEGREES.items()))
+    person, thing, when = map(rng.choice, (PEOPLE, THINGS, WHEN))
+    felt = f"{degree} {rng.choice(OF_PEOPLE[named])}".strip()
+    judged = f"{degree} {rng.choice(OF_THINGS[named])}".strip()
+    sentence = rng.choice(
+        (
+            f"{person} was {felt} {when}",
+            f"{when} i was {felt}",
+            f"{thing} was {judged}",
+            f"{thing} was {judged} {when}",
+            f"{person} is {felt} about {thing}",
+            f"i think {thing} is {judged}",
+            f"{person} said it was {judged}",
+        )
+    )
+    return sentence, Expression(feeling, strength)
+
+
+def _denials_of(feeling: str) -> list[str]:
+    """The feelings whose denial amounts to `feeling`."""
+    return [emotion for emotion in EMOTIONS if OPPOSITE.get(emotion, "happy") == feeling]
