@@ -51,7 +51,7 @@ OF_THINGS: Final = {  # how something is
     "disgust": ("disgusting", "filthy", "nasty", "rotten"),
     "fear": ("scary", "dangerous", "frightening", "threatening"),
 }
-DEGREES: Final = {"a little": 0.5, "": 0.75, "so": 1.0, "really": 1.0, "very": 1.0}
+DEGREES: Final = {"slightly": 0.5, "": 0.75, "so": 1.0, "really": 1.0, "very": 1.0}
 DENIALS: Final = ("not", "never")
 DENIED: Final = 0.6  # "not good" is less sad than "sad"
 OPPOSITE: Final = {"happy": "sad"}  # what a denied feeling amounts to; of all others, happy
@@ -78,7 +78,7 @@ class Expression:
 
 
 def make_sentence(feeling: str, reserved: bool, rng: random.Random) -> tuple[str, Expression]:
-    """A sentence of 3 to 9 lower-case words that expresses `feeling`.
+    """A sentence of 4 to 9 lower-case words that expresses `feeling`.
 
     Args:
         feeling: one of `FEELINGS`.
