@@ -3,12 +3,12 @@
     export/extract.py clips/ --encoder runs/tiny/encoder --out embeddings
     torchrun --nproc-per-node 2 export/extract.py corpus/shards --encoder E --out D --streams every
 
-Inputs are media files, folders of them, manifests (.jsonl) or folders of prepared shards. Shards are
-plain webdataset tars: KEY.pooled.npy (2 D,) and KEY.layers.npy (L, 2 D) float32, on request
+Inputs are media files, folders of them, manifests (.jsonl) or folders of prepared shards. Shards
+are plain webdataset tars: KEY.pooled.npy (2 D,) and KEY.layers.npy (L, 2 D) float32, on request
 KEY.frames.npy (T, D) float16, and KEY.json (streams used, seconds, speaker, split, labels).
 
-The plan of shards is fixed by the inputs, so any number of processes may share the work, and the same
-command again makes only the shards that are missing.
+The plan of shards is fixed by the inputs, so any number of processes may share the work, and the
+same command again makes only the shards that are missing.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from mmembed.batch import STREAMS, parse_subset, stream_subsets, subset_name
 from mmembed.commands.cli import run_program
 from mmembed.commands.progress import progress
 from mmembed.data.example import Example
-from mmembed.data.shards import Record, finish, is_committed, shard_sidecars, write_shard
 from mmembed.data.manifest import to_row
+from mmembed.data.shards import Record, finish, is_committed, shard_sidecars, write_shard
 from mmembed.data.sources import Source, load_or_fail, open_sources
 from mmembed.embedder import Embedder
 from mmembed.errors import BudgetError, DataError, UsageError

@@ -5,9 +5,10 @@ clock ("anchor"): cross-modal blocks with audio as query bring video and text in
 (Khare, Parthasarathy and Sundaram 2020, arXiv 2009.05019; the block is that of MulT). The three
 sequences are then summed with learned weights that start at 0.4, 0.4, 0.2.
 
-A stream that an item lacks is replaced on the clock by that stream's learned "absent" vector. Without
-audio, the clock runs as long as the video, or as the text with one step a token. So each of the seven
-subsets of streams has an embedding, and what an absent stream's tensor holds cannot matter.
+A stream that an item lacks is replaced on the clock by that stream's learned "absent" vector.
+Without audio, the clock runs as long as the video, or as the text with one step a token. So each
+of the seven subsets of streams has an embedding, and what an absent stream's tensor holds cannot
+matter.
 
 Speech recognition must not read the answer: `Hidden.spoken` is the weighted sum without the text.
 """
@@ -223,7 +224,7 @@ class Encoder(nn.Module):
         )
 
     def _lengths(self, inputs: Mapping[str, Padded]) -> dict[str, Tensor]:
-        """stream -> (B,) steps on the 25 Hz clock (tokens for text), 0 where missing."""
+        """Stream -> (B,) steps on the 25 Hz clock (tokens for text), 0 where missing."""
         size = len(next(iter(inputs.values())))
         lengths = {stream: torch.zeros(size, dtype=torch.int64) for stream in STREAMS}
         for stream, padded in inputs.items():

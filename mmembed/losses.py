@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -11,7 +13,7 @@ from mmembed.batch import UNLABELLED, Packed, Padded
 
 def ctc_steps_needed(tokens: list[int]) -> int:
     """The least number of frames a CTC alignment takes: one a token, one more a repetition."""
-    return len(tokens) + sum(a == b for a, b in zip(tokens, tokens[1:], strict=False))
+    return len(tokens) + sum(a == b for a, b in itertools.pairwise(tokens))
 
 
 def ctc(log_probs: Packed, transcript: Padded, blank: int) -> Tensor:

@@ -2,8 +2,8 @@
 
     train/finetune.py emotion --embeddings embeddings --out runs/emotion
 
-One regressor for each seed learns from the training vectors of all stream subsets together; the epoch
-is chosen on dev; the test split is read once, at the end.
+One regressor for each seed learns from the training vectors of all stream subsets together; the
+epoch is chosen on dev; the test split is read once, at the end.
 """
 
 from __future__ import annotations

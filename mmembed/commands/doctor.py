@@ -1,7 +1,6 @@
-"""Check that everything mmembed needs is here and works; print what mends the rest.
+"""Check that everything mmembed needs is here and works; print what mends the rest."""
 
-It imports nothing that could be missing before it has said so.
-"""
+# What could be missing is imported only where that is told: this must run when little else does.
 
 from __future__ import annotations
 

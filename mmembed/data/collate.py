@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mmembed.batch import STREAMS, UNLABELLED, Batch, Padded, stream_subsets
 from mmembed.data.example import EMOTIONS, Example
-from mmembed.features.audio import MEL_BANDS, spec_augment
+from mmembed.features.audio import MEL_BANDS, change_gain, spec_augment
 from mmembed.features.text import MASK, Vocabulary, normalise_transcript
 from mmembed.features.video import CROP, augment_crops
 from mmembed.losses import ctc_steps_needed
@@ -29,6 +29,7 @@ class Augmentation:
 
     Attributes:
         audio: mask bands and times of the log-mel (SpecAugment).
+        gain: make the sound up to so many dB louder or softer, alike in all bands.
         video: shift, mirror and brighten the face crops.
         keep_streams: probability that an item keeps all its streams; else it keeps a random
             non-empty subset, so that every subset is trained.
@@ -36,6 +37,7 @@ class Augmentation:
     """
 
     audio: bool = True
+    gain: float = 6.0
     video: bool = True
     keep_streams: float = 0.5
     mask_text: float = 0.3
@@ -91,7 +93,8 @@ def augment(item: Item, settings: Augmentation, generator: torch.Generator) -> I
         for stream in set(held) - set(kept):
             inputs[stream] = EMPTY[stream]
     if settings.audio and len(inputs["audio"]):
-        inputs["audio"] = spec_augment(inputs["audio"], generator)
+        louder = change_gain(inputs["audio"], settings.gain * (2 * _chance(generator) - 1))
+        inputs["audio"] = spec_augment(louder, generator)
     if settings.video and len(inputs["video"]):
         inputs["video"] = augment_crops(inputs["video"], generator)
     masked_text = EMPTY["text"]

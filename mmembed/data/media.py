@@ -1,7 +1,7 @@
 """Media files to sound at 16 kHz and grey pictures at 25 Hz, on one clock.
 
-Both streams are laid out from time 0 of the container by their own timestamps: late starts, variable
-frame rates and gaps come out right. Damage raises; a stream that is not there is None.
+Both streams are laid out from time 0 of the container by their own timestamps: late starts,
+variable frame rates and gaps come out right. Damage raises; a stream that is not there is None.
 """
 
 from __future__ import annotations

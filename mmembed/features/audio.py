@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import cache
 from typing import Final
 
@@ -33,8 +34,9 @@ LONGEST_TIME_MASK: Final = 0.1  # of the clip
 def log_mel(waveform: NDArray[np.float32]) -> NDArray[np.float16]:
     """Log-mel power, scaled by constants to about zero mean and unit variance on speech.
 
-    Step t is centred on sample 160 t + 80; sound beyond the ends counts as silence. No statistic of
-    the clip enters, so level is kept and a part of a recording has the features it has in the whole.
+    Step t is centred on sample 160 t + 80; sound beyond the ends counts as silence. No statistic
+    of the clip enters: level is kept, and a part of a recording has the features it has in the
+    whole.
 
     Args:
         waveform: (samples,) float32 mono at 16 kHz in [-1, 1], at least one sample.
@@ -74,6 +76,11 @@ def resample(waveform: NDArray[np.float32], rate: int) -> NDArray[np.float32]:
         torch.from_numpy(waveform), rate, SAMPLE_RATE
     ).numpy()
     return resampled
+
+
+def change_gain(mel: Tensor, decibels: float) -> Tensor:
+    """(T, 80) log-mel of the same sound made louder (or softer, below 0)."""
+    return mel + decibels / 10 * math.log(10) / LOG_SCALE
 
 
 def spec_augment(mel: Tensor, generator: torch.Generator) -> Tensor:

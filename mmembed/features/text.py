@@ -20,7 +20,7 @@ APOSTROPHES: Final = ("'", "\N{RIGHT SINGLE QUOTATION MARK}")
 
 
 def normalise_transcript(text: str) -> str:
-    """Lower case, NFC; letters of any script, digits and apostrophes within words; single spaces."""
+    """Lower case, NFC; letters of any script, digits, apostrophes within words; single spaces."""
     characters = list(unicodedata.normalize("NFC", text.lower()))
     kept = []
     for place, character in enumerate(characters):

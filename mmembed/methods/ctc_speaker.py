@@ -22,8 +22,8 @@ from torch import Tensor, nn
 
 from mmembed import losses
 from mmembed.batch import Batch, Packed
-from mmembed.encoder import Encoder, EncoderConfig, Hidden
 from mmembed.contract import Method
+from mmembed.encoder import Encoder, EncoderConfig, Hidden
 from mmembed.nn.pooling import LayerWeights, mean_and_std
 from mmembed.nn.transformer import Block
 
@@ -81,7 +81,8 @@ class CtcSpeaker(Method):
         self.speaker_embedding = nn.Sequential(
             nn.LayerNorm(2 * width), nn.Dropout(config.encoder.dropout), nn.Linear(2 * width, width)
         )
-        self.speaker_classes = nn.Linear(width, config.num_speakers)
+        cosine = config.speaker_loss == "margin"
+        self.speaker_classes = nn.Linear(width, config.num_speakers, bias=not cosine)
         self.text_reader = Block(width, config.encoder.num_heads, 0.0, cross=True)
         self.text_head = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, vocabulary))
 

@@ -1,9 +1,9 @@
 """The small emotion regressor on frozen embeddings.
 
 After Khare et al. 2020 (arXiv 2009.05019), who train a small network on the frozen embedding for
-CMU-MOSEI. Input is the mean and standard deviation of every layer of the encoder; a learned weighted
-sum of layers (as in SUPERB, Yang et al. 2021, arXiv 2105.01051) is followed by one hidden layer and
-two linear heads: sentiment in [-3, 3] and six emotions in [0, 3].
+CMU-MOSEI. Input is the mean and standard deviation of every layer of the encoder; a learned
+weighted sum of layers (as in SUPERB, Yang et al. 2021, arXiv 2105.01051) is followed by one
+hidden layer and two linear heads: sentiment in [-3, 3] and six emotions in [0, 3].
 
     loss = squared error of sentiment + mean squared error of the emotions
 
@@ -85,7 +85,7 @@ class EmotionRegressor(Method):
         return sums
 
     def predict(self, batch: Batch) -> dict[str, Tensor]:
-        """sentiment (B,), emotions (B, E); not clipped to their ranges."""
+        """Sentiment (B,), emotions (B, E); not clipped to their ranges."""
         vectors = batch.inputs["embedding"].values
         standard = self.drop((vectors - self.mean) / self.scale)
         hidden = self.body(

@@ -9,7 +9,7 @@ from mmembed.nn.attention import Attention
 
 
 class Block(nn.Module):
-    """Attention and feed-forward, each behind a LayerNorm and added to its input.
+    """Attention and feed-forward, each behind a LayerNorm, dropped out and added to its input.
 
     With a source the block is cross-modal: queries from x, keys and values from the source, which
     stays the same at every block (MulT, Tsai et al. 2019, arXiv 1906.00295).
@@ -24,7 +24,6 @@ class Block(nn.Module):
             nn.LayerNorm(width),
             nn.Linear(width, 4 * width),
             nn.GELU(),
-            nn.Dropout(dropout),
             nn.Linear(4 * width, width),
         )
         self.dropout = nn.Dropout(dropout)
@@ -36,7 +35,7 @@ class Block(nn.Module):
         source: Packed | None = None,
         source_positions: Tensor | None = None,
     ) -> Packed:
-        """x (N, D) at `positions` (N,) -> (N, D)."""
+        """X (N, D) at `positions` (N,) -> (N, D)."""
         query = x.with_values(self.norm(x.values))
         if self.source_norm is None:
             keys, key_positions = query, positions

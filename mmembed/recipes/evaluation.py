@@ -17,7 +17,7 @@ SAMPLES = 12  # transcripts kept for reading
 def evaluate_speech(
     method: CtcSpeaker, corpus: Corpus, world: World, splits: Sequence[str] = ("heldout", "test")
 ) -> dict[str, Any]:
-    """Scores of each split with sound and picture together and one by one, the learned weights.
+    """Scores of each split: by stream subset, and with all streams by corpus; learned weights.
 
     WER and CER are of greedy CTC decoding; speaker accuracy is over the training speakers alone.
     """
@@ -32,9 +32,14 @@ def evaluate_speech(
             heard = transcribe(method, items, references, corpus.vocabulary, subset, world)
             if heard:
                 by_streams[subset_name(subset)] = speech_scores(heard)
+        corpora = sorted({_corpus(h.key) for h in heard})
         result[split] = {
             **by_streams[subset_name(streams)],
             "by_streams": by_streams,
+            "by_corpus": {
+                corpus: speech_scores([h for h in heard if _corpus(h.key) == corpus])
+                for corpus in corpora
+            },
             "samples": [
                 {"key": h.key, "reference": h.reference, "hypothesis": h.hypothesis}
                 for h in heard[:: max(1, len(heard) // SAMPLES)][:SAMPLES]
@@ -59,3 +64,8 @@ def quick_scores(method: CtcSpeaker, corpus: Corpus, world: World) -> dict[str, 
             heard = transcribe(method, items, references, corpus.vocabulary, streams, world)
             scores |= {k: v for k, v in speech_scores(heard).items() if k in names}
     return scores
+
+
+def _corpus(key: str) -> str:
+    """Keys begin with the name of their corpus: "fsdd-0_george_0" -> "fsdd"."""
+    return key.split("-", 1)[0]

@@ -100,7 +100,7 @@ def concatenate(parts: Sequence[Vectors]) -> Vectors:
 
 
 def read_vectors(folder: Path, splits: Sequence[str]) -> dict[str, Vectors]:
-    """split -> the labelled vectors of an embedding folder."""
+    """Split -> the labelled vectors of an embedding folder."""
     shards = ShardSet(folder)
     rows: dict[str, list[tuple[str, str, np.ndarray, float, list[float]]]] = {s: [] for s in splits}
     for index in range(len(shards)):

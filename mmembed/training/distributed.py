@@ -17,7 +17,7 @@ TIMEOUT = datetime.timedelta(minutes=10)  # a lost process ends the others; noth
 
 @dataclass(frozen=True)
 class World:
-    """This process among its equals."""
+    """One process among its equals."""
 
     rank: int
     size: int

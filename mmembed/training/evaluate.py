@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import cast
 
 import torch
@@ -76,7 +77,7 @@ def transcribe(
             )
     method.train(training)
     gathered = cast(list[list[tuple[int, Transcribed]]], world.gather(found))
-    return [heard for _, heard in sorted(sum(gathered, []), key=lambda pair: pair[0])]
+    return [heard for _, heard in sorted(chain(*gathered), key=lambda pair: pair[0])]
 
 
 def references_of(examples: Sequence[Example]) -> list[str]:
@@ -85,7 +86,7 @@ def references_of(examples: Sequence[Example]) -> list[str]:
 
 
 def speech_scores(heard: Sequence[Transcribed]) -> dict[str, float]:
-    """wer, cer, speaker_accuracy (of known speakers) and counts; scores without items are absent."""
+    """wer, cer, speaker_accuracy (of known speakers), counts; what has no item is absent."""
     scores: dict[str, float] = {"utterances": len(heard)}
     spoken = [h for h in heard if h.reference]
     if spoken:

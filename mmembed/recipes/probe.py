@@ -1,0 +1,154 @@
+"""A linear probe over speaker-independent folds: how much a frozen vector tells, and nothing else.
+
+Everything is fixed beforehand. For each fold the vectors of all layers, mean and deviation, are
+standardised with the training part; a logistic regression with an L2 penalty is fitted; its
+strength is chosen on folds of training speakers alone. All items are predicted once, by a model
+that never heard their speaker.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+
+from mmembed.data.shards import ShardSet
+from mmembed.errors import UsageError
+from mmembed.metrics import bootstrap_interval, confusion_matrix, unweighted_average_recall
+
+STRENGTHS: Final = (1e-4, 1e-3, 1e-2, 1e-1)  # C of scikit-learn, over standardised vectors
+INNER_FOLDS: Final = 4
+
+Vectors = NDArray[np.float64]
+Names = NDArray[np.str_]
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Vectors with one class each.
+
+    Attributes:
+        vectors: (N, W) all layers side by side.
+        labels: (N,) class names.
+        speakers: (N,).
+        layers: columns of `vectors` of each layer, by name.
+    """
+
+    vectors: Vectors
+    labels: Names
+    speakers: Names
+    layers: Mapping[str, slice]
+
+
+def read_labelled(folder: Path, speakers: Sequence[str] = ()) -> Labelled:
+    """The records of an embedding folder that carry a category, of the named speakers or of all.
+
+    Raises:
+        UsageError: there is none.
+    """
+    shards = ShardSet(folder)
+    rows = []
+    for index in range(len(shards)):
+        if speakers and shards.meta(index)["speaker"] not in speakers:
+            continue
+        members = shards.read(index, ["layers.npy", "json"]).members
+        described, layers = members["json"], members["layers.npy"]
+        assert isinstance(described, dict) and isinstance(layers, np.ndarray)
+        category = (described["labels"] or {}).get("category")
+        if category:
+            rows.append((layers, category, described["speaker"]))
+    if not rows:
+        raise UsageError(f"{folder}: holds no labelled record of these speakers")
+    _, width = rows[0][0].shape
+    return Labelled(
+        np.stack([row[0].reshape(-1) for row in rows]).astype(np.float64),
+        np.array([row[1] for row in rows]),
+        np.array([row[2] for row in rows]),
+        {
+            name: slice(place * width, (place + 1) * width)
+            for place, name in enumerate(shards.manifest["layers"])
+        },
+    )
+
+
+def speaker_folds(speakers: Names, folds: int) -> list[NDArray[np.bool_]]:
+    """(N,) masks of the held-out items: speakers in alphabetical order, dealt out in turn.
+
+    Raises:
+        UsageError: fewer speakers than folds.
+    """
+    names = sorted(set(speakers.tolist()))
+    if len(names) < folds:
+        raise UsageError(f"{folds} folds need as many speakers, found {len(names)}")
+    return [np.isin(speakers, names[fold::folds]) for fold in range(folds)]
+
+
+def cross_predict(vectors: Vectors, labels: Names, speakers: Names, folds: int) -> Names:
+    """(N,) the class of each item as told by a probe that never heard its speaker."""
+    predicted = labels.copy()
+    for held_out in speaker_folds(speakers, folds):
+        train = ~held_out
+        strength = _choose_strength(vectors[train], labels[train], speakers[train])
+        predicted[held_out] = _fit_predict(
+            vectors[train], labels[train], vectors[held_out], [strength]
+        )[strength]
+    return predicted
+
+
+def probe(data: Labelled, *, folds: int) -> dict[str, Any]:
+    """UAR with its interval over speakers, recalls and confusion of the probe on all layers."""
+    classes = sorted(set(data.labels.tolist()))
+    predicted = cross_predict(data.vectors, data.labels, data.speakers, folds)
+
+    def uar(rows: NDArray[np.int64]) -> float:
+        return unweighted_average_recall(data.labels[rows], predicted[rows], classes)
+
+    low, high = bootstrap_interval(uar, data.speakers.tolist())
+    return {
+        "uar": uar(np.arange(len(predicted))),
+        "low": low,
+        "high": high,
+        "chance": 1 / len(classes),
+        "items": len(predicted),
+        "speakers": len(set(data.speakers.tolist())),
+        "classes": classes,
+        "confusion": confusion_matrix(data.labels, predicted, classes).tolist(),
+    }
+
+
+def _choose_strength(vectors: Vectors, labels: Names, speakers: Names) -> float:
+    classes = sorted(set(labels.tolist()))
+    found = {c: labels.copy() for c in STRENGTHS}
+    for held_out in speaker_folds(speakers, INNER_FOLDS):
+        answers = _fit_predict(vectors[~held_out], labels[~held_out], vectors[held_out], STRENGTHS)
+        for strength, answer in answers.items():
+            found[strength][held_out] = answer
+    return max(STRENGTHS, key=lambda c: unweighted_average_recall(labels, found[c], classes))
+
+
+def _fit_predict(
+    train: Vectors, labels: Names, test: Vectors, strengths: Sequence[float]
+) -> dict[float, Names]:
+    """Strength -> predictions for `test`.
+
+    The vectors are first turned onto the span of the training vectors: an L2-penalised linear model
+    is the same there, and the span has no more dimensions than there are training items.
+    """
+    mean, scale = train.mean(0), np.maximum(train.std(0), 1e-6)
+    standard = (train - mean) / scale
+    _, _, axes = np.linalg.svd(standard, full_matrices=False)
+    inner, outer = standard @ axes.T, (test - mean) / scale @ axes.T
+    answers = {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # 300 steps settle every class
+        for strength in strengths:
+            model = LogisticRegression(C=strength, max_iter=300).fit(inner, labels)
+            answers[strength] = np.asarray(model.predict(outer))
+    return answers

@@ -1,0 +1,147 @@
+"""What holds for every method, whatever its paper."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import pytest
+import torch
+from safetensors.torch import load, save
+from support import random_item, small_method, with_padding
+
+from mmembed.batch import STREAMS, Batch, Padded, stream_subsets
+from mmembed.contract import Method
+from mmembed.data.collate import collate
+from mmembed.methods.emotion import EmotionConfig, EmotionRegressor
+from mmembed.training.distributed import World
+from mmembed.training.step import accumulate_gradients, train_step
+
+ALONE = World(0, 1, torch.device("cpu"))
+
+
+def regressor() -> EmotionRegressor:
+    torch.manual_seed(0)
+    return EmotionRegressor(EmotionConfig(layers=3, width=8, hidden=16, dropout=0.0))
+
+
+def clips(rows: list[int]) -> Batch:
+    subsets = [*stream_subsets(), STREAMS]
+    return collate([random_item(subsets[row], row) for row in rows])
+
+
+def vectors(rows: list[int]) -> Batch:
+    values = torch.randn(8, 3, 8, generator=torch.Generator().manual_seed(1))[rows]
+    generator = torch.Generator().manual_seed(2)
+    sentiment = torch.rand(8, generator=generator)[rows] * 6 - 3
+    emotions = torch.rand(8, 6, generator=generator)[rows] * 3
+    if 3 in rows:
+        sentiment[rows.index(3)] = float("nan")
+    return Batch(
+        tuple(f"item-{row}" for row in rows),
+        {"embedding": Padded(values, torch.full((len(rows),), 3))},
+        {"sentiment": sentiment, "emotions": emotions},
+    )
+
+
+METHODS: dict[str, tuple[Callable[[], Method], Callable[[list[int]], Batch]]] = {
+    "ctc_speaker": (small_method, clips),
+    "ctc_speaker, margin": (partial(small_method, speaker_loss="margin"), clips),
+    "emotion": (regressor, vectors),
+}
+
+
+Given = tuple[Method, Callable[[list[int]], Batch], Callable[[], Method]]
+
+
+@pytest.fixture(params=list(METHODS))
+def given(request: pytest.FixtureRequest) -> Given:
+    """A method, a function from row numbers to batches for it, a function that makes another."""
+    make, batches = METHODS[request.param]
+    return make(), batches, make
+
+
+@torch.no_grad()
+def test_sums_add_up_over_batch_mates(given: Given) -> None:
+    method, batches, _ = given
+    method.eval()
+    whole = method(batches(list(range(8))))
+    parts = [method(batches([row])) for row in range(8)]
+    for term in method.terms:
+        total = sum(part.get(term, torch.tensor(0.0)) for part in parts)
+        torch.testing.assert_close(whole[term], total, rtol=1e-5, atol=1e-5)
+
+
+@torch.no_grad()
+def test_predictions_do_not_depend_on_batch_mates(given: Given) -> None:
+    method, batches, _ = given
+    method.eval()
+    whole = method.predict(batches(list(range(8))))
+    for row in range(8):
+        for target, alone in method.predict(batches([row])).items():
+            together = whole[target][row]
+            if target == "transcript":
+                together = together[: alone.shape[1]]
+            torch.testing.assert_close(alone[0], together, rtol=0, atol=1e-5)
+
+
+@torch.no_grad()
+def test_padding_changes_no_loss(given: Given) -> None:
+    method, batches, _ = given
+    batch = batches(list(range(8)))
+    if "embedding" in batch.inputs:
+        pytest.skip("embeddings have no padding")
+    method.eval()
+    plain, padded = method(batch), method(with_padding(batch, 9, float("nan")))
+    assert {t: float(v) for t, v in plain.items()} == {t: float(v) for t, v in padded.items()}
+
+
+def test_no_label_at_all_stays_finite(given: Given) -> None:
+    method, batches, _ = given
+    batch = batches(list(range(8)))
+    bare = Batch(batch.keys, batch.inputs, {})
+    if isinstance(method, EmotionRegressor):
+        nothing = {n: torch.full_like(v, float("nan")) for n, v in batch.targets.items()}
+        bare = Batch(batch.keys, batch.inputs, nothing)
+    losses = accumulate_gradients(method, [bare], ALONE)
+    assert all(value == 0 for value in losses.values())
+    assert all(p.grad is not None and not p.grad.any() for p in method.parameters())
+
+
+def test_every_parameter_is_trained(given: Given) -> None:
+    method, batches, _ = given
+    accumulate_gradients(method, [batches(list(range(8)))], ALONE)
+    idle = {n for n, p in method.named_parameters() if p.grad is None or not p.grad.any()}
+    # Only fused frames hold the absent text, and no loss reads them of an item without text.
+    assert idle <= {"encoder.absent.text"}
+
+
+def test_state_round_trips(given: Given) -> None:
+    method, batches, make = given
+    optimizer = torch.optim.AdamW(method.parameters())
+    train_step(method, optimizer, [batches([0, 7])], rate=1e-2, clip=1.0, world=ALONE)
+    state = load(save({k: v.contiguous() for k, v in method.state_dict().items()}))
+    other = make()
+    other.load_state_dict(state, strict=True)
+    batch = batches([0, 7])
+    method.eval()
+    other.eval()
+    with torch.no_grad():
+        first, second = method.predict(batch), other.predict(batch)
+    assert all(torch.equal(first[target], second[target]) for target in first)
+
+
+def test_eight_items_overfit(given: Given) -> None:
+    method, batches, _ = given
+    optimizer = torch.optim.AdamW(method.parameters(), weight_decay=0.0)
+    batch = batches(list(range(8)))
+    first = train_step(method, optimizer, [batch], rate=5e-3, clip=1.0, world=ALONE)
+    for _ in range(100):
+        last = train_step(method, optimizer, [batch], rate=5e-3, clip=1.0, world=ALONE)
+    assert last.loss < 0.2 * first.loss
+
+
+def test_a_term_of_weight_zero_is_off() -> None:
+    method = small_method(speaker_weight=0.0)
+    losses = accumulate_gradients(method, [clips(list(range(8)))], ALONE)
+    assert set(losses) == {"ctc", "masked_text"}
