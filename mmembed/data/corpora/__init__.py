@@ -1,0 +1,24 @@
+"""Readers of published corpora: a folder as its archives unpack -> utterances.
+
+Media paths are relative to that folder. Speakers and keys are unique across corpora, and no
+sentence of a `heldout` or `dev` split occurs in the `train` split of the same corpus, except where
+a corpus has single digits only (FSDD).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Final
+
+from mmembed.data.corpora import cmu_arctic, emodb, emovo, fsdd, grid, ravdess
+from mmembed.data.example import Utterance
+
+CORPORA: Final[Mapping[str, Callable[[Path], list[Utterance]]]] = {
+    "cmu_arctic": cmu_arctic.read,
+    "emodb": emodb.read,
+    "emovo": emovo.read,
+    "fsdd": fsdd.read,
+    "grid": grid.read,
+    "ravdess": ravdess.read,
+}

@@ -1,0 +1,85 @@
+"""CMU ARCTIC: English sentences from novels, every speaker reads the same ones.
+
+Published as one archive a speaker, `cmu_us_bdl_arctic/wav/arctic_a0001.wav` with the prompts in
+`etc/txt.done.data`. Source: Kominek and Black, "The CMU Arctic speech databases", SSW5 2004,
+festvox.org/cmu_arctic.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from pathlib import Path
+from typing import Final
+
+from mmembed.data.corpora.files import SOUND, find_files, nearest_folder
+from mmembed.data.example import Utterance
+from mmembed.errors import DataError
+
+ARCHIVE: Final = r"cmu_us_([a-z]+)_arctic.*"
+PROMPT_FILES: Final = ("txt.done.data", "cmuarctic.data")
+ANYONE: Final = ""
+
+
+def read(root: Path) -> list[Utterance]:
+    """CMU ARCTIC: read English sentences.
+
+    Prompts come from `txt.done.data` or `cmuarctic.data` anywhere below the root, else from an
+    `index.csv` with the columns path, prompt_id and transcript.
+
+    Raises:
+        DataError: no sound files, or one without prompt.
+    """
+    name = r"(?P<prompt>arctic_[ab](?P<number>\d{4}))" + SOUND
+    found = find_files(root, name, "CMU ARCTIC", "cmu_us_bdl_arctic/wav/arctic_a0001.wav")
+    prompts = _prompts(root)
+    utterances = []
+    for path, match in found:
+        speaker, prompt = _speaker(root, path), match["prompt"]
+        transcript = prompts.get((speaker, prompt)) or prompts.get((ANYONE, prompt))
+        if transcript is None:
+            raise DataError(
+                str(root / path),
+                "transcript",
+                f"no prompt {prompt} in {' or '.join(PROMPT_FILES)} below {root}",
+            )
+        utterances.append(
+            Utterance(
+                key=f"arctic-{speaker}-{prompt.removeprefix('arctic_')}",
+                media=path.as_posix(),
+                transcript=transcript,
+                language="en",
+                speaker=f"arctic-{speaker}",
+                split=_split(int(match["number"])),
+            )
+        )
+    return utterances
+
+
+def _split(number: int) -> str:
+    # By prompt, the same for all speakers: nobody's reading of a held-out sentence is trained on.
+    return {0: "heldout", 5: "dev"}.get(number % 10, "train")
+
+
+def _speaker(root: Path, path: Path) -> str:
+    if archive := nearest_folder(root, path, ARCHIVE):
+        return archive[1]
+    return (root / path).resolve().parent.name
+
+
+def _prompts(root: Path) -> dict[tuple[str, str], str]:
+    """(speaker, prompt) -> sentence: some speakers read a few words otherwise than printed."""
+    line = re.compile(r'\(\s*(arctic_[ab]\d{4})\s+"(.*)"\s*\)')
+    prompts: dict[tuple[str, str], str] = {}
+    for path in (path for name in PROMPT_FILES for path in sorted(root.rglob(name))):
+        archive = nearest_folder(root, path.relative_to(root), ARCHIVE)
+        speaker = archive[1] if archive else ANYONE
+        for prompt, sentence in line.findall(path.read_text(encoding="utf-8")):
+            prompts[speaker, prompt] = sentence
+    if not prompts:
+        for path in sorted(root.rglob("index.csv")):
+            with path.open(encoding="utf-8", newline="") as file:
+                for row in csv.DictReader(file):
+                    speaker = _speaker(path.parent, Path(row["path"]))
+                    prompts[speaker, row["prompt_id"]] = row["transcript"]
+    return prompts

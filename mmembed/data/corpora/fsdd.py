@@ -1,0 +1,37 @@
+"""FSDD, the Free Spoken Digit Dataset: English digits, 8 kHz, 6 speakers x 10 digits x 50 takes.
+
+Source of names and of the official test set (takes 0 to 4): its README,
+github.com/Jakobovski/free-spoken-digit-dataset.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from mmembed.data.corpora.files import SOUND, find_files
+from mmembed.data.example import Utterance
+
+DIGITS: Final = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+
+
+def read(root: Path) -> list[Utterance]:
+    """FSDD: spoken English digits."""
+    name = r"(?P<stem>(?P<digit>\d)_(?P<speaker>[a-z]+)_(?P<take>\d+))" + SOUND
+    return [
+        Utterance(
+            key=f"fsdd-{match['stem']}",
+            media=path.as_posix(),
+            transcript=DIGITS[int(match["digit"])],
+            language="en",
+            speaker=f"fsdd-{match['speaker']}",
+            split=_split(int(match["take"])),
+        )
+        for path, match in find_files(root, name, "FSDD", "recordings/0_george_0.wav")
+    ]
+
+
+def _split(take: int) -> str:
+    if take < 5:
+        return "heldout"
+    return "dev" if take < 7 else "train"

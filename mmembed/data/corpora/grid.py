@@ -1,0 +1,84 @@
+"""GRID: audio-visual English commands of six words, 34 talkers x 1,000 clips of 3 s.
+
+A file name spells the command: `bbaf2n` is "bin blue at f two now". Source of the grammar: Cooke,
+Barker, Cunningham and Shao, "An audio-visual corpus for speech perception and automatic speech
+recognition", JASA 120(5), 2006, table I.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from mmembed.data.corpora.files import find_files, nearest_folder
+from mmembed.data.example import Utterance
+from mmembed.errors import DataError
+
+COMMANDS: Final = {"b": "bin", "l": "lay", "p": "place", "s": "set"}
+COLOURS: Final = {"b": "blue", "g": "green", "r": "red", "w": "white"}
+PREPOSITIONS: Final = {"a": "at", "b": "by", "i": "in", "w": "with"}
+DIGITS: Final = {
+    "z": "zero", "1": "one", "2": "two", "3": "three", "4": "four",
+    "5": "five", "6": "six", "7": "seven", "8": "eight", "9": "nine",
+}  # fmt: skip
+ADVERBS: Final = {"a": "again", "n": "now", "p": "please", "s": "soon"}
+
+SILENCES: Final = ("sil", "sp")
+
+
+def read(root: Path) -> list[Utterance]:
+    """GRID: audio-visual English commands.
+
+    The talker is the nearest folder named `s` and a number; clips outside of such a folder have
+    neither speaker nor split. Of the sorted commands every tenth is held out and the one after it
+    is for development, whoever speaks it.
+
+    Raises:
+        DataError: no videos, or an alignment (`*.align`) that has other words than its name.
+    """
+    name = r"(?P<stem>[blps][bgrw][abiw][a-vx-z][z1-9][anps])\.(?:mpg|mp4|avi)"
+    found = [
+        (path, match["stem"], nearest_folder(root, path, r"s\d+"))
+        for path, match in find_files(root, name, "GRID video", "s1/video/bbaf2n.mpg")
+    ]
+    ranks = {stem: i for i, stem in enumerate(sorted({stem for _, stem, s in found if s}))}
+    _check_alignments(root)
+    return [
+        Utterance(
+            key=f"grid-{talker[0] if talker else (root / path).resolve().parent.name}-{stem}",
+            media=path.as_posix(),
+            transcript=sentence(stem),
+            language="en",
+            speaker=f"grid-{talker[0]}" if talker else None,
+            split={0: "heldout", 1: "dev"}.get(ranks[stem] % 10, "train") if talker else None,
+        )
+        for path, stem, talker in found
+    ]
+
+
+def sentence(stem: str) -> str:
+    """`"bbaf2n"` -> `"bin blue at f two now"`."""
+    command, colour, preposition, letter, digit, adverb = stem
+    return " ".join(
+        (
+            COMMANDS[command],
+            COLOURS[colour],
+            PREPOSITIONS[preposition],
+            letter,
+            DIGITS[digit],
+            ADVERBS[adverb],
+        )
+    )
+
+
+def _check_alignments(root: Path) -> None:
+    """Alignments have a line a word: start, end (25,000 units a second), word."""
+    for path in sorted(root.rglob("*.align")):
+        words = [line.split()[-1] for line in path.read_text(encoding="utf-8").splitlines() if line]
+        spoken = " ".join(word for word in words if word not in SILENCES)
+        if spoken != sentence(path.stem):
+            raise DataError(
+                str(path),
+                "transcript",
+                f"says {spoken!r}, its name says {sentence(path.stem)!r}; mend or remove it",
+            )
