@@ -24,6 +24,7 @@ SUMMARIES: Final[Mapping[str, str]] = {
     "pretrain": "train an encoder on speech recognition and speakers",
     "extract": "run a frozen encoder over clips and write embedding shards",
     "finetune": "train an emotion model on embedding shards",
+    "probe": "score frozen embeddings by linear probes over unseen speakers",
     "predict": "sentiment and emotions of clips",
     "report": "one self-contained HTML page about a run",
     "doctor": "check this installation and say what mends it",

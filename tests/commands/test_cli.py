@@ -1,0 +1,120 @@
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mmembed.commands.cli import SUMMARIES, dispatch, run_program
+from mmembed.errors import BudgetError, CorruptError, DataError, MmembedError, Stopped, UsageError
+
+
+def mmembed(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "mmembed.commands.cli", *arguments]
+    environment = {**os.environ, "MMEMBED_DEBUG": "", **variables}
+    return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+
+
+def raising(error):
+    def main(argv):
+        raise error
+
+    return main
+
+
+def test_help_lists_every_verb_with_a_line(capsys):
+    for argv in ([], ["-h"], ["--help"]):
+        dispatch(argv)
+        listed = capsys.readouterr().out
+        for verb, summary in SUMMARIES.items():
+            assert f"  {verb:<10} {summary}\n" in listed
+
+
+def test_help_imports_no_heavy_library():
+    script = (
+        "import sys; from mmembed.commands.cli import dispatch; dispatch(['--help']);"
+        "print(sorted({'torch', 'tyro', 'rich', 'numpy', 'cv2', 'av'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_version_and_unknown_verb():
+    assert mmembed("--version").stdout.startswith("mmembed 0.")
+    unknown = mmembed("pretrian")
+    assert unknown.returncode == 2
+    assert unknown.stderr.startswith("error: mmembed has no verb 'pretrian'; one of ")
+    assert "pretrain" in unknown.stderr
+    assert unknown.stderr.count("\n") == 1
+
+
+def test_a_verb_gets_its_own_arguments_and_help():
+    done = mmembed("doctor", "--help")
+    assert done.returncode == 0
+    assert "usage: mmembed doctor" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (MmembedError("odd"), 1),
+        (UsageError("no such thing"), 2),
+        (BudgetError("too many"), 3),
+        (DataError("a.mp4", "empty", "is empty"), 4),
+        (CorruptError("shard"), 5),
+        (Stopped("run again"), 75),
+        (OSError(errno.EIO, "Input/output error", "a.tar"), 74),
+        (FileNotFoundError(errno.ENOENT, "No such file or directory", "a.tar"), 74),
+        (KeyboardInterrupt(), 130),
+    ],
+)
+def test_errors_become_one_line_and_their_exit_code(error, code, capsys):
+    assert run_program(raising(error), []) == code
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err == f"error: {str(error) or 'interrupted'}\n"
+
+
+def test_a_message_of_several_lines_becomes_one(capsys):
+    run_program(raising(UsageError("first\n  second")), [])
+    assert capsys.readouterr().err == "error: first second\n"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_says_so(capsys):
+    def main(argv):
+        with open("/dev/full", "w") as file:
+            file.write("x")
+
+    assert run_program(main, []) == 74
+    assert "No space left on device; free some space" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("flag", ["-v", "--verbose"])
+def test_verbose_shows_where_and_is_hidden_from_the_program(flag, capsys):
+    seen = []
+
+    def main(argv):
+        seen.extend(argv)
+        raise UsageError("bad")
+
+    assert run_program(main, ["a", flag, "b"]) == 2
+    assert seen == ["a", "b"]
+    error = capsys.readouterr().err
+    assert error.startswith("Traceback")
+    assert error.endswith("error: bad\n")
+
+
+def test_debug_variable_shows_where():
+    assert "Traceback" in mmembed("pretrian", MMEMBED_DEBUG="1").stderr
+    assert "Traceback" not in mmembed("pretrian").stderr
+
+
+def test_our_own_mistakes_keep_their_traceback():
+    with pytest.raises(ZeroDivisionError):
+        run_program(raising(ZeroDivisionError()), [])
+
+
+def test_success_returns_0():
+    assert run_program(lambda argv: None, []) == 0
