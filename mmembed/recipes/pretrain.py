@@ -117,6 +117,7 @@ def speech() -> PretrainRun:
         "speech",
         method=CtcSpeakerConfig(encoder=encoder, masked_text_weight=0.0),
         data=DataConfig(streams=("audio",), vocabulary_size=64, vocabulary_kind="char"),
+        optim=OptimConfig(lr=1.5e-3),
         loop=LoopConfig(epochs=20),
     )
 
