@@ -102,7 +102,7 @@ def _corpus_command(
         shards: Settings,
     ) -> None:
         rows = [
-            replace(row, media=row.media and str((source / row.media).resolve()))
+            replace(row, media=row.media and str((source / row.media).absolute()))
             for row in read(source)
         ]
         write_manifest(shards.out / "manifest.jsonl", rows)
@@ -117,6 +117,7 @@ def _prepare(shards: Shards, rows: Sequence[Utterance], folder: Path) -> None:
     out = shards.out / "shards"
     with progress("prepare", len(rows)) as update:
         prepared = prepare_shards(rows, folder, out, on_progress=update, **how)
+        update(len(rows))
     for failure in prepared.failures[:SHOWN_FAILURES]:
         print(f"failed ({failure['reason']}): {failure['message']}", file=sys.stderr)
     print(f"{describe(ShardSet(out))}, {len(prepared.failures)} failed: {out}", flush=True)
