@@ -1,10 +1,8 @@
-"""GRID: talkers in front of a camera speak commands of six words, s1/video/bbaf2n.mpg.
+"""GRID: audio-visual English commands of six words, 34 talkers x 1,000 clips of 3 s.
 
-A file name has one letter for each word: bbaf2n = bin blue at f two now. Where word alignments
-are there (align/s1/bbaf2n.align or s1/align/bbaf2n.align) they must say the same.
-
-Cooke, Barker, Cunningham and Shao, An audio-visual corpus for speech perception and automatic
-speech recognition, JASA 120(5), 2006. https://doi.org/10.5281/zenodo.3625687
+A file name spells the command: `bbaf2n` is "bin blue at f two now". Source of the grammar: Cooke,
+Barker, Cunningham and Shao, "An audio-visual corpus for speech perception and automatic speech
+recognition", JASA 120(5), 2006, table I.
 """
 
 from __future__ import annotations
@@ -13,79 +11,73 @@ import re
 from pathlib import Path
 from typing import Final
 
-from mmembed.data.corpora.files import Clip, find_clips, first_of_each
+from mmembed.data.corpora.files import find_files, nearest_folder
 from mmembed.data.example import Utterance
 from mmembed.errors import DataError
 
-COMMANDS: Final = {"b": "bin", "l": "lay", "p": "place", "s": "set"}
-COLOURS: Final = {"b": "blue", "g": "green", "r": "red", "w": "white"}
-PREPOSITIONS: Final = {"a": "at", "b": "by", "i": "in", "w": "with"}
-DIGITS: Final = {
-    "z": "zero", "1": "one", "2": "two", "3": "three", "4": "four",
-    "5": "five", "6": "six", "7": "seven", "8": "eight", "9": "nine",
-}  # fmt: skip
-ADVERBS: Final = {"a": "again", "n": "now", "p": "please", "s": "soon"}
+WORDS: Final = (
+    {"b": "bin", "l": "lay", "p": "place", "s": "set"},
+    {"b": "blue", "g": "green", "r": "red", "w": "white"},
+    {"a": "at", "b": "by", "i": "in", "w": "with"},
+    {letter: letter for letter in "abcdefghijklmnopqrstuvxyz"},  # no w, it is the only long one
+    {
+        "z": "zero", "1": "one", "2": "two", "3": "three", "4": "four",
+        "5": "five", "6": "six", "7": "seven", "8": "eight", "9": "nine",
+    },
+    {"a": "again", "n": "now", "p": "please", "s": "soon"},
+)  # fmt: skip
+"""What the letters of a file name stand for, place by place."""
 
-_SENTENCE: Final = r"[blps][bgrw][abiw][a-vx-z][z1-9][anps]"
-_SPLIT: Final = {0: "heldout", 5: "dev"}
+STEM: Final = "".join(f"[{''.join(words)}]" for words in WORDS)
+SILENCES: Final = ("sil", "sp")
 
 
 def read(root: Path) -> list[Utterance]:
-    """All clips below `root`; media is relative to it.
+    """GRID: audio-visual English commands.
 
-    Clips outside a folder named like a talker (s1 to s34) have no speaker.
+    The talker is the nearest folder named `s` and a number; clips outside of such a folder have
+    no speaker. Of the talkers' sorted commands every tenth is held out and the one after it is for
+    development, whoever speaks it; commands that only others speak have no split.
 
     Raises:
-        DataError: nothing of the corpus is there, or an alignment holds other words.
+        DataError: no videos, or an alignment (`*.align`) that has other words than its name.
     """
-    alignments = {
-        (_talker((*path.parent.parts[::-1],)), path.stem): path
-        for path in sorted(root.rglob("*.align"))
-    }
-    utterances = []
-    for clip in find_clips(root, "GRID", _SENTENCE, (".mpg", ".mpeg", ".mp4")):
-        name, talker = clip.name[0], _talker(clip.folders)
-        if talker and (talker, name) in alignments:
-            _check(alignments[talker, name], sentence(name))
-        utterances.append(
-            Utterance(
-                key=f"grid-{talker or 'unknown'}-{name}",
-                media=clip.media,
-                transcript=sentence(name),
-                language="en",
-                speaker=f"grid-{talker}" if talker else None,
-                split=_split(name),
-            )
+    name = rf"(?P<stem>{STEM})\.(?:mpg|mp4|avi)"
+    found = [
+        (path, match["stem"], nearest_folder(root, path, r"s\d+"))
+        for path, match in find_files(root, name, "GRID video", "s1/video/bbaf2n.mpg")
+    ]
+    commands = sorted({stem for _, stem, talker in found if talker})
+    splits = {c: {0: "heldout", 1: "dev"}.get(i % 10, "train") for i, c in enumerate(commands)}
+    _check_alignments(root)
+    return [
+        Utterance(
+            key=f"grid-{talker[0] if talker else (root / path).resolve().parent.name}-{stem}",
+            media=path.as_posix(),
+            transcript=sentence(stem),
+            language="en",
+            speaker=f"grid-{talker[0]}" if talker else None,
+            split=splits.get(stem),
         )
-    return first_of_each(utterances)
+        for path, stem, talker in found
+    ]
 
 
-def sentence(name: str) -> str:
-    """The words that a file name stands for."""
-    command, colour, preposition, letter, digit, adverb = name
-    words = (
-        COMMANDS[command], COLOURS[colour], PREPOSITIONS[preposition],
-        letter, DIGITS[digit], ADVERBS[adverb],
-    )  # fmt: skip
-    return " ".join(words)
+def sentence(stem: str) -> str:
+    """`"bbaf2n"` -> `"bin blue at f two now"`."""
+    return " ".join(words[letter] for words, letter in zip(WORDS, stem, strict=True))
 
 
-def _split(name: str) -> str:
-    """By letter and digit, of which each talker says all pairs equally often.
-
-    A tenth each is held out and for development; no sentence is in two splits, whoever says it,
-    and each letter and each digit is in all of them.
-    """
-    letter, digit = ord(name[3]) - ord("a"), list(DIGITS).index(name[4])
-    return _SPLIT.get((letter + digit) % 10, "train")
-
-
-def _talker(folders: tuple[str, ...]) -> str | None:
-    return next((folder for folder in folders if re.fullmatch(r"s\d+", folder)), None)
-
-
-def _check(alignment: Path, words: str) -> None:
-    lines = [line.split() for line in alignment.read_text().splitlines() if line.strip()]
-    aligned = " ".join(line[-1] for line in lines if line[-1] not in ("sil", "sp"))
-    if aligned != words:
-        raise DataError(str(alignment), "transcript", f"says {aligned!r}, its name {words!r}")
+def _check_alignments(root: Path) -> None:
+    """Alignments have a line a word: start, end (25,000 units a second), word."""
+    for path in sorted(root.rglob("*.align")):
+        if not re.fullmatch(STEM, path.stem):
+            continue
+        words = [line.split()[-1] for line in path.read_text(encoding="utf-8").splitlines() if line]
+        spoken = " ".join(word for word in words if word not in SILENCES)
+        if spoken != sentence(path.stem):
+            raise DataError(
+                str(path),
+                "transcript",
+                f"says {spoken!r}, its name says {sentence(path.stem)!r}; mend or remove it",
+            )
