@@ -128,6 +128,7 @@ def test_grid(tmp_path: Path) -> None:
     stems = [f"bba{letter}2n" for letter in "abcdefghijkl"]
     plant(tmp_path, *(f"s1/video/mpg_6000/{stem}.mpg" for stem in stems))
     plant(tmp_path, *(f"s34/video/{stem}.mpg" for stem in stems), "guests/pwij3p.mpg")
+    plant(tmp_path, "guests/bbaa2n.mpg")  # held out where s1 says it, so nowhere trained on
     align = tmp_path / "align" / "s1" / "bbaf2n.align"
     align.parent.mkdir(parents=True)
     words = ["sil", "bin", "blue", "at", "sp", "f", "two", "now", "sil"]
@@ -143,6 +144,7 @@ def test_grid(tmp_path: Path) -> None:
         assert [stem for stem in stems if splits[stem] == "dev"] == ["bbab2n", "bbal2n"]
     guest = rows["grid-guests-pwij3p"]
     assert (guest.speaker, guest.split) == (None, None)
+    assert rows["grid-guests-bbaa2n"].split == "heldout"
     assert guest.transcript == "place white in j three please"
 
     align.write_text("".join(lines).replace("two", "three"))
