@@ -1,0 +1,140 @@
+"""Crops of drawn faces and of plain pictures, against hand-made crops."""
+
+from __future__ import annotations
+
+import random
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from mmembed.data.corpora.talkers.face import Face, Pose, make_look
+from mmembed.features.video import CROP, LARGEST_SHIFT, augment_crops, face_crops
+
+Frames = NDArray[np.uint8]
+WALL = 128
+
+
+@pytest.fixture(scope="module")
+def portrait() -> Frames:
+    """(160, 160) grey; its face is about 90 pixels wide, in the middle."""
+    drawn = Face(make_look(random.Random(3), feminine=True)).draw(Pose())
+    return cv2.cvtColor(drawn, cv2.COLOR_BGR2GRAY).astype(np.uint8)
+
+
+def scene(portrait: Frames, right: int, down: int = 60) -> Frames:
+    """The portrait on a wall of 480 x 320 pixels."""
+    picture = np.full((320, 480), WALL, np.uint8)
+    picture[down : down + 160, right : right + 160] = portrait
+    return picture
+
+
+def place_of(crop: Frames, portrait: Frames) -> tuple[float, float, float]:
+    """Where in the portrait a crop was cut: (x, y, side), the best of all scales and places."""
+    best = (-1.0, 0.0, 0.0, 0.0)
+    for side in range(60, 156, 2):
+        template = cv2.resize(crop, (side, side), interpolation=cv2.INTER_LINEAR)
+        scores = cv2.matchTemplate(portrait, template, cv2.TM_CCOEFF_NORMED)
+        _, score, _, (x, y) = cv2.minMaxLoc(scores)
+        best = max(best, (score, x + side / 2, y + side / 2, float(side)))
+    return best[1:]
+
+
+def gradient(height: int, width: int) -> Frames:
+    rows, columns = np.mgrid[:height, :width]
+    return (rows + columns).astype(np.uint8)
+
+
+def test_without_a_face_the_central_square_is_taken() -> None:
+    picture = gradient(64, 100)
+    crops, how = face_crops(np.stack([picture] * 3))
+    assert how == "full frame" and crops.shape == (3, CROP, CROP) and crops.dtype == np.uint8
+    for crop in crops:
+        np.testing.assert_array_equal(crop, picture[:, 18:82])
+
+
+def test_full_frames_are_scaled_to_the_crop() -> None:
+    crops, _ = face_crops(gradient(128, 128)[None])
+    middles = 2 * (np.arange(CROP)[:, None] + np.arange(CROP)[None]) + 1.0  # of 2 x 2 pixels
+    assert np.abs(crops[0].astype(float) - middles).max() <= 0.5
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 7), (5, 1), (2, 3)])
+def test_tiny_pictures_are_stretched(shape: tuple[int, int]) -> None:
+    crops, how = face_crops(np.full((2, *shape), 9, np.uint8))
+    assert how == "full frame" and (crops == 9).all()
+
+
+def test_refuses_what_is_not_frames() -> None:
+    for shape in [(0, 8, 8), (8, 8)]:
+        with pytest.raises(ValueError, match="frames must be"):
+            face_crops(np.zeros(shape, np.uint8))
+
+
+def test_finds_the_face(portrait: Frames) -> None:
+    crops, how = face_crops(scene(portrait, 200)[None])
+    x, y, side = place_of(crops[0], portrait)
+    assert how == "haar"
+    assert abs(x - 80) < 8 and abs(y - 80) < 15 and 80 < side < 150
+
+
+def test_follows_a_moving_face(portrait: Frames) -> None:
+    rights = [40 + 4 * t for t in range(61)]  # searched at 0, 12, ..., 60; in between interpolated
+    crops, how = face_crops(np.stack([scene(portrait, right) for right in rights]))
+    assert how == "haar"
+    places = np.array([place_of(crops[t], portrait) for t in range(0, 61, 4)])
+    assert np.abs(places[:, :2] - np.median(places[:, :2], axis=0)).max() < 6
+    assert np.ptp(places[:, 2]) < 16
+
+
+def test_one_wrong_detection_disappears(portrait: Frames) -> None:
+    still = [scene(portrait, 150)] * 49
+    jumped = [*still[:24], scene(portrait, 300), *still[25:]]
+    crops, _ = face_crops(np.stack(still))
+    others, _ = face_crops(np.stack(jumped))
+    assert np.array_equal(np.delete(crops, 24, 0), np.delete(others, 24, 0))
+
+
+def test_a_face_seen_once_holds_for_all_frames(portrait: Frames) -> None:
+    blank = np.full((320, 480), WALL, np.uint8)
+    crops, how = face_crops(np.stack([*[blank] * 12, scene(portrait, 200), *[blank] * 12]))
+    alone, _ = face_crops(scene(portrait, 200)[None])
+    assert how == "haar"
+    np.testing.assert_array_equal(crops[12], alone[0])
+    assert (crops[:12] == WALL).all() and (crops[13:] == WALL).all()
+
+
+def test_a_face_at_the_edge_repeats_the_edge(portrait: Frames) -> None:
+    crops, how = face_crops(portrait[None, :, 40:])  # the box ends beyond the left side
+    assert how == "haar" and (crops[0, :, 0] == crops[0, :, 1]).all()
+
+
+def test_augmenting_depends_on_the_generator_alone() -> None:
+    crops = torch.from_numpy(np.stack([gradient(CROP, CROP)] * 5))
+    before = crops.clone()
+    seen = set()
+    for seed in range(20):
+        out = augment_crops(crops, torch.Generator().manual_seed(seed))
+        assert out.shape == crops.shape and out.dtype == torch.uint8
+        assert torch.equal(out, augment_crops(crops, torch.Generator().manual_seed(seed)))
+        seen.add(out.numpy().tobytes())
+    assert torch.equal(crops, before) and len(seen) == 20
+
+
+def test_augmenting_treats_all_frames_alike_and_keeps_their_content() -> None:
+    crop = torch.from_numpy(gradient(CROP, CROP)).clamp(40, 120)
+    for seed in range(20):
+        out = augment_crops(crop.expand(3, -1, -1), torch.Generator().manual_seed(seed)).float()
+        assert torch.equal(out[0], out[1]) and torch.equal(out[0], out[2])
+        inner = slice(LARGEST_SHIFT, -LARGEST_SHIFT)
+        candidates = [
+            torch.roll(mirrored, (down, right), (0, 1))[inner, inner].flatten()
+            for mirrored in (crop.float(), crop.flip(1).float())
+            for down in range(-LARGEST_SHIFT, LARGEST_SHIFT + 1)
+            for right in range(-LARGEST_SHIFT, LARGEST_SHIFT + 1)
+        ]
+        found = out[0, inner, inner].flatten()
+        likeness = max(float(torch.corrcoef(torch.stack([found, c]))[0, 1]) for c in candidates)
+        assert likeness > 0.999  # a shifted, perhaps mirrored copy, but for light and contrast
