@@ -6,9 +6,10 @@ variable frame rates and gaps come out right. Damage raises; a stream that is no
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import av
 import cv2
@@ -17,22 +18,32 @@ import soundfile
 from av.container import InputContainer
 from numpy.typing import NDArray
 
+from mmembed.batch import STREAMS
 from mmembed.config import Seconds
 from mmembed.errors import DataError
-from mmembed.features.audio import HOP, SAMPLE_RATE, resample
+from mmembed.features.audio import SAMPLE_RATE, resample
 from mmembed.features.video import VIDEO_RATE
 
-LONGEST: Final[Seconds] = 600.0
-LARGEST_SIDE: Final = 720  # pixels; larger pictures are scaled down
+LONGEST: Final[Seconds] = 300.0  # bounds memory: 1 GB of 480 x 270 pictures
+LARGEST_SIDE: Final = 480  # pixels; a face that fills a fifth of it still fills its crop
 MOST_PIXELS: Final = 8192 * 8192  # of a declared picture; more is refused before decoding
-SOUND_SUFFIXES: Final = (".wav", ".flac", ".ogg", ".mp3")
-MAGIC: Final = (
-    (0, b"RIFF"), (0, b"fLaC"), (0, b"OggS"), (0, b"ID3"), (0, b"\xff\xfb"), (0, b"\xff\xf3"),
-    (0, b"\xff\xf2"), (0, b"\xff\xf1"), (0, b"\xff\xf9"), (4, b"ftyp"), (4, b"moov"), (4, b"mdat"),
-    (4, b"wide"), (4, b"free"), (0, b"\x1aE\xdf\xa3"), (0, b"\x00\x00\x01\xba"),
-    (0, b"\x00\x00\x01\xb3"), (0, b"FLV\x01"), (0, b"\x47"), (0, b"\x30\x26\xb2\x75"),
+SAMPLE_RATES: Final = range(1_000, 768_001)  # Hz, of sound that is believed
+ROUNDING: Final[Seconds] = 0.02  # timestamps that far from contiguous sound are not gaps
+WARM_UP: Final[Seconds] = 1.0  # decoded and dropped before `start`: codecs look back
+MOST_RIFF: Final = 0x7FFF0000  # bytes; headers of unfinished recordings claim more
+
+SIGNATURES: Final = (
+    (0, b"fLaC", "flac"), (0, b"OggS", "ogg"), (8, b"WAVE", "wav"), (8, b"AVI ", "avi"),
+    (0, b"ID3", "mp3"), (0, b"\xff\xfb", "mp3"), (0, b"\xff\xf3", "mp3"), (0, b"\xff\xf2", "mp3"),
+    (0, b"\xff\xf1", "aac"), (0, b"\xff\xf9", "aac"), (4, b"ftyp", "mov"), (4, b"moov", "mov"),
+    (4, b"mdat", "mov"), (4, b"wide", "mov"), (4, b"free", "mov"), (4, b"skip", "mov"),
+    (0, b"\x1aE\xdf\xa3", "matroska"), (0, b"\0\0\1\xba", "mpeg"), (0, b"\0\0\1\xb3", "mpegvideo"),
+    (0, b"FLV\x01", "flv"), (0, b"0&\xb2u", "asf"), (0, b"G", "mpegts"),
 )  # fmt: skip
-"""Where and how the first bytes of the media that are opened look; text never does."""
+"""Offset, bytes and demuxer of the kinds that are opened. Text, so no playlist, is among them, and
+naming the demuxer keeps FFmpeg from finding a playlist behind a signature."""
+SOUND_KINDS: Final = ("wav", "flac", "ogg", "mp3")
+SEEKABLE_KINDS: Final = ("mov", "matroska")  # with an index; elsewhere a seek may land too late
 
 
 @dataclass(frozen=True)
@@ -41,7 +52,7 @@ class Clip:
 
     Attributes:
         audio: (samples,) float32 mono at 16 kHz in [-1, 1], or None.
-        video: (T, height, width) uint8 grey at 25 Hz, or None.
+        video: (T, height, width) uint8 luma at 25 Hz, or None.
         seconds: of the longer of both.
     """
 
@@ -50,200 +61,323 @@ class Clip:
     seconds: Seconds
 
 
-def load_clip(path: Path, *, start: Seconds = 0.0, end: Seconds | None = None) -> Clip:
+def load_clip(
+    path: Path,
+    *,
+    start: Seconds = 0.0,
+    end: Seconds | None = None,
+    streams: Sequence[str] = STREAMS,
+) -> Clip:
     """Decode sound and picture of a file, or of a part of it.
 
     Args:
         path: a sound or video file.
         start: of the part, from time 0 of the container.
         end: of the part; None = the end of the file.
+        streams: those wanted; others are not decoded.
 
     Raises:
-        DataError: with reason "missing", "empty", "not_media", "no_streams", "too_long",
-            "too_large" or "damaged".
+        DataError: with reason "missing", "empty", "not_media", "no_streams", "too_short",
+            "too_long", "too_large" or "damaged".
     """
-    _check(path)
+    kind = _kind(path)
+    if not 0 <= start < (np.inf if end is None else end):
+        raise DataError(str(path), "too_short", f"nothing lies from {start} s to {end} s")
+    if end is not None:
+        _check_length(path, end - start)
     try:
-        if path.suffix.lower() in SOUND_SUFFIXES:
-            return _finish(path, _read_sound(path, start, end), None)
-        with av.open(str(path), options={"protocol_whitelist": "file"}) as container:
-            return _finish(path, *_decode(path, container, start, end))
-    except (av.FFmpegError, soundfile.LibsndfileError, EOFError) as error:
-        raise DataError(str(path), "damaged", f"cannot be decoded ({_short(error)})") from None
+        if kind in SOUND_KINDS:
+            try:
+                file = soundfile.SoundFile(path)
+            except soundfile.LibsndfileError:
+                pass  # a codec that only FFmpeg knows, or damage that it will name
+            else:
+                with file:
+                    return _read_sound(path, file, start, end, streams)
+        options = {"protocol_whitelist": "file"}
+        with av.open(str(path), format=kind, options=options, metadata_errors="ignore") as file:
+            return _read_container(path, file, start, end, streams)
+    except (av.FFmpegError, soundfile.SoundFileError) as error:
+        raise _damaged(path, str(error)) from None
 
 
-def _check(path: Path) -> None:
+def _kind(path: Path) -> str:
+    """The demuxer for the file, by its first bytes."""
     if not path.exists():
         raise DataError(str(path), "missing", "no such file")
     if not path.is_file():
         raise DataError(str(path), "not_media", "not a file")
     with path.open("rb") as file:
-        head = file.read(16)
+        head = file.read(192)
     if not head:
         raise DataError(str(path), "empty", "the file is empty")
-    if not any(head[at : at + len(magic)] == magic for at, magic in MAGIC):
-        raise DataError(
-            str(path), "not_media", "not a media file of a known kind (its first bytes say so)"
-        )
+    for offset, signature, kind in SIGNATURES:
+        if head[offset : offset + len(signature)] == signature:
+            if kind == "wav":
+                _check_whole_riff(path, head)
+            if kind != "mpegts" or head[188:189] == signature:  # the next packet starts there
+                return kind
+    raise DataError(
+        str(path), "not_media", "not a media file of a known kind (its first bytes say so)"
+    )
 
 
-def _finish(path: Path, audio: NDArray[np.float32] | None, video: NDArray[np.uint8] | None) -> Clip:
-    if audio is None and video is None:
-        raise DataError(str(path), "no_streams", "holds neither sound nor pictures")
-    lengths = [len(audio) / SAMPLE_RATE if audio is not None else 0.0]
-    if audio is not None and len(audio) < HOP:
-        audio = np.pad(audio, (0, HOP - len(audio)))
-    if video is not None:
-        lengths.append(len(video) / VIDEO_RATE)
-    return Clip(audio, video, max(lengths))
+def _check_whole_riff(path: Path, head: bytes) -> None:
+    """Both decoders read a wav file that was cut short without a word."""
+    declared, size = int.from_bytes(head[4:8], "little") + 8, path.stat().st_size
+    if size < declared < MOST_RIFF:
+        raise _damaged(path, f"{size} of {declared} bytes are there")
 
 
-def _read_sound(path: Path, start: Seconds, end: Seconds | None) -> NDArray[np.float32] | None:
-    with soundfile.SoundFile(path) as file:
-        last = file.frames if end is None else min(file.frames, round(end * file.samplerate))
-        first = min(last, round(start * file.samplerate))
-        _check_length(path, (last - first) / file.samplerate)
-        file.seek(first)
-        samples = file.read(last - first, dtype="float32", always_2d=True)
-        if not len(samples):
-            return None
-        return resample(np.ascontiguousarray(samples.mean(1)), file.samplerate)
+def _damaged(path: Path, why: str) -> DataError:
+    return DataError(str(path), "damaged", f"cannot be decoded ({' '.join(why.split())[:80]})")
+
+
+def _without(path: Path, streams: Sequence[str]) -> DataError:
+    wanted = " or ".join(stream for stream in ("audio", "video") if stream in streams)
+    return DataError(str(path), "no_streams", f"holds no {wanted}")
 
 
 def _check_length(path: Path, seconds: Seconds) -> None:
     if seconds > LONGEST:
         raise DataError(
-            str(path), "too_long", f"lasts {seconds:.0f} s, at most {LONGEST:.0f} s at once"
+            str(path),
+            "too_long",
+            f"lasts {seconds:.0f} s, at most {LONGEST:.0f} s at once: give start and end",
         )
 
 
-def _decode(
-    path: Path, container: InputContainer, start: Seconds, end: Seconds | None
-) -> tuple[NDArray[np.float32] | None, NDArray[np.uint8] | None]:
-    """One pass over the file: samples and pictures with their times."""
-    if end is not None:
-        _check_length(path, end - start)
-    sound = container.streams.audio[0] if container.streams.audio else None
-    cover = av.stream.Disposition.attached_pic
-    pictures = next((s for s in container.streams.video if not s.disposition & cover), None)
-    streams = [stream for stream in (sound, pictures) if stream is not None]
-    if not streams:
-        return None, None
-    if pictures is not None:
-        pictures.thread_type = "NONE"
-        if pictures.width * pictures.height > MOST_PIXELS:
-            raise DataError(
-                str(path), "too_large", f"pictures of {pictures.width} x {pictures.height} pixels"
-            )
-    stop = end if end is not None else start + LONGEST + 1
-    resampler = av.AudioResampler(format="flt", layout="mono", rate=SAMPLE_RATE)
-    chunks: list[tuple[float, NDArray[np.float32]]] = []
-    frames: list[tuple[float, NDArray[np.uint8]]] = []
+def _check_rate(path: Path, rate: int) -> None:
+    if rate not in SAMPLE_RATES:
+        raise _damaged(path, f"sound at {rate} Hz")
+
+
+def _clip(path: Path, audio: NDArray[np.float32] | None, video: NDArray[np.uint8] | None) -> Clip:
+    """What was decoded, once there is some of it and it is not too much."""
+    seconds = max(
+        0.0 if audio is None else len(audio) / SAMPLE_RATE,
+        0.0 if video is None else len(video) / VIDEO_RATE,
+    )
+    if not seconds:
+        raise DataError(str(path), "too_short", "nothing to decode: no sample and no picture")
+    _check_length(path, seconds)
+    return Clip(audio, video, seconds)
+
+
+def _to_16k(path: Path, samples: NDArray[np.float32], rate: int) -> NDArray[np.float32] | None:
+    if not len(samples):
+        return None
+    if not np.isfinite(samples).all():
+        raise _damaged(path, "sound holds infinite values")
+    return np.clip(resample(samples, rate), -1.0, 1.0)
+
+
+def _read_sound(
+    path: Path,
+    file: soundfile.SoundFile,
+    start: Seconds,
+    end: Seconds | None,
+    streams: Sequence[str],
+) -> Clip:
+    if "audio" not in streams:
+        raise _without(path, streams)
+    rate = file.samplerate
+    _check_rate(path, rate)
+    last = file.frames if end is None else min(file.frames, round(end * rate))
+    count = max(0, last - round(start * rate))
+    _check_length(path, count / rate)
+    if count:
+        file.seek(last - count)
+    samples = file.read(count, dtype="float32", always_2d=True)
+    # A file cut short holds fewer samples than its header says; an ogg file then says none.
+    if len(samples) < count or (file.frames == 0 and file.format == "OGG"):
+        raise _damaged(path, f"{len(samples)} of {count} samples are there")
+    return _clip(path, _to_16k(path, samples.mean(axis=1), rate), None)
+
+
+def _read_container(
+    path: Path,
+    container: InputContainer,
+    start: Seconds,
+    end: Seconds | None,
+    streams: Sequence[str],
+) -> Clip:
+    """One pass over the file: each frame goes to its track until both have reached the end."""
+    tracks = _open_tracks(path, container, start, end, streams)
+    if end is None and container.duration is not None:
+        _check_length(path, container.duration / av.time_base - start)
     origin = (container.start_time or 0) / av.time_base
-    if start > 1.0:
-        container.seek(int((origin + start - 1.0) * av.time_base))
-    over = {stream.index: False for stream in streams}
-    for packet in container.demux(streams):
-        if all(over.values()):
+    if start > WARM_UP and container.format.name.split(",")[0] in SEEKABLE_KINDS:
+        container.seek(round((origin + start - WARM_UP) * av.time_base))
+    for packet in container.demux([container.streams[index] for index in tracks]):
+        track = tracks.get(packet.stream_index)
+        if track is None:
+            continue  # the empty last packet of a stream that was not asked for
+        if packet.is_corrupt:
+            raise _damaged(path, "the file is cut short or overwritten")
+        for frame in () if track.done else packet.decode():
+            if isinstance(frame, av.VideoFrame) and isinstance(track, _Pictures):
+                track.add(frame, None if frame.time is None else frame.time - origin)
+            elif isinstance(frame, av.AudioFrame) and isinstance(track, _Sound):
+                if frame.sample_rate != track.rate:
+                    raise _damaged(path, "the sample rate changes")
+                track.add(frame, None if frame.time is None else frame.time - origin)
+        if all(track.done for track in tracks.values()):
             break
-        for frame in packet.decode():
-            if not isinstance(frame, (av.AudioFrame, av.VideoFrame)):
-                continue
-            time = (frame.time if frame.time is not None else 0.0) - origin
-            if time >= stop:
-                over[packet.stream.index] = True
-            elif isinstance(frame, av.AudioFrame):
-                at = time
-                for part in resampler.resample(frame):
-                    chunks.append((at, _samples(part)))
-                    at += part.samples / SAMPLE_RATE
-            else:
-                frames.append((time, _luma(frame)))
-    if chunks:
-        at = chunks[-1][0] + len(chunks[-1][1]) / SAMPLE_RATE
-        chunks += [(at, _samples(part)) for part in resampler.resample(None)]
-    if end is None:
-        lasts = max([t for t, _ in frames] + [t for t, _ in chunks], default=start) - start
-        _check_length(path, lasts)
-    return _lay_out_sound(chunks, start, end), _lay_out_pictures(frames, start, end)
+    audio = video = None
+    for track in tracks.values():
+        if isinstance(track, _Sound):
+            audio = _to_16k(path, track.finish(), track.rate)
+        else:
+            video = track.finish()
+    return _clip(path, audio, video)
 
 
-def _samples(part: av.AudioFrame) -> NDArray[np.float32]:
-    return part.to_ndarray().reshape(-1).astype(np.float32, copy=False)
+def _open_tracks(
+    path: Path,
+    container: InputContainer,
+    start: Seconds,
+    end: Seconds | None,
+    streams: Sequence[str],
+) -> dict[int, _Sound | _Pictures]:
+    """A track for the first stream of each wanted kind, by the index of the stream."""
+    stop = start + LONGEST + 1.0 if end is None else end
+    tracks: dict[int, _Sound | _Pictures] = {}
+    if "audio" in streams and container.streams.audio:
+        sound = container.streams.audio[0]
+        _check_rate(path, sound.rate)
+        tracks[sound.index] = _Sound(sound.rate, start, stop)
+    cover = av.stream.Disposition.attached_pic
+    films = [film for film in container.streams.video if not film.disposition & cover]
+    if "video" in streams and films:
+        width, height = films[0].width, films[0].height
+        if width * height > MOST_PIXELS:
+            raise DataError(str(path), "too_large", f"pictures of {width} x {height} pixels")
+        films[0].thread_type = "NONE"  # one clip, one core
+        tracks[films[0].index] = _Pictures(start, stop)
+    if not tracks:
+        raise _without(path, streams)
+    return tracks
+
+
+@dataclass
+class _Sound:
+    """Mono samples at their own rate, laid out from `start` by time."""
+
+    rate: int
+    start: Seconds
+    stop: Seconds
+    done: bool = False
+    filled: int = 0
+    chunks: list[NDArray[np.float32]] = field(default_factory=list)
+
+    @property
+    def size(self) -> int:
+        """Samples from start to stop."""
+        return round((self.stop - self.start) * self.rate)
+
+    def add(self, frame: av.AudioFrame, time: Seconds | None) -> None:
+        samples = _mono(frame)
+        if time is not None:
+            ahead = round((time - self.start) * self.rate) - self.filled
+            if not self.filled or abs(ahead) > ROUNDING * self.rate:
+                self._append(np.zeros(min(max(ahead, 0), self.size - self.filled), np.float32))
+                samples = samples[max(-ahead, 0) :]
+        self._append(samples)
+        self.done = self.filled >= self.size
+
+    def _append(self, samples: NDArray[np.float32]) -> None:
+        self.chunks.append(samples)
+        self.filled += len(samples)
+
+    def finish(self) -> NDArray[np.float32]:
+        return np.concatenate([np.zeros(0, np.float32), *self.chunks])[: self.size]
+
+
+def _mono(frame: av.AudioFrame) -> NDArray[np.float32]:
+    """(samples,) in [-1, 1], the mean of the channels as for sound files.
+
+    FFmpeg's own mono mix of floats adds channels with weights of 0.71: louder, and clipped.
+    """
+    raw: NDArray[Any] = frame.to_ndarray()
+    if not frame.format.is_planar:
+        raw = raw.reshape(-1, frame.layout.nb_channels).T
+    zero, one = 0.0, 1.0
+    if raw.dtype == np.uint8:
+        zero = one = 128.0
+    elif raw.dtype.kind == "i":
+        one = np.iinfo(raw.dtype).max + 1.0
+    mono: NDArray[np.float32] = ((raw.mean(axis=0) - zero) / one).astype(np.float32)
+    return mono
+
+
+@dataclass
+class _Pictures:
+    """Luma planes at 25 Hz from `start`: at each step the picture then on the screen.
+
+    One growing buffer holds them: a list of arrays to stack would need the memory twice.
+    """
+
+    start: Seconds
+    stop: Seconds
+    done: bool = False
+    shape: tuple[int, ...] = ()
+    filled: int = 0
+    shown: tuple[Seconds, Seconds, NDArray[np.uint8]] | None = None  # since, for, what
+    buffer: bytearray = field(default_factory=bytearray)
+
+    def add(self, frame: av.VideoFrame, time: Seconds | None) -> None:
+        lasts = 1 / VIDEO_RATE
+        if frame.duration and frame.time_base:
+            lasts = float(frame.duration * frame.time_base)
+        if time is None:
+            time = self.shown[0] + self.shown[1] if self.shown else 0.0
+        self._show_until(time)
+        self.shown = (time, lasts, _luma(frame))
+        self.done = time >= self.stop
+
+    def _show_until(self, time: Seconds) -> None:
+        """Repeat the shown picture for the steps before `time`.
+
+        A step asks at its middle, where rounded timestamps do no harm.
+        """
+        count = round((min(time, self.stop) - self.start) * VIDEO_RATE) - self.filled
+        if self.shown is None or count <= 0:
+            return
+        picture = self.shown[2]
+        self.shape = self.shape or picture.shape
+        if picture.shape != self.shape:
+            picture = _resize(picture, self.shape[1], self.shape[0])
+        self.buffer += picture.tobytes() * count
+        self.filled += count
+
+    def finish(self) -> NDArray[np.uint8] | None:
+        if self.shown is not None:
+            since, lasts, _ = self.shown
+            self._show_until(since + lasts)
+            if not self.filled and since + lasts > self.start:
+                self._show_until(self.start + 1 / VIDEO_RATE)  # less than half a step is a step
+        if not self.filled:
+            return None
+        return np.frombuffer(self.buffer, np.uint8).reshape(-1, *self.shape)
 
 
 def _luma(frame: av.VideoFrame) -> NDArray[np.uint8]:
-    """(height, width) uint8: the Y plane where there is one, upright, at most 720 pixels a side."""
+    """(height, width) uint8: the Y plane, upright, at most 480 pixels a side."""
     layout = frame.format
-    if layout.is_planar and not layout.is_rgb and layout.components[0].bits == 8:
-        plane = frame.planes[0]
-        rows = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)
-        grey: NDArray[np.uint8] = rows[: frame.height, : frame.width]
-    else:
-        grey = frame.to_ndarray(format="gray").astype(np.uint8)
-    turns = round(frame.rotation / 90) % 4
-    if turns:
-        grey = np.rot90(grey, turns)
-    scale = LARGEST_SIDE / max(grey.shape)
+    if layout.is_rgb or not layout.is_planar or layout.components[0].bits != 8:
+        frame = frame.reformat(format="yuv420p")
+    plane = frame.planes[0]
+    rows = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)
+    luma = np.rot90(rows[: frame.height, : frame.width], round(frame.rotation / 90))
+    scale = LARGEST_SIDE / max(luma.shape)
     if scale >= 1:
-        return grey.copy()
-    size = (max(1, round(grey.shape[1] * scale)), max(1, round(grey.shape[0] * scale)))
-    return cv2.resize(np.ascontiguousarray(grey), size, interpolation=cv2.INTER_AREA).astype(
-        np.uint8, copy=False
+        return luma.copy()
+    return _resize(luma, max(1, round(luma.shape[1] * scale)), max(1, round(luma.shape[0] * scale)))
+
+
+def _resize(picture: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint8]:
+    resized = cv2.resize(
+        np.ascontiguousarray(picture), (width, height), interpolation=cv2.INTER_AREA
     )
-
-
-def _lay_out_sound(
-    chunks: list[tuple[float, NDArray[np.float32]]], start: Seconds, end: Seconds | None
-) -> NDArray[np.float32] | None:
-    """Samples at their times; a step of up to 40 ms between chunks counts as rounding."""
-    if not chunks:
-        return None
-    places, at = [], round(chunks[0][0] * SAMPLE_RATE)
-    for time, samples in chunks:
-        wanted = round(time * SAMPLE_RATE)
-        if abs(wanted - at) > 0.04 * SAMPLE_RATE:
-            at = wanted
-        places.append(at)
-        at += len(samples)
-    first = round(start * SAMPLE_RATE)
-    length = max(place + len(s) for place, (_, s) in zip(places, chunks, strict=True)) - first
-    if end is not None:
-        length = min(length, round((end - start) * SAMPLE_RATE))
-    if length <= 0:
-        return None
-    sound = np.zeros(length, np.float32)
-    for place, (_, samples) in zip(places, chunks, strict=True):
-        low, high = max(place, first), min(place + len(samples), first + length)
-        if low < high:
-            sound[low - first : high - first] = samples[low - place : high - place]
-    return sound
-
-
-def _lay_out_pictures(
-    frames: list[tuple[float, NDArray[np.uint8]]], start: Seconds, end: Seconds | None
-) -> NDArray[np.uint8] | None:
-    """At each 1/25 s the picture that was on screen: the last one not later."""
-    if not frames:
-        return None
-    frames = sorted(frames, key=lambda pair: pair[0])
-    times = np.array([time for time, _ in frames])
-    shape = frames[0][1].shape
-    usual = float(np.median(np.diff(times))) if len(times) > 1 else 1 / VIDEO_RATE
-    last = times[-1] + usual if end is None else min(end, times[-1] + usual)
-    count = max(1, round((last - start) * VIDEO_RATE)) if last > start else 0
-    if not count:
-        return None
-    wanted = (
-        start + (np.arange(count) + 0.5) / VIDEO_RATE
-    )  # middles of the steps: no rounding traps
-    chosen = np.clip(np.searchsorted(times, wanted, side="right") - 1, 0, None)
-    video = np.empty((count, *shape), np.uint8)
-    for place, index in enumerate(chosen):
-        picture = frames[index][1]
-        video[place] = picture if picture.shape == shape else cv2.resize(picture, shape[::-1])
-    return video
-
-
-def _short(error: BaseException) -> str:
-    return str(error).splitlines()[0][:80] if str(error) else type(error).__name__
+    return resized.astype(np.uint8, copy=False)

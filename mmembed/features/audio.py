@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 import torchaudio
 from numpy.typing import NDArray
+from scipy.signal import resample_poly
 from torch import Tensor
 
 SAMPLE_RATE: Final = 16_000  # Hz
@@ -69,13 +70,23 @@ def _filters() -> Tensor:
 
 
 def resample(waveform: NDArray[np.float32], rate: int) -> NDArray[np.float32]:
-    """(samples,) at `rate` Hz -> (samples,) at 16 kHz, band-limited."""
-    if rate == SAMPLE_RATE:
+    """Sound at any rate to 16 kHz, with an anti-aliasing filter.
+
+    As fast as torchaudio's, whose kernel takes gigabytes for rates without a large common divisor
+    with 16 kHz, such as 44,099 Hz.
+
+    Args:
+        waveform: (samples,) at `rate`.
+        rate: Hz.
+
+    Returns:
+        (ceil(samples * 16000 / rate),).
+    """
+    if rate == SAMPLE_RATE or not len(waveform):
         return waveform
-    resampled: NDArray[np.float32] = torchaudio.functional.resample(
-        torch.from_numpy(waveform), rate, SAMPLE_RATE
-    ).numpy()
-    return resampled
+    divisor = math.gcd(rate, SAMPLE_RATE)
+    resampled = resample_poly(waveform, SAMPLE_RATE // divisor, rate // divisor)
+    return np.asarray(resampled, dtype=np.float32)
 
 
 def change_gain(mel: Tensor, decibels: float) -> Tensor:
