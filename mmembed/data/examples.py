@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mmembed.batch import STREAMS
 from mmembed.data.example import Example, Utterance
 from mmembed.data.manifest import from_row, to_row
 from mmembed.data.media import load_clip
@@ -21,7 +22,7 @@ from mmembed.features.video import face_crops
 Members = Mapping[str, "NDArray[Any] | Mapping[str, Any]"]
 
 
-def load_example(utterance: Utterance, folder: Path) -> Example:
+def load_example(utterance: Utterance, folder: Path, streams: Sequence[str] = STREAMS) -> Example:
     """Decode an utterance and compute its features.
 
     The transcript, where there is one, is its text stream.
@@ -29,16 +30,19 @@ def load_example(utterance: Utterance, folder: Path) -> Example:
     Args:
         utterance: a manifest row.
         folder: of the manifest; relative media paths start there.
+        streams: those wanted; nothing is decoded for the others.
 
     Raises:
-        DataError: the media cannot be used, or there is neither media nor text.
+        DataError: the media cannot be used, or the utterance has none of the streams.
     """
-    text = normalise_transcript(utterance.transcript or "") or None
-    if utterance.media is None:
+    text = normalise_transcript(utterance.transcript or "") or None if "text" in streams else None
+    if utterance.media is None or not {"audio", "video"} & set(streams):
         if text is None:
-            raise DataError(utterance.key, "no_streams", "has neither media nor a transcript")
+            raise DataError(utterance.key, "no_streams", f"has no {' or '.join(streams)}")
         return Example(utterance, text=text)
-    clip = load_clip(folder / utterance.media, start=utterance.start, end=utterance.end)
+    clip = load_clip(
+        folder / utterance.media, start=utterance.start, end=utterance.end, streams=streams
+    )
     notes: dict[str, object] = {"seconds": round(clip.seconds, 3)}
     crops = None
     if clip.video is not None:
@@ -49,8 +53,15 @@ def load_example(utterance: Utterance, folder: Path) -> Example:
 
 def example_from_file(path: Path) -> Example:
     """A media file on its own, without text; its key is the file's name made portable."""
-    key = re.sub(r"[^A-Za-z0-9_-]+", "-", path.stem) or "clip"
-    return load_example(Utterance(key, str(path.absolute())), path.parent)
+    return load_example(Utterance(portable_key(path.stem), str(path.absolute())), path.parent)
+
+
+def portable_key(name: str) -> str:
+    """Any name as a key: ASCII letters, digits, - and _ stay, the rest is percent-encoded.
+
+    Different names give different keys.
+    """
+    return quote(name, safe="").replace(".", "%2E").replace("~", "%7E")
 
 
 def to_record(example: Example) -> tuple[str, Members, Mapping[str, Any]]:
