@@ -8,6 +8,7 @@ epoch is chosen on dev; the test split is read once, at the end.
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -61,6 +62,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         data = {subset: read_vectors(folder, SPLITS) for subset, folder in folders.items()}
         run = _resolved(run, data)
         claim_folder(out, to_dict(run))
+        if (out / "results.json").exists():
+            _print_table(json.loads((out / "results.json").read_text()))
+            return
         models = [_train(run, data, seed, world) for seed in run.loop.seeds]
         results = _results(run, models, data)
         if run.untrained:

@@ -49,6 +49,8 @@ def main(argv: list[str] | None = None) -> None:
             claim_folder(out, to_dict(run))
             _describe(run, corpus, out)
         world.wait()
+        if (out / "evaluation.json").exists():
+            return
         torch.manual_seed(run.loop.seed)
         method = CtcSpeaker(run.method).to(world.device)
         if world.is_main:
@@ -57,8 +59,8 @@ def main(argv: list[str] | None = None) -> None:
             _train(run, method, corpus, out, world)
         evaluation = evaluate_speech(method, corpus, world)
         if world.is_main:
-            write_json(out / "evaluation.json", evaluation)
             save_encoder(out / "encoder", method.encoder, corpus.vocabulary, to_dict(run))
+            write_json(out / "evaluation.json", evaluation)  # last: it says that all is done
             print(f"encoder: {out / 'encoder'}", flush=True)
 
 
@@ -145,7 +147,7 @@ def _describe(run: PretrainRun, corpus: Corpus, out: Path) -> None:
         f"{len(corpus.speakers)} speakers, {len(corpus.vocabulary)} pieces",
         flush=True,
     )
-    if corpus.impossible:
+    if corpus.impossible and not (out / "impossible_transcripts.json").exists():
         write_json(out / "impossible_transcripts.json", corpus.impossible)
         print(
             f"{len(corpus.impossible)} transcripts are too long for their clip and train without "

@@ -1,0 +1,150 @@
+"""Pre-training as a user runs it: torchrun, stop, kill, resume, refuse."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mmembed.data.example import Example, Utterance
+from mmembed.data.examples import to_record
+from mmembed.data.shards import Record, finish, shard_path, write_shard
+
+PROGRAM = Path(__file__).parents[2] / "train" / "pretrain.py"
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
+SENTENCES = ["red on blue", "set green by two", "lay white at nine", "bin one now", "place it soon"]
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Forty short random clips of four speakers with transcripts; one transcript is impossible."""
+    folder = tmp_path_factory.mktemp("corpus")
+    random = np.random.default_rng(0)
+    records = []
+    for index in range(40):
+        frames = int(random.integers(60, 140))
+        sentence = SENTENCES[index % 5]
+        if index == 3:
+            sentence = " ".join(SENTENCES * 20)
+        utterance = Utterance(
+            f"made-{index:02}",
+            None,
+            transcript=sentence,
+            speaker=f"made-{index % 4}",
+            split="heldout" if index % 10 == 9 else "train",
+        )
+        example = Example(
+            utterance,
+            audio=random.standard_normal((frames, 80)).astype(np.float16),
+            video=random.integers(0, 255, (frames // 4, 64, 64)).astype(np.uint8),
+            text=sentence,
+        )
+        records.append(Record(*to_record(example)))
+    write_shard(shard_path(folder, 0), records, {})
+    finish(folder)
+    return folder
+
+
+def command(shards: Path, out: Path, *more: str, processes: int = 2) -> list[str]:
+    sizes = {
+        "width": 16, "num-heads": 2, "audio-layers": 1, "video-layers": 1, "text-layers": 1,
+        "channels": 4,
+    }  # fmt: skip
+    settings = [f"--method.encoder.{name}={value}" for name, value in sizes.items()]
+    start = [*TORCHRUN, str(processes)] if processes > 1 else [sys.executable]
+    return [
+        *start, str(PROGRAM), "tiny", "--out", str(out), "--data.shards", str(shards),
+        "--data.vocabulary-size", "40", "--data.frames", "250", "--loop.epochs", "3",
+        "--loop.evaluate-every", "0", "--loop.checkpoint-every", "0", *settings, *more,
+    ]  # fmt: skip
+
+
+def run(arguments: list[str]) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        arguments, capture_output=True, text=True, env=environment, check=False, timeout=180
+    )
+
+
+def result_of(out: Path) -> tuple[bytes, dict[str, object], list[float]]:
+    """Weights, scores and losses of a finished run."""
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    return (
+        (out / "encoder" / "model.safetensors").read_bytes(),
+        json.loads((out / "evaluation.json").read_text()),
+        [line["loss"] for line in lines],
+    )
+
+
+@pytest.fixture(scope="module")
+def undisturbed(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of two processes."""
+    out = tmp_path_factory.mktemp("runs") / "undisturbed"
+    done = run(command(shards, out))
+    assert done.returncode == 0, done.stderr
+    assert "1 transcripts are too long" in done.stdout
+    assert json.loads((out / "impossible_transcripts.json").read_text()) == ["made-03"]
+    return out
+
+
+def test_a_finished_run_holds_everything(undisturbed: Path) -> None:
+    _, scores, losses = result_of(undisturbed)
+    assert 0 <= scores["heldout"]["wer"]  # type: ignore[index,operator]
+    assert scores["heldout"]["speakers"] == 4  # type: ignore[index]
+    assert losses[-1] < losses[0]
+    assert {p.name for p in (undisturbed / "encoder").iterdir()} == {
+        "config.json", "model.safetensors", "vocabulary.model",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_stopped_and_resumed_equals_undisturbed(
+    shards: Path, undisturbed: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    """Bitwise: weights, scores and losses; SIGTERM in the middle, or SIGKILL of everything."""
+    out = tmp_path / "run"
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        command(shards, out), env=environment, start_new_session=True, stdout=subprocess.DEVNULL
+    )
+    log = out / "metrics.jsonl"
+    deadline = time.monotonic() + 90
+    while not (log.exists() and log.read_text().count("\n") >= 3):
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.02)
+    os.killpg(process.pid, number)
+    process.wait(timeout=60)
+    assert not (out / "evaluation.json").exists()
+    done = run(command(shards, out))
+    assert done.returncode == 0, done.stderr
+    assert result_of(out) == result_of(undisturbed)
+
+
+def test_the_same_command_again_does_nothing(shards: Path, undisturbed: Path) -> None:
+    before = {p: p.stat().st_mtime_ns for p in undisturbed.rglob("*") if p.is_file()}
+    assert run(command(shards, undisturbed, processes=1)).returncode == 0
+    assert before == {p: p.stat().st_mtime_ns for p in undisturbed.rglob("*") if p.is_file()}
+
+
+def test_other_settings_in_the_same_folder_are_refused(shards: Path, undisturbed: Path) -> None:
+    done = run(command(shards, undisturbed, "--optim.lr", "0.5", processes=1))
+    assert done.returncode == 2
+    assert "optim.lr: 0.002 -> 0.5" in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_bad_calls_are_one_line(shards: Path, tmp_path: Path) -> None:
+    for arguments, words in (
+        (["nonsense", "--out", str(tmp_path)], "name a recipe first"),
+        (["tiny", "--out", str(tmp_path)], "--data.shards"),
+        (["tiny", "--out", str(tmp_path), "--data.shards", str(tmp_path / "none")], "none"),
+    ):
+        done = run([sys.executable, str(PROGRAM), *arguments])
+        assert done.returncode in (2, 4), done.stderr
+        assert words in done.stderr and done.stderr.count("\n") == 1
