@@ -107,8 +107,9 @@ def test_a_face_seen_once_holds_for_all_frames(portrait: Frames) -> None:
 
 
 def test_a_face_at_the_edge_repeats_the_edge(portrait: Frames) -> None:
-    crops, how = face_crops(portrait[None, :, 40:])  # the box ends beyond the left side
-    assert how == "haar" and (crops[0, :, 0] == crops[0, :, 1]).all()
+    cuts = (face_crops(portrait[None, :, cut:]) for cut in range(60, 0, -2))
+    crops = next(crops for crops, how in cuts if how == "haar")  # the face is just still found
+    assert (crops[0, :, 0] == crops[0, :, 1]).all()
 
 
 def test_augmenting_depends_on_the_generator_alone() -> None:
