@@ -152,6 +152,12 @@ def _check_rate(path: Path, rate: int) -> None:
         raise _damaged(path, f"sound at {rate} Hz")
 
 
+def _check_codec(path: Path, stream: av.AudioStream | av.VideoStream) -> None:
+    """A stream of a codec that FFmpeg does not know has no attributes of sound or pictures."""
+    if stream.codec_context is None:
+        raise _damaged(path, f"no decoder for its {stream.type}")
+
+
 def _clip(path: Path, audio: NDArray[np.float32] | None, video: NDArray[np.uint8] | None) -> Clip:
     """What was decoded, once there is some of it and it is not too much."""
     seconds = max(
@@ -245,11 +251,13 @@ def _open_tracks(
     tracks: dict[int, _Sound | _Pictures] = {}
     if "audio" in streams and container.streams.audio:
         sound = container.streams.audio[0]
+        _check_codec(path, sound)
         _check_rate(path, sound.rate)
         tracks[sound.index] = _Sound(sound.rate, start, stop)
     cover = av.stream.Disposition.attached_pic
     films = [film for film in container.streams.video if not film.disposition & cover]
     if "video" in streams and films:
+        _check_codec(path, films[0])
         width, height = films[0].width, films[0].height
         if width * height > MOST_PIXELS:
             raise DataError(str(path), "too_large", f"pictures of {width} x {height} pixels")
