@@ -54,15 +54,18 @@ def face_crops(frames: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], str]:
         boxes = np.stack([np.interp(steps, times, column) for column in seen.T], 1)
         how = "haar"
     crops = np.empty((len(frames), CROP, CROP), np.uint8)
-    for crop, frame, (x, y, side) in zip(crops, frames, boxes, strict=True):
-        scale = side / CROP
+    for place, (frame, (x, y, side)) in enumerate(zip(frames, boxes, strict=True)):
         # One affine map from crop to frame: sub-pixel boxes, edges repeated beyond the picture.
+        # Larger faces are cut out at a multiple of the size and averaged: no aliasing.
+        fine = CROP * max(1, round(side / CROP))
+        scale = side / fine
         corner = (x - side / 2 + scale / 2 - 0.5, y - side / 2 + scale / 2 - 0.5)
         inverse = np.array([[scale, 0, corner[0]], [0, scale, corner[1]]])
-        cv2.warpAffine(
-            frame, inverse, (CROP, CROP), dst=crop,
+        cut = cv2.warpAffine(
+            frame, inverse, (fine, fine),
             flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE,
         )  # fmt: skip
+        crops[place] = cv2.resize(cut, (CROP, CROP), interpolation=cv2.INTER_AREA)
     return crops, how
 
 

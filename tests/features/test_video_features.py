@@ -112,6 +112,14 @@ def test_a_face_at_the_edge_repeats_the_edge(portrait: Frames) -> None:
     assert (crops[0, :, 0] == crops[0, :, 1]).all()
 
 
+def test_large_pictures_are_averaged_not_sampled() -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (1, 320, 320), dtype=np.uint8)
+    crops, how = face_crops(noise)
+    means = noise.reshape(64, 5, 64, 5).mean((1, 3))  # 320 / 64 = 5
+    assert how == "full frame"
+    np.testing.assert_allclose(crops[0], means, atol=1)
+
+
 def test_augmenting_depends_on_the_generator_alone() -> None:
     crops = torch.from_numpy(np.stack([gradient(CROP, CROP)] * 5))
     before = crops.clone()
