@@ -52,12 +52,12 @@ class Prosody:
 
 PROSODIES: Final = {
     NEUTRAL: Prosody(),
-    "happy": Prosody(16, 30, 0.2, 3, 0.8),
-    "sad": Prosody(-16, -35, -0.35, -7, -0.5),
-    "anger": Prosody(-8, -5, 0.15, 7, -0.1),
-    "surprise": Prosody(26, 45, 0.0, 3, 0.5),
-    "disgust": Prosody(-20, -10, -0.25, -1, -0.4),
-    "fear": Prosody(12, -40, 0.3, -6, -0.2),
+    "happy": Prosody(16, 30, 0.2, 4, 1.2),
+    "sad": Prosody(-16, -35, -0.35, -8, -0.6),
+    "anger": Prosody(-10, -5, 0.15, 6, -0.3),
+    "surprise": Prosody(26, 45, 0.0, 4, 0.8),
+    "disgust": Prosody(-20, -10, -0.25, -2, -0.5),
+    "fear": Prosody(12, -40, 0.3, -8, -0.4),
 }
 POSES: Final = {
     NEUTRAL: Pose(),

@@ -97,21 +97,22 @@ class Pose:
 
 def make_look(rng: random.Random, *, feminine: bool) -> Look:
     """A face; `feminine` makes long hair likely and beards impossible."""
+    width = rng.uniform(60, 68)
     return Look(
         skin=rng.choice(SKINS),
         hair=rng.choice(HAIRS),
         wall=rng.choice(WALLS),
         clothes=rng.choice(CLOTHES),
         iris=rng.choice(IRISES),
-        width=rng.uniform(58, 68),
+        width=width,
         height=rng.uniform(78, 88),
-        eye_distance=rng.uniform(25, 30),
+        eye_distance=width * rng.uniform(0.39, 0.44),
         eye_size=rng.uniform(10.5, 13),
         brow_weight=rng.uniform(3.5, 5) if feminine else rng.uniform(4.5, 7),
         nose=rng.uniform(9, 13),
         mouth=rng.uniform(25, 30),
         long_hair=rng.random() < (0.8 if feminine else 0.1),
-        fringe=rng.uniform(0.5, 0.8),
+        fringe=rng.uniform(0.62, 0.82),
         glasses=rng.random() < 0.12,
         beard=not feminine and rng.random() < 0.25,
     )
