@@ -63,12 +63,11 @@ class Extract:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse, open, embed, report."""
-    settings = tyro.cli(Extract, args=argv, description=__doc__)
+    settings = tyro.cli(Extract, prog="mmembed extract", args=argv, description=__doc__)
     with join_world() as world:
         embedder = Embedder.from_pretrained(settings.encoder)
         sources = open_sources(settings.inputs)
-        if len({source.name for source in sources}) < len(sources):
-            raise UsageError("some clip is named twice; name each once")
+        _check_keys(sources)
         folders = _folders(settings)
         plan = [
             (folder, subset, number)
@@ -100,6 +99,15 @@ def main(argv: Sequence[str] | None = None) -> None:
         world.wait()
         if world.is_main:
             _report(settings, folders, len(sources))
+
+
+def _check_keys(sources: Sequence[Source]) -> None:
+    """The key is all that tells one vector from another."""
+    names: dict[str, str] = {}
+    for source in sources:
+        if source.key in names:
+            raise UsageError(f"two clips have the key {source.key}: name each clip once")
+        names[source.key] = source.name
 
 
 def _folders(settings: Extract) -> dict[Path, tuple[str, ...]]:

@@ -216,7 +216,7 @@ def _records(job: _Job, failed: list[Failure]) -> Iterable[Record]:
 
 
 def _load(utterance: Utterance, job: _Job) -> Example:
-    example = load_example(utterance, job.folder).only(job.streams)
+    example = load_example(utterance, job.folder, job.streams)
     if not example.streams:
         raise DataError(utterance.key, "no_streams", f"has none of {', '.join(job.streams)}")
     return example

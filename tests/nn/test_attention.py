@@ -20,7 +20,7 @@ def test_by_hand() -> None:
 
 
 def test_equals_masked_attention_of_torch() -> None:
-    """Same weights, positions all zero: nn.MultiheadAttention with a padding mask is a reference."""
+    """Same weights, positions all zero: nn.MultiheadAttention with a padding mask agrees."""
     torch.manual_seed(0)
     ours, theirs = Attention(16, 4), nn.MultiheadAttention(16, 4, batch_first=True)
     with torch.no_grad():
