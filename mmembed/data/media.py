@@ -6,6 +6,7 @@ variable frame rates and gaps come out right. Damage raises; a stream that is no
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -88,14 +89,15 @@ def load_clip(
     try:
         if kind in SOUND_KINDS:
             try:
-                file = soundfile.SoundFile(path)
+                file = soundfile.SoundFile(os.fsencode(path))  # a name may be no text
             except soundfile.LibsndfileError:
                 pass  # a codec that only FFmpeg knows, or damage that it will name
             else:
                 with file:
                     return _read_sound(path, file, start, end, streams)
         options = {"protocol_whitelist": "file"}
-        with av.open(str(path), format=kind, options=options, metadata_errors="ignore") as file:
+        name = str(path.absolute())  # FFmpeg takes "12:30.mp4" for a protocol
+        with av.open(name, format=kind, options=options, metadata_errors="ignore") as file:
             return _read_container(path, file, start, end, streams)
     except (av.FFmpegError, soundfile.SoundFileError) as error:
         raise _damaged(path, str(error)) from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import av
@@ -90,6 +91,14 @@ def test_names_do_not_matter(tmp_path: Path) -> None:
     sound.write_bytes(make(tmp_path / "whole.flac"))
     film.write_bytes(make(tmp_path / "whole.mp4"))
     assert load_clip(sound).video is None and load_clip(film).video is not None
+
+
+def test_names_with_a_meaning_for_ffmpeg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("12:30.mp4", "concat:a|b.mp4", "%03d.mp4", os.fsdecode(b"caf\xe9.mp4"), "-i.mp4"):
+        make(tmp_path / "film.mp4")
+        os.replace("film.mp4", name)
+        assert outcome(Path(name)) == "ok"
 
 
 def test_length_limit_of_containers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
