@@ -103,11 +103,11 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _check_keys(sources: Sequence[Source]) -> None:
     """The key is all that tells one vector from another."""
-    names: dict[str, str] = {}
+    seen: set[str] = set()
     for source in sources:
-        if source.key in names:
-            raise UsageError(f"two clips have the key {source.key}: name each clip once")
-        names[source.key] = source.name
+        if source.key in seen:
+            raise UsageError(f"{source.name}: another clip has its key; name each clip once")
+        seen.add(source.key)
 
 
 def _folders(settings: Extract) -> dict[Path, tuple[str, ...]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -52,16 +53,16 @@ def load_example(utterance: Utterance, folder: Path, streams: Sequence[str] = ST
 
 
 def example_from_file(path: Path) -> Example:
-    """A media file on its own, without text; its key is the file's name made portable."""
-    return load_example(Utterance(portable_key(path.stem), str(path.absolute())), path.parent)
+    """A media file on its own, without text; its key is the path, as given, made portable."""
+    return load_example(Utterance(portable_key(str(path)), str(path.absolute())), path.parent)
 
 
 def portable_key(name: str) -> str:
     """Any name as a key: ASCII letters, digits, - and _ stay, the rest is percent-encoded.
 
-    Different names give different keys.
+    Different names give different keys; `urllib.parse.unquote` gives the name back.
     """
-    return quote(name, safe="").replace(".", "%2E").replace("~", "%7E")
+    return quote(os.fsencode(name), safe="").replace(".", "%2E").replace("~", "%7E")
 
 
 def to_record(example: Example) -> tuple[str, Members, Mapping[str, Any]]:

@@ -10,7 +10,7 @@ from typing import Final
 
 from mmembed.data.dataset import Examples
 from mmembed.data.example import Example
-from mmembed.data.examples import example_from_file, load_example
+from mmembed.data.examples import example_from_file, load_example, portable_key
 from mmembed.data.manifest import read_manifest
 from mmembed.errors import DataError, UsageError
 
@@ -25,10 +25,12 @@ class Source:
     """One clip that may or may not turn out to be readable.
 
     Attributes:
+        key: of the example, unique among different clips.
         name: what the user calls it: a path or a key.
         load: decodes it; raises DataError.
     """
 
+    key: str
     name: str
     load: Callable[[], Example]
 
@@ -54,26 +56,30 @@ def open_sources(inputs: Iterable[Path]) -> list[Source]:
             sources += found
         elif path.suffix == ".jsonl":
             sources += [
-                Source(row.key, partial(load_example, row, path.parent))
+                Source(row.key, row.key, partial(load_example, row, path.parent))
                 for row in read_manifest(path)
             ]
         else:
-            sources.append(Source(str(path), partial(example_from_file, path)))
+            sources.append(_from_file(path))
     return sources
 
 
 def _from_folder(folder: Path) -> list[Source]:
     if any(folder.glob("shard-*.tar")):
         examples = Examples([folder])
+        keys = [examples.key(index) for index in range(len(examples))]
         return [
-            Source(examples.key(index), partial(examples.__getitem__, index))
-            for index in range(len(examples))
+            Source(key, key, partial(examples.__getitem__, index)) for index, key in enumerate(keys)
         ]
     return [
-        Source(str(path), partial(example_from_file, path))
+        _from_file(path)
         for path in sorted(folder.rglob("*"))
         if path.suffix.lower() in MEDIA_SUFFIXES and path.is_file()
     ]
+
+
+def _from_file(path: Path) -> Source:
+    return Source(portable_key(str(path)), str(path), partial(example_from_file, path))
 
 
 def load_or_fail(source: Source) -> Example | DataError:

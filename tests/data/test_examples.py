@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
+from urllib.parse import unquote
 
 import av
 import numpy as np
@@ -110,7 +112,7 @@ def test_a_file_gets_a_portable_key(tmp_path: Path) -> None:
     path = tmp_path / "my clip v1.2.wav"
     soundfile.write(path, np.zeros(800), 16_000)
     example = example_from_file(path)
-    assert example.key == "my%20clip%20v1%2E2"
+    assert unquote(example.key) == str(path) and example.key.endswith("my%20clip%20v1%2E2%2Ewav")
     assert example.streams == ("audio",) and example.notes == {"seconds": 0.05}
 
 
@@ -122,6 +124,10 @@ def test_keys_are_legal_and_differ(names: list[str]) -> None:
     for key in keys:
         Utterance(key, None)
         assert key.isascii() and key.isprintable()
+
+
+def test_keys_of_names_that_are_no_text() -> None:
+    assert portable_key(os.fsdecode(b"caf\xe9")) == "caf%E9"
 
 
 def test_a_record_comes_back_from_a_shard(folder: Path) -> None:
