@@ -54,7 +54,7 @@ def load_example(utterance: Utterance, folder: Path, streams: Sequence[str] = ST
 
 def example_from_file(path: Path) -> Example:
     """A media file on its own, without text; its key is the path, as given, made portable."""
-    return load_example(Utterance(portable_key(str(path)), str(path.absolute())), path.parent)
+    return load_example(Utterance(portable_key(str(path)), str(path)), Path())
 
 
 def portable_key(name: str) -> str:

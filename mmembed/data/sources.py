@@ -83,8 +83,10 @@ def _from_file(path: Path) -> Source:
 
 
 def load_or_fail(source: Source) -> Example | DataError:
-    """The example, or why there is none."""
+    """The example, or why there is none, in a line that starts with the source's name."""
     try:
         return source.load()
     except DataError as error:
-        return error
+        if error.item == source.name:
+            return error
+        return DataError(source.name, error.reason, str(error))

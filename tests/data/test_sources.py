@@ -60,8 +60,13 @@ def test_manifests_and_shards_keep_their_keys(here: Path) -> None:
 
 def test_what_cannot_be_read_is_known_when_it_is_loaded(here: Path) -> None:
     (here / "empty.mp4").touch()
-    found = [load_or_fail(s) for s in open_sources([Path("lost.mp4"), Path("empty.mp4")])]
-    assert [error.reason for error in found if isinstance(error, DataError)] == ["missing", "empty"]
+    write_manifest(here / "rows.jsonl", [Utterance("a", "gone.wav")])
+    found = map(load_or_fail, open_sources(map(Path, ["lost.mp4", "empty.mp4", "rows.jsonl"])))
+    assert [(error.reason, str(error)) for error in found if isinstance(error, DataError)] == [
+        ("missing", "lost.mp4: no such file"),
+        ("empty", "empty.mp4: the file is empty"),
+        ("missing", "a: gone.wav: no such file"),
+    ]
 
 
 def test_names_that_are_no_text_are_read(here: Path) -> None:
