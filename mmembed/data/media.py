@@ -78,8 +78,8 @@ def load_clip(
         streams: those wanted; others are not decoded.
 
     Raises:
-        DataError: with reason "missing", "empty", "not_media", "no_streams", "too_short",
-            "too_long", "too_large" or "damaged".
+        DataError: with reason "missing", "unreadable", "empty", "not_media", "no_streams",
+            "too_short", "too_long", "too_large" or "damaged".
     """
     kind = _kind(path)
     if not 0 <= start < (np.inf if end is None else end):
@@ -105,12 +105,15 @@ def load_clip(
 
 def _kind(path: Path) -> str:
     """The demuxer for the file, by its first bytes."""
-    if not path.exists():
-        raise DataError(str(path), "missing", "no such file")
-    if not path.is_file():
-        raise DataError(str(path), "not_media", "not a file")
-    with path.open("rb") as file:
-        head = file.read(192)
+    try:
+        if path.exists() and not path.is_file():
+            raise DataError(str(path), "not_media", "not a file")
+        with path.open("rb") as file:
+            head = file.read(192)
+    except FileNotFoundError:
+        raise DataError(str(path), "missing", "no such file") from None
+    except (OSError, ValueError) as error:  # no permission, an impossible name
+        raise DataError(str(path), "unreadable", f"cannot be opened ({error})") from None
     if not head:
         raise DataError(str(path), "empty", "the file is empty")
     for offset, signature, kind in SIGNATURES:

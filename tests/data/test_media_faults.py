@@ -101,6 +101,12 @@ def test_names_with_a_meaning_for_ffmpeg(tmp_path: Path, monkeypatch: pytest.Mon
         assert outcome(Path(name)) == "ok"
 
 
+@pytest.mark.parametrize("name", ["n" * 300 + ".mp4", "nul\0.mp4", "link.mp4"])
+def test_files_that_cannot_be_opened(tmp_path: Path, name: str) -> None:
+    (tmp_path / "link.mp4").symlink_to("link.mp4")
+    assert outcome(tmp_path / name) == "unreadable"
+
+
 def test_length_limit_of_containers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for kind in ("mp4", "ts"):
         make(tmp_path / f"long.{kind}")
