@@ -18,7 +18,8 @@ FEELINGS: Final = (NEUTRAL, *EMOTIONS)
 
 PEOPLE: Final = (
     "my brother", "our teacher", "the doctor", "his mother", "the driver", "a neighbour",
-    "the girl", "that man", "her cousin", "the singer", "the farmer", "my boss", "our guest", "the nurse",
+    "the girl", "that man", "her cousin", "the singer", "the farmer", "my boss",
+    "our guest", "the nurse",
 )  # fmt: skip
 THINGS: Final = (
     "the soup", "this movie", "that story", "the music", "the weather", "this town", "the garden",
