@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Parse, open, embed, report."""
     settings = tyro.cli(Extract, prog="mmembed extract", args=argv, description=__doc__)
     with join_world() as world:
-        embedder = Embedder.from_pretrained(settings.encoder)
+        embedder = Embedder.from_pretrained(settings.encoder, world.device)
         sources = open_sources(settings.inputs)
         _check_keys(sources)
         folders = _folders(settings)

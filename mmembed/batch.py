@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import torch
@@ -73,9 +73,9 @@ class Padded:
 
     @classmethod
     def stack(cls, items: Sequence[Tensor]) -> Padded:
-        """Pad a list of (T_i, ...) tensors with zeros; an empty tensor means "missing"."""
+        """Pad (T_i, ...) tensors, at least one, with zeros; an empty tensor means "missing"."""
         lengths = torch.tensor([len(item) for item in items], dtype=torch.int64)
-        longest = max(1, int(lengths.max())) if len(items) else 1
+        longest = max(1, int(lengths.max()))
         shape = (len(items), longest, *items[0].shape[1:])
         values = torch.zeros(shape, dtype=items[0].dtype)
         for row, item in zip(values, items, strict=True):
@@ -217,3 +217,11 @@ class Encoding:
     layers: Tensor
     streams: Tensor
     frame_rate: float
+
+    def to(self, device: torch.device | str) -> Encoding:
+        return replace(
+            self,
+            frames=self.frames.to(device),
+            pooled=self.pooled.to(device),
+            layers=self.layers.to(device),
+        )

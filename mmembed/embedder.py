@@ -25,7 +25,7 @@ from mmembed.data.atomic import atomic_file
 from mmembed.data.collate import collate, to_item
 from mmembed.data.example import Example
 from mmembed.encoder import FRAME_RATE, Encoder, EncoderConfig
-from mmembed.errors import CorruptError
+from mmembed.errors import CorruptError, MmembedError
 from mmembed.features.text import Vocabulary
 
 WEIGHTS, CONFIG, VOCABULARY = "model.safetensors", "config.json", "vocabulary.model"
@@ -56,13 +56,16 @@ class Embedder:
         sha256: of the weights file; names the encoder in every shard.
     """
 
-    def __init__(self, encoder: Encoder, vocabulary: Vocabulary, sha256: str) -> None:
-        self.encoder = encoder.eval().requires_grad_(False)
+    def __init__(
+        self, encoder: Encoder, vocabulary: Vocabulary, sha256: str, device: torch.device
+    ) -> None:
+        self.encoder = encoder.to(device).eval().requires_grad_(False)
+        self.device = device
         self.vocabulary = vocabulary
         self.sha256 = sha256
 
     @classmethod
-    def from_pretrained(cls, folder: Path | str) -> Embedder:
+    def from_pretrained(cls, folder: Path | str, device: torch.device | str = "cpu") -> Embedder:
         """Load an encoder folder.
 
         Raises:
@@ -79,9 +82,10 @@ class Embedder:
             raise CorruptError(
                 f"{folder}: not an encoder folder, {error.filename} is missing"
             ) from None
-        except (ValueError, KeyError, RuntimeError, SafetensorError) as error:
-            raise CorruptError(f"{folder}: not a usable encoder folder: {error}") from None
-        return cls(encoder, vocabulary, digest)
+        except (ValueError, KeyError, RuntimeError, SafetensorError, MmembedError) as error:
+            what = str(error).splitlines()[0]
+            raise CorruptError(f"{folder}: not a usable encoder folder: {what}") from None
+        return cls(encoder, vocabulary, digest, torch.device(device))
 
     @property
     def description(self) -> dict[str, Any]:
@@ -96,7 +100,7 @@ class Embedder:
 
     @torch.no_grad()
     def __call__(self, examples: Sequence[Example]) -> Encoding:
-        """Embed examples; each must have at least one stream."""
+        """Embed examples, each with at least one stream; the result is on the CPU."""
         items = [to_item(example, self.vocabulary, {}) for example in examples]
-        encoding: Encoding = self.encoder(collate(items).inputs)
-        return encoding
+        encoding: Encoding = self.encoder(collate(items).to(self.device).inputs)
+        return encoding.to("cpu")

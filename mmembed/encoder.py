@@ -46,6 +46,7 @@ class EncoderConfig:
         video_layers: likewise of the video stream.
         text_layers: likewise of the text stream.
         cross_layers: cross-modal blocks each for video and text.
+        conv_size: steps seen by the convolution in each block of the audio stream; 0 = none.
         channels: of the first convolutions of the audio and video front ends.
         dropout: probability behind attention and feed-forward.
     """
@@ -57,6 +58,7 @@ class EncoderConfig:
     video_layers: int = 1
     text_layers: int = 1
     cross_layers: int = 1
+    conv_size: int = 15
     channels: int = 24
     dropout: float = 0.1
 
@@ -99,9 +101,10 @@ class Encoder(nn.Module):
             "text": config.text_layers,
         }
 
-        def blocks(depth: int, *, cross: bool = False) -> nn.ModuleList:
+        def blocks(depth: int, *, cross: bool = False, conv_size: int = 0) -> nn.ModuleList:
             return nn.ModuleList(
-                Block(width, config.num_heads, config.dropout, cross=cross) for _ in range(depth)
+                Block(width, config.num_heads, config.dropout, cross=cross, conv_size=conv_size)
+                for _ in range(depth)
             )
 
         self.frontends = nn.ModuleDict(
@@ -111,7 +114,12 @@ class Encoder(nn.Module):
                 "text": TextFrontend(config.vocabulary_size, width),
             }
         )
-        self.own = nn.ModuleDict({stream: blocks(depth) for stream, depth in depths.items()})
+        self.own = nn.ModuleDict(
+            {
+                stream: blocks(depth, conv_size=config.conv_size if stream == "audio" else 0)
+                for stream, depth in depths.items()
+            }
+        )
         self.cross = nn.ModuleDict(
             {stream: blocks(config.cross_layers, cross=True) for stream in ("video", "text")}
         )

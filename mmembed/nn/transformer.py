@@ -6,16 +6,28 @@ from torch import Tensor, nn
 
 from mmembed.batch import Packed
 from mmembed.nn.attention import Attention
+from mmembed.nn.frontend import PackedConv
 
 
 class Block(nn.Module):
     """Attention and feed-forward, each behind a LayerNorm, dropped out and added to its input.
 
+    With a convolution between them, over `conv_size` steps, the block is near a Conformer's (Gulati
+    et al. 2020, arXiv 2005.08100): speech is learned in far fewer passes.
+
     With a source the block is cross-modal: queries from x, keys and values from the source, which
     stays the same at every block (MulT, Tsai et al. 2019, arXiv 1906.00295).
     """
 
-    def __init__(self, width: int, num_heads: int, dropout: float, *, cross: bool = False) -> None:
+    def __init__(
+        self,
+        width: int,
+        num_heads: int,
+        dropout: float,
+        *,
+        cross: bool = False,
+        conv_size: int = 0,
+    ) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(width)
         self.source_norm = nn.LayerNorm(width) if cross else None
@@ -27,6 +39,7 @@ class Block(nn.Module):
             nn.Linear(4 * width, width),
         )
         self.dropout = nn.Dropout(dropout)
+        self.conv = PackedConv(width, conv_size) if conv_size else None
 
     def forward(
         self,
@@ -45,4 +58,6 @@ class Block(nn.Module):
             key_positions = source_positions
         attended = self.attention(query, keys, positions, key_positions)
         values = x.values + self.dropout(attended)
+        if self.conv is not None:
+            values = self.conv(x.with_values(values)).values
         return x.with_values(values + self.dropout(self.feed_forward(values)))

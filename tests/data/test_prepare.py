@@ -100,7 +100,7 @@ def test_only_asked_streams_are_kept(tmp_path: Path) -> None:
     assert list(ShardSet(tmp_path / "text").read(0).members) == ["json"]
     with pytest.raises(BudgetError):
         prepare_shards(corpus, tmp_path, tmp_path / "video", workers=0, streams=("video",))
-    assert "has none of video" in (tmp_path / "video" / "failed.jsonl").read_text()
+    assert "holds no video" in (tmp_path / "video" / "failed.jsonl").read_text()
 
 
 def test_a_folder_of_another_plan_is_refused(tmp_path: Path) -> None:

@@ -1,0 +1,57 @@
+"""The linear probe: folds never share a speaker, it finds what is there and nothing else."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
+
+from mmembed.errors import UsageError
+from mmembed.recipes.probe import Labelled, _fit_predict, probe, speaker_folds
+
+SPEAKERS = np.repeat([f"s{n}" for n in range(8)], 12)
+LABELS = np.tile(["anger", "fear", "joy"], 32)
+
+
+def made(strength: float) -> Labelled:
+    """Noise with the label in three of ten columns and the speaker, strongly, in one."""
+    random = np.random.default_rng(0)
+    vectors = random.standard_normal((96, 10))
+    for column, label in enumerate(("anger", "fear", "joy")):
+        vectors[label == LABELS, column] += strength
+    vectors[:, 9] += 20 * np.repeat(random.standard_normal(8), 12)
+    return Labelled(vectors, LABELS, SPEAKERS, {"all": slice(0, 10)})
+
+
+def test_folds_split_speakers() -> None:
+    folds = speaker_folds(SPEAKERS, 4)
+    assert np.array_equal(sum(fold.astype(int) for fold in folds), np.ones(96))
+    for fold in folds:
+        assert not set(SPEAKERS[fold]) & set(SPEAKERS[~fold])
+    assert set(SPEAKERS[folds[0]]) == {"s0", "s4"}
+    with pytest.raises(UsageError, match="9 folds need as many speakers, found 8"):
+        speaker_folds(SPEAKERS, 9)
+
+
+def test_the_span_of_the_training_vectors_changes_nothing() -> None:
+    """Rotation onto fewer dimensions than columns gives the plain regression's answers."""
+    random = np.random.default_rng(1)
+    train, test = random.standard_normal((30, 200)), random.standard_normal((20, 200))
+    labels = np.array(["a", "b", "c"] * 10)
+    scaler = StandardScaler().fit(train)
+    plain = LogisticRegression(C=0.01, max_iter=1000).fit(scaler.transform(train), labels)
+    found = _fit_predict(train, labels, test, [0.01])[0.01]
+    assert np.array_equal(found, plain.predict(scaler.transform(test)))
+
+
+def test_finds_what_is_there() -> None:
+    result = probe(made(2.0), folds=4)
+    assert result["uar"] > 0.7
+    assert result["low"] <= result["uar"] <= result["high"]
+    assert result["chance"] == pytest.approx(1 / 3)
+    assert np.sum(result["confusion"]) == 96 and result["speakers"] == 8
+
+
+def test_noise_stays_near_chance() -> None:
+    assert 0.15 < probe(made(0.0), folds=4)["uar"] < 0.5
