@@ -101,6 +101,6 @@ class Embedder:
     @torch.no_grad()
     def __call__(self, examples: Sequence[Example]) -> Encoding:
         """Embed examples, each with at least one stream; the result is on the CPU."""
-        items = [to_item(example, self.vocabulary, {}) for example in examples]
+        items = [to_item(example, self.vocabulary) for example in examples]
         encoding: Encoding = self.encoder(collate(items).to(self.device).inputs)
         return encoding.to("cpu")

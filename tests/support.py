@@ -58,6 +58,7 @@ def small_method(**settings: object) -> CtcSpeaker:
     config = CtcSpeakerConfig(
         encoder=small_encoder_config(),
         num_speakers=NUM_SPEAKERS,
+        alphabet_size=VOCABULARY_SIZE,
         **settings,  # type: ignore[arg-type]
     )
     return CtcSpeaker(config)

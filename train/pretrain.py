@@ -137,14 +137,17 @@ def _resolved(run: PretrainRun, corpus: Corpus) -> PretrainRun:
     """The run with what only the data could tell: sizes of the vocabulary and of the speakers."""
     encoder = replace(run.method.encoder, vocabulary_size=len(corpus.vocabulary))
     speakers = max(1, len(corpus.speakers))
-    return replace(run, method=replace(run.method, encoder=encoder, num_speakers=speakers))
+    method = replace(
+        run.method, encoder=encoder, num_speakers=speakers, alphabet_size=len(corpus.alphabet)
+    )
+    return replace(run, method=method)
 
 
 def _describe(run: PretrainRun, corpus: Corpus, out: Path) -> None:
     hours = sum(corpus.lengths) / FRAME_RATE / 3600
     print(
         f"pretrain {run.name} in {out}: {len(corpus.train)} utterances, {hours:.2f} h, "
-        f"{len(corpus.speakers)} speakers, {len(corpus.vocabulary)} pieces",
+        f"{len(corpus.speakers)} speakers, {len(corpus.vocabulary)} pieces, {len(corpus.alphabet)} letters",
         flush=True,
     )
     if corpus.impossible and not (out / "impossible_transcripts.json").exists():

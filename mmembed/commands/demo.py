@@ -41,7 +41,7 @@ class Demo:
     out: Path = Path("demo")
     speakers: int = 30
     clips_per_speaker: int = 36
-    epochs: int = 30
+    epochs: int = 40
     processes: int = 2
     seed: int = 0
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -39,7 +40,7 @@ class Augmentation:
     audio: bool = True
     gain: float = 6.0
     video: bool = True
-    keep_streams: float = 0.5
+    keep_streams: float = 0.6
     mask_text: float = 0.3
 
 
@@ -56,8 +57,20 @@ class Item:
     emotions: tuple[float, ...]
 
 
-def to_item(example: Example, vocabulary: Vocabulary, speakers: Mapping[str, int]) -> Item:
-    """Tokens and class ids; a speaker that `speakers` does not hold is UNLABELLED."""
+def to_item(
+    example: Example,
+    vocabulary: Vocabulary,
+    alphabet: Vocabulary | None = None,
+    speakers: Mapping[str, int] = MappingProxyType({}),
+) -> Item:
+    """Features, tokens and class ids as tensors.
+
+    Args:
+        example: an utterance.
+        vocabulary: pieces of the text stream.
+        alphabet: units of the transcript; None = transcripts are not wanted.
+        speakers: class ids; a speaker not among them is UNLABELLED.
+    """
     row = example.utterance
     inputs = dict(EMPTY)
     if example.audio is not None:
@@ -66,7 +79,7 @@ def to_item(example: Example, vocabulary: Vocabulary, speakers: Mapping[str, int
         inputs["video"] = torch.from_numpy(example.video)
     if example.text is not None:
         inputs["text"] = torch.tensor(vocabulary.encode(example.text), dtype=torch.int64)
-    transcript = vocabulary.encode(normalise_transcript(row.transcript or ""))
+    transcript = alphabet.encode(normalise_transcript(row.transcript or "")) if alphabet else []
     sentiment, emotions = row.labels.sentiment, row.labels.emotions
     return Item(
         key=example.key,

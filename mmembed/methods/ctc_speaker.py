@@ -37,6 +37,7 @@ class CtcSpeakerConfig:
     Attributes:
         encoder: sizes of the encoder.
         num_speakers: C; 0 until the training data is known.
+        alphabet_size: units of speech recognition, the blank among them; likewise.
         ctc_weight: of the speech term; 0 switches it off.
         speaker_weight: of the speaker term; 0 switches it off.
         masked_text_weight: of the masked-token term; 0 switches it off.
@@ -47,6 +48,7 @@ class CtcSpeakerConfig:
 
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     num_speakers: int = 0
+    alphabet_size: int = 0
     ctc_weight: float = 0.8
     speaker_weight: float = 0.2
     masked_text_weight: float = 0.1
@@ -66,17 +68,17 @@ class CtcSpeaker(Method):
 
     def __init__(self, config: CtcSpeakerConfig) -> None:
         super().__init__()
-        if config.num_speakers < 1:
-            raise ValueError("num_speakers must be at least 1")
+        if config.num_speakers < 1 or config.alphabet_size < 2:
+            raise ValueError("num_speakers and alphabet_size come from the training data first")
         self.config = config
         self.weights = {
             "ctc": config.ctc_weight,
             "speaker": config.speaker_weight,
             "masked_text": config.masked_text_weight,
         }
-        width, vocabulary = config.encoder.width, config.encoder.vocabulary_size
+        width = config.encoder.width
         self.encoder = Encoder(config.encoder)
-        self.ctc_head = nn.Linear(width, vocabulary)
+        self.ctc_head = nn.Linear(width, config.alphabet_size)
         self.speaker_layers = LayerWeights(len(self.encoder.spoken_layer_names))
         self.speaker_embedding = nn.Sequential(
             nn.LayerNorm(2 * width), nn.Dropout(config.encoder.dropout), nn.Linear(2 * width, width)
@@ -84,7 +86,9 @@ class CtcSpeaker(Method):
         cosine = config.speaker_loss == "margin"
         self.speaker_classes = nn.Linear(width, config.num_speakers, bias=not cosine)
         self.text_reader = Block(width, config.encoder.num_heads, 0.0, cross=True)
-        self.text_head = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, vocabulary))
+        self.text_head = nn.Sequential(
+            nn.LayerNorm(width), nn.Linear(width, config.encoder.vocabulary_size)
+        )
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Sums of the three terms over the items that carry their targets."""

@@ -1,4 +1,4 @@
-"""What a pre-training run learns from its shards before it starts: items, vocabulary, speakers."""
+"""What a pre-training run learns from its shards before it starts: items, vocabularies, speakers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ class Corpus:
 
     Attributes:
         train: training examples.
-        vocabulary: learned from their transcripts.
+        vocabulary: pieces of the text stream, learned from their transcripts.
+        alphabet: units of speech recognition, likewise.
         speakers: name -> class id, in alphabetical order.
         lengths: clock frames (25 Hz) of each example.
         impossible: keys whose transcript is too long for CTC; they train without it.
@@ -27,6 +28,7 @@ class Corpus:
 
     train: Examples
     vocabulary: Vocabulary
+    alphabet: Vocabulary
     speakers: dict[str, int]
     lengths: list[int]
     impossible: list[str]
@@ -35,7 +37,7 @@ class Corpus:
     def item(self, index: int) -> Item:
         """One training example in tensors."""
         example = self.train[index].only(self.config.streams)
-        return to_item(example, self.vocabulary, self.speakers)
+        return to_item(example, self.vocabulary, self.alphabet, self.speakers)
 
     def evaluation(self, split: str) -> tuple[list[Item], list[str]]:
         """Items and reference transcripts of a split; none of them was trained on."""
@@ -46,7 +48,7 @@ class Corpus:
         items, references = [], []
         for example in examples:
             seen = example.only(self.config.streams)
-            items.append(to_item(seen, self.vocabulary, self.speakers))
+            items.append(to_item(seen, self.vocabulary, self.alphabet, self.speakers))
             references.append(normalise_transcript(example.utterance.transcript or ""))
         return items, references
 
@@ -69,14 +71,14 @@ def open_corpus(config: DataConfig) -> Corpus:
         )
     metas = [train.meta(index) for index in range(len(train))]
     transcripts = [normalise_transcript(str(meta["transcript"] or "")) for meta in metas]
-    vocabulary = Vocabulary.train(
-        [t for t in transcripts if t], config.vocabulary_size, config.vocabulary_kind
-    )
+    known = [transcript for transcript in transcripts if transcript]
+    alphabet = Vocabulary.train(known, config.alphabet.size, config.alphabet.kind)
     lengths = [_clock(meta) for meta in metas]
-    needed = [ctc_steps_needed(vocabulary.encode(t)) for t in transcripts]
+    needed = [ctc_steps_needed(alphabet.encode(t)) for t in transcripts]
     return Corpus(
         train=train,
-        vocabulary=vocabulary,
+        vocabulary=Vocabulary.train(known, config.vocabulary.size, config.vocabulary.kind),
+        alphabet=alphabet,
         speakers={
             s: i for i, s in enumerate(sorted({str(m["speaker"]) for m in metas if m["speaker"]}))
         },

@@ -29,7 +29,7 @@ def evaluate_speech(
             continue
         by_streams = {}
         for subset in stream_subsets(streams):
-            heard = transcribe(method, items, references, corpus.vocabulary, subset, world)
+            heard = transcribe(method, items, references, corpus.alphabet, subset, world)
             if heard:
                 by_streams[subset_name(subset)] = speech_scores(heard)
         corpora = sorted({_corpus(h.key) for h in heard})
@@ -61,7 +61,7 @@ def quick_scores(method: CtcSpeaker, corpus: Corpus, world: World) -> dict[str, 
     for split, names in (("dev", ("wer", "cer")), ("heldout", ("speaker_accuracy",))):
         items, references = corpus.evaluation(split)
         if items:
-            heard = transcribe(method, items, references, corpus.vocabulary, streams, world)
+            heard = transcribe(method, items, references, corpus.alphabet, streams, world)
             scores |= {k: v for k, v in speech_scores(heard).items() if k in names}
     return scores
 

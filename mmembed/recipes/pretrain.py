@@ -13,6 +13,19 @@ from mmembed.training.optim import OptimConfig
 
 
 @dataclass(frozen=True)
+class Pieces:
+    """A sentencepiece vocabulary to learn.
+
+    Attributes:
+        size: the most pieces.
+        kind: how they are made.
+    """
+
+    size: int
+    kind: Literal["unigram", "bpe", "char"]
+
+
+@dataclass(frozen=True)
 class DataConfig:
     """What is trained on.
 
@@ -21,8 +34,8 @@ class DataConfig:
             split, evaluation those of "dev", "heldout" and "test".
         exclude_speakers: speakers of whom nothing is trained on, whatever their split.
         streams: the streams to read.
-        vocabulary_size: sentencepiece pieces, learned from the training transcripts.
-        vocabulary_kind: how pieces are made.
+        vocabulary: of the text stream.
+        alphabet: of speech recognition. Letters learn from far fewer hours than larger units.
         frames: audio-clock frames (25 Hz) of a global batch, over all processes.
         augmentation: what is done to training examples.
     """
@@ -30,8 +43,8 @@ class DataConfig:
     shards: tuple[str, ...] = ()
     exclude_speakers: tuple[str, ...] = ()
     streams: tuple[str, ...] = ("audio", "video", "text")
-    vocabulary_size: int = 256
-    vocabulary_kind: Literal["unigram", "bpe", "char"] = "unigram"
+    vocabulary: Pieces = Pieces(256, "unigram")
+    alphabet: Pieces = Pieces(100, "char")
     frames: int = 2400
     augmentation: Augmentation = field(default_factory=Augmentation)
 
@@ -76,8 +89,9 @@ def tiny() -> PretrainRun:
     return PretrainRun(
         "tiny",
         method=CtcSpeakerConfig(encoder=encoder),
+        data=DataConfig(frames=450),
         optim=OptimConfig(lr=2e-3),
-        loop=LoopConfig(epochs=30),
+        loop=LoopConfig(epochs=40, evaluate_every=10),
     )
 
 
@@ -90,7 +104,7 @@ def base() -> PretrainRun:
     return PretrainRun(
         "base",
         method=CtcSpeakerConfig(encoder=encoder),
-        data=DataConfig(vocabulary_size=1000, frames=24_000),
+        data=DataConfig(vocabulary=Pieces(4000, "unigram"), frames=24_000),
         loop=LoopConfig(epochs=50),
     )
 
@@ -116,7 +130,7 @@ def speech() -> PretrainRun:
     return PretrainRun(
         "speech",
         method=CtcSpeakerConfig(encoder=encoder, masked_text_weight=0.0),
-        data=DataConfig(streams=("audio",), vocabulary_size=64, vocabulary_kind="char"),
+        data=DataConfig(streams=("audio",), frames=1200),
         optim=OptimConfig(lr=1.5e-3),
         loop=LoopConfig(epochs=20),
     )

@@ -48,7 +48,7 @@ def transcribe(
     method: Method,
     items: Sequence[Item],
     references: Sequence[str],
-    vocabulary: Vocabulary,
+    alphabet: Vocabulary,
     streams: Sequence[str],
     world: World,
 ) -> list[Transcribed]:
@@ -67,7 +67,7 @@ def transcribe(
         predicted = {name: value.cpu() for name, value in method.predict(batch).items()}
         for row, index in enumerate(chosen):
             item = items[index]
-            hypothesis = vocabulary.decode(greedy_tokens(predicted["transcript"][row]))
+            hypothesis = alphabet.decode(greedy_tokens(predicted["transcript"][row]))
             speaker = int(predicted["speaker"][row].argmax())
             found.append(
                 (

@@ -61,7 +61,7 @@ def command(shards: Path, out: Path, *more: str, processes: int = 2) -> list[str
     start = [*TORCHRUN, str(processes)] if processes > 1 else [sys.executable]
     return [
         *start, str(PROGRAM), "tiny", "--out", str(out), "--data.shards", str(shards),
-        "--data.vocabulary-size", "40", "--data.frames", "250", "--loop.epochs", "3",
+        "--data.vocabulary.size", "40", "--data.frames", "250", "--loop.epochs", "3",
         "--loop.evaluate-every", "0", "--loop.checkpoint-every", "0", *settings, *more,
     ]  # fmt: skip
 
