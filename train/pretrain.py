@@ -147,7 +147,8 @@ def _describe(run: PretrainRun, corpus: Corpus, out: Path) -> None:
     hours = sum(corpus.lengths) / FRAME_RATE / 3600
     print(
         f"pretrain {run.name} in {out}: {len(corpus.train)} utterances, {hours:.2f} h, "
-        f"{len(corpus.speakers)} speakers, {len(corpus.vocabulary)} pieces, {len(corpus.alphabet)} letters",
+        f"{len(corpus.speakers)} speakers, {len(corpus.vocabulary)} pieces, "
+        f"{len(corpus.alphabet)} letters",
         flush=True,
     )
     if corpus.impossible and not (out / "impossible_transcripts.json").exists():

@@ -1,4 +1,4 @@
-"""What a pre-training run learns from its shards before it starts: items, vocabularies, speakers."""
+"""What a pre-training run learns from its shards first: items, vocabularies, speakers."""
 
 from __future__ import annotations
 
