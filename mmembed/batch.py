@@ -25,8 +25,8 @@ UNLABELLED: Final = -1  # class targets; float targets use NaN, sequences length
 
 TARGETS: Final = ("transcript", "speaker", "masked_text", "sentiment", "emotions")
 """Target names: transcript Padded (B, U) int64, speaker (B,) int64, masked_text Padded (B, T) int64
-(the true token at each hidden step of the text stream, UNLABELLED elsewhere), sentiment (B,) float,
-emotions (B, E) float."""
+(the true token of each step of the text stream, some of which are hidden there), sentiment (B,)
+float, emotions (B, E) float."""
 
 
 def stream_subsets(streams: Sequence[str] = STREAMS) -> list[tuple[str, ...]]:

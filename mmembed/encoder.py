@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Final, cast
+from typing import Any, Final, cast
 
 import torch
 from torch import Tensor, nn
@@ -47,7 +47,8 @@ class EncoderConfig:
         text_layers: likewise of the text stream.
         cross_layers: cross-modal blocks each for video and text.
         conv_size: steps seen by the convolution in each block of the audio stream; 0 = none.
-        channels: of the first convolutions of the audio and video front ends.
+        audio_channels: of the first convolutions of the audio front end.
+        video_channels: of the first convolution of the video front end.
         dropout: probability behind attention and feed-forward.
     """
 
@@ -59,7 +60,8 @@ class EncoderConfig:
     text_layers: int = 1
     cross_layers: int = 1
     conv_size: int = 15
-    channels: int = 24
+    audio_channels: int = 24
+    video_channels: int = 16
     dropout: float = 0.1
 
 
@@ -101,28 +103,28 @@ class Encoder(nn.Module):
             "text": config.text_layers,
         }
 
-        def blocks(depth: int, *, cross: bool = False, conv_size: int = 0) -> nn.ModuleList:
+        def block(**kind: Any) -> Block:
+            return Block(width, config.num_heads, config.dropout, **kind)
+
+        def own_blocks(stream: str) -> nn.ModuleList:
+            conv_size = config.conv_size if stream == "audio" else 0
+            return nn.ModuleList(block(conv_size=conv_size) for _ in range(depths[stream]))
+
+        def cross_blocks() -> nn.ModuleList:
+            # The first keeps nothing of its query: what comes to the clock is the other stream.
             return nn.ModuleList(
-                Block(width, config.num_heads, config.dropout, cross=cross, conv_size=conv_size)
-                for _ in range(depth)
+                block(cross=True, residual=depth > 0) for depth in range(config.cross_layers)
             )
 
         self.frontends = nn.ModuleDict(
             {
-                "audio": AudioFrontend(MEL_BANDS, config.channels, width),
-                "video": VideoFrontend(CROP, config.channels, width),
+                "audio": AudioFrontend(MEL_BANDS, config.audio_channels, width),
+                "video": VideoFrontend(CROP, config.video_channels, width),
                 "text": TextFrontend(config.vocabulary_size, width),
             }
         )
-        self.own = nn.ModuleDict(
-            {
-                stream: blocks(depth, conv_size=config.conv_size if stream == "audio" else 0)
-                for stream, depth in depths.items()
-            }
-        )
-        self.cross = nn.ModuleDict(
-            {stream: blocks(config.cross_layers, cross=True) for stream in ("video", "text")}
-        )
+        self.own = nn.ModuleDict({stream: own_blocks(stream) for stream in STREAMS})
+        self.cross = nn.ModuleDict({stream: cross_blocks() for stream in ("video", "text")})
         self.norms = nn.ModuleDict({stream: nn.LayerNorm(width) for stream in STREAMS})
         self.absent = nn.ParameterDict(
             {stream: nn.Parameter(0.02 * torch.randn(width)) for stream in STREAMS}

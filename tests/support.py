@@ -31,13 +31,11 @@ def random_item(streams: Sequence[str], seed: int, *, speaker: int | None = None
     if "text" in streams:
         inputs["text"] = tokens(3 + seed)
     perceived = "audio" in streams or "video" in streams
-    masked = inputs["text"].clone()
-    masked[1::2] = -1
     return Item(
         key=f"item-{seed}",
         inputs=inputs,
         transcript=tokens(4) if perceived else EMPTY["text"],
-        masked_text=masked,
+        masked_text=inputs["text"],
         speaker=(seed % NUM_SPEAKERS if speaker is None else speaker) if perceived else -1,
         sentiment=float(torch.rand((), generator=generator)) * 6 - 3,
         emotions=tuple((torch.rand(6, generator=generator) * 3).tolist()),
@@ -48,7 +46,7 @@ def small_encoder_config() -> EncoderConfig:
     """An encoder of all parts, small enough for tests, without dropout."""
     return EncoderConfig(
         vocabulary_size=VOCABULARY_SIZE, width=32, num_heads=2, audio_layers=2, video_layers=1,
-        text_layers=1, cross_layers=1, channels=4, dropout=0.0,
+        text_layers=1, cross_layers=1, audio_channels=4, video_channels=4, dropout=0.0,
     )  # fmt: skip
 
 

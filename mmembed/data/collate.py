@@ -114,7 +114,7 @@ def augment(item: Item, settings: Augmentation, generator: torch.Generator) -> I
     if settings.mask_text > 0 and len(inputs["text"]):
         hidden = torch.rand(len(inputs["text"]), generator=generator) < settings.mask_text
         hidden[int(torch.randint(len(hidden), (), generator=generator))] = True
-        masked_text = inputs["text"].masked_fill(~hidden, UNLABELLED)
+        masked_text = inputs["text"]
         inputs["text"] = inputs["text"].masked_fill(hidden, MASK)
     perceived = len(inputs["audio"]) or len(inputs["video"])
     return replace(

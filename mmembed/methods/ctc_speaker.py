@@ -85,6 +85,7 @@ class CtcSpeaker(Method):
         )
         cosine = config.speaker_loss == "margin"
         self.speaker_classes = nn.Linear(width, config.num_speakers, bias=not cosine)
+        self.text_query = nn.Parameter(0.02 * torch.randn(width))
         self.text_reader = Block(width, config.encoder.num_heads, 0.0, cross=True)
         self.text_head = nn.Sequential(
             nn.LayerNorm(width), nn.Linear(width, config.encoder.vocabulary_size)
@@ -131,22 +132,19 @@ class CtcSpeaker(Method):
         return losses.margin_logits(cosines, speaker, self.config.margin, self.config.scale)
 
     def _masked_text(self, hidden: Hidden, batch: Batch) -> Tensor:
-        """(B',) cross entropy of the hidden tokens, averaged within each item that has text.
+        """(B',) cross entropy of the tokens, averaged within each item that has text.
 
-        Queries are the text stream's own steps, in which some tokens are masked; keys and values
-        are the fused frames.
+        Some tokens were hidden from the text stream. All are read back from the fused frames, by
+        queries that know nothing but their place: so the frames have to carry the words.
         """
         target = batch.targets["masked_text"]
         assert not isinstance(target, Tensor)
         has_text = hidden.present[:, 2]
         steps = has_text.repeat_interleave(hidden.fused.lengths).to(hidden.fused.values.device)
         fused = Packed(hidden.fused.values[steps], hidden.fused.lengths[has_text])
-        read = self.text_reader(
-            hidden.text, hidden.text_positions, fused, fused.positions().float()
-        )
-        tokens = target.pack().values
-        errors = losses.class_cross_entropy(self.text_head(read.values), tokens)
-        masked = (tokens >= 0).to(errors.dtype)
-        index = hidden.text.item_index()
-        zeros = errors.new_zeros(len(hidden.text.lengths))
-        return zeros.index_add(0, index, errors) / zeros.index_add(0, index, masked).clamp(min=1)
+        query = hidden.text.with_values(self.text_query.expand_as(hidden.text.values))
+        read = self.text_reader(query, hidden.text_positions, fused, fused.positions().float())
+        errors = losses.class_cross_entropy(self.text_head(read.values), target.pack().values)
+        lengths = hidden.text.lengths.to(errors.device)
+        total = errors.new_zeros(len(lengths)).index_add(0, hidden.text.item_index(), errors)
+        return total / lengths

@@ -16,7 +16,8 @@ class Block(nn.Module):
     et al. 2020, arXiv 2005.08100): speech is learned in far fewer passes.
 
     With a source the block is cross-modal: queries from x, keys and values from the source, which
-    stays the same at every block (MulT, Tsai et al. 2019, arXiv 1906.00295).
+    stays the same at every block (MulT, Tsai et al. 2019, arXiv 1906.00295). Without `residual` the
+    result holds what was attended to and nothing of the query.
     """
 
     def __init__(
@@ -26,9 +27,11 @@ class Block(nn.Module):
         dropout: float,
         *,
         cross: bool = False,
+        residual: bool = True,
         conv_size: int = 0,
     ) -> None:
         super().__init__()
+        self.residual = residual
         self.norm = nn.LayerNorm(width)
         self.source_norm = nn.LayerNorm(width) if cross else None
         self.attention = Attention(width, num_heads)
@@ -57,7 +60,9 @@ class Block(nn.Module):
             keys = source.with_values(self.source_norm(source.values))
             key_positions = source_positions
         attended = self.attention(query, keys, positions, key_positions)
-        values = x.values + self.dropout(attended)
+        values = self.dropout(attended)
+        if self.residual:
+            values = x.values + values
         if self.conv is not None:
             values = self.conv(x.with_values(values)).values
         return x.with_values(values + self.dropout(self.feed_forward(values)))

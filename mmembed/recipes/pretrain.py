@@ -84,7 +84,7 @@ class PretrainRun:
 def tiny() -> PretrainRun:
     """Some 2 M parameters: trains on talkers in minutes on two cores."""
     encoder = EncoderConfig(
-        width=144, num_heads=4, audio_layers=4, video_layers=1, text_layers=1, channels=16
+        width=144, num_heads=4, audio_layers=4, audio_channels=16, video_channels=8
     )
     return PretrainRun(
         "tiny",
@@ -99,7 +99,7 @@ def base() -> PretrainRun:
     """6 layers of width 480, near the AV-ASR relative of the paper (ACL 2020)."""
     encoder = EncoderConfig(
         width=480, num_heads=6, audio_layers=6, video_layers=2, text_layers=2, cross_layers=2,
-        channels=32, dropout=0.2,
+        audio_channels=32, video_channels=32, dropout=0.2,
     )  # fmt: skip
     return PretrainRun(
         "base",
@@ -114,7 +114,7 @@ def large() -> PretrainRun:
     run = base()
     encoder = replace(
         run.method.encoder, width=768, num_heads=12, audio_layers=12, video_layers=4,
-        text_layers=4, channels=48,
+        text_layers=4, audio_channels=48, video_channels=48,
     )  # fmt: skip
     return replace(
         run,
@@ -126,7 +126,7 @@ def large() -> PretrainRun:
 
 def speech() -> PretrainRun:
     """Audio alone on small public corpora of several languages: some 3 M parameters."""
-    encoder = EncoderConfig(width=192, num_heads=4, audio_layers=6, channels=24)
+    encoder = EncoderConfig(width=192, num_heads=4, audio_layers=6)
     return PretrainRun(
         "speech",
         method=CtcSpeakerConfig(encoder=encoder, masked_text_weight=0.0),

@@ -33,7 +33,7 @@ def build_optimizer(module: nn.Module, config: OptimConfig) -> torch.optim.AdamW
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": config.weight_decay},
         {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=config.lr, betas=(0.9, 0.98))
+    return torch.optim.AdamW(groups, lr=config.lr, betas=(0.9, 0.98), fused=True)
 
 
 def learning_rate(config: OptimConfig, done: float) -> float:

@@ -80,7 +80,12 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     vocabulary = Vocabulary.train(["good day to you", "a good evening to all"], 30)
     config = EncoderConfig(
-        vocabulary_size=len(vocabulary), width=16, num_heads=2, audio_layers=1, channels=4
+        vocabulary_size=len(vocabulary),
+        width=16,
+        num_heads=2,
+        audio_layers=1,
+        audio_channels=4,
+        video_channels=4,
     )
     save_encoder(folder / "encoder", Encoder(config), vocabulary, {})
     return folder

@@ -55,7 +55,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def command(shards: Path, out: Path, *more: str, processes: int = 2) -> list[str]:
     sizes = {
         "width": 16, "num-heads": 2, "audio-layers": 1, "video-layers": 1, "text-layers": 1,
-        "channels": 4,
+        "audio-channels": 4, "video-channels": 4,
     }  # fmt: skip
     settings = [f"--method.encoder.{name}={value}" for name, value in sizes.items()]
     start = [*TORCHRUN, str(processes)] if processes > 1 else [sys.executable]
