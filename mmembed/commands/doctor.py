@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import _ctypes
 import argparse
 import ctypes
 import os
@@ -130,7 +131,9 @@ def _speech() -> str:
     voices = Path(espeakng_loader.get_data_path()) / "voices"
     if not voices.is_dir():
         raise FileNotFoundError(f"no voices at {voices}")
-    return f"espeak-ng {library.espeak_Info(None).decode()}"
+    version = library.espeak_Info(None).decode()
+    _ctypes.dlclose(library._handle)  # speech is reproducible only from a library newly loaded
+    return f"espeak-ng {version}"
 
 
 def _faces() -> str:
