@@ -72,7 +72,8 @@ class Hidden:
     Attributes:
         fused: (N, D) weighted sum of all streams: the embedding's frames.
         spoken: (N, D) weighted sum of audio and video alone.
-        layers: `Encoder.layer_names` -> (N, D).
+        layers: `Encoder.layer_names` -> (N', D): streams' own layers in their own steps, the
+            last three on the clock.
         text: the text stream's own steps (N_text, D), of the items that have text.
         text_positions: (N_text,) their places on the clock, in steps.
         present: (B, 3) bool, which of `STREAMS` each item has.
@@ -133,14 +134,14 @@ class Encoder(nn.Module):
 
     @property
     def layer_names(self) -> tuple[str, ...]:
-        """The layers in order; the text stream enters only the last two."""
-        return (*self.spoken_layer_names, "text", "fused")
+        """The layers in order; layer 0 of a stream is its front end."""
+        streams = (name for stream in STREAMS for name in self.own_layer_names(stream))
+        return (*streams, "video on clock", "text on clock", "fused")
 
-    @property
-    def spoken_layer_names(self) -> tuple[str, ...]:
-        """The layers that see no text."""
-        audio = (f"audio {depth + 1}" for depth in range(self.config.audio_layers))
-        return ("frontend", *audio, "video")
+    def own_layer_names(self, stream: str) -> tuple[str, ...]:
+        """The layers that see one stream alone."""
+        depth = len(self._blocks(self.own, stream))
+        return tuple(f"{stream} {layer}" for layer in range(depth + 1))
 
     @property
     def fusion_weights(self) -> Tensor:
@@ -178,52 +179,46 @@ class Encoder(nn.Module):
         blank = Packed(self.fusion.new_zeros(int(clock.sum()), self.config.width), clock)
         positions = blank.positions().float()
 
-        streams = {}
-        for stream in STREAMS:
-            has = lengths[stream] > 0
-            if bool(has.any()):
-                padded = inputs[stream]
-                kept = Padded(padded.values[has.to(padded.values.device)], padded.lengths[has])
-                streams[stream] = self.frontends[stream](kept)
-        layers = {"frontend": self._on_clock("audio", streams.get("audio"), present, blank)}
-        if "audio" in streams:
-            x = streams["audio"]
-            own_positions = x.positions().float()
-            last = self.config.audio_layers
-            for depth, block in enumerate(self._blocks(self.own, "audio"), 1):
-                x = block(x, own_positions)
-                values = self._normed("audio", x) if depth == last else x
-                layers[f"audio {depth}"] = self._on_clock("audio", values, present, blank)
-        else:
-            for depth in range(1, self.config.audio_layers + 1):
-                layers[f"audio {depth}"] = layers["frontend"]
-        audio = list(layers.values())[-1]
-
-        paths = {"audio": audio}
+        layers: dict[str, Packed] = {}
+        paths: dict[str, Packed] = {}
         text = Packed(blank.values[:0], torch.zeros(0, dtype=torch.int64))
         text_positions = positions[:0]
-        for stream in ("video", "text"):
-            if stream not in streams:
-                paths[stream] = self._on_clock(stream, None, present, blank)
-                continue
-            source = streams[stream]
+        for stream in STREAMS:
             has = present[:, STREAMS.index(stream)]
-            source_positions = _places(source, clock[has], spread=stream == "text")
+            names = self.own_layer_names(stream)
+            if not bool(has.any()):
+                absent = self._filled(stream, None, has, torch.ones_like(clock))
+                layers |= dict.fromkeys(names, absent)
+                paths[stream] = self._filled(stream, None, has, clock)
+                continue
+            padded = inputs[stream]
+            kept = Padded(padded.values[has.to(padded.values.device)], padded.lengths[has])
+            x: Packed = self.frontends[stream](kept)
+            places = _places(x, clock[has], spread=stream == "text")
+            own = [x]
             for block in self._blocks(self.own, stream):
-                source = block(source, source_positions)
-            steps = has.repeat_interleave(clock)
-            x = Packed(audio.values[steps.to(audio.values.device)], clock[has])
-            for block in self._blocks(self.cross, stream):
-                x = block(x, positions[steps.to(positions.device)], source, source_positions)
-            paths[stream] = self._on_clock(stream, self._normed(stream, x), present, blank)
+                own.append(block(own[-1], places))
+            steps = torch.where(has, lengths[stream], 1)
+            if stream == "audio":
+                own[-1] = self._normed(stream, own[-1])
+                paths[stream] = self._filled(stream, own[-1], has, clock)
+            else:
+                on_clock = has.repeat_interleave(clock).to(blank.values.device)
+                x = Packed(paths["audio"].values[on_clock], clock[has])
+                for block in self._blocks(self.cross, stream):
+                    x = block(x, positions[on_clock], own[-1], places)
+                paths[stream] = self._filled(stream, self._normed(stream, x), has, clock)
             if stream == "text":
-                text, text_positions = source, source_positions
+                text, text_positions = own[-1], places
+            for name, layer in zip(names, own, strict=True):
+                layers[name] = self._filled(stream, layer, has, steps)
 
         weights = dict(zip(STREAMS, self.fusion_weights, strict=True))
         heard = weights["audio"] * paths["audio"].values + weights["video"] * paths["video"].values
         fused = heard + weights["text"] * paths["text"].values
-        layers["video"], layers["text"] = paths["video"], paths["text"]
+        layers["video on clock"], layers["text on clock"] = paths["video"], paths["text"]
         layers["fused"] = blank.with_values(fused)
+        layers = {name: layers[name] for name in self.layer_names}
         return Hidden(
             fused=layers["fused"],
             spoken=blank.with_values(heard / (weights["audio"] + weights["video"])),
@@ -248,16 +243,15 @@ class Encoder(nn.Module):
     def _normed(self, stream: str, x: Packed) -> Packed:
         return x.with_values(self.norms[stream](x.values))
 
-    def _on_clock(self, stream: str, x: Packed | None, present: Tensor, blank: Packed) -> Packed:
-        """Steps of the items that have the stream, the absent vector for those that lack it."""
-        absent = self.absent[stream].expand_as(blank.values)
+    def _filled(self, stream: str, x: Packed | None, has: Tensor, lengths: Tensor) -> Packed:
+        """(N, D), `lengths` steps an item: x where the item has the stream, else absent."""
+        absent = self.absent[stream].expand(int(lengths.sum()), -1)
         if x is None:
-            return blank.with_values(absent)
-        has = present[:, STREAMS.index(stream)]
+            return Packed(absent, lengths)
         if bool(has.all()):
-            return blank.with_values(x.values + 0 * absent)
-        place = has.repeat_interleave(blank.lengths).nonzero()[:, 0].to(x.values.device)
-        return blank.with_values(absent.to(x.values.dtype).index_copy(0, place, x.values))
+            return Packed(x.values + 0 * absent, lengths)
+        place = has.repeat_interleave(lengths).nonzero()[:, 0].to(x.values.device)
+        return Packed(absent.to(x.values.dtype).index_copy(0, place, x.values), lengths)
 
 
 def _places(source: Packed, clock: Tensor, *, spread: bool) -> Tensor:

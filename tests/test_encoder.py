@@ -119,8 +119,11 @@ def test_fusion_starts_at_the_published_weights() -> None:
 
 def test_layer_names_match_layers(seven_items: list[Item]) -> None:
     encoder = make_encoder()
-    assert encoder.layer_names == ("frontend", "audio 1", "audio 2", "video", "text", "fused")
+    assert encoder.layer_names == (
+        "audio 0", "audio 1", "audio 2", "video 0", "video 1", "text 0", "text 1",
+        "video on clock", "text on clock", "fused",
+    )  # fmt: skip
     batch: Batch = collate(seven_items)
     encoding = encoder(batch.inputs)
-    assert encoding.layers.shape == (7, 6, 64)
+    assert encoding.layers.shape == (7, 10, 64)
     assert list(encoder.encode(batch.inputs).layers) == list(encoder.layer_names)

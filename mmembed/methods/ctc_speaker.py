@@ -7,8 +7,8 @@ Recognition", Interspeech 2020, arXiv 2009.05019. In its spirit; not a reproduct
 
 Deviations: speech recognition by CTC instead of an attention decoder; the text stream has a
 masked-token term of its own (after arXiv 2011.10652), since a CTC head that saw the text would only
-copy it; the speaker head reads pooled statistics of a learned weighted sum of the layers that see
-no text.
+copy it; the speaker head reads pooled statistics of a learned weighted sum of the audio layers: a
+face tells who it is at once, and a picture trunk that learns this keeps little else (docs/log.md).
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class CtcSpeaker(Method):
         width = config.encoder.width
         self.encoder = Encoder(config.encoder)
         self.ctc_head = nn.Linear(width, config.alphabet_size)
-        self.speaker_layers = LayerWeights(len(self.encoder.spoken_layer_names))
+        self.speaker_layers = LayerWeights(len(self.encoder.own_layer_names("audio")))
         self.speaker_embedding = nn.Sequential(
             nn.LayerNorm(2 * width), nn.Dropout(config.encoder.dropout), nn.Linear(2 * width, width)
         )
@@ -122,7 +122,7 @@ class CtcSpeaker(Method):
         return hidden.spoken.with_values(logits.float().log_softmax(1))
 
     def _speaker_logits(self, hidden: Hidden, speaker: Tensor) -> Tensor:
-        names = self.encoder.spoken_layer_names
+        names = self.encoder.own_layer_names("audio")
         pooled = torch.stack([mean_and_std(hidden.layers[name]) for name in names], 1)
         embedding = self.speaker_embedding(self.speaker_layers(pooled))
         if self.config.speaker_loss == "softmax":

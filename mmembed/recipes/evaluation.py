@@ -45,7 +45,7 @@ def evaluate_speech(
                 for h in heard[:: max(1, len(heard) // SAMPLES)][:SAMPLES]
             ],
         }
-    names = method.encoder.spoken_layer_names
+    names = method.encoder.own_layer_names("audio")
     weights = method.speaker_layers.weights.tolist()
     result["fusion_weights"] = dict(
         zip(STREAMS, method.encoder.fusion_weights.tolist(), strict=True)

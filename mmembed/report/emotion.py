@@ -48,7 +48,7 @@ def sentiment(run: RunFolder) -> Section:
             plots.bars(
                 {name: correlation(scores) for name, scores in run.subsets.items()},
                 "Pearson correlation of predicted and true sentiment",
-                lines={f"untrained, {name}": mean for name, mean in untrained.items()},
+                ("same probe on the untrained encoder", untrained),
             ),
         ]
     else:

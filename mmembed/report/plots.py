@@ -88,8 +88,16 @@ def curves(panels: Mapping[str, Curve], across: int) -> Html:
         return _svg(figure, f"curves of {', '.join(panels)}")
 
 
-def bars(values: Mapping[str, Score], label: str, lines: Mapping[str, float] | None = None) -> Html:
-    """Horizontal bars with intervals, in the order given, and named vertical lines."""
+def bars(
+    values: Mapping[str, Score], label: str, marks: tuple[str, Mapping[str, float]] | None = None
+) -> Html:
+    """Horizontal bars with intervals, in the order given.
+
+    Args:
+        values: a score for each bar.
+        label: of the axis.
+        marks: a name for the legend, and a value for some bars to compare with.
+    """
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(WIDTH, 0.7 + 0.3 * len(values)))
         axis = figure.subplots()
@@ -102,10 +110,13 @@ def bars(values: Mapping[str, Score], label: str, lines: Mapping[str, float] | N
             end = np.nanmax([0.0, score.mean, score.high])
             text = number(score.mean)
             axis.annotate(text, (end, place), (5, 0), textcoords="offset points", va="center")
-        for (name, value), colour in zip((lines or {}).items(), PALETTE[1:], strict=False):
-            axis.axvline(value, color=colour, linestyle="--", linewidth=1.4, label=name)
-        if lines:
-            axis.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=len(lines))
+        if marks is not None and (known := [name for name in values if name in marks[1]]):
+            height = [place for place, name in enumerate(values) if name in known]
+            axis.scatter(
+                [marks[1][name] for name in known], height, marker="D", s=22,
+                color=PALETTE[1], label=marks[0], zorder=3,
+            )  # fmt: skip
+            axis.legend(loc="lower left", bbox_to_anchor=(0, 1))
         axis.set_yticks(places, list(values))
         axis.set(xlabel=label)
         axis.invert_yaxis()

@@ -39,8 +39,8 @@ def learning(run: RunFolder) -> Section:
         content.append(plots.curves(scores, len(scores)))
     return Section(
         "Learning curves",
-        "The loss and its terms on the training split, and the scores on the development split, "
-        "which chooses the model that is kept.",
+        "The loss and its terms on the training split, scores of speech on the development split, "
+        "and of speakers on held-out utterances.",
         content or [missing("Learning curves", "pretrain/metrics.jsonl")],
     )
 

@@ -15,7 +15,7 @@ from mmembed.errors import UsageError
 def write_json(path: Path, value: object) -> None:
     """Write JSON whole or not at all."""
     with atomic_file(path) as file:
-        file.write((json.dumps(value, indent=1, sort_keys=True) + "\n").encode())
+        file.write((json.dumps(value, indent=1) + "\n").encode())
 
 
 def write_lines(path: Path, values: Iterable[object]) -> None:
