@@ -2,12 +2,13 @@
 
     train/finetune.py emotion --embeddings embeddings --out runs/emotion
 
-One regressor for each seed learns from the training vectors of all stream subsets together; the
-epoch is chosen on dev; the test split is read once, at the end.
+Each stream subset has a regressor of its own for each seed; the epoch is chosen on dev; the test
+split is read once, at the end.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
 from collections.abc import Mapping, Sequence
@@ -18,7 +19,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import save_file
 
 from mmembed.commands.cli import run_program
 from mmembed.commands.progress import progress
@@ -39,11 +39,11 @@ from mmembed.recipes.finetune import (
     RECIPES,
     FinetuneRun,
     Vectors,
-    concatenate,
     read_vectors,
     subset_folders,
 )
 from mmembed.recipes.parsing import parse_recipe
+from mmembed.recipes.prediction import save_regressor
 from mmembed.training.distributed import World, join_world
 from mmembed.training.optim import build_optimizer, learning_rate
 from mmembed.training.step import train_step
@@ -52,6 +52,7 @@ from mmembed.training.tracking import claim_folder, write_json
 SPLITS = ("train", "dev", "test")
 
 Rows = NDArray[np.int64]
+Data = Mapping[str, Mapping[str, Vectors]]  # stream subset -> split -> vectors
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -65,50 +66,63 @@ def main(argv: Sequence[str] | None = None) -> None:
         if (out / "results.json").exists():
             _print_table(json.loads((out / "results.json").read_text()))
             return
-        models = [_train(run, data, seed, world) for seed in run.loop.seeds]
+        models = _train_all(run, data, "finetune", world)
         results = _results(run, models, data)
         if run.untrained:
             results["untrained"] = _untrained(run, world)
-        for seed, model in zip(run.loop.seeds, models, strict=True):
-            save_file(model.state_dict(), out / f"seed-{seed}.safetensors")
-        layers = ShardSet(next(iter(folders.values()))).manifest["layers"]
-        weights = torch.stack([model.layers.weights for model in models]).mean(0).tolist()
-        results["layer_weights"] = dict(zip(layers, weights, strict=True))
+        for subset, regressors in models.items():
+            for seed, model in zip(run.loop.seeds, regressors, strict=True):
+                save_regressor(out, subset, seed, model)
         everything = list(data)[-1]
-        write_json(out / "predictions.json", _predictions(models, data[everything]["test"]))
+        layers = ShardSet(folders[everything]).manifest["layers"]
+        weights = torch.stack([model.layers.weights for model in models[everything]]).mean(0)
+        results["layer_weights"] = dict(zip(layers, weights.tolist(), strict=True))
+        write_json(
+            out / "predictions.json", _predictions(models[everything], data[everything]["test"])
+        )
         write_json(out / "results.json", results)
         _print_table(results)
 
 
+def _train_all(
+    run: FinetuneRun, data: Data, label: str, world: World
+) -> dict[str, list[EmotionRegressor]]:
+    """Stream subset -> one regressor for each seed."""
+    models: dict[str, list[EmotionRegressor]] = {subset: [] for subset in data}
+    total = len(data) * len(run.loop.seeds)
+    with progress(label, total, show=world.is_main) as update:
+        for place, (subset, seed) in enumerate(itertools.product(data, run.loop.seeds), 1):
+            splits = data[subset]
+            models[subset].append(_train(run, splits["train"], splits["dev"], seed, world))
+            update(place)
+    return models
+
+
 def _train(
-    run: FinetuneRun, data: Mapping[str, Mapping[str, Vectors]], seed: int, world: World
+    run: FinetuneRun, train: Vectors, dev: Vectors, seed: int, world: World
 ) -> EmotionRegressor:
     """One regressor, at its best epoch on dev."""
-    train = concatenate([splits["train"] for splits in data.values()])
-    dev = concatenate([splits["dev"] for splits in data.values()])
     torch.manual_seed(derive_seed(seed, "emotion"))
     model = EmotionRegressor(run.method)
     model.standardise_by(train.values)
     optimizer = build_optimizer(model, run.optim)
     best, best_loss = model.state_dict(), float("inf")
-    with progress(f"finetune seed {seed}", run.loop.epochs, show=world.is_main) as update:
-        for epoch in range(run.loop.epochs):
-            order = torch.randperm(len(train)).tolist()
-            model.train()
-            for start in range(0, len(order), run.loop.batch):
-                train_step(
-                    model,
-                    optimizer,
-                    [train.batch(order[start : start + run.loop.batch])],
-                    rate=learning_rate(run.optim, (epoch + start / len(order)) / run.loop.epochs),
-                    clip=run.optim.clip,
-                    world=world,
-                )
-            loss = _mean_loss(model, dev)
-            if loss < best_loss:
-                best_loss = loss
-                best = {name: value.clone() for name, value in model.state_dict().items()}
-            update(epoch + 1)
+    for epoch in range(run.loop.epochs):
+        order = torch.randperm(len(train)).tolist()
+        model.train()
+        for start in range(0, len(order), run.loop.batch):
+            train_step(
+                model,
+                optimizer,
+                [train.batch(order[start : start + run.loop.batch])],
+                rate=learning_rate(run.optim, (epoch + start / len(order)) / run.loop.epochs),
+                clip=run.optim.clip,
+                world=world,
+            )
+        loss = _mean_loss(model, dev)
+        if loss < best_loss:
+            best_loss = loss
+            best = {name: value.clone() for name, value in model.state_dict().items()}
     model.load_state_dict(best)
     return model.eval()
 
@@ -135,8 +149,8 @@ def _predict(
 
 def _results(
     run: FinetuneRun,
-    models: Sequence[EmotionRegressor],
-    data: Mapping[str, Mapping[str, Vectors]],
+    models: Mapping[str, Sequence[EmotionRegressor]],
+    data: Data,
 ) -> dict[str, Any]:
     """Scores on test: mean and deviation over seeds, intervals over speakers, the trivial row."""
     some = next(iter(data.values()))
@@ -144,7 +158,7 @@ def _results(
     names = list(EMOTIONS)
     return {
         "subsets": {
-            subset: _scores(models, splits["dev"], splits["test"])
+            subset: _scores(models[subset], splits["dev"], splits["test"])
             for subset, splits in data.items()
         },
         "trivial": {
@@ -217,12 +231,12 @@ def _untrained(run: FinetuneRun, world: World) -> dict[str, Any]:
     """The same regressor, seeds and splits on the embeddings of the untrained encoder."""
     folders = subset_folders(Path(run.untrained or ""))
     data = {subset: read_vectors(folder, SPLITS) for subset, folder in folders.items()}
-    models = [_train(run, data, seed, world) for seed in run.loop.seeds]
+    models = _train_all(run, data, "finetune, untrained encoder", world)
     subsets: dict[str, Any] = _results(run, models, data)["subsets"]
     return subsets
 
 
-def _resolved(run: FinetuneRun, data: Mapping[str, Mapping[str, Vectors]]) -> FinetuneRun:
+def _resolved(run: FinetuneRun, data: Data) -> FinetuneRun:
     """The run with the sizes that only the embeddings could tell."""
     _, layers, width = next(iter(data.values()))["train"].values.shape
     return replace(run, method=replace(run.method, layers=layers, width=width))

@@ -68,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             print(f"failed ({example.reason}): {example}", file=sys.stderr)
             failed += 1
             continue
-        labels = predictor([example])[0]
+        labels = predictor(example)
         used = subset_name(example.streams)
         assert labels.sentiment is not None and labels.emotions is not None
         if settings.json:

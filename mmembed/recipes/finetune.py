@@ -27,7 +27,7 @@ class EmotionLoop:
     Attributes:
         epochs: passes over the training vectors; the best by dev loss is kept.
         batch: vectors a step.
-        seeds: one regressor each; scores are means and deviations over them.
+        seeds: one regressor each for every stream subset; tables give mean and deviation.
     """
 
     epochs: int = 30
@@ -88,17 +88,6 @@ class Vectors:
         )
 
 
-def concatenate(parts: Sequence[Vectors]) -> Vectors:
-    """All rows of all parts."""
-    return Vectors(
-        sum((p.keys for p in parts), ()),
-        sum((p.speakers for p in parts), ()),
-        torch.cat([p.values for p in parts]),
-        torch.cat([p.sentiment for p in parts]),
-        torch.cat([p.emotions for p in parts]),
-    )
-
-
 def read_vectors(folder: Path, splits: Sequence[str]) -> dict[str, Vectors]:
     """Split -> the labelled vectors of an embedding folder."""
     shards = ShardSet(folder)
@@ -153,7 +142,7 @@ def subset_folders(folder: Path) -> dict[str, Path]:
 
 
 def emotion() -> FinetuneRun:
-    """Sentiment and six emotions by one small regressor for all stream subsets."""
+    """Sentiment and six emotions by a small regressor for each stream subset."""
     return FinetuneRun("emotion")
 
 

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save
 
-from mmembed.batch import Batch, Padded
+from mmembed.batch import Batch, Padded, stream_subsets, subset_name
 from mmembed.config import from_dict
+from mmembed.data.atomic import atomic_file
 from mmembed.data.example import EMOTIONS, Example, Labels
 from mmembed.embedder import Embedder
-from mmembed.errors import CorruptError
+from mmembed.errors import CorruptError, UsageError
 from mmembed.methods.emotion import EmotionConfig, EmotionRegressor
 
 SENTIMENT_RANGE = (-3.0, 3.0)
@@ -22,9 +23,16 @@ EMOTION_RANGE = (0.0, 3.0)
 
 
 class EmotionPredictor:
-    """Encoder and regressors of a run folder; answers are means over the run's seeds."""
+    """Encoder and regressors of a run folder; answers are means over the run's seeds.
 
-    def __init__(self, embedder: Embedder, regressors: Sequence[EmotionRegressor]) -> None:
+    Attributes:
+        embedder: the frozen encoder.
+        regressors: stream subset -> one for each seed.
+    """
+
+    def __init__(
+        self, embedder: Embedder, regressors: Mapping[str, Sequence[EmotionRegressor]]
+    ) -> None:
         self.embedder = embedder
         self.regressors = regressors
 
@@ -40,11 +48,12 @@ class EmotionPredictor:
         try:
             settings = json.loads((folder / "run.json").read_text())
             config = from_dict(EmotionConfig, settings["method"])
-            regressors = []
-            for seed in settings["loop"]["seeds"]:
-                regressor = EmotionRegressor(config).eval().requires_grad_(False)
-                regressor.load_state_dict(load_file(folder / f"seed-{seed}.safetensors"))
-                regressors.append(regressor)
+            seeds = settings["loop"]["seeds"]
+            regressors = {
+                subset: [_load_regressor(folder, subset, seed, config) for seed in seeds]
+                for subset in map(subset_name, stream_subsets())
+                if (folder / subset).is_dir()
+            }
         except FileNotFoundError as error:
             raise CorruptError(
                 f"{folder}: holds no trained regressor, {error.filename} is missing"
@@ -54,16 +63,36 @@ class EmotionPredictor:
         return cls(embedder, regressors)
 
     @torch.no_grad()
-    def __call__(self, examples: Sequence[Example]) -> list[Labels]:
-        """Sentiment and emotions of each example, clipped to their ranges."""
-        layers = self.embedder(examples).layers
-        lengths = torch.full((len(examples),), layers.shape[1], dtype=torch.int64)
-        batch = Batch(tuple(e.key for e in examples), {"embedding": Padded(layers, lengths)})
-        answers = [regressor.predict(batch) for regressor in self.regressors]
+    def __call__(self, example: Example) -> Labels:
+        """Sentiment and emotions of an example, clipped to their ranges.
+
+        Raises:
+            UsageError: no regressor was trained for its streams.
+        """
+        subset = subset_name(example.streams)
+        if subset not in self.regressors:
+            raise UsageError(
+                f"{example.key}: no regressor for {subset}; there are {', '.join(self.regressors)}"
+            )
+        layers = self.embedder([example]).layers
+        lengths = torch.tensor([layers.shape[1]])
+        batch = Batch((example.key,), {"embedding": Padded(layers, lengths)})
+        answers = [regressor.predict(batch) for regressor in self.regressors[subset]]
         sentiment = torch.stack([a["sentiment"] for a in answers]).mean(0).clamp(*SENTIMENT_RANGE)
         emotions = torch.stack([a["emotions"] for a in answers]).mean(0).clamp(*EMOTION_RANGE)
         assert emotions.shape[1] == len(EMOTIONS)
-        return [
-            Labels(sentiment=s, emotions=tuple(e))
-            for s, e in zip(sentiment.tolist(), emotions.tolist(), strict=True)
-        ]
+        return Labels(sentiment=float(sentiment[0]), emotions=tuple(emotions[0].tolist()))
+
+
+def save_regressor(folder: Path, subset: str, seed: int, regressor: EmotionRegressor) -> None:
+    """Write `folder/SUBSET/seed-N.safetensors`."""
+    with atomic_file(folder / subset / f"seed-{seed}.safetensors") as file:
+        file.write(save({name: v.contiguous() for name, v in regressor.state_dict().items()}))
+
+
+def _load_regressor(
+    folder: Path, subset: str, seed: int, config: EmotionConfig
+) -> EmotionRegressor:
+    regressor = EmotionRegressor(config).eval().requires_grad_(False)
+    regressor.load_state_dict(load_file(folder / subset / f"seed-{seed}.safetensors"))
+    return regressor
