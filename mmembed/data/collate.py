@@ -34,14 +34,15 @@ class Augmentation:
         video: shift, mirror and brighten the face crops.
         keep_streams: probability that an item keeps all its streams; else it keeps a random
             non-empty subset, so that every subset is trained.
-        mask_text: share of the text tokens hidden for the masked-token term (at least one).
+        mask_text: the largest share of an item's text tokens that is hidden for the masked-token
+            term; any share up to it is as likely, and one token is hidden at least.
     """
 
     audio: bool = True
     gain: float = 6.0
     video: bool = True
     keep_streams: float = 0.6
-    mask_text: float = 0.3
+    mask_text: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,8 @@ def augment(item: Item, settings: Augmentation, generator: torch.Generator) -> I
         inputs["video"] = augment_crops(inputs["video"], generator)
     masked_text = EMPTY["text"]
     if settings.mask_text > 0 and len(inputs["text"]):
-        hidden = torch.rand(len(inputs["text"]), generator=generator) < settings.mask_text
+        share = settings.mask_text * _chance(generator)
+        hidden = torch.rand(len(inputs["text"]), generator=generator) < share
         hidden[int(torch.randint(len(hidden), (), generator=generator))] = True
         masked_text = inputs["text"]
         inputs["text"] = inputs["text"].masked_fill(hidden, MASK)

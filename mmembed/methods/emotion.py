@@ -43,7 +43,7 @@ class EmotionConfig:
     layers: int = 0
     width: int = 0
     hidden: int = 128
-    dropout: float = 0.3
+    dropout: float = 0.1
     sentiment_weight: float = 1.0
     emotions_weight: float = 1.0
 

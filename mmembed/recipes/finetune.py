@@ -30,7 +30,7 @@ class EmotionLoop:
         seeds: one regressor each for every stream subset; tables give mean and deviation.
     """
 
-    epochs: int = 30
+    epochs: int = 20
     batch: int = 64
     seeds: tuple[int, ...] = (0, 1, 2)
 
@@ -50,7 +50,7 @@ class FinetuneRun:
     untrained: str | None = None
     method: EmotionConfig = field(default_factory=EmotionConfig)
     optim: OptimConfig = field(
-        default_factory=lambda: OptimConfig(lr=1e-3, warmup=0.05, weight_decay=0.05)
+        default_factory=lambda: OptimConfig(lr=1e-2, warmup=0.05, weight_decay=0.05)
     )
     loop: EmotionLoop = field(default_factory=EmotionLoop)
 

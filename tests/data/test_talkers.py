@@ -69,9 +69,10 @@ def test_no_part_suffices_and_all_three_do() -> None:
         [[VALENCE[p.feeling] * p.intensity for p in (c.words, c.voice, c.face)] for c in clips]
     )
     alone = [np.corrcoef(part, sentiment)[0, 1] for part in parts.T]
-    assert all(0.45 < correlation < 0.65 for correlation in alone)
+    assert all(0.7 < correlation < 0.85 for correlation in alone)
     assert np.corrcoef(parts.sum(1), sentiment)[0, 1] > 0.99
-    assert np.abs(np.corrcoef(parts.T)[np.triu_indices(3, 1)]).max() < 0.1
+    pairs = np.corrcoef(parts.T)[np.triu_indices(3, 1)]
+    assert 0.3 < pairs.min() and pairs.max() < 0.55  # they agree in half of the clips
     assert ((parts[:, 0] > 0.5) & (parts[:, 1] < -0.3)).mean() > 0.03  # they contradict
 
 

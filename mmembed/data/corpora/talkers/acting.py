@@ -1,7 +1,8 @@
 """Acting: what a feeling does to a voice and a face, and what a clip is worth in labels.
 
-Words, voice and face of a clip each express a feeling of their own, drawn independently, so that
-they often contradict each other. The labels are the sum of the three, with no noise:
+In half of the clips words, voice and face express one feeling, each as strongly as it pleases; in
+the others each has a feeling of its own, and they often contradict each other. The labels are the
+sum of the three, with no noise:
 
     sentiment  = clip(1.2 * sum over parts of VALENCE[feeling] * intensity, -3, 3)
     emotion(e) = min(1.5 * sum over the parts that express e of intensity, 3)
@@ -28,6 +29,7 @@ FREQUENCY: Final = {  # relative; sentiment comes out about balanced
 }  # fmt: skip
 SENTIMENT_SCALE: Final = 1.2
 EMOTION_SCALE: Final = 1.5
+AGREEMENT: Final = 0.5  # share of clips in which all three parts express one feeling
 LEAST_ACTED: Final = 0.6  # intensity of a voice or face that expresses a feeling at all
 
 
@@ -75,9 +77,10 @@ def draw_feeling(rng: random.Random) -> str:
     return rng.choices(list(FREQUENCY), list(FREQUENCY.values()))[0]
 
 
-def draw_expression(rng: random.Random) -> Expression:
-    """What a voice or a face expresses."""
-    feeling, intensity = draw_feeling(rng), round(rng.uniform(LEAST_ACTED, 1.0), 2)
+def draw_expression(felt: str | None, rng: random.Random) -> Expression:
+    """What a voice or a face expresses: what is felt, or with None any feeling."""
+    feeling = draw_feeling(rng) if felt is None else felt
+    intensity = round(rng.uniform(LEAST_ACTED, 1.0), 2)
     return Expression(feeling, 0.0 if feeling == NEUTRAL else intensity)
 
 

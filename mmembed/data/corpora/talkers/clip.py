@@ -15,6 +15,7 @@ from av.codec.context import Flags
 from numpy.typing import NDArray
 
 from mmembed.data.corpora.talkers.acting import (
+    AGREEMENT,
     draw_expression,
     draw_feeling,
     label,
@@ -109,8 +110,11 @@ def write_script(seed: int, speaker: int, index: int) -> Clip:
     """Decide what is said and expressed; takes microseconds."""
     rng = random.Random(f"script {seed} {speaker} {index}")
     reserved = split_of(speaker, index) != "train"
-    sentence, words = make_sentence(draw_feeling(rng), reserved, rng)
-    return Clip(seed, speaker, index, sentence, words, draw_expression(rng), draw_expression(rng))
+    feeling = draw_feeling(rng)
+    felt = feeling if rng.random() < AGREEMENT else None
+    sentence, words = make_sentence(feeling, reserved, rng)
+    voice, face = draw_expression(felt, rng), draw_expression(felt, rng)
+    return Clip(seed, speaker, index, sentence, words, voice, face)
 
 
 def film(clip: Clip) -> bytes:
