@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import ClassVar
 
 from torch import Tensor, nn
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 from mmembed.batch import Batch
 
 
-class Method(nn.Module):
+class Method(nn.Module, ABC):
     """One paper. The training programs know nothing else of it.
 
     `forward` returns, for each term, the SUM of its loss over the items of the batch that carry the
@@ -25,10 +26,10 @@ class Method(nn.Module):
     terms: ClassVar[dict[str, str]]
     weights: dict[str, float]
 
+    @abstractmethod
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """{term: scalar sum over labelled items}."""
-        raise NotImplementedError
 
+    @abstractmethod
     def predict(self, batch: Batch) -> dict[str, Tensor]:
         """{target: prediction}."""
-        raise NotImplementedError
