@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import random
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import av
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from mmembed.data.corpora.talkers import generate
 from mmembed.data.corpora.talkers.acting import POSES, PROSODIES, VALENCE, label, pose_of
 from mmembed.data.corpora.talkers.clip import FRAME_RATE, SOUND_RATE, film, write_script
-from mmembed.data.corpora.talkers.face import Face, Pose, blink, make_look
+from mmembed.data.corpora.talkers.face import Face, Pose, Shot, blink, make_look, make_shot
 from mmembed.data.corpora.talkers.grammar import FEELINGS, Expression, make_sentence
 from mmembed.data.corpora.talkers.voice import synthesise
 from mmembed.data.manifest import read_manifest
@@ -151,6 +152,18 @@ def test_faces_are_found_and_show_what_they_express() -> None:
     mouth = (slice(90, 125), slice(55, 105))
     closed, opened = (faces[0].draw(Pose(open=x))[mouth].astype(float) for x in (0.0, 1.0))
     assert (np.abs(opened - closed).max(2) > 40).mean() > 0.03
+
+
+def test_shots_differ_and_keep_the_face() -> None:
+    drawn = Face(make_look(random.Random(0), feminine=True)).draw(Pose())
+    plain = Shot(zoom=1, stretch=1, roll=0, right=0, down=0, exposure=1, side=0, contrast=1)
+    np.testing.assert_array_equal(plain.take(drawn), drawn)
+    moved = replace(plain, right=5.0, exposure=0.5).take(drawn)
+    np.testing.assert_array_equal(moved[:, 5:], np.rint(drawn[:, :-5] / 2))
+    shots = [make_shot(random.Random(seed)).take(drawn) for seed in range(12)]
+    greys = [cv2.cvtColor(shot, cv2.COLOR_BGR2GRAY) for shot in shots]
+    assert all(face_crops(grey[None])[1] == "haar" for grey in greys)
+    assert np.std([grey.mean() for grey in greys]) > 10
 
 
 def test_mouth_follows_the_sound() -> None:

@@ -22,7 +22,7 @@ from mmembed.data.corpora.talkers.acting import (
     pose_of,
     prosody_of,
 )
-from mmembed.data.corpora.talkers.face import SIDE, Face, blink, make_look
+from mmembed.data.corpora.talkers.face import SIDE, Face, blink, make_look, make_shot
 from mmembed.data.corpora.talkers.grammar import Expression, make_sentence
 from mmembed.data.corpora.talkers.voice import Speech, synthesise
 from mmembed.data.example import Utterance
@@ -129,17 +129,20 @@ def film(clip: Clip) -> bytes:
     seconds = np.arange(frames) / FRAME_RATE
     dx, dy, tilt = (np.sin(start + speed * seconds) for start, speed in sways)
     actor = _face(clip.seed, clip.speaker)
+    shot = make_shot(rng)
     pictures = [
-        actor.draw(
-            replace(
-                rest,
-                open=rest.open * (1 - opening[t]) + opening[t],
-                spread=rest.spread + spread[t],
-                lids=rest.lids * blink(seconds[t], period, phase),
-                brows=rest.brows + 0.15 * opening[t],
-                dx=2.0 * dx[t],
-                dy=1.2 * dy[t],
-                tilt=2.5 * tilt[t],
+        shot.take(
+            actor.draw(
+                replace(
+                    rest,
+                    open=rest.open * (1 - opening[t]) + opening[t],
+                    spread=rest.spread + spread[t],
+                    lids=rest.lids * blink(seconds[t], period, phase),
+                    brows=rest.brows + 0.15 * opening[t],
+                    dx=2.0 * dx[t],
+                    dy=1.2 * dy[t],
+                    tilt=2.5 * tilt[t],
+                )
             )
         )
         for t in range(frames)

@@ -14,7 +14,7 @@ from mmembed.data.corpora.talkers.clip import MOST_SPEAKERS, Clip, film, write_s
 from mmembed.data.manifest import write_manifest
 from mmembed.errors import UsageError
 
-EDITION: Final = 3  # of drawing, voices, words and labels: raise it when any of them changes
+EDITION: Final = 4  # of drawing, voices, words and labels: raise it when any of them changes
 
 
 def generate(

@@ -95,6 +95,57 @@ class Pose:
     tilt: float = 0.0
 
 
+@dataclass(frozen=True)
+class Shot:
+    """How a clip is filmed: where the camera stands and whence the light comes.
+
+    Attributes:
+        zoom: size of everything, 1 as drawn.
+        stretch: of the width against the height.
+        roll: of the camera, degrees.
+        right: shift of everything, pixels of the frame.
+        down: likewise.
+        exposure: brightness, 1 as drawn.
+        side: how much brighter the right edge is than the middle, as a share; negative darker.
+        contrast: about middle grey, 1 as drawn.
+    """
+
+    zoom: float
+    stretch: float
+    roll: float
+    right: float
+    down: float
+    exposure: float
+    side: float
+    contrast: float
+
+    def take(self, picture: Image) -> Image:
+        """The same picture (160, 160, 3), as this camera sees it."""
+        middle = SIDE / 2
+        place = cv2.getRotationMatrix2D((middle, middle), self.roll, self.zoom)
+        stretch = np.array([[self.stretch, 0, middle * (1 - self.stretch)], [0, 1, 0], [0, 0, 1]])
+        place = place @ stretch + np.array([[0, 0, self.right], [0, 0, self.down]])
+        seen = cv2.warpAffine(picture, place, (SIDE, SIDE), borderMode=cv2.BORDER_REPLICATE)
+        across = np.linspace(-self.side, self.side, SIDE)
+        light = self.exposure * self.contrast * (1 + across)[None, :, None]
+        grey = 128 * self.exposure * (1 - self.contrast)
+        return _pixels(np.clip(np.rint(seen * light + grey), 0, 255))
+
+
+def make_shot(rng: random.Random) -> Shot:
+    """Any camera in front of the face, any lamp in the room."""
+    return Shot(
+        zoom=rng.uniform(0.85, 1.15),
+        stretch=rng.uniform(0.92, 1.08),
+        roll=rng.uniform(-8, 8),
+        right=rng.uniform(-8, 8),
+        down=rng.uniform(-6, 6),
+        exposure=rng.uniform(0.6, 1.25),
+        side=rng.uniform(-0.4, 0.4),
+        contrast=rng.uniform(0.65, 1.15),
+    )
+
+
 def make_look(rng: random.Random, *, feminine: bool) -> Look:
     """A face; `feminine` makes long hair likely and beards impossible."""
     width = rng.uniform(60, 68)
