@@ -1,14 +1,16 @@
 """A linear probe over speaker-independent folds: how much a frozen vector tells, and nothing else.
 
 Everything is fixed beforehand. For each fold the vectors of all layers, mean and deviation, are
-standardised with the training part; a logistic regression with an L2 penalty is fitted; its
-strength is chosen on folds of training speakers alone. All items are predicted once, by a model
-that never heard their speaker.
+standardised with the training part; a ridge regression onto +1 for the class and -1 for all others
+is fitted; its strength is chosen on folds of training speakers alone. All items are predicted once,
+by a model that never heard their speaker.
+
+Ridge, because it is solved exactly: a logistic regression on thousands of standardised columns was
+still unfinished after 300 iterations, so that its result was partly the solver's.
 """
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,14 +18,13 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
 
 from mmembed.data.shards import ShardSet
 from mmembed.errors import UsageError
 from mmembed.metrics import bootstrap_interval, confusion_matrix, unweighted_average_recall
 
-STRENGTHS: Final = (1e-4, 1e-3, 1e-2, 1e-1)  # C of scikit-learn, over standardised vectors
+# Penalties, in units of the mean squared length of the standardised vectors: 1e-3 to 10.
+STRENGTHS: Final = tuple(10.0 ** (half / 2) for half in range(-6, 3))
 INNER_FOLDS: Final = 4
 
 Vectors = NDArray[np.float64]
@@ -125,12 +126,13 @@ def probe(data: Labelled, *, folds: int) -> dict[str, Any]:
 
 def _choose_strength(vectors: Vectors, labels: Names, speakers: Names) -> float:
     classes = sorted(set(labels.tolist()))
-    found = {c: labels.copy() for c in STRENGTHS}
+    found = {strength: labels.copy() for strength in STRENGTHS}
     for held_out in speaker_folds(speakers, INNER_FOLDS):
         answers = _fit_predict(vectors[~held_out], labels[~held_out], vectors[held_out], STRENGTHS)
         for strength, answer in answers.items():
             found[strength][held_out] = answer
-    return max(STRENGTHS, key=lambda c: unweighted_average_recall(labels, found[c], classes))
+    best: float = max(STRENGTHS, key=lambda s: unweighted_average_recall(labels, found[s], classes))
+    return best
 
 
 def _fit_predict(
@@ -138,17 +140,21 @@ def _fit_predict(
 ) -> dict[float, Names]:
     """Strength -> predictions for `test`.
 
-    The vectors are first turned onto the span of the training vectors: an L2-penalised linear model
-    is the same there, and the span has no more dimensions than there are training items.
+    In the dual: one eigendecomposition of the training items' inner products serves all strengths.
     """
     mean, scale = train.mean(0), np.maximum(train.std(0), 1e-6)
     standard = (train - mean) / scale
-    _, _, axes = np.linalg.svd(standard, full_matrices=False)
-    inner, outer = standard @ axes.T, (test - mean) / scale @ axes.T
-    answers = {}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # 300 steps settle every class
-        for strength in strengths:
-            model = LogisticRegression(C=strength, max_iter=300).fit(inner, labels)
-            answers[strength] = np.asarray(model.predict(outer))
-    return answers
+    width = max(1, int((train.std(0) > 1e-6).sum()))  # columns that vary
+    squares, turn = np.linalg.eigh(standard @ standard.T / width)
+    likeness = (test - mean) / scale @ standard.T / width
+    classes = np.array(sorted(set(labels.tolist())))
+    target = np.where(labels[:, None] == classes, 1.0, -1.0)
+    turned = turn.T @ (target - target.mean(0))
+    return {
+        strength: classes[
+            np.argmax(
+                likeness @ turn @ (turned / (squares + strength)[:, None]) + target.mean(0), 1
+            )
+        ]
+        for strength in strengths
+    }

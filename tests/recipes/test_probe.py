@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import Ridge
 from sklearn.preprocessing import StandardScaler
 
 from mmembed.errors import UsageError
@@ -34,15 +34,19 @@ def test_folds_split_speakers() -> None:
         speaker_folds(SPEAKERS, 9)
 
 
-def test_the_span_of_the_training_vectors_changes_nothing() -> None:
-    """Rotation onto fewer dimensions than columns gives the plain regression's answers."""
+def test_is_the_ridge_regression_of_the_textbook() -> None:
+    """The dual solution gives the answers of scikit-learn's primal one, constant columns or not."""
     random = np.random.default_rng(1)
     train, test = random.standard_normal((30, 200)), random.standard_normal((20, 200))
+    train[:, 150:] = test[:, 150:] = 3.0
     labels = np.array(["a", "b", "c"] * 10)
     scaler = StandardScaler().fit(train)
-    plain = LogisticRegression(C=0.01, max_iter=1000).fit(scaler.transform(train), labels)
-    found = _fit_predict(train, labels, test, [0.01])[0.01]
-    assert np.array_equal(found, plain.predict(scaler.transform(test)))
+    target = np.where(labels[:, None] == ["a", "b", "c"], 1.0, -1.0)
+    found = _fit_predict(train, labels, test, [0.01, 1.0])
+    for strength in (0.01, 1.0):
+        plain = Ridge(alpha=strength * 150).fit(scaler.transform(train), target)
+        expected = np.array(["a", "b", "c"])[plain.predict(scaler.transform(test)).argmax(1)]
+        assert np.array_equal(found[strength], expected)
 
 
 def test_finds_what_is_there() -> None:
