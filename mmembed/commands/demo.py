@@ -40,8 +40,8 @@ class Demo:
 
     out: Path = Path("demo")
     speakers: int = 30
-    clips_per_speaker: int = 36
-    epochs: int = 40
+    clips_per_speaker: int = 48
+    epochs: int = 26
     processes: int = 2
     seed: int = 0
 

@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def talkers(
-    shards: Settings, seed: int = 0, speakers: int = 30, clips_per_speaker: int = 36
+    shards: Settings, seed: int = 0, speakers: int = 30, clips_per_speaker: int = 48
 ) -> None:
     """Make clips of talking faces, with nothing to download: the corpus of the demo.
 

@@ -91,7 +91,7 @@ def tiny() -> PretrainRun:
         method=CtcSpeakerConfig(encoder=encoder),
         data=DataConfig(frames=450),
         optim=OptimConfig(lr=2e-3),
-        loop=LoopConfig(epochs=40, evaluate_every=10),
+        loop=LoopConfig(epochs=26, evaluate_every=10),
     )
 
 
@@ -130,7 +130,7 @@ def speech() -> PretrainRun:
     return PretrainRun(
         "speech",
         method=CtcSpeakerConfig(encoder=encoder, masked_text_weight=0.0),
-        data=DataConfig(streams=("audio",), frames=1200),
+        data=DataConfig(streams=("audio",), frames=600),
         optim=OptimConfig(lr=1.5e-3),
         loop=LoopConfig(epochs=20),
     )

@@ -22,7 +22,7 @@ def generate(
     *,
     seed: int = 0,
     speakers: int = 30,
-    clips_per_speaker: int = 36,
+    clips_per_speaker: int = 48,
     workers: int = 2,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Path:
