@@ -117,7 +117,8 @@ class TextFrontend(nn.Module):
 
 def _channels_last(conv: nn.Conv2d) -> nn.Conv2d:
     """The same layer with its weights laid out so; twice as fast on a CPU."""
-    conv.weight.data = conv.weight.data.contiguous(memory_format=torch.channels_last)
+    laid_out = torch.empty_like(conv.weight, memory_format=torch.channels_last)
+    conv.weight.data = laid_out.data.copy_(conv.weight.data)
     return conv
 
 
