@@ -20,6 +20,7 @@ import tyro
 
 from mmembed.batch import STREAMS, subset_name
 from mmembed.errors import MmembedError, Stopped
+from mmembed.training.distributed import follow_parent
 from mmembed.training.tracking import write_json
 
 SIGNALLED = (75, 130)
@@ -108,7 +109,7 @@ def _program(module: str) -> str:
 
 
 def _run(what: str, command: Sequence[str]) -> None:
-    code = subprocess.run(command, check=False).returncode
+    code = subprocess.run(command, check=False, preexec_fn=follow_parent).returncode
     if code in SIGNALLED:
         raise Stopped(f"stopped while it was to {what}; run again to continue")
     if code:

@@ -17,6 +17,7 @@ from typing import Annotated, Any, Final, Literal
 import tyro
 
 from mmembed.commands.progress import progress
+from mmembed.data.atomic import hold_folder
 from mmembed.data.corpora import CORPORA
 from mmembed.data.example import Utterance
 from mmembed.data.manifest import read_manifest, write_manifest
@@ -74,6 +75,7 @@ def talkers(
     """
     from mmembed.data.corpora.talkers import generate
 
+    hold_folder(shards.out)
     size = {"seed": seed, "speakers": speakers, "clips_per_speaker": clips_per_speaker}
     with progress("make clips", speakers * clips_per_speaker) as update:
         path = generate(
@@ -89,6 +91,7 @@ def manifest(source: tyro.conf.Positional[Path], shards: Settings) -> None:
         source: the manifest; its media paths start at its folder.
         shards: where and how.
     """
+    hold_folder(shards.out)
     _prepare(shards, read_manifest(source), source.parent)
 
 
@@ -101,6 +104,7 @@ def _corpus_command(
         ],
         shards: Settings,
     ) -> None:
+        hold_folder(shards.out)
         rows = [
             replace(row, media=row.media and str((source / row.media).absolute()))
             for row in read(source)

@@ -1,12 +1,20 @@
-"""Files that are either whole or not there."""
+"""Files that are either whole or not there, and folders that one program at a time writes to."""
 
 from __future__ import annotations
 
+import fcntl
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Final
+
+from mmembed.errors import UsageError
+
+PATIENCE: Final = 60.0  # seconds to wait for a program that is just being stopped
+
+_held: dict[Path, BinaryIO] = {}
 
 
 @contextmanager
@@ -46,3 +54,29 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def hold_folder(folder: Path, patience: float = PATIENCE) -> None:
+    """Keep other programs from writing to a folder until this process ends, however it ends.
+
+    Raises:
+        UsageError: another one is still at work there after `patience` seconds.
+    """
+    folder = folder.resolve()
+    if folder in _held:
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = (folder / ".lock").open("wb")
+    until = time.monotonic() + patience
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except BlockingIOError:
+            if time.monotonic() >= until:
+                lock.close()
+                raise UsageError(
+                    f"{folder}: another program is writing there; wait for its end or stop it"
+                ) from None
+            time.sleep(0.2)
+    _held[folder] = lock

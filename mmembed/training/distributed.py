@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import datetime
 import os
+import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -48,6 +51,13 @@ class World:
             dist.barrier()
 
 
+def follow_parent() -> None:
+    """Be asked to stop when the process that started this one is gone, even killed (Linux)."""
+    if sys.platform == "linux":
+        set_parent_death_signal = 1
+        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGTERM)
+
+
 @contextmanager
 def join_world() -> Iterator[World]:
     """Join the processes that torchrun started, or be one alone.
@@ -66,6 +76,7 @@ def join_world() -> Iterator[World]:
     if size == 1:
         yield World(0, 1, device)
         return
+    follow_parent()  # torchrun
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=TIMEOUT)
     try:
         yield World(rank, size, device)

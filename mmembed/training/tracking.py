@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mmembed.config import differences
-from mmembed.data.atomic import atomic_file
+from mmembed.data.atomic import atomic_file, hold_folder
 from mmembed.errors import UsageError
 
 
@@ -25,11 +25,13 @@ def write_lines(path: Path, values: Iterable[object]) -> None:
 
 
 def claim_folder(out: Path, config: Mapping[str, Any]) -> None:
-    """Make `out` the folder of this configuration.
+    """Make `out` the folder of this configuration, and of this process until it ends.
 
     Raises:
-        UsageError: it already belongs to another one; names the fields that differ.
+        UsageError: it already belongs to another one; names the fields that differ. Or another
+            program is at work there.
     """
+    hold_folder(out)
     path = out / "run.json"
     plain = json.loads(json.dumps(config))
     if path.exists():

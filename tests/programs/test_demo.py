@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,32 @@ def test_again_reuses_everything(demo: Path) -> None:
     assert done.returncode == 0, done.stderr[-2000:]
     assert before == {p: p.stat().st_mtime_ns for p in kept}
     assert (demo / "demo" / "results.json").read_bytes() == results
+
+
+@pytest.mark.slow
+def test_killed_at_every_step_it_ends_with_the_same_numbers(demo: Path, tmp_path: Path) -> None:
+    """SIGKILL to the demo alone: what it had started stops by itself, the next run goes on."""
+    out = tmp_path / "demo"
+    marks = [
+        "corpus/clips/*.mp4", "corpus/shards/shard-*.tar", "pretrain/metrics.jsonl",
+        "embeddings/*/shard-*.tar", "embeddings-untrained/*/shard-*.tar", "emotion/run.json",
+    ]  # fmt: skip
+    for mark in marks:
+        command = [sys.executable, "-m", "mmembed.commands.cli", "demo", *SMALL]
+        running = subprocess.Popen(
+            command, cwd=tmp_path, env={**os.environ, "OMP_NUM_THREADS": "1"},
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        while running.poll() is None and not list(out.glob(mark)):
+            time.sleep(0.02)
+        assert running.poll() is None, mark
+        running.kill()
+        running.wait()
+    done = mmembed("demo", *SMALL, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert (out / "results.json").read_bytes() == (demo / "demo/results.json").read_bytes()
+    before, after = (list((f / "demo").rglob("*.tmp")) for f in (demo, tmp_path))
+    assert before == after == []
 
 
 def test_predict_says_which_streams_it_used(demo: Path) -> None:
