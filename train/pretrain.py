@@ -65,7 +65,9 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _train(run: PretrainRun, method: CtcSpeaker, corpus: Corpus, out: Path, world: World) -> None:
-    model: nn.Module = DistributedDataParallel(method) if world.size > 1 else method
+    model: nn.Module = method
+    if world.size > 1:  # gradients are summed where they lie: a tenth off a small step
+        model = DistributedDataParallel(method, gradient_as_bucket_view=True)
     optimizer = build_optimizer(method, run.optim)
     position = load_latest(out / "checkpoints", method, optimizer) or Position()
     world.wait()
