@@ -66,7 +66,7 @@ def hold_folder(folder: Path, patience: float = PATIENCE) -> None:
     if folder in _held:
         return
     folder.mkdir(parents=True, exist_ok=True)
-    lock = (folder / ".lock").open("wb")
+    lock = (folder / ".lock").open("ab")
     until = time.monotonic() + patience
     while True:
         try:
