@@ -42,7 +42,7 @@ class Demo:
     out: Path = Path("demo")
     speakers: int = 30
     clips_per_speaker: int = 48
-    epochs: int = 26
+    epochs: int = 23
     processes: int = 2
     seed: int = 0
 

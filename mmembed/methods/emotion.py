@@ -88,7 +88,6 @@ class EmotionRegressor(Method):
         """Sentiment (B,), emotions (B, E); not clipped to their ranges."""
         vectors = batch.inputs["embedding"].values
         standard = self.drop((vectors - self.mean) / self.scale)
-        hidden = self.body(
-            torch.einsum("blw,l,lwh->bh", standard, self.layers.weights, self.project)
-        )
+        weighted = standard * self.layers.weights[:, None]
+        hidden = self.body(weighted.flatten(1) @ self.project.flatten(0, 1))
         return {"sentiment": self.sentiment(hidden)[:, 0], "emotions": self.emotions(hidden)}

@@ -91,7 +91,7 @@ def tiny() -> PretrainRun:
         method=CtcSpeakerConfig(encoder=encoder),
         data=DataConfig(frames=450),
         optim=OptimConfig(lr=2e-3),
-        loop=LoopConfig(epochs=26, evaluate_every=10),
+        loop=LoopConfig(epochs=23, evaluate_every=10),
     )
 
 
