@@ -80,8 +80,14 @@ class CtcSpeaker(Method):
         self.encoder = Encoder(config.encoder)
         self.ctc_head = nn.Linear(width, config.alphabet_size)
         self.speaker_layers = LayerWeights(len(self.encoder.own_layer_names("audio")))
+        # Deep enough to forget by itself what is not the speaker's: what a linear head has to ignore,
+        # the encoder ends up ignoring (cf. the projection heads of arXiv 2002.05709).
         self.speaker_embedding = nn.Sequential(
-            nn.LayerNorm(2 * width), nn.Dropout(config.encoder.dropout), nn.Linear(2 * width, width)
+            nn.LayerNorm(2 * width),
+            nn.Dropout(config.encoder.dropout),
+            nn.Linear(2 * width, 2 * width),
+            nn.GELU(),
+            nn.Linear(2 * width, width),
         )
         cosine = config.speaker_loss == "margin"
         self.speaker_classes = nn.Linear(width, config.num_speakers, bias=not cosine)
