@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +33,8 @@ VARIANTS = {  # name -> weights of speech recognition and speaker classification
     "speech only": (0.8, 0.0),
     "speaker only": (0.0, 0.2),
 }
+
+PROBES = (("probe.json",), ("probe-centred.json", "--centre-speakers"))
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,8 @@ def main() -> None:
             rows[f"untrained, seed {seed}"] = _run_folder(out, first, seed) / "untrained"
         list(pool.map(lambda row: _extract(out, *row), rows.items()))
     _baselines(out)
-    _probe(out, [*rows, "log-mel statistics", "eGeMAPS"])
+    for file, *options in PROBES:
+        _probe(out, [*rows, "log-mel statistics", "eGeMAPS"], file, options)
     _tabulate(settings)
 
 
@@ -150,46 +153,48 @@ def _baselines(out: Path) -> None:
         write("eGeMAPS", vectors)
 
 
-def _probe(out: Path, rows: Sequence[str]) -> None:
+def _probe(out: Path, rows: Sequence[str], file: str, options: Sequence[str]) -> None:
     folders = [str(out / "embeddings" / row / "audio") for row in rows]
     _mmembed(
         "probe", *folders, "--folds", "8", "--speakers", *TEST_ACTORS,
-        "--out", str(out / "probe.json"),
+        "--out", str(out / file), *options,
     )  # fmt: skip
 
 
 def _tabulate(settings: Settings) -> None:
     """One row a variant: mean and deviation over seeds."""
     out = settings.out
-    probed = {
-        Path(f).parent.name: r for f, r in json.loads((out / "probe.json").read_text()).items()
-    }
+    raw, centred = (
+        {Path(f).parent.name: r for f, r in json.loads((out / file).read_text()).items()}
+        for file, *_ in PROBES
+    )
     lines = [
-        "| features | UAR (mean of seeds, deviation) | each seed, 95 % interval over actors |"
+        "| features | UAR | each seed, 95 % interval over actors | UAR, actors centred |"
         " CER arctic | WER arctic | CER fsdd | speakers |",
-        "|---|---|---|---|---|---|---|",
+        "|---|---|---|---|---|---|---|---|",
     ]
-    for name in [*VARIANTS, "untrained"]:
-        seeds = [probed[f"{name}, seed {seed}"] for seed in settings.seeds]
-        uars = [s["uar"] for s in seeds]
-        each = ", ".join(f"{s['uar']:.3f} ({s['low']:.3f}-{s['high']:.3f})" for s in seeds)
-        lines.append(
-            f"| {name} | {np.mean(uars):.3f} +- {np.std(uars):.3f} | {each} | "
-            + " | ".join(_speech(out, name, settings.seeds))
-            + " |"
+    for name in [*VARIANTS, "untrained", "eGeMAPS", "log-mel statistics"]:
+        known = [name] if name in raw else [f"{name}, seed {seed}" for seed in settings.seeds]
+        each = ", ".join(
+            f"{raw[k]['uar']:.3f} ({raw[k]['low']:.3f}-{raw[k]['high']:.3f})" for k in known
         )
-    for name in ("eGeMAPS", "log-mel statistics"):
-        r = probed[name]
-        each = f"({r['low']:.3f}-{r['high']:.3f})"
-        lines.append(f"| {name} | {r['uar']:.3f} | {each} | - | - | - | - |")
-    lines.append(f"| chance | {r['chance']:.3f} | | - | - | - | - |")
+        speech = _speech(out, name, settings.seeds) if name in VARIANTS else ["-"] * 4
+        cells = [name, _spread(raw, known), each, _spread(centred, known), *speech]
+        lines.append(f"| {' | '.join(cells)} |")
+    chance = next(iter(raw.values()))["chance"]
+    lines.append(f"| chance | {chance:.3f} | | {chance:.3f} | - | - | - | - |")
     (out / "table.md").write_text("\n".join(lines) + "\n")
     print("\n".join(lines))
 
 
+def _spread(probed: Mapping[str, Any], rows: Sequence[str]) -> str:
+    """Mean and deviation of the UAR over seeds."""
+    uars = [probed[row]["uar"] for row in rows]
+    deviation = f" +- {np.std(uars):.3f}" if len(uars) > 1 else ""
+    return f"{np.mean(uars):.3f}{deviation}"
+
+
 def _speech(out: Path, name: str, seeds: Sequence[int]) -> list[str]:
-    if name == "untrained":
-        return ["-"] * 4
     scores: list[dict[str, Any]] = [
         json.loads((_run_folder(out, name, seed) / "evaluation.json").read_text())["heldout"]
         for seed in seeds

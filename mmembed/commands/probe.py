@@ -15,7 +15,7 @@ from pathlib import Path
 
 import tyro
 
-from mmembed.recipes.probe import probe, read_labelled
+from mmembed.recipes.probe import centre_speakers, probe, read_labelled
 from mmembed.training.tracking import write_json
 
 
@@ -27,12 +27,15 @@ class Probe:
         folders: of embedding shards.
         speakers: use these speakers alone; none named = all.
         folds: of speakers, each held out once.
+        centre_speakers: first subtract each speaker's mean vector, as if it were known who speaks
+            and some other clips of theirs were at hand; uses no label.
         out: also write all results there, as JSON.
     """
 
     folders: tyro.conf.Positional[tuple[Path, ...]]
     speakers: tuple[str, ...] = ()
     folds: int = 8
+    centre_speakers: bool = False
     out: Path | None = None
 
 
@@ -44,6 +47,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     for folder in settings.folders:
         started = time.monotonic()
         data = read_labelled(folder, settings.speakers)
+        if settings.centre_speakers:
+            data = centre_speakers(data)
         result = probe(data, folds=settings.folds)
         results[str(folder)] = result
         print(

@@ -80,7 +80,7 @@ class CtcSpeaker(Method):
         self.encoder = Encoder(config.encoder)
         self.ctc_head = nn.Linear(width, config.alphabet_size)
         self.speaker_layers = LayerWeights(len(self.encoder.own_layer_names("audio")))
-        # Deep enough to forget by itself what is not the speaker's: what a linear head has to ignore,
+        # Deep enough to forget by itself what is not the speaker's: what a linear head must ignore,
         # the encoder ends up ignoring (cf. the projection heads of arXiv 2002.05709).
         self.speaker_embedding = nn.Sequential(
             nn.LayerNorm(2 * width),

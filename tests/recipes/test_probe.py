@@ -8,7 +8,7 @@ from sklearn.linear_model import Ridge
 from sklearn.preprocessing import StandardScaler
 
 from mmembed.errors import UsageError
-from mmembed.recipes.probe import Labelled, _fit_predict, probe, speaker_folds
+from mmembed.recipes.probe import Labelled, _fit_predict, centre_speakers, probe, speaker_folds
 
 SPEAKERS = np.repeat([f"s{n}" for n in range(8)], 12)
 LABELS = np.tile(["anger", "fear", "joy"], 32)
@@ -55,6 +55,19 @@ def test_finds_what_is_there() -> None:
     assert result["low"] <= result["uar"] <= result["high"]
     assert result["chance"] == pytest.approx(1 / 3)
     assert np.sum(result["confusion"]) == 96 and result["speakers"] == 8
+
+
+def test_centring_takes_the_speaker_away_and_leaves_the_label() -> None:
+    """Offsets of speakers far larger than the labels' hide these from the plain probe."""
+    data = made(2.0)
+    offsets = 50 * np.random.default_rng(2).standard_normal((8, 10))
+    data.vectors[:] += np.repeat(offsets, 12, axis=0)
+    before = data.vectors.copy()
+    centred = centre_speakers(data)
+    assert np.array_equal(data.vectors, before)
+    means = [centred.vectors[data.speakers == s].mean(0) for s in sorted(set(SPEAKERS))]
+    assert np.abs(means).max() < 1e-12
+    assert probe(data, folds=4)["uar"] < 0.6 < 0.8 < probe(centred, folds=4)["uar"]
 
 
 def test_noise_stays_near_chance() -> None:
