@@ -1,9 +1,11 @@
 """Train the emotion regressor on frozen embeddings and score it on speakers it has never heard.
 
     train/finetune.py emotion --embeddings embeddings --out runs/emotion
+    torchrun --nproc-per-node 2 train/finetune.py emotion --embeddings embeddings --out runs/emotion
 
 Each stream subset has a regressor of its own for each seed; the epoch is chosen on dev; the test
-split is read once, at the end.
+split is read once, at the end. Several processes share the regressors; each is trained by one of
+them, so their number changes nothing but the time.
 """
 
 from __future__ import annotations
@@ -62,46 +64,63 @@ def main(argv: Sequence[str] | None = None) -> None:
         folders = subset_folders(Path(run.embeddings))
         data = {subset: read_vectors(folder, SPLITS) for subset, folder in folders.items()}
         run = _resolved(run, data)
-        claim_folder(out, to_dict(run))
-        if (out / "results.json").exists():
-            _print_table(json.loads((out / "results.json").read_text()))
-            return
-        models = _train_all(run, data, "finetune", world)
-        results = _results(run, models, data)
-        if run.untrained:
-            results["untrained"] = _untrained(run, world)
-        for subset, regressors in models.items():
-            for seed, model in zip(run.loop.seeds, regressors, strict=True):
-                save_regressor(out, subset, seed, model)
-        everything = list(data)[-1]
-        layers = ShardSet(folders[everything]).manifest["layers"]
-        weights = torch.stack([model.layers.weights for model in models[everything]]).mean(0)
-        results["layer_weights"] = dict(zip(layers, weights.tolist(), strict=True))
-        write_json(
-            out / "predictions.json", _predictions(models[everything], data[everything]["test"])
-        )
-        write_json(out / "results.json", results)
-        _print_table(results)
+        if world.is_main:
+            claim_folder(out, to_dict(run))
+        world.wait()
+        done = out / "results.json"
+        if not done.exists():
+            _run(run, out, folders, data, world)
+        if world.is_main:
+            _print_table(json.loads(done.read_text()))
+
+
+def _run(
+    run: FinetuneRun, out: Path, folders: Mapping[str, Path], data: Data, world: World
+) -> None:
+    """Train on all processes, score and save on the main one."""
+    models = _train_all(run, data, "finetune", world)
+    untrained = _untrained(run, world) if run.untrained else None
+    if not world.is_main:
+        return
+    results = _results(run, models, data)
+    if untrained:
+        results["untrained"] = untrained
+    for subset, regressors in models.items():
+        for seed, model in zip(run.loop.seeds, regressors, strict=True):
+            save_regressor(out, subset, seed, model)
+    everything = list(data)[-1]
+    layers = ShardSet(folders[everything]).manifest["layers"]
+    weights = torch.stack([model.layers.weights for model in models[everything]]).mean(0)
+    results["layer_weights"] = dict(zip(layers, weights.tolist(), strict=True))
+    write_json(out / "predictions.json", _predictions(models[everything], data[everything]["test"]))
+    write_json(out / "results.json", results)
 
 
 def _train_all(
     run: FinetuneRun, data: Data, label: str, world: World
 ) -> dict[str, list[EmotionRegressor]]:
-    """Stream subset -> one regressor for each seed."""
-    models: dict[str, list[EmotionRegressor]] = {subset: [] for subset in data}
-    total = len(data) * len(run.loop.seeds)
-    with progress(label, total, show=world.is_main) as update:
-        for place, (subset, seed) in enumerate(itertools.product(data, run.loop.seeds), 1):
+    """Stream subset -> one regressor for each seed; the same on every process."""
+    jobs = list(itertools.product(data, run.loop.seeds))
+    mine = {}
+    with progress(label, len(jobs), show=world.is_main) as update:
+        for place in range(world.rank, len(jobs), world.size):
+            subset, seed = jobs[place]
             splits = data[subset]
-            models[subset].append(_train(run, splits["train"], splits["dev"], seed, world))
-            update(place)
+            mine[place] = _train(run, splits["train"], splits["dev"], seed)
+            update(min(place + world.size, len(jobs)))
+    trained: dict[int, EmotionRegressor] = {}
+    for part in world.gather(mine):
+        assert isinstance(part, dict)
+        trained |= part
+    models: dict[str, list[EmotionRegressor]] = {subset: [] for subset in data}
+    for place, (subset, _) in enumerate(jobs):
+        models[subset].append(trained[place])
     return models
 
 
-def _train(
-    run: FinetuneRun, train: Vectors, dev: Vectors, seed: int, world: World
-) -> EmotionRegressor:
-    """One regressor, at its best epoch on dev."""
+def _train(run: FinetuneRun, train: Vectors, dev: Vectors, seed: int) -> EmotionRegressor:
+    """One regressor, at its best epoch on dev; by this process alone, whatever their number."""
+    alone = World(0, 1, torch.device("cpu"))
     torch.manual_seed(derive_seed(seed, "emotion"))
     model = EmotionRegressor(run.method)
     model.standardise_by(train.values)
@@ -117,7 +136,7 @@ def _train(
                 [train.batch(order[start : start + run.loop.batch])],
                 rate=learning_rate(run.optim, (epoch + start / len(order)) / run.loop.epochs),
                 clip=run.optim.clip,
-                world=world,
+                world=alone,
             )
         loss = _mean_loss(model, dev)
         if loss < best_loss:

@@ -78,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             "--out", str(out / "embeddings-untrained"),
         ],
         "train the emotion regressor": [
-            sys.executable, _program("mmembed_train.finetune"), "emotion",
+            *torchrun, _program("mmembed_train.finetune"), "emotion",
             "--embeddings", str(out / "embeddings"),
             "--untrained", str(out / "embeddings-untrained"), "--out", str(out / "emotion"),
         ],

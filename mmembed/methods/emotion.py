@@ -35,7 +35,7 @@ class EmotionConfig:
         layers: L of the embeddings; 0 until they are known.
         width: of each layer's vector (twice the encoder's width); 0 until they are known.
         hidden: units of the hidden layer.
-        dropout: on the standardised input and on the hidden layer.
+        dropout: on the hidden layer.
         sentiment_weight: of its term.
         emotions_weight: of its term.
     """
@@ -65,7 +65,6 @@ class EmotionRegressor(Method):
         self.project = nn.Parameter(torch.empty(config.layers, config.width, config.hidden))
         nn.init.normal_(self.project, std=config.width**-0.5)
         self.body = nn.Sequential(nn.GELU(), nn.Dropout(config.dropout))
-        self.drop = nn.Dropout(config.dropout)
         self.sentiment = nn.Linear(config.hidden, 1)
         self.emotions = nn.Linear(config.hidden, NUM_EMOTIONS)
 
@@ -87,7 +86,8 @@ class EmotionRegressor(Method):
     def predict(self, batch: Batch) -> dict[str, Tensor]:
         """Sentiment (B,), emotions (B, E); not clipped to their ranges."""
         vectors = batch.inputs["embedding"].values
-        standard = self.drop((vectors - self.mean) / self.scale)
-        weighted = standard * self.layers.weights[:, None]
-        hidden = self.body(weighted.flatten(1) @ self.project.flatten(0, 1))
+        standard = (vectors - self.mean) / self.scale
+        # The weights scale the matrix: scaling its input would cost one more product backward.
+        weighted = self.project * self.layers.weights[:, None, None]
+        hidden = self.body(standard.flatten(1) @ weighted.flatten(0, 1))
         return {"sentiment": self.sentiment(hidden)[:, 0], "emotions": self.emotions(hidden)}
