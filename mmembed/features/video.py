@@ -18,6 +18,7 @@ CROP: Final = 64  # pixels, height and width
 DETECT_EVERY: Final = 12  # frames
 DETECT_SIDE: Final = 160  # pixels, the longer side of the picture that is searched
 SMALLEST_FACE: Final = 0.15  # of the shorter side
+RESIZED: Final = 1.6  # the most by which a face grows or shrinks from one search to the next
 ENLARGE: Final = 1.15  # Haar boxes end at the brows and the chin
 
 # Of the augmentation:
@@ -35,8 +36,9 @@ Box = NDArray[np.float64]  # centre x, centre y, side; pixels
 def face_crops(frames: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], str]:
     """Cut the face out of every frame.
 
-    Every 12th frame is searched for the largest, most central frontal face; boxes are interpolated
-    between and held before and after. Where no frame shows a face, the central square is taken.
+    Every 12th frame is searched for the largest, most central frontal face, first for one of about
+    the size of the last; boxes are interpolated between and held before and after. Where no frame
+    shows a face, the central square is taken.
 
     Args:
         frames: (T, height, width) grey, at 25 Hz, T at least 1.
@@ -50,7 +52,11 @@ def face_crops(frames: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], str]:
     searched = list(range(0, len(frames), DETECT_EVERY))
     if len(frames) - 1 - searched[-1] >= DETECT_EVERY // 2:
         searched.append(len(frames) - 1)
-    found = [(t, box) for t in searched if (box := _find_face(frames[t])) is not None]
+    found: list[tuple[int, Box]] = []
+    for t in searched:
+        box = _find_face(frames[t], found[-1][1] if found else None)
+        if box is not None:
+            found.append((t, box))
     if not found:
         central = np.array([width / 2, height / 2, min(width, height)])
         boxes, how = np.tile(central, (len(frames), 1)), "full frame"
@@ -76,16 +82,26 @@ def face_crops(frames: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], str]:
     return crops, how
 
 
-def _find_face(frame: NDArray[np.uint8]) -> Box | None:
-    """The largest face, nearer ones to the centre preferred."""
+def _find_face(frame: NDArray[np.uint8], last: Box | None) -> Box | None:
+    """The largest face, nearer ones to the centre preferred; of about the size of `last`, if any.
+
+    Most of the time of a search goes into the smallest faces, so knowing the size saves most of it.
+    """
     height, width = frame.shape
     scale = min(1.0, DETECT_SIDE / max(height, width))
     small = cv2.resize(frame, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
     smallest = max(20, int(SMALLEST_FACE * min(small.shape)))
-    faces = _detector().detectMultiScale(
-        small, scaleFactor=1.1, minNeighbors=3, minSize=(smallest, smallest)
-    )
-    if not len(faces):
+    sizes = [(smallest, max(small.shape))]
+    if last is not None:
+        side = last[2] / ENLARGE * scale
+        sizes.insert(0, (max(smallest, round(side / RESIZED)), round(side * RESIZED)))
+    for least, most in sizes:
+        faces = _detector().detectMultiScale(
+            small, scaleFactor=1.1, minNeighbors=3, minSize=(least, least), maxSize=(most, most)
+        )
+        if len(faces):
+            break
+    else:
         return None
     boxes = np.array([[x + w / 2, y + h / 2, w * ENLARGE] for x, y, w, h in faces]) / scale
     off_centre = np.hypot(boxes[:, 0] / width - 0.5, boxes[:, 1] / height - 0.5)
