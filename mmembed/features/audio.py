@@ -11,7 +11,6 @@ import torch
 import torch.nn.functional as F
 import torchaudio
 from numpy.typing import NDArray
-from scipy.signal import resample_poly
 from torch import Tensor
 
 SAMPLE_RATE: Final = 16_000  # Hz
@@ -84,6 +83,8 @@ def resample(waveform: NDArray[np.float32], rate: int) -> NDArray[np.float32]:
     """
     if rate == SAMPLE_RATE or not len(waveform):
         return waveform
+    from scipy.signal import resample_poly  # takes a second to import; few programs need it
+
     divisor = math.gcd(rate, SAMPLE_RATE)
     resampled = resample_poly(waveform, SAMPLE_RATE // divisor, rate // divisor)
     return np.asarray(resampled, dtype=np.float32)
