@@ -24,7 +24,7 @@ from mmembed.data.corpora.talkers.acting import VALENCE
 from mmembed.data.corpora.talkers.clip import write_script
 from mmembed.metrics import pearson
 from mmembed.recipes.finetune import read_vectors
-from mmembed.recipes.probe import STRENGTHS, speaker_folds
+from mmembed.recipes.probe import STRENGTHS, ridge, speaker_folds
 
 SUBSETS = (("audio",), ("video",), ("text",), ("audio", "video", "text"))
 PARTS = ("words", "voice", "face")
@@ -77,25 +77,16 @@ def cross_predict(vectors: Floats, targets: Floats, speakers: NDArray[np.str_]) 
         inner = np.zeros((len(STRENGTHS), int(train.sum()), targets.shape[1]))
         for unseen in speaker_folds(speakers[train], FOLDS):
             inner[:, unseen] = ridge(
-                vectors[train][~unseen], targets[train][~unseen], vectors[train][unseen]
+                vectors[train][~unseen],
+                targets[train][~unseen],
+                vectors[train][unseen],
+                STRENGTHS,
             )
         errors = ((inner - targets[train]) ** 2).mean(1)  # (strengths, C)
-        answers = ridge(vectors[train], targets[train], vectors[held_out])
+        answers = ridge(vectors[train], targets[train], vectors[held_out], STRENGTHS)
         for column, best in enumerate(errors.argmin(0)):
             predicted[held_out, column] = answers[best, :, column]
     return predicted
-
-
-def ridge(vectors: Floats, targets: Floats, asked: Floats) -> Floats:
-    """(strengths, N', C) answers of ridge regressions, solved in the dual."""
-    mean, scale = vectors.mean(0), np.maximum(vectors.std(0), 1e-3)
-    standard = (vectors - mean) / scale
-    squares, turn = np.linalg.eigh(standard @ standard.T / vectors.shape[1])
-    likeness = (asked - mean) / scale @ standard.T / vectors.shape[1] @ turn
-    turned = turn.T @ (targets - targets.mean(0))
-    return np.stack(
-        [likeness @ (turned / (squares + s)[:, None]) + targets.mean(0) for s in STRENGTHS]
-    )
 
 
 if __name__ == "__main__":

@@ -150,23 +150,29 @@ def _choose_strength(vectors: Vectors, labels: Names, speakers: Names) -> float:
 def _fit_predict(
     train: Vectors, labels: Names, test: Vectors, strengths: Sequence[float]
 ) -> dict[float, Names]:
-    """Strength -> predictions for `test`.
+    """Strength -> predictions for `test`."""
+    classes = np.array(sorted(set(labels.tolist())))
+    answers = ridge(train, np.where(labels[:, None] == classes, 1.0, -1.0), test, strengths)
+    return {s: classes[a.argmax(1)] for s, a in zip(strengths, answers, strict=True)}
+
+
+def ridge(train: Vectors, target: Vectors, test: Vectors, strengths: Sequence[float]) -> Vectors:
+    """(S, N', C) what ridge regressions on standardised vectors answer, one for each strength.
 
     In the dual: one eigendecomposition of the training items' inner products serves all strengths.
+
+    Args:
+        train: (N, W).
+        target: (N, C) of them.
+        test: (N', W).
+        strengths: S penalties, in units of the mean squared length of the standardised vectors.
     """
     mean, scale = train.mean(0), np.maximum(train.std(0), 1e-6)
     standard = (train - mean) / scale
     width = max(1, int((train.std(0) > 1e-6).sum()))  # columns that vary
     squares, turn = np.linalg.eigh(standard @ standard.T / width)
-    likeness = (test - mean) / scale @ standard.T / width
-    classes = np.array(sorted(set(labels.tolist())))
-    target = np.where(labels[:, None] == classes, 1.0, -1.0)
+    likeness = (test - mean) / scale @ standard.T / width @ turn
     turned = turn.T @ (target - target.mean(0))
-    return {
-        strength: classes[
-            np.argmax(
-                likeness @ turn @ (turned / (squares + strength)[:, None]) + target.mean(0), 1
-            )
-        ]
-        for strength in strengths
-    }
+    return np.stack(
+        [likeness @ (turned / (squares + s)[:, None]) + target.mean(0) for s in strengths]
+    )
