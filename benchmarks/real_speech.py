@@ -195,16 +195,18 @@ def _spread(probed: Mapping[str, Any], rows: Sequence[str]) -> str:
 
 
 def _speech(out: Path, name: str, seeds: Sequence[int]) -> list[str]:
+    """Means over seeds on held-out utterances; "-" for a task that was not trained."""
     scores: list[dict[str, Any]] = [
         json.loads((_run_folder(out, name, seed) / "evaluation.json").read_text())["heldout"]
         for seed in seeds
     ]
-
-    def mean(corpus: str, score: str) -> str:
-        return f"{np.mean([s['by_corpus'][corpus][score] for s in scores]):.3f}"
-
-    speakers = f"{np.mean([s['speaker_accuracy'] for s in scores]):.3f}"
-    return [mean("arctic", "cer"), mean("arctic", "wer"), mean("fsdd", "cer"), speakers]
+    speech, speaker = VARIANTS[name]
+    cells = [
+        f"{np.mean([s['by_corpus'][corpus][score] for s in scores]):.3f}" if speech else "-"
+        for corpus, score in (("arctic", "cer"), ("arctic", "wer"), ("fsdd", "cer"))
+    ]
+    accuracy = f"{np.mean([s['speaker_accuracy'] for s in scores]):.3f}" if speaker else "-"
+    return [*cells, accuracy]
 
 
 if __name__ == "__main__":
