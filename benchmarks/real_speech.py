@@ -5,8 +5,7 @@
 CORPORA holds the folders cmu_arctic, fsdd, emovo, emodb and ravdess. Encoders are pre-trained
 without any emotion label on all of them but RAVDESS actors 01-16; then a linear probe tells the
 eight emotions of these 16 actors, each by a model that never heard the actor. The probe, the
-folds and the number of steps are the same for every row and were fixed beforehand. Everything is
-restartable.
+folds and the number of steps are the same for every row. Everything is restartable.
 
 Needs the extra `baselines` (openSMILE) for the eGeMAPS rows.
 """

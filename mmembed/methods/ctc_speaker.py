@@ -80,8 +80,8 @@ class CtcSpeaker(Method):
         self.encoder = Encoder(config.encoder)
         self.ctc_head = nn.Linear(width, config.alphabet_size)
         self.speaker_layers = LayerWeights(len(self.encoder.own_layer_names("audio")))
-        # Deep enough to forget by itself what is not the speaker's: what a linear head must ignore,
-        # the encoder ends up ignoring (cf. the projection heads of arXiv 2002.05709).
+        # A hidden layer, so that the head rather than the encoder may forget what is not the
+        # speaker's (cf. the projection heads of arXiv 2002.05709); one seed showed no difference.
         self.speaker_embedding = nn.Sequential(
             nn.LayerNorm(2 * width),
             nn.Dropout(config.encoder.dropout),
