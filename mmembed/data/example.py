@@ -9,6 +9,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from mmembed.batch import STREAMS
+
 SPLITS: Final = ("train", "dev", "test", "heldout")
 """`heldout`: utterances never trained on, by speakers of the training split (closed-set tasks)."""
 
@@ -23,12 +25,18 @@ class Labels:
     Attributes:
         sentiment: in [-3, 3], or None.
         emotions: intensities in the order of `EMOTIONS`, each in [0, 3], or None.
-        category: one acted emotion ("neutral", "calm", "happy", ...), or None.
+        category: one emotion ("neutral", "calm", "happy", ...), or None.
+        present: names of all emotions that several may hold of ("joy", "optimism"), () = none of
+            those asked for; None = nobody was asked.
+        scores: anything else that is a number, on the corpus' own scale, such as "valence",
+            "arousal", "dominance", or "sentiment_audio" for what the voice alone tells.
     """
 
     sentiment: float | None = None
     emotions: tuple[float, ...] | None = None
     category: str | None = None
+    present: tuple[str, ...] | None = None
+    scores: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.sentiment is not None and not -3 <= self.sentiment <= 3:
@@ -48,13 +56,19 @@ class Utterance:
 
     Attributes:
         key: unique, portable, without dots.
-        media: path of the media file, absolute or relative to the manifest; None for text alone.
+        media: where the media is: a path, absolute or relative to the manifest; a URL; a member of
+            an archive ("videos.tar#KEY.mp4"); a row of precomputed features
+            ("train.safetensors#12", see `mmembed.data.features`); None for text alone.
         start: seconds into the media file.
         end: seconds, None = to its end.
         transcript: the words spoken, as written by the corpus, or None.
         language: ISO 639-1, or None.
+        streams: those it is known to have; None = not looked at yet.
         speaker: unique across corpora ("ravdess-01"), or None.
+        dialogue: the conversation it belongs to, unique across corpora, or None.
+        turn: its place in the dialogue, counted from 0, or None.
         split: one of `SPLITS`, or None where the corpus names none.
+        licence: a note on what may be done with it ("CC BY 4.0", "research only"), or None.
         labels: emotion labels.
     """
 
@@ -64,8 +78,12 @@ class Utterance:
     end: float | None = None
     transcript: str | None = None
     language: str | None = None
+    streams: tuple[str, ...] | None = None
     speaker: str | None = None
+    dialogue: str | None = None
+    turn: int | None = None
     split: str | None = None
+    licence: str | None = None
     labels: Labels = field(default_factory=Labels)
 
     def __post_init__(self) -> None:
@@ -73,6 +91,10 @@ class Utterance:
             raise ValueError(f"key {self.key!r}: must not be empty or hold dots, slashes or spaces")
         if self.split is not None and self.split not in SPLITS:
             raise ValueError(f"split {self.split!r} of {self.key}: one of {', '.join(SPLITS)}")
+        if self.streams is not None and not set(self.streams) <= set(STREAMS):
+            raise ValueError(f"streams {self.streams} of {self.key}: of {', '.join(STREAMS)}")
+        if self.turn is not None and self.turn < 0:
+            raise ValueError(f"turn {self.turn} of {self.key}: counts from 0")
 
 
 @dataclass(frozen=True)
@@ -84,6 +106,7 @@ class Example:
         audio: (T, 80) float16 log-mel at 100 Hz, or None.
         video: (T, 64, 64) uint8 grey face crops at 25 Hz, or None.
         text: the words as an input stream, or None.
+        features: precomputed vectors of others by stream, each (T, D) float32; {} for media.
         notes: how it was made: {"face": "haar" | "full frame", "seconds": 2.4, ...}.
     """
 
@@ -91,6 +114,7 @@ class Example:
     audio: NDArray[np.float16] | None = None
     video: NDArray[np.uint8] | None = None
     text: str | None = None
+    features: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
     notes: Mapping[str, object] = field(default_factory=dict)
 
     @property
@@ -101,7 +125,11 @@ class Example:
     def streams(self) -> tuple[str, ...]:
         """The streams this example has."""
         held = {"audio": self.audio, "video": self.video, "text": self.text}
-        return tuple(name for name, value in held.items() if value is not None and len(value))
+        return tuple(
+            name
+            for name, value in held.items()
+            if (value is not None and len(value)) or len(self.features.get(name, ()))
+        )
 
     def only(self, streams: tuple[str, ...]) -> Example:
         """The same utterance with no other than the named streams."""
@@ -110,4 +138,5 @@ class Example:
             audio=self.audio if "audio" in streams else None,
             video=self.video if "video" in streams else None,
             text=self.text if "text" in streams else None,
+            features={name: x for name, x in self.features.items() if name in streams},
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 from urllib.parse import quote
 
 import numpy as np
@@ -13,12 +13,15 @@ from numpy.typing import NDArray
 
 from mmembed.batch import STREAMS
 from mmembed.data.example import Example, Utterance
+from mmembed.data.features import SUFFIX, read_features
 from mmembed.data.manifest import from_row, to_row
 from mmembed.data.media import load_clip
 from mmembed.errors import CorruptError, DataError
 from mmembed.features.audio import log_mel
 from mmembed.features.text import normalise_transcript
 from mmembed.features.video import face_crops
+
+FEATURES: Final = "features."  # of the name of a member
 
 Members = Mapping[str, "NDArray[Any] | Mapping[str, Any]"]
 
@@ -37,6 +40,13 @@ def load_example(utterance: Utterance, folder: Path, streams: Sequence[str] = ST
         DataError: the media cannot be used, or the utterance has none of the streams.
     """
     text = normalise_transcript(utterance.transcript or "") or None if "text" in streams else None
+    if utterance.media is not None and SUFFIX + "#" in utterance.media:
+        file, _, row = utterance.media.rpartition("#")
+        features = read_features(folder / file, int(row))
+        example = Example(utterance, text=text, features=features).only(tuple(streams))
+        if not example.streams:
+            raise DataError(utterance.key, "no_streams", f"has no {' or '.join(streams)}")
+        return example
     if utterance.media is None or not {"audio", "video"} & set(streams):
         if text is None:
             raise DataError(utterance.key, "no_streams", f"has no {' or '.join(streams)}")
@@ -77,6 +87,7 @@ def to_record(example: Example) -> tuple[str, Members, Mapping[str, Any]]:
     for name, values in (("audio", example.audio), ("video", example.video)):
         if values is not None:
             members[f"{name}.npy"] = values
+    members |= {f"{FEATURES}{name}.npy": array for name, array in example.features.items()}
     utterance = example.utterance
     meta = {
         "lengths": {
@@ -84,6 +95,7 @@ def to_record(example: Example) -> tuple[str, Members, Mapping[str, Any]]:
             "video": 0 if example.video is None else len(example.video),
             "text": len(example.text or ""),
         },
+        "features": {name: list(values.shape) for name, values in example.features.items()},
         "transcript": utterance.transcript,
         "speaker": utterance.speaker,
         "split": utterance.split,
@@ -106,5 +118,10 @@ def from_record(key: str, members: Members) -> Example:
         audio=audio if isinstance(audio, np.ndarray) else None,
         video=video if isinstance(video, np.ndarray) else None,
         text=described["text"],
+        features={
+            name.removeprefix(FEATURES).removesuffix(".npy"): values
+            for name, values in members.items()
+            if name.startswith(FEATURES) and isinstance(values, np.ndarray)
+        },
         notes=described["notes"],
     )

@@ -21,6 +21,7 @@ from mmembed.errors import DataError
 _FIELDS: Final = tuple(field.name for field in fields(Utterance))
 _LABELS: Final = tuple(field.name for field in fields(Labels))
 _NUMBERS: Final = ("start", "end", "sentiment")
+_NAMES: Final = ("streams", "present")  # lists of strings
 
 
 def read_manifest(path: Path) -> list[Utterance]:
@@ -79,8 +80,8 @@ def to_row(utterance: Utterance) -> dict[str, object]:
     row = _changed(utterance)
     labels = _changed(utterance.labels)
     if "labels" in row:
-        row["labels"] = {k: list(v) if isinstance(v, tuple) else v for k, v in labels.items()}
-    return row
+        row["labels"] = _jsonable(labels)
+    return _jsonable(row)
 
 
 def from_row(row: object) -> Utterance:
@@ -98,11 +99,18 @@ def from_row(row: object) -> Utterance:
         if not isinstance(emotions, list) or not all(map(_is_number, emotions)):
             raise ValueError(f"emotions must be a list of {len(EMOTIONS)} numbers")
         labels["emotions"] = tuple(map(float, emotions))
+    scores = labels.get("scores", {})
+    if not isinstance(scores, Mapping) or not all(map(_is_number, scores.values())):
+        raise ValueError(f"scores must be an object of numbers, found {scores!r}")
     start, end = values.get("start", 0.0), values.get("end")
     if start is None or start < 0 or (end is not None and end <= start):
         raise ValueError(f"start {start} and end {end}: 0 <= start < end, in seconds")
     values.setdefault("media", None)
     return Utterance(**values, labels=Labels(**labels))
+
+
+def _jsonable(values: dict[str, object]) -> dict[str, object]:
+    return {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}
 
 
 def _changed(item: Utterance | Labels) -> dict[str, object]:
@@ -121,16 +129,28 @@ def _checked(row: object, allowed: tuple[str, ...], what: str) -> dict[str, Any]
     if unknown:
         raise ValueError(f"unknown field {', '.join(unknown)}; allowed are {', '.join(allowed)}")
     for name, value in row.items():
-        if value is None or name in ("labels", "emotions"):
+        if value is None or name in ("labels", "emotions", "scores"):
             continue
-        if name in _NUMBERS and not _is_number(value):
-            raise ValueError(f"{name} must be a number, found {value!r}")
-        if name not in _NUMBERS and not isinstance(value, str):
+        if name in _NUMBERS:
+            if not _is_number(value):
+                raise ValueError(f"{name} must be a number, found {value!r}")
+        elif name in _NAMES:
+            if not isinstance(value, list) or not all(isinstance(x, str) for x in value):
+                raise ValueError(f"{name} must be a list of strings, found {value!r}")
+        elif name == "turn":
+            if not isinstance(value, int) or isinstance(value, bool):
+                raise ValueError(f"turn must be a whole number, found {value!r}")
+        elif not isinstance(value, str):
             raise ValueError(f"{name} must be a string, found {value!r}")
-    return {
-        name: float(value) if name in _NUMBERS and value is not None else value
-        for name, value in row.items()
-    }
+    return {name: _converted(name, value) for name, value in row.items()}
+
+
+def _converted(name: str, value: Any) -> Any:
+    if value is None:
+        return None
+    if name in _NUMBERS:
+        return float(value)
+    return tuple(value) if name in _NAMES else value
 
 
 def _is_number(value: object) -> bool:

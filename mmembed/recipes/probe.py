@@ -1,9 +1,9 @@
 """A linear probe over speaker-independent folds: how much a frozen vector tells, and nothing else.
 
-Every row of a table gets the same probe. For each fold the vectors of all layers, mean and deviation, are
-standardised with the training part; a ridge regression onto +1 for the class and -1 for all others
-is fitted; its strength is chosen on folds of training speakers alone. All items are predicted once,
-by a model that never heard their speaker.
+Every row of a table gets the same probe. For each fold the vectors of all layers, mean and
+deviation, are standardised with the training part; a ridge regression onto +1 for the class and -1
+for all others is fitted; its strength is chosen on folds of training speakers alone. All items are
+predicted once, by a model that never heard their speaker.
 
 Ridge, because it is solved exactly: a logistic regression on thousands of standardised columns was
 still unfinished after 300 iterations, so that its result was partly the solver's.
