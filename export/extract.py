@@ -14,7 +14,7 @@ same command again makes only the shards that are missing.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,10 +25,11 @@ from numpy.typing import NDArray
 from mmembed.batch import STREAMS, parse_subset, stream_subsets, subset_name
 from mmembed.commands.cli import run_program
 from mmembed.commands.progress import progress
+from mmembed.data.decoding import Decoder
 from mmembed.data.example import Example
 from mmembed.data.manifest import to_row
 from mmembed.data.shards import Record, finish, is_committed, shard_sidecars, write_shard
-from mmembed.data.sources import Source, load_or_fail, open_sources
+from mmembed.data.sources import Source, load_all, open_sources
 from mmembed.embedder import Embedder
 from mmembed.errors import BudgetError, DataError, UsageError
 from mmembed.training.distributed import join_world
@@ -49,6 +50,7 @@ class Extract:
         records_per_shard: clips in one shard.
         clips_at_once: clips in one batch; does not change the vectors.
         error_budget: share of clips that may fail before the command does.
+        timeout: seconds after which a clip is given up.
     """
 
     inputs: tyro.conf.Positional[tuple[Path, ...]]
@@ -59,6 +61,7 @@ class Extract:
     records_per_shard: int = 512
     clips_at_once: int = 16
     error_budget: float = 0.01
+    timeout: float = 120.0
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -66,9 +69,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     settings = tyro.cli(Extract, prog="mmembed extract", args=argv, description=__doc__)
     with join_world() as world:
         embedder = Embedder.from_pretrained(settings.encoder, world.device)
-        sources = open_sources(settings.inputs)
-        _check_keys(sources)
         folders = _folders(settings)
+        wanted = tuple(s for s in STREAMS if any(s in subset for subset in folders.values()))
+        sources = open_sources(settings.inputs, wanted)
+        _check_keys(sources)
         plan = [
             (folder, subset, number)
             for folder, subset in folders.items()
@@ -87,14 +91,15 @@ def main(argv: Sequence[str] | None = None) -> None:
                 claim_folder(folder, provenance)
                 finish(folder, **provenance)
         world.wait()
-        with progress("extract", len(plan), show=world.is_main) as update:
+        shown = progress("extract", len(plan), show=world.is_main)
+        with shown as update, Decoder(seconds=settings.timeout) as decoder:
             for place in range(world.rank, len(plan), world.size):
                 folder, subset, number = plan[place]
                 first = number * settings.records_per_shard
                 part = sources[first : first + settings.records_per_shard]
                 path = folder / f"shard-{number:06d}.tar"
                 if not is_committed(path):
-                    _make_shard(settings, embedder, part, subset, path)
+                    _make_shard(settings, embedder, load_all(part, decoder), part, subset, path)
                 update(min(place + world.size, len(plan)))
         world.wait()
         if world.is_main:
@@ -127,6 +132,7 @@ def _folders(settings: Extract) -> dict[Path, tuple[str, ...]]:
 def _make_shard(
     settings: Extract,
     embedder: Embedder,
+    examples: Iterable[Example | DataError],
     sources: Sequence[Source],
     streams: tuple[str, ...],
     path: Path,
@@ -140,8 +146,7 @@ def _make_shard(
         records.extend(_embed(embedder, waiting, settings.frames))
         waiting.clear()
 
-    for source in sources:
-        example = load_or_fail(source)
+    for source, example in zip(sources, examples, strict=True):
         if isinstance(example, DataError):
             failed.append(_failure(source.name, example.reason, str(example)))
         elif not set(example.streams) & set(streams):

@@ -14,8 +14,9 @@ from pathlib import Path
 import tyro
 
 from mmembed.batch import STREAMS, parse_subset, subset_name
-from mmembed.data.example import EMOTIONS
-from mmembed.data.sources import load_or_fail, open_sources
+from mmembed.data.decoding import Decoder
+from mmembed.data.example import EMOTIONS, Example, Labels
+from mmembed.data.sources import load_all, open_sources
 from mmembed.errors import BudgetError, DataError, UsageError
 from mmembed.features.text import normalise_transcript
 from mmembed.recipes.prediction import EmotionPredictor
@@ -56,27 +57,29 @@ def main(argv: Sequence[str] | None = None) -> None:
             f"{'clip':32} {'streams':18} {'sentiment':>9} " + " ".join(f"{e:>8}" for e in EMOTIONS)
         )
     failed = 0
-    for source in sources:
-        example = load_or_fail(source)
-        if not isinstance(example, DataError):
-            if settings.text is not None:
-                example = replace(example, text=normalise_transcript(settings.text))
-            example = example.only(streams)
-            if not example.streams:
-                example = DataError(source.name, "no_streams", f"has none of {settings.streams}")
-        if isinstance(example, DataError):
-            print(f"failed ({example.reason}): {example}", file=sys.stderr)
-            failed += 1
-            continue
-        labels = predictor(example)
-        used = subset_name(example.streams)
-        assert labels.sentiment is not None and labels.emotions is not None
-        if settings.json:
-            named = dict(zip(EMOTIONS, labels.emotions, strict=True))
-            row = {"clip": source.name, "streams": used, "sentiment": labels.sentiment, **named}
-            print(json.dumps(row))
-        else:
-            emotions = " ".join(f"{value:8.2f}" for value in labels.emotions)
-            print(f"{source.name[-32:]:32} {used:18} {labels.sentiment:9.2f} {emotions}")
+    with Decoder() as decoder:
+        for source, example in zip(sources, load_all(sources, decoder), strict=True):
+            if not isinstance(example, DataError):
+                if settings.text is not None:
+                    example = replace(example, text=normalise_transcript(settings.text))
+                example = example.only(streams)
+                if not example.streams:
+                    missing = f"has none of {settings.streams}"
+                    example = DataError(source.name, "no_streams", missing)
+            if isinstance(example, DataError):
+                print(f"failed ({example.reason}): {example}", file=sys.stderr)
+                failed += 1
+            else:
+                print(_row(source.name, example, predictor(example), as_json=settings.json))
     if failed:
         raise BudgetError(f"{failed} of {len(sources)} clips could not be used")
+
+
+def _row(clip: str, example: Example, labels: Labels, *, as_json: bool) -> str:
+    used = subset_name(example.streams)
+    assert labels.sentiment is not None and labels.emotions is not None
+    if as_json:
+        named = dict(zip(EMOTIONS, labels.emotions, strict=True))
+        return json.dumps({"clip": clip, "streams": used, "sentiment": labels.sentiment, **named})
+    emotions = " ".join(f"{value:8.2f}" for value in labels.emotions)
+    return f"{clip[-32:]:32} {used:18} {labels.sentiment:9.2f} {emotions}"

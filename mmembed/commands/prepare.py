@@ -7,10 +7,11 @@ missing.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -21,8 +22,9 @@ from mmembed.data.atomic import hold_folder
 from mmembed.data.corpora import CORPORA
 from mmembed.data.example import Utterance
 from mmembed.data.manifest import read_manifest, write_manifest
-from mmembed.data.prepare import prepare_shards
+from mmembed.data.prepare import Part, plan_shards, prepare_shards
 from mmembed.data.shards import ShardSet
+from mmembed.errors import UsageError
 from mmembed.features.audio import FEATURE_RATE
 from mmembed.features.video import VIDEO_RATE
 
@@ -41,6 +43,9 @@ class Shards:
         workers: processes.
         records_per_shard: utterances in one shard.
         error_budget: share of utterances that may fail before the command does.
+        timeout: seconds after which a clip is given up.
+        rank: which part of the work this process does, of `world`; torchrun sets both.
+        world: how many processes or machines share the work.
     """
 
     out: Path
@@ -48,6 +53,19 @@ class Shards:
     workers: int = 2
     records_per_shard: int = 256
     error_budget: float = 0.01
+    timeout: float = 120.0
+    rank: int = field(default_factory=lambda: int(os.environ.get("RANK", "0")))
+    world: int = field(default_factory=lambda: int(os.environ.get("WORLD_SIZE", "1")))
+
+    @property
+    def part(self) -> Part:
+        """The work of this process."""
+        return Part(self.rank, self.world)
+
+    def hold(self) -> None:
+        """Keep others from doing the same work in the same folder."""
+        name = f"{self.rank}-of-{self.world}" if self.world > 1 else ""
+        hold_folder(self.out, name)
 
 
 Settings = tyro.conf.OmitArgPrefixes[Shards]
@@ -75,7 +93,9 @@ def talkers(
     """
     from mmembed.data.corpora.talkers import generate
 
-    hold_folder(shards.out)
+    if shards.world > 1:
+        raise UsageError("talkers are made by one process: leave out --rank and --world")
+    shards.hold()
     size = {"seed": seed, "speakers": speakers, "clips_per_speaker": clips_per_speaker}
     with progress("make clips", speakers * clips_per_speaker) as update:
         path = generate(
@@ -91,7 +111,7 @@ def manifest(source: tyro.conf.Positional[Path], shards: Settings) -> None:
         source: the manifest; its media paths start at its folder.
         shards: where and how.
     """
-    hold_folder(shards.out)
+    shards.hold()
     _prepare(shards, read_manifest(source), source.parent)
 
 
@@ -104,24 +124,44 @@ def _corpus_command(
         ],
         shards: Settings,
     ) -> None:
-        hold_folder(shards.out)
+        shards.hold()
         rows = [
             replace(row, media=row.media and str((source / row.media).absolute()))
             for row in read(source)
         ]
-        write_manifest(shards.out / "manifest.jsonl", rows)
-        _prepare(shards, rows, shards.out)
+        _prepare(shards, rows, shards.out, write=True)
 
     command.__doc__ = (read.__doc__ or name).splitlines()[0]
     return command
 
 
-def _prepare(shards: Shards, rows: Sequence[Utterance], folder: Path) -> None:
-    how = {name: value for name, value in asdict(shards).items() if name != "out"}
+def _prepare(
+    shards: Shards, rows: Sequence[Utterance], folder: Path, *, write: bool = False
+) -> None:
     out = shards.out / "shards"
-    with progress("prepare", len(rows)) as update:
-        prepared = prepare_shards(rows, folder, out, on_progress=update, **how)
-        update(len(rows))
+    jobs = plan_shards(rows, folder, out, shards.streams, shards.records_per_shard)
+    if write and shards.rank == 0:  # after the check: a refused command leaves all as it was
+        write_manifest(shards.out / "manifest.jsonl", rows)
+    own = sum(len(job.utterances) for job in jobs[shards.rank :: shards.world])
+    with progress("prepare", own, show=own > 0) as update:
+        prepared = prepare_shards(
+            rows,
+            folder,
+            out,
+            streams=shards.streams,
+            workers=shards.workers,
+            records_per_shard=shards.records_per_shard,
+            on_progress=update,
+            error_budget=shards.error_budget,
+            timeout=shards.timeout,
+            part=shards.part,
+        )
+        update(own)
+    if not prepared.complete:
+        print(
+            f"rank {shards.rank} of {shards.world} has made its shards; others have not", flush=True
+        )
+        return
     for failure in prepared.failures[:SHOWN_FAILURES]:
         print(f"failed ({failure['reason']}): {failure['message']}", file=sys.stderr)
     print(f"{describe(ShardSet(out))}, {len(prepared.failures)} failed: {out}", flush=True)

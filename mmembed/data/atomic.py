@@ -56,8 +56,13 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def hold_folder(folder: Path, patience: float = PATIENCE) -> None:
+def hold_folder(folder: Path, part: str = "", patience: float = PATIENCE) -> None:
     """Keep other programs from writing to a folder until this process ends, however it ends.
+
+    Args:
+        folder: made if it is not there.
+        part: a name under which this process shares the folder with those of other names.
+        patience: seconds to wait for a program that holds it.
 
     Raises:
         UsageError: another one is still at work there after `patience` seconds.
@@ -66,17 +71,29 @@ def hold_folder(folder: Path, patience: float = PATIENCE) -> None:
     if folder in _held:
         return
     folder.mkdir(parents=True, exist_ok=True)
-    lock = (folder / ".lock").open("ab")
     until = time.monotonic() + patience
+    _held[folder] = _lock(folder / ".lock", fcntl.LOCK_SH if part else fcntl.LOCK_EX, until)
+    if part:
+        _held[folder / part] = _lock(folder / f".lock-{part}", fcntl.LOCK_EX, until)
+
+
+@contextmanager
+def only_one(path: Path) -> Iterator[None]:
+    """One process at a time gets beyond this; `path` is a file that stays."""
+    with _lock(path, fcntl.LOCK_EX, time.monotonic() + PATIENCE):
+        yield
+
+
+def _lock(path: Path, how: int, until: float) -> BinaryIO:
+    lock = path.open("ab")
     while True:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            break
+            fcntl.flock(lock, how | fcntl.LOCK_NB)
+            return lock
         except BlockingIOError:
             if time.monotonic() >= until:
                 lock.close()
                 raise UsageError(
-                    f"{folder}: another program is writing there; wait for its end or stop it"
+                    f"{path.parent}: another program is writing there; wait for its end or stop it"
                 ) from None
             time.sleep(0.2)
-    _held[folder] = lock

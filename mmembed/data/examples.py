@@ -62,11 +62,6 @@ def load_example(utterance: Utterance, folder: Path, streams: Sequence[str] = ST
     return Example(utterance, audio=audio, video=crops, text=text, notes=notes)
 
 
-def example_from_file(path: Path) -> Example:
-    """A media file on its own, without text; its key is the path, as given, made portable."""
-    return load_example(Utterance(portable_key(str(path)), str(path)), Path())
-
-
 def portable_key(name: str) -> str:
     """Any name as a key: ASCII letters, digits, - and _ stay, the rest is percent-encoded.
 

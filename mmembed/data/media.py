@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import av
-import cv2
 import numpy as np
 import soundfile
 from av.container import InputContainer
@@ -21,15 +21,14 @@ from numpy.typing import NDArray
 
 from mmembed.batch import STREAMS
 from mmembed.config import Seconds
+from mmembed.data.tracks import Pictures, Sound
 from mmembed.errors import DataError
 from mmembed.features.audio import SAMPLE_RATE, resample
 from mmembed.features.video import VIDEO_RATE
 
 LONGEST: Final[Seconds] = 300.0  # bounds memory: 1 GB of 480 x 270 pictures
-LARGEST_SIDE: Final = 480  # pixels; a face that fills a fifth of it still fills its crop
 MOST_PIXELS: Final = 8192 * 8192  # of a declared picture; more is refused before decoding
 SAMPLE_RATES: Final = range(1_000, 768_001)  # Hz, of sound that is believed
-ROUNDING: Final[Seconds] = 0.02  # timestamps that far from contiguous sound are not gaps
 WARM_UP: Final[Seconds] = 1.0  # decoded and dropped before `start`: codecs look back
 MOST_RIFF: Final = 0x7FFF0000  # bytes; headers of unfinished recordings claim more
 
@@ -68,6 +67,7 @@ def load_clip(
     start: Seconds = 0.0,
     end: Seconds | None = None,
     streams: Sequence[str] = STREAMS,
+    data: bytes | None = None,
 ) -> Clip:
     """Decode sound and picture of a file, or of a part of it.
 
@@ -76,12 +76,13 @@ def load_clip(
         start: of the part, from time 0 of the container.
         end: of the part; None = the end of the file.
         streams: those wanted; others are not decoded.
+        data: the bytes of the file where it is part of another; `path` is then only its name.
 
     Raises:
         DataError: with reason "missing", "unreadable", "empty", "not_media", "no_streams",
             "too_short", "too_long", "too_large" or "damaged".
     """
-    kind = _kind(path)
+    kind = _kind(path, data)
     if not 0 <= start < (np.inf if end is None else end):
         raise DataError(str(path), "too_short", f"nothing lies from {start} s to {end} s")
     if end is not None:
@@ -89,27 +90,33 @@ def load_clip(
     try:
         if kind in SOUND_KINDS:
             try:
-                file = soundfile.SoundFile(os.fsencode(path))  # a name may be no text
+                # A name may be no text.
+                file = soundfile.SoundFile(os.fsencode(path) if data is None else BytesIO(data))
             except soundfile.LibsndfileError:
                 pass  # a codec that only FFmpeg knows, or damage that it will name
             else:
                 with file:
                     return _read_sound(path, file, start, end, streams)
         options = {"protocol_whitelist": "file"}
-        name = str(path.absolute())  # FFmpeg takes "12:30.mp4" for a protocol
-        with av.open(name, format=kind, options=options, metadata_errors="ignore") as file:
+        # FFmpeg takes "12:30.mp4" for a protocol.
+        source = str(path.absolute()) if data is None else BytesIO(data)
+        opened = av.open(source, "r", format=kind, options=options, metadata_errors="ignore")
+        with opened as file:
             return _read_container(path, file, start, end, streams)
     except (av.FFmpegError, soundfile.SoundFileError) as error:
         raise _damaged(path, str(error)) from None
 
 
-def _kind(path: Path) -> str:
+def _kind(path: Path, data: bytes | None) -> str:
     """The demuxer for the file, by its first bytes."""
     try:
-        if path.exists() and not path.is_file():
-            raise DataError(str(path), "not_media", "not a file")
-        with path.open("rb") as file:
-            head = file.read(192)
+        if data is not None:
+            head, size = data[:192], len(data)
+        else:
+            if path.exists() and not path.is_file():
+                raise DataError(str(path), "not_media", "not a file")
+            with path.open("rb") as file:
+                head, size = file.read(192), path.stat().st_size
     except FileNotFoundError:
         raise DataError(str(path), "missing", "no such file") from None
     except (OSError, ValueError) as error:  # no permission, an impossible name
@@ -119,7 +126,7 @@ def _kind(path: Path) -> str:
     for offset, signature, kind in SIGNATURES:
         if head[offset : offset + len(signature)] == signature:
             if kind == "wav":
-                _check_whole_riff(path, head)
+                _check_whole_riff(path, head, size)
             if kind != "mpegts" or head[188:189] == signature:  # the next packet starts there
                 return kind
     raise DataError(
@@ -127,9 +134,9 @@ def _kind(path: Path) -> str:
     )
 
 
-def _check_whole_riff(path: Path, head: bytes) -> None:
+def _check_whole_riff(path: Path, head: bytes, size: int) -> None:
     """Both decoders read a wav file that was cut short without a word."""
-    declared, size = int.from_bytes(head[4:8], "little") + 8, path.stat().st_size
+    declared = int.from_bytes(head[4:8], "little") + 8
     if size < declared < MOST_RIFF:
         raise _damaged(path, f"{size} of {declared} bytes are there")
 
@@ -227,9 +234,9 @@ def _read_container(
         if packet.is_corrupt:
             raise _damaged(path, "the file is cut short or overwritten")
         for frame in () if track.done else packet.decode():
-            if isinstance(frame, av.VideoFrame) and isinstance(track, _Pictures):
+            if isinstance(frame, av.VideoFrame) and isinstance(track, Pictures):
                 track.add(frame, None if frame.time is None else frame.time - origin)
-            elif isinstance(frame, av.AudioFrame) and isinstance(track, _Sound):
+            elif isinstance(frame, av.AudioFrame) and isinstance(track, Sound):
                 if frame.sample_rate != track.rate:
                     raise _damaged(path, "the sample rate changes")
                 track.add(frame, None if frame.time is None else frame.time - origin)
@@ -237,7 +244,7 @@ def _read_container(
             break
     audio = video = None
     for track in tracks.values():
-        if isinstance(track, _Sound):
+        if isinstance(track, Sound):
             audio = _to_16k(path, track.finish(), track.rate)
         else:
             video = track.finish()
@@ -250,15 +257,15 @@ def _open_tracks(
     start: Seconds,
     end: Seconds | None,
     streams: Sequence[str],
-) -> dict[int, _Sound | _Pictures]:
+) -> dict[int, Sound | Pictures]:
     """A track for the first stream of each wanted kind, by the index of the stream."""
     stop = start + LONGEST + 1.0 if end is None else end
-    tracks: dict[int, _Sound | _Pictures] = {}
+    tracks: dict[int, Sound | Pictures] = {}
     if "audio" in streams and container.streams.audio:
         sound = container.streams.audio[0]
         _check_codec(path, sound)
         _check_rate(path, sound.rate)
-        tracks[sound.index] = _Sound(sound.rate, start, stop)
+        tracks[sound.index] = Sound(sound.rate, start, stop)
     cover = av.stream.Disposition.attached_pic
     films = [film for film in container.streams.video if not film.disposition & cover]
     if "video" in streams and films:
@@ -267,130 +274,7 @@ def _open_tracks(
         if width * height > MOST_PIXELS:
             raise DataError(str(path), "too_large", f"pictures of {width} x {height} pixels")
         films[0].thread_type = "NONE"  # one clip, one core
-        tracks[films[0].index] = _Pictures(start, stop)
+        tracks[films[0].index] = Pictures(start, stop)
     if not tracks:
         raise _without(path, streams)
     return tracks
-
-
-@dataclass
-class _Sound:
-    """Mono samples at their own rate, laid out from `start` by time."""
-
-    rate: int
-    start: Seconds
-    stop: Seconds
-    done: bool = False
-    filled: int = 0
-    chunks: list[NDArray[np.float32]] = field(default_factory=list)
-
-    @property
-    def size(self) -> int:
-        """Samples from start to stop."""
-        return round((self.stop - self.start) * self.rate)
-
-    def add(self, frame: av.AudioFrame, time: Seconds | None) -> None:
-        samples = _mono(frame)
-        if time is not None:
-            ahead = round((time - self.start) * self.rate) - self.filled
-            if not self.filled or abs(ahead) > ROUNDING * self.rate:
-                self._append(np.zeros(min(max(ahead, 0), self.size - self.filled), np.float32))
-                samples = samples[max(-ahead, 0) :]
-        self._append(samples)
-        self.done = self.filled >= self.size
-
-    def _append(self, samples: NDArray[np.float32]) -> None:
-        self.chunks.append(samples)
-        self.filled += len(samples)
-
-    def finish(self) -> NDArray[np.float32]:
-        return np.concatenate([np.zeros(0, np.float32), *self.chunks])[: self.size]
-
-
-def _mono(frame: av.AudioFrame) -> NDArray[np.float32]:
-    """(samples,) in [-1, 1], the mean of the channels as for sound files.
-
-    FFmpeg's own mono mix of floats adds channels with weights of 0.71: louder, and clipped.
-    """
-    raw: NDArray[Any] = frame.to_ndarray()
-    if not frame.format.is_planar:
-        raw = raw.reshape(-1, frame.layout.nb_channels).T
-    zero, one = 0.0, 1.0
-    if raw.dtype == np.uint8:
-        zero = one = 128.0
-    elif raw.dtype.kind == "i":
-        one = np.iinfo(raw.dtype).max + 1.0
-    mono: NDArray[np.float32] = ((raw.mean(axis=0) - zero) / one).astype(np.float32)
-    return mono
-
-
-@dataclass
-class _Pictures:
-    """Luma planes at 25 Hz from `start`: at each step the picture then on the screen.
-
-    One growing buffer holds them: a list of arrays to stack would need the memory twice.
-    """
-
-    start: Seconds
-    stop: Seconds
-    done: bool = False
-    shape: tuple[int, ...] = ()
-    filled: int = 0
-    shown: tuple[Seconds, Seconds, NDArray[np.uint8]] | None = None  # since, for, what
-    buffer: bytearray = field(default_factory=bytearray)
-
-    def add(self, frame: av.VideoFrame, time: Seconds | None) -> None:
-        lasts = 1 / VIDEO_RATE
-        if frame.duration and frame.time_base:
-            lasts = float(frame.duration * frame.time_base)
-        if time is None:
-            time = self.shown[0] + self.shown[1] if self.shown else 0.0
-        self._show_until(time)
-        self.shown = (time, lasts, _luma(frame))
-        self.done = time >= self.stop
-
-    def _show_until(self, time: Seconds) -> None:
-        """Repeat the shown picture for the steps before `time`.
-
-        A step asks at its middle, where rounded timestamps do no harm.
-        """
-        count = round((min(time, self.stop) - self.start) * VIDEO_RATE) - self.filled
-        if self.shown is None or count <= 0:
-            return
-        picture = self.shown[2]
-        self.shape = self.shape or picture.shape
-        if picture.shape != self.shape:
-            picture = _resize(picture, self.shape[1], self.shape[0])
-        self.buffer += picture.tobytes() * count
-        self.filled += count
-
-    def finish(self) -> NDArray[np.uint8] | None:
-        if self.shown is not None:
-            since, lasts, _ = self.shown
-            self._show_until(since + lasts)
-            if not self.filled and since + lasts > self.start:
-                self._show_until(self.start + 1 / VIDEO_RATE)  # less than half a step is a step
-        if not self.filled:
-            return None
-        return np.frombuffer(self.buffer, np.uint8).reshape(-1, *self.shape)
-
-
-def _luma(frame: av.VideoFrame) -> NDArray[np.uint8]:
-    """(height, width) uint8: the Y plane, upright, at most 480 pixels a side."""
-    layout = frame.format
-    if layout.is_rgb or not layout.is_planar or layout.components[0].bits != 8:
-        frame = frame.reformat(format="yuv420p")
-    plane = frame.planes[0]
-    rows = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)
-    luma = np.rot90(rows[: frame.height, : frame.width], round(frame.rotation / 90))
-    scale = LARGEST_SIDE / max(luma.shape)
-    if scale >= 1:
-        return luma.copy()
-    return _resize(luma, max(1, round(luma.shape[1] * scale)), max(1, round(luma.shape[0] * scale)))
-
-
-def _resize(picture: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint8]:
-    resized = cv2.resize(
-        np.ascontiguousarray(picture), (width, height), interpolation=cv2.INTER_AREA
-    )
-    return resized.astype(np.uint8, copy=False)

@@ -8,25 +8,22 @@ from __future__ import annotations
 
 import hashlib
 import json
-import multiprocessing
-import os
-import signal
-import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import version
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
-import cv2
-import torch
-
+from mmembed import features
 from mmembed.batch import STREAMS
-from mmembed.data.atomic import atomic_file
+from mmembed.config import Seconds
+from mmembed.data import decoding
+from mmembed.data.atomic import atomic_file, only_one
+from mmembed.data.decoding import Decoder, Task
 from mmembed.data.example import Example, Utterance
-from mmembed.data.examples import load_example, to_record
+from mmembed.data.examples import to_record
 from mmembed.data.manifest import to_row
 from mmembed.data.shards import (
     Record,
@@ -36,7 +33,7 @@ from mmembed.data.shards import (
     shard_sidecars,
     write_shard,
 )
-from mmembed.errors import BudgetError, DataError, MmembedError, UsageError
+from mmembed.errors import BudgetError, DataError, UsageError
 
 Failure = dict[str, str]
 
@@ -50,10 +47,32 @@ class Prepared:
     Attributes:
         records: how many are in the shards.
         failures: {"key", "reason", "message"} of those that are not.
+        complete: whether all shards are there; else other parts are still at work.
     """
 
     records: int
     failures: tuple[Failure, ...]
+    complete: bool
+
+
+@dataclass(frozen=True)
+class Part:
+    """One of several processes or machines that share the work: each makes every world-th shard.
+
+    Attributes:
+        rank: 0 to world - 1.
+        world: how many there are.
+    """
+
+    rank: int = 0
+    world: int = 1
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.rank < self.world:
+            raise UsageError(f"rank {self.rank} of {self.world}: ranks are 0 to world - 1")
+
+
+WHOLE: Final = Part()
 
 
 def prepare_shards(
@@ -66,6 +85,8 @@ def prepare_shards(
     records_per_shard: int = 256,
     on_progress: Callable[[int], None] | None = None,
     error_budget: float = 0.01,
+    timeout: Seconds = decoding.PATIENCE,
+    part: Part = WHOLE,
 ) -> Prepared:
     """Turn utterances into shards and a manifest.json; what failed is listed in failed.jsonl.
 
@@ -74,50 +95,85 @@ def prepare_shards(
         folder: where relative media paths start.
         out: folder for the shards; may hold some of them already.
         streams: those to keep.
-        workers: processes; 0 = this one.
+        workers: processes that decode.
         records_per_shard: utterances planned for one shard, failures included.
         on_progress: called with the number of utterances done so far.
         error_budget: share of the utterances that may fail, in [0, 1].
+        timeout: seconds after which a clip is given up.
+        part: which shards are this process's. Whichever part ends last writes manifest.json.
 
     Raises:
-        UsageError: `out` holds shards of other utterances or streams.
+        UsageError: `out` holds shards of other utterances, streams or features.
         DataError: there are no utterances, or two share a key.
         BudgetError: more failed than `error_budget` allows; the shards are there all the same.
     """
+    jobs = plan_shards(utterances, folder, out, streams, records_per_shard)
+    own = jobs[part.rank :: part.world]
+    missing = [job for job in own if not is_committed(job.path)]
+    done = sum(len(job.utterances) for job in own) - sum(len(job.utterances) for job in missing)
+    with Decoder(workers, seconds=timeout) as decoder:
+        # One stream over all shards: nobody waits at the end of one for its last clip.
+        loaded = decoder.load(
+            Task(utterance, folder, streams) for job in missing for utterance in job.utterances
+        )
+        for job in missing:
+            examples = islice(loaded, len(job.utterances))
+            _make_shard(job, _counted(examples, done, on_progress))
+            done += len(job.utterances)
+    return _finish(jobs, out, streams, records_per_shard, error_budget)
+
+
+def plan_shards(
+    utterances: Sequence[Utterance],
+    folder: Path,
+    out: Path,
+    streams: tuple[str, ...],
+    records_per_shard: int,
+) -> list[Job]:
+    """What each shard is to hold; raises as `prepare_shards` does, before anything is written."""
     _check_utterances(utterances, folder)
     jobs = [
-        _Job(tuple(utterances[first : first + records_per_shard]), folder, path, streams)
+        Job(tuple(utterances[first : first + records_per_shard]), folder, path, streams)
         for first in range(0, len(utterances), records_per_shard)
         for path in [shard_path(out, first // records_per_shard)]
     ]
     _check_folder(out, jobs)
-    missing = [job for job in jobs if not is_committed(job.path)]
-    done = len(utterances) - sum(len(job.utterances) for job in missing)
-    for count in _run(missing, workers):
-        done += count
-        if on_progress is not None:
-            on_progress(done)
+    return jobs
+
+
+def _finish(
+    jobs: Sequence[Job],
+    out: Path,
+    streams: tuple[str, ...],
+    records_per_shard: int,
+    error_budget: float,
+) -> Prepared:
+    """Gather what failed and write manifest.json, once all shards are there."""
+    complete = all(is_committed(job.path) for job in jobs)
     sidecars = shard_sidecars(out)
     failures = tuple(failure for index in sidecars for failure in index["provenance"]["failed"])
-    with atomic_file(out / "failed.jsonl") as file:
-        file.writelines(json.dumps(failure).encode() + b"\n" for failure in failures)
-    finish(
-        out,
-        streams=list(streams),
-        utterances=len(utterances),
-        records_per_shard=records_per_shard,
-        plan=_digest([job.plan for job in jobs]),
-    )
-    if len(failures) > error_budget * len(utterances):
+    total = sum(len(job.utterances) for job in jobs)
+    if complete:
+        with only_one(out / ".finish"):  # another part may see the same at the same moment
+            with atomic_file(out / "failed.jsonl") as file:
+                file.writelines(json.dumps(failure).encode() + b"\n" for failure in failures)
+            finish(
+                out,
+                streams=list(streams),
+                utterances=total,
+                records_per_shard=records_per_shard,
+                plan=_digest([job.plan for job in jobs]),
+            )
+    if complete and len(failures) > error_budget * total:
         raise BudgetError(
-            f"{len(failures)} of {len(utterances)} utterances failed, more than the error budget "
+            f"{len(failures)} of {total} utterances failed, more than the error budget "
             f"of {error_budget:.1%}: see {out / 'failed.jsonl'}"
         )
-    return Prepared(sum(index["count"] for index in sidecars), failures)
+    return Prepared(sum(index["count"] for index in sidecars), failures, complete)
 
 
 @dataclass(frozen=True)
-class _Job:
+class Job:
     """One shard to make."""
 
     utterances: tuple[Utterance, ...]
@@ -128,11 +184,20 @@ class _Job:
     @property
     def plan(self) -> str:
         """A digest of what this shard is to hold."""
-        return _digest([list(self.streams), *map(to_row, self.utterances)])
+        return _digest([_code(), list(self.streams), *map(to_row, self.utterances)])
 
 
 def _digest(value: object) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+@cache
+def _code() -> str:
+    """A digest of the code that decodes and computes features: other code, other vectors."""
+    folder = Path(__file__).parent
+    files = [folder / "media.py", folder / "tracks.py", folder / "examples.py"]
+    files += sorted(Path(features.__file__).parent.glob("*.py"))
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 
 def _check_utterances(utterances: Sequence[Utterance], folder: Path) -> None:
@@ -145,7 +210,7 @@ def _check_utterances(utterances: Sequence[Utterance], folder: Path) -> None:
         seen.add(utterance.key)
 
 
-def _check_folder(out: Path, jobs: Sequence[_Job]) -> None:
+def _check_folder(out: Path, jobs: Sequence[Job]) -> None:
     """Shards that are there already must be those of this plan."""
     plans = {job.path: job.plan for job in jobs}
     for sidecar in sorted(out.glob("shard-*.json")):
@@ -154,8 +219,8 @@ def _check_folder(out: Path, jobs: Sequence[_Job]) -> None:
             continue  # damaged: it is made again
         if path not in plans or _plan_of(sidecar) != plans[path]:
             raise UsageError(
-                f"{path}: holds other utterances or streams than asked for; "
-                "choose another folder, or remove this one to start again"
+                f"{path}: holds other utterances or streams than asked for, or features of "
+                "another version; choose another folder, or remove this one to start again"
             )
 
 
@@ -163,39 +228,18 @@ def _plan_of(sidecar: Path) -> object:
     return json.loads(sidecar.read_bytes())["provenance"].get("plan")
 
 
-def _run(jobs: Sequence[_Job], workers: int) -> Iterator[int]:
-    """Make shards; yields the utterances done with each."""
-    if workers == 0 or not jobs:
-        yield from map(_make_shard, jobs)
-        return
-    with ProcessPoolExecutor(
-        min(workers, len(jobs)), multiprocessing.get_context("spawn"), _start_worker
-    ) as pool:
-        try:
-            yield from pool.map(_make_shard, jobs)
-        except BrokenProcessPool:
-            raise MmembedError(
-                "a worker process was killed, perhaps for want of memory: "
-                "run the same again to continue, with fewer workers"
-            ) from None
+def _counted(
+    examples: Iterable[Example | DataError],
+    done: int,
+    on_progress: Callable[[int], None] | None,
+) -> Iterator[Example | DataError]:
+    for count, example in enumerate(examples, start=done + 1):
+        yield example
+        if on_progress is not None:
+            on_progress(count)
 
 
-def _start_worker() -> None:
-    """One core for one worker, which ends at once with Ctrl-C and with the main process."""
-    torch.set_num_threads(1)
-    cv2.setNumThreads(0)
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def follow() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=follow, daemon=True).start()
-
-
-def _make_shard(job: _Job) -> int:
+def _make_shard(job: Job, examples: Iterable[Example | DataError]) -> None:
     failed: list[Failure] = []
     provenance = {
         "plan": job.plan,
@@ -203,20 +247,17 @@ def _make_shard(job: _Job) -> int:
         "made_with": {name: version(name) for name in _MADE_WITH},
         "failed": failed,  # grows while the records are made; the index is written after them
     }
-    write_shard(job.path, _records(job, failed), provenance)
-    return len(job.utterances)
+    write_shard(job.path, _records(job, examples, failed), provenance)
 
 
-def _records(job: _Job, failed: list[Failure]) -> Iterable[Record]:
-    for utterance in job.utterances:
-        try:
-            yield Record(*to_record(_load(utterance, job)))
-        except DataError as error:
-            failed.append({"key": utterance.key, "reason": error.reason, "message": str(error)})
-
-
-def _load(utterance: Utterance, job: _Job) -> Example:
-    example = load_example(utterance, job.folder, job.streams)
-    if not example.streams:
-        raise DataError(utterance.key, "no_streams", f"has none of {', '.join(job.streams)}")
-    return example
+def _records(
+    job: Job, examples: Iterable[Example | DataError], failed: list[Failure]
+) -> Iterator[Record]:
+    for utterance, example in zip(job.utterances, examples, strict=True):
+        if isinstance(example, Example) and not example.streams:
+            needed = f"has none of {', '.join(job.streams)}"
+            example = DataError(utterance.key, "no_streams", needed)
+        if isinstance(example, Example):
+            yield Record(*to_record(example))
+        else:
+            failed.append({"key": utterance.key, "reason": example.reason, "message": str(example)})

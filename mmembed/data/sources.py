@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Final
 
+from mmembed.batch import STREAMS
 from mmembed.data.dataset import Examples
-from mmembed.data.example import Example
-from mmembed.data.examples import example_from_file, load_example, portable_key
+from mmembed.data.decoding import Decoder, Task
+from mmembed.data.example import Example, Utterance
+from mmembed.data.examples import portable_key
 from mmembed.data.manifest import read_manifest
 from mmembed.errors import DataError, UsageError
 
@@ -27,19 +29,24 @@ class Source:
     Attributes:
         key: of the example, unique among different clips.
         name: what the user calls it: a path or a key.
-        load: decodes it; raises DataError.
+        origin: what to decode, or how to read it from a shard.
     """
 
     key: str
     name: str
-    load: Callable[[], Example]
+    origin: Task | Callable[[], Example]
 
 
-def open_sources(inputs: Iterable[Path]) -> list[Source]:
+def open_sources(inputs: Iterable[Path], streams: tuple[str, ...] = STREAMS) -> list[Source]:
     """All clips named by `inputs`, in order; within a folder sorted by path.
 
-    A `.jsonl` file is a manifest, a folder with shards is read as shards, any other folder is
-    searched for media files, and any other file is a clip. Nothing is decoded yet.
+    A manifest is read as such, a folder with shards as shards, any other folder is searched for
+    media files, and any other file is a clip, its key the path, as given, made portable. Nothing
+    is decoded yet.
+
+    Args:
+        inputs: files and folders.
+        streams: those wanted; others are not decoded.
 
     Raises:
         UsageError: a folder without any clip.
@@ -48,7 +55,7 @@ def open_sources(inputs: Iterable[Path]) -> list[Source]:
     sources: list[Source] = []
     for path in inputs:
         if path.is_dir():
-            found = _from_folder(path)
+            found = _from_folder(path, streams)
             if not found:
                 raise UsageError(
                     f"{path}: holds no clip (looked for {' '.join(MEDIA_SUFFIXES)} and shards)"
@@ -56,15 +63,37 @@ def open_sources(inputs: Iterable[Path]) -> list[Source]:
             sources += found
         elif path.suffix == ".jsonl":
             sources += [
-                Source(row.key, row.key, partial(load_example, row, path.parent))
+                Source(row.key, row.key, Task(row, path.parent, streams))
                 for row in read_manifest(path)
             ]
         else:
-            sources.append(_from_file(path))
+            sources.append(_from_file(path, streams))
     return sources
 
 
-def _from_folder(folder: Path) -> list[Source]:
+def load_all(sources: Sequence[Source], decoder: Decoder) -> Iterator[Example | DataError]:
+    """Load the sources one after another.
+
+    Yields:
+        For each, the example or why there is none, in a line that starts with the source's name.
+    """
+    origins = (source.origin for source in sources)
+    decoded = decoder.load(origin for origin in origins if isinstance(origin, Task))
+    for source in sources:
+        found = next(decoded) if isinstance(source.origin, Task) else _read(source.origin)
+        if isinstance(found, DataError) and found.item != source.name:
+            found = DataError(source.name, found.reason, str(found))
+        yield found
+
+
+def _read(origin: Callable[[], Example]) -> Example | DataError:
+    try:
+        return origin()
+    except DataError as error:
+        return error
+
+
+def _from_folder(folder: Path, streams: tuple[str, ...]) -> list[Source]:
     if any(folder.glob("shard-*.tar")):
         examples = Examples([folder])
         keys = [examples.key(index) for index in range(len(examples))]
@@ -72,21 +101,12 @@ def _from_folder(folder: Path) -> list[Source]:
             Source(key, key, partial(examples.__getitem__, index)) for index, key in enumerate(keys)
         ]
     return [
-        _from_file(path)
+        _from_file(path, streams)
         for path in sorted(folder.rglob("*"))
         if path.suffix.lower() in MEDIA_SUFFIXES and path.is_file()
     ]
 
 
-def _from_file(path: Path) -> Source:
-    return Source(portable_key(str(path)), str(path), partial(example_from_file, path))
-
-
-def load_or_fail(source: Source) -> Example | DataError:
-    """The example, or why there is none, in a line that starts with the source's name."""
-    try:
-        return source.load()
-    except DataError as error:
-        if error.item == source.name:
-            return error
-        return DataError(source.name, error.reason, str(error))
+def _from_file(path: Path, streams: tuple[str, ...]) -> Source:
+    key = portable_key(str(path))
+    return Source(key, str(path), Task(Utterance(key, str(path)), Path(), streams))

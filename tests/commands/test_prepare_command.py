@@ -23,7 +23,7 @@ def digits(tmp_path) -> Path:
 
 def test_a_corpus_becomes_a_manifest_and_shards(digits, tmp_path, capsys):
     out = tmp_path / "out"
-    main(["fsdd", str(digits), "--out", str(out), "--workers", "0"])
+    main(["fsdd", str(digits), "--out", str(out), "--workers", "1"])
     printed = capsys.readouterr().out
     shards = ShardSet(out / "shards")
     assert len(shards) == 4
@@ -38,14 +38,14 @@ def test_a_corpus_becomes_a_manifest_and_shards(digits, tmp_path, capsys):
 
 def test_its_manifest_prepares_the_same_features(digits, tmp_path):
     one, two = tmp_path / "one", tmp_path / "two"
-    main(["fsdd", str(digits), "--out", str(one), "--workers", "0"])
-    main(["manifest", str(one / "manifest.jsonl"), "--out", str(two), "--workers", "0"])
+    main(["fsdd", str(digits), "--out", str(one), "--workers", "1"])
+    main(["manifest", str(one / "manifest.jsonl"), "--out", str(two), "--workers", "1"])
     tar = "shards/shard-000000.tar"
     assert (one / tar).read_bytes() == (two / tar).read_bytes()
 
 
 def test_the_streams_asked_for_are_kept(digits, tmp_path):
-    main(["fsdd", str(digits), "--out", str(tmp_path), "--workers", "0", "--streams", "text"])
+    main(["fsdd", str(digits), "--out", str(tmp_path), "--workers", "1", "--streams", "text"])
     shards = ShardSet(tmp_path / "shards")
     assert set(shards.read(0).members) == {"json"}
     assert shards.meta(0)["lengths"] == {"audio": 0, "video": 0, "text": len("one")}
@@ -53,7 +53,7 @@ def test_the_streams_asked_for_are_kept(digits, tmp_path):
 
 def test_what_fails_is_named_and_the_rest_prepared(digits, tmp_path, capsys):
     (digits / "recordings" / "2_ann_9.wav").write_text("not sound")
-    arguments = ["fsdd", str(digits), "--out", str(tmp_path / "out"), "--workers", "0"]
+    arguments = ["fsdd", str(digits), "--out", str(tmp_path / "out"), "--workers", "1"]
     with pytest.raises(BudgetError, match="1 of 4 utterances"):
         main(arguments)
     main([*arguments, "--error-budget", "0.25"])
@@ -65,7 +65,7 @@ def test_what_fails_is_named_and_the_rest_prepared(digits, tmp_path, capsys):
 
 
 def test_other_streams_in_the_same_folder_are_refused(digits, tmp_path):
-    arguments = ["fsdd", str(digits), "--out", str(tmp_path / "out"), "--workers", "0"]
+    arguments = ["fsdd", str(digits), "--out", str(tmp_path / "out"), "--workers", "1"]
     main(arguments)
     with pytest.raises(UsageError, match="choose another folder"):
         main([*arguments, "--streams", "text"])

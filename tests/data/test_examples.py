@@ -5,18 +5,15 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from urllib.parse import unquote
 
 import av
 import numpy as np
 import pytest
-import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mmembed.data.example import Example, Labels, Utterance
 from mmembed.data.examples import (
-    example_from_file,
     from_record,
     load_example,
     portable_key,
@@ -106,14 +103,6 @@ def test_rows_without_any_stream_are_named(tmp_path: Path) -> None:
 def test_an_empty_transcript_is_no_text(folder: Path) -> None:
     row = Utterance("a", "clip.mp4", transcript="...")
     assert load_example(row, folder).streams == ("audio", "video")
-
-
-def test_a_file_gets_a_portable_key(tmp_path: Path) -> None:
-    path = tmp_path / "my clip v1.2.wav"
-    soundfile.write(path, np.zeros(800), 16_000)
-    example = example_from_file(path)
-    assert unquote(example.key) == str(path) and example.key.endswith("my%20clip%20v1%2E2%2Ewav")
-    assert example.streams == ("audio",) and example.notes == {"seconds": 0.05}
 
 
 @given(st.lists(st.text(min_size=1), min_size=2, max_size=2, unique=True))

@@ -47,9 +47,9 @@ def test_records_are_the_examples_in_order(tmp_path: Path) -> None:
     corpus = make_corpus(tmp_path, 5)
     seen: list[int] = []
     prepared = prepare_shards(
-        corpus, tmp_path, tmp_path / "out", workers=0, records_per_shard=2, on_progress=seen.append
+        corpus, tmp_path, tmp_path / "out", records_per_shard=2, on_progress=seen.append
     )
-    assert (prepared.records, prepared.failures, seen) == (5, (), [2, 4, 5])
+    assert (prepared.records, prepared.failures, seen) == (5, (), [1, 2, 3, 4, 5])
     shards = ShardSet(tmp_path / "out")
     assert shards.keys == tuple(utterance.key for utterance in corpus)
     assert shards.manifest["utterances"] == 5
@@ -65,12 +65,12 @@ def test_records_are_the_examples_in_order(tmp_path: Path) -> None:
 
 def test_only_missing_shards_are_made_again(tmp_path: Path) -> None:
     corpus, out = make_corpus(tmp_path, 4), tmp_path / "out"
-    prepare_shards(corpus, tmp_path, out, workers=0, records_per_shard=1)
+    prepare_shards(corpus, tmp_path, out, records_per_shard=1)
     before = files(out)
     shard_path(out, 1).with_suffix(".json").unlink()  # never committed
     shard_path(out, 2).write_bytes(b"cut")  # damaged
     untouched = shard_path(out, 0).stat().st_mtime_ns
-    prepare_shards(corpus, tmp_path, out, workers=0, records_per_shard=1)
+    prepare_shards(corpus, tmp_path, out, records_per_shard=1)
     assert files(out) == before
     assert shard_path(out, 0).stat().st_mtime_ns == untouched
 
@@ -79,9 +79,7 @@ def test_failures_are_listed_and_left_out(tmp_path: Path) -> None:
     corpus, out = make_corpus(tmp_path, 5), tmp_path / "out"
     (tmp_path / "1.wav").write_bytes(b"")
     (tmp_path / "4.wav").unlink()
-    prepared = prepare_shards(
-        corpus, tmp_path, out, workers=0, records_per_shard=2, error_budget=0.4
-    )
+    prepared = prepare_shards(corpus, tmp_path, out, records_per_shard=2, error_budget=0.4)
     assert prepared.records == 3
     listed = [json.loads(line) for line in (out / "failed.jsonl").read_text().splitlines()]
     assert listed == list(prepared.failures)
@@ -91,29 +89,27 @@ def test_failures_are_listed_and_left_out(tmp_path: Path) -> None:
     ]
     assert ShardSet(out).keys == ("tone-0", "tone-2", "tone-3")
     with pytest.raises(BudgetError, match="2 of 5"):
-        prepare_shards(corpus, tmp_path, out, workers=0, records_per_shard=2, error_budget=0.39)
+        prepare_shards(corpus, tmp_path, out, records_per_shard=2, error_budget=0.39)
 
 
 def test_only_asked_streams_are_kept(tmp_path: Path) -> None:
     corpus = make_corpus(tmp_path, 2)
-    prepare_shards(corpus, tmp_path, tmp_path / "text", workers=0, streams=("text",))
+    prepare_shards(corpus, tmp_path, tmp_path / "text", streams=("text",))
     assert list(ShardSet(tmp_path / "text").read(0).members) == ["json"]
     with pytest.raises(BudgetError):
-        prepare_shards(corpus, tmp_path, tmp_path / "video", workers=0, streams=("video",))
+        prepare_shards(corpus, tmp_path, tmp_path / "video", streams=("video",))
     assert "holds no video" in (tmp_path / "video" / "failed.jsonl").read_text()
 
 
 def test_a_folder_of_another_plan_is_refused(tmp_path: Path) -> None:
     corpus, out = make_corpus(tmp_path, 3), tmp_path / "out"
-    prepare_shards(corpus, tmp_path, out, workers=0, records_per_shard=1)
+    prepare_shards(corpus, tmp_path, out, records_per_shard=1)
     before = files(out)
     for other, size in ((corpus[::-1], 1), (corpus, 2), (corpus[:2], 1)):
         with pytest.raises(UsageError, match="other utterances"):
-            prepare_shards(other, tmp_path, out, workers=0, records_per_shard=size)
+            prepare_shards(other, tmp_path, out, records_per_shard=size)
     with pytest.raises(UsageError, match="other utterances or streams"):
-        prepare_shards(
-            corpus, tmp_path, out, workers=0, records_per_shard=1, streams=("audio", "text")
-        )
+        prepare_shards(corpus, tmp_path, out, records_per_shard=1, streams=("audio", "text"))
     assert files(out) == before
 
 
@@ -153,7 +149,7 @@ def test_killed_and_run_again_gives_the_same_bytes(tmp_path: Path) -> None:
     assert not (out / "manifest.json").exists()
     undisturbed = tmp_path / "undisturbed"
     for folder in (out, undisturbed):
-        prepare_shards(corpus, tmp_path / "corpus", folder, workers=0, records_per_shard=5)
+        prepare_shards(corpus, tmp_path / "corpus", folder, records_per_shard=5)
     assert files(out) == files(undisturbed)
 
 

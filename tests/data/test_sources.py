@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 import soundfile
 
+from mmembed.data.decoding import Decoder
 from mmembed.data.example import Example, Utterance
 from mmembed.data.examples import to_record
 from mmembed.data.manifest import write_manifest
 from mmembed.data.shards import Record, write_shard
-from mmembed.data.sources import load_or_fail, open_sources
+from mmembed.data.sources import load_all, open_sources
 from mmembed.errors import DataError, UsageError
 
 
@@ -35,9 +36,9 @@ def test_equal_names_in_folders_have_different_keys(here: Path) -> None:
     ]  # fmt: skip
     assert sources[3].key == "sad%2Fdeep%2F1%2EWAV"
     assert len({source.key for source in sources}) == 4
-    for source in sources:
-        example = load_or_fail(source)
-        assert isinstance(example, Example) and example.key == source.key
+    with Decoder() as decoder:
+        for source, example in zip(sources, load_all(sources, decoder), strict=True):
+            assert isinstance(example, Example) and example.key == source.key
 
 
 def test_keys_do_not_depend_on_how_a_clip_was_reached(here: Path) -> None:
@@ -52,7 +53,8 @@ def test_manifests_and_shards_keep_their_keys(here: Path) -> None:
     write_shard(here / "shards" / "shard-000000.tar", [Record(*to_record(text))], {})
     sources = open_sources([Path("rows.jsonl"), Path("shards")])
     assert [source.key for source in sources] == ["b", "a", "c"]
-    examples = [load_or_fail(source) for source in sources]
+    with Decoder() as decoder:
+        examples = list(load_all(sources, decoder))
     assert [e.streams for e in examples if isinstance(e, Example)] == [
         ("audio",), ("text",), ("text",),
     ]  # fmt: skip
@@ -61,7 +63,9 @@ def test_manifests_and_shards_keep_their_keys(here: Path) -> None:
 def test_what_cannot_be_read_is_known_when_it_is_loaded(here: Path) -> None:
     (here / "empty.mp4").touch()
     write_manifest(here / "rows.jsonl", [Utterance("a", "gone.wav")])
-    found = map(load_or_fail, open_sources(map(Path, ["lost.mp4", "empty.mp4", "rows.jsonl"])))
+    with Decoder() as decoder:
+        sources = open_sources(map(Path, ["lost.mp4", "empty.mp4", "rows.jsonl"]))
+        found = list(load_all(sources, decoder))
     assert [(error.reason, str(error)) for error in found if isinstance(error, DataError)] == [
         ("missing", "lost.mp4: no such file"),
         ("empty", "empty.mp4: the file is empty"),
@@ -72,7 +76,8 @@ def test_what_cannot_be_read_is_known_when_it_is_loaded(here: Path) -> None:
 def test_names_that_are_no_text_are_read(here: Path) -> None:
     odd = Path(os.fsdecode(b"caf\xe9.wav"))
     (here / "happy" / "1.wav").rename(odd)
-    example = load_or_fail(open_sources([odd])[0])
+    with Decoder() as decoder:
+        (example,) = load_all(open_sources([odd]), decoder)
     assert isinstance(example, Example) and example.key == "caf%E9%2Ewav"
 
 

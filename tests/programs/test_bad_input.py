@@ -16,9 +16,10 @@ import torch
 import webdataset
 from clips import burst, grey_steps, tone, write_video
 
+from mmembed.data.decoding import Decoder
 from mmembed.data.example import Example, Utterance
 from mmembed.data.manifest import write_manifest
-from mmembed.data.sources import load_or_fail, open_sources
+from mmembed.data.sources import load_all, open_sources
 from mmembed.embedder import Embedder, save_encoder
 from mmembed.encoder import Encoder, EncoderConfig
 from mmembed.features.text import Vocabulary
@@ -149,11 +150,11 @@ def test_vectors_are_those_of_the_clips_alone(
 ) -> None:
     monkeypatch.chdir(here)
     embedder, vectors = Embedder.from_pretrained("encoder"), pooled(here / "out")
-    for source in open_sources(map(Path, INPUTS)):
-        example = load_or_fail(source)
-        if isinstance(example, Example):
-            alone = embedder([example]).pooled[0].numpy()
-            np.testing.assert_allclose(vectors.pop(example.key), alone, atol=1e-5)
+    with Decoder() as decoder:
+        for example in load_all(open_sources(map(Path, INPUTS)), decoder):
+            if isinstance(example, Example):
+                alone = embedder([example]).pooled[0].numpy()
+                np.testing.assert_allclose(vectors.pop(example.key), alone, atol=1e-5)
     assert not vectors
 
 

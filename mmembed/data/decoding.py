@@ -1,0 +1,291 @@
+"""Decoding in processes of its own: a clip that crashes, hangs or swells costs that clip alone.
+
+Damaged media can take a decoder down or keep it busy for ever. So the files are opened in child
+processes with limits on time and memory; one that dies or overstays is replaced. What comes back
+is JSON and raw arrays, nothing that could run.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import multiprocessing
+import os
+import resource
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from mmembed.batch import STREAMS
+from mmembed.config import Seconds
+from mmembed.data.example import Example, Utterance
+from mmembed.data.examples import from_record, load_example, to_record
+from mmembed.data.manifest import from_row, to_row
+from mmembed.errors import DataError, MmembedError, UsageError
+
+PATIENCE: Final[Seconds] = 120.0  # to decode one clip; most take a tenth of a second
+MEMORY: Final = 3 << 30  # bytes that one clip may take
+START: Final[Seconds] = 120.0  # for a process to import what it needs on a busy machine
+AHEAD: Final = 4  # clips decoded ahead of the one that is waited for, in each process
+LARGEST_REPLY: Final = 2 << 30  # bytes
+
+
+@dataclass(frozen=True)
+class Task:
+    """One utterance to load.
+
+    Attributes:
+        utterance: a manifest row.
+        folder: where its relative media path starts.
+        streams: those wanted.
+    """
+
+    utterance: Utterance
+    folder: Path
+    streams: tuple[str, ...] = STREAMS
+
+
+class Decoder:
+    """Child processes that decode; use as a context manager.
+
+    Args:
+        workers: how many, at least 1.
+        seconds: the most that one clip may take.
+        memory: bytes that one clip may take.
+    """
+
+    def __init__(
+        self, workers: int = 1, *, seconds: Seconds = PATIENCE, memory: int = MEMORY
+    ) -> None:
+        if workers < 1:
+            raise UsageError(f"workers {workers}: at least 1 is needed")
+        self._size, self._seconds, self._memory = workers, seconds, memory
+        self._children: list[_Child] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for child in self._children:
+            child.stop()
+        self._children.clear()
+
+    def load(self, tasks: Iterable[Task]) -> Iterator[Example | DataError]:
+        """Load all of them, a few ahead of what is asked for.
+
+        Yields:
+            For each task, in order, its example or why there is none: the reasons of `load_clip`,
+            and "timeout", "memory" and "crashed".
+        """
+        waiting, begun = iter(tasks), deque[_Place]()
+        exhausted = False
+        while True:
+            while not exhausted and len(begun) < AHEAD * self._size:
+                task = next(waiting, None)
+                if task is None:
+                    exhausted = True
+                    break
+                begun.append(_Place(task))
+            if not begun:
+                return
+            self._assign(begun)
+            if begun[0].outcome is not None:
+                yield begun.popleft().outcome  # type: ignore[misc]
+            else:
+                self._collect()
+
+    def _assign(self, begun: Iterable[_Place]) -> None:
+        """Give every idle process the next clip; what needs no decoding is loaded here."""
+        idle = [child for child in self._children if child.place is None]
+        for place in begun:
+            if place.outcome is not None or place.assigned:
+                continue
+            if place.task.utterance.media is None:
+                place.outcome = _load(place.task)
+                continue
+            if not idle and len(self._children) < self._size:
+                self._children.append(_Child(self._memory))
+                idle = self._children[-1:]
+            if not idle:
+                return
+            idle.pop().begin(place, self._seconds)
+
+    def _collect(self) -> None:
+        """Wait until a process has answered, died or run out of time."""
+        busy = {child.connection: child for child in self._children if child.place is not None}
+        nearest = min(child.deadline for child in busy.values())
+        ready = wait(list(busy), max(0.0, nearest - time.monotonic()))
+        now = time.monotonic()
+        for connection, child in busy.items():
+            place = child.place
+            assert place is not None
+            if connection in ready:
+                place.outcome = child.answer()
+            elif child.deadline <= now:
+                message = f"took more than {self._seconds:.0f} s and was given up"
+                place.outcome, child.alive = DataError(place.name, "timeout", message), False
+            else:
+                continue
+            child.place = None
+            if not child.alive:
+                child.stop()
+                self._children.remove(child)
+
+
+@dataclass
+class _Place:
+    """A task and, in the end, what became of it."""
+
+    task: Task
+    assigned: bool = False
+    outcome: Example | DataError | None = None
+
+    @property
+    def name(self) -> str:
+        return str(self.task.folder / (self.task.utterance.media or self.task.utterance.key))
+
+
+class _Child:
+    """One process; `alive` turns false when it has to be replaced."""
+
+    def __init__(self, memory: int) -> None:
+        context = multiprocessing.get_context("forkserver")
+        # Imported once in the server, so that a new process costs milliseconds.
+        context.set_forkserver_preload([__name__])
+        self.connection, theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(theirs, memory), daemon=True)
+        self._process.start()
+        theirs.close()
+        self.place: _Place | None = None
+        self.deadline = math.inf
+        self.alive = True
+        if not self.connection.poll(START) or not self._greeted():
+            self.stop()
+            raise MmembedError(f"a decoding process did not start within {START:.0f} s; try again")
+
+    def _greeted(self) -> bool:
+        try:
+            return bool(self.connection.recv_bytes())
+        except EOFError:
+            return False
+
+    def begin(self, place: _Place, seconds: Seconds) -> None:
+        task = place.task
+        # Relative paths start where this program is now, not where the server was started.
+        where = {"folder": str(task.folder), "here": os.getcwd()}
+        request = {"row": to_row(task.utterance), "streams": task.streams, **where}
+        place.assigned, self.place = True, place
+        self.deadline = time.monotonic() + seconds
+        with suppress(OSError):  # it has died since; reading will tell
+            self.connection.send_bytes(json.dumps(request).encode())
+
+    def answer(self) -> Example | DataError:
+        assert self.place is not None
+        self.deadline = math.inf
+        try:
+            head = json.loads(self.connection.recv_bytes(LARGEST_REPLY))
+            if "reason" in head:
+                self.alive = not head["last"]
+                return DataError(*(head[name] for name in ("item", "reason", "message")))
+            members = {name: self._array(kind, shape) for name, kind, shape in head["arrays"]}
+            return from_record(self.place.task.utterance.key, {**members, "json": head["json"]})
+        except (EOFError, OSError, ValueError, KeyError):
+            self.alive = False
+            self._process.join(1.0)
+            code = self._process.exitcode
+            how = signal.Signals(-code).name if code is not None and code < 0 else f"code {code}"
+            return DataError(self.place.name, "crashed", f"its decoder died ({how})")
+
+    def _array(self, kind: str, shape: Sequence[int]) -> NDArray[Any]:
+        data = self.connection.recv_bytes(LARGEST_REPLY)
+        return np.frombuffer(data, kind).reshape(shape).copy()  # one that may be written to
+
+    def stop(self) -> None:
+        self.alive = False
+        self._process.kill()
+        self._process.join()
+        self.connection.close()
+
+
+def _load(task: Task) -> Example | DataError:
+    try:
+        return load_example(task.utterance, task.folder, task.streams)
+    except DataError as error:
+        return error
+
+
+def _serve(connection: Connection, memory: int) -> None:
+    """What a child does: answer requests until the other side is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the main process to handle
+    torch.set_num_threads(1)
+    cv2.setNumThreads(0)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    threading.Thread(target=_follow_parent, daemon=True).start()
+    limit = _held() + memory
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+    connection.send_bytes(b"ready")
+    while True:
+        try:
+            request = json.loads(connection.recv_bytes())
+        except EOFError:
+            return
+        os.chdir(request["here"])
+        task = Task(from_row(request["row"]), Path(request["folder"]), tuple(request["streams"]))
+        head, arrays = _reply(task)
+        connection.send_bytes(json.dumps(head).encode())
+        for array in arrays:
+            connection.send_bytes(np.ascontiguousarray(array).data.cast("B"))
+        if head.get("last"):
+            return
+
+
+def _held() -> int:
+    """Bytes of data that this process has mapped; libraries alone take hundreds of megabytes."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmData:")[1].split()[0]) << 10
+
+
+def _follow_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
+def _reply(task: Task) -> tuple[dict[str, Any], list[Any]]:
+    """The head of the answer and the arrays that follow it."""
+    item, last = str(task.folder / (task.utterance.media or task.utterance.key)), False
+    try:
+        example = load_example(task.utterance, task.folder, task.streams)
+    except DataError as error:
+        item, reason, message = error.item, error.reason, str(error)
+    except MemoryError:
+        # What it holds by now may never come back: a new process starts empty.
+        reason, message, last = "memory", f"{item}: needs more memory than one clip may take", True
+    except Exception as error:  # of a library that met what its authors had not thought of
+        reason, message = "damaged", f"{item}: cannot be decoded ({type(error).__name__}: {error})"
+    else:
+        _, members, _ = to_record(example)
+        present = {name: array for name, array in members.items() if isinstance(array, np.ndarray)}
+        shapes = [[name, array.dtype.str, array.shape] for name, array in present.items()]
+        return {"json": members["json"], "arrays": shapes}, list(present.values())
+    message = " ".join(message.removeprefix(f"{item}: ").split())
+    return {"item": item, "reason": reason, "message": message, "last": last}, []
