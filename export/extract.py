@@ -32,6 +32,7 @@ from mmembed.data.shards import Record, finish, is_committed, shard_sidecars, wr
 from mmembed.data.sources import Source, load_all, open_sources
 from mmembed.embedder import Embedder
 from mmembed.errors import BudgetError, DataError, UsageError
+from mmembed.features.video import check_face_model
 from mmembed.training.distributed import join_world
 from mmembed.training.tracking import claim_folder, write_lines
 
@@ -51,6 +52,7 @@ class Extract:
         clips_at_once: clips in one batch; does not change the vectors.
         error_budget: share of clips that may fail before the command does.
         timeout: seconds after which a clip is given up.
+        face_model: YuNet's ONNX file, where the encoder's faces were found with it.
     """
 
     inputs: tyro.conf.Positional[tuple[Path, ...]]
@@ -62,6 +64,7 @@ class Extract:
     clips_at_once: int = 16
     error_budget: float = 0.01
     timeout: float = 120.0
+    face_model: Path | None = None
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -70,8 +73,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     with join_world() as world:
         embedder = Embedder.from_pretrained(settings.encoder, world.device)
         folders = _folders(settings)
+        if settings.face_model is not None:
+            check_face_model(settings.face_model)
         wanted = tuple(s for s in STREAMS if any(s in subset for subset in folders.values()))
-        sources = open_sources(settings.inputs, wanted)
+        sources = open_sources(settings.inputs, wanted, settings.face_model)
         _check_keys(sources)
         plan = [
             (folder, subset, number)

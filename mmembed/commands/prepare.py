@@ -44,6 +44,7 @@ class Shards:
         records_per_shard: utterances in one shard.
         error_budget: share of utterances that may fail before the command does.
         timeout: seconds after which a clip is given up.
+        face_model: YuNet's ONNX file to find faces with; else OpenCV's Haar cascade does.
         rank: which part of the work this process does, of `world`; torchrun sets both.
         world: how many processes or machines share the work.
     """
@@ -54,6 +55,7 @@ class Shards:
     records_per_shard: int = 256
     error_budget: float = 0.01
     timeout: float = 120.0
+    face_model: Path | None = None
     rank: int = field(default_factory=lambda: int(os.environ.get("RANK", "0")))
     world: int = field(default_factory=lambda: int(os.environ.get("WORLD_SIZE", "1")))
 
@@ -139,7 +141,9 @@ def _prepare(
     shards: Shards, rows: Sequence[Utterance], folder: Path, *, write: bool = False
 ) -> None:
     out = shards.out / "shards"
-    jobs = plan_shards(rows, folder, out, shards.streams, shards.records_per_shard)
+    jobs = plan_shards(
+        rows, folder, out, shards.streams, shards.records_per_shard, shards.face_model
+    )
     if write and shards.rank == 0:  # after the check: a refused command leaves all as it was
         write_manifest(shards.out / "manifest.jsonl", rows)
     own = sum(len(job.utterances) for job in jobs[shards.rank :: shards.world])
@@ -154,6 +158,7 @@ def _prepare(
             on_progress=update,
             error_budget=shards.error_budget,
             timeout=shards.timeout,
+            face_model=shards.face_model,
             part=shards.part,
         )
         update(own)

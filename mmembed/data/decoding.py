@@ -51,11 +51,17 @@ class Task:
         utterance: a manifest row.
         folder: where its relative media path starts.
         streams: those wanted.
+        face_model: see `mmembed.features.video.face_crops`.
     """
 
     utterance: Utterance
     folder: Path
     streams: tuple[str, ...] = STREAMS
+    face_model: Path | None = None
+
+    def load(self) -> Example:
+        """Load it in this process; raises DataError."""
+        return load_example(self.utterance, self.folder, self.streams, self.face_model)
 
 
 class Decoder:
@@ -191,7 +197,8 @@ class _Child:
         task = place.task
         # Relative paths start where this program is now, not where the server was started.
         where = {"folder": str(task.folder), "here": os.getcwd()}
-        request = {"row": to_row(task.utterance), "streams": task.streams, **where}
+        how = {"streams": task.streams, "face_model": task.face_model and str(task.face_model)}
+        request = {"row": to_row(task.utterance), **where, **how}
         place.assigned, self.place = True, place
         self.deadline = time.monotonic() + seconds
         with suppress(OSError):  # it has died since; reading will tell
@@ -227,7 +234,7 @@ class _Child:
 
 def _load(task: Task) -> Example | DataError:
     try:
-        return load_example(task.utterance, task.folder, task.streams)
+        return task.load()
     except DataError as error:
         return error
 
@@ -248,7 +255,9 @@ def _serve(connection: Connection, memory: int) -> None:
         except EOFError:
             return
         os.chdir(request["here"])
-        task = Task(from_row(request["row"]), Path(request["folder"]), tuple(request["streams"]))
+        face_model = request["face_model"] and Path(request["face_model"])
+        where, streams = Path(request["folder"]), tuple(request["streams"])
+        task = Task(from_row(request["row"]), where, streams, face_model)
         head, arrays = _reply(task)
         connection.send_bytes(json.dumps(head).encode())
         for array in arrays:
@@ -274,7 +283,7 @@ def _reply(task: Task) -> tuple[dict[str, Any], list[Any]]:
     """The head of the answer and the arrays that follow it."""
     item, last = str(task.folder / (task.utterance.media or task.utterance.key)), False
     try:
-        example = load_example(task.utterance, task.folder, task.streams)
+        example = task.load()
     except DataError as error:
         item, reason, message = error.item, error.reason, str(error)
     except MemoryError:

@@ -26,7 +26,12 @@ FEATURES: Final = "features."  # of the name of a member
 Members = Mapping[str, "NDArray[Any] | Mapping[str, Any]"]
 
 
-def load_example(utterance: Utterance, folder: Path, streams: Sequence[str] = STREAMS) -> Example:
+def load_example(
+    utterance: Utterance,
+    folder: Path,
+    streams: Sequence[str] = STREAMS,
+    face_model: Path | None = None,
+) -> Example:
     """Decode an utterance and compute its features.
 
     The transcript, where there is one, is its text stream.
@@ -35,6 +40,7 @@ def load_example(utterance: Utterance, folder: Path, streams: Sequence[str] = ST
         utterance: a manifest row.
         folder: of the manifest; relative media paths start there.
         streams: those wanted; nothing is decoded for the others.
+        face_model: see `face_crops`.
 
     Raises:
         DataError: the media cannot be used, or the utterance has none of the streams.
@@ -57,7 +63,7 @@ def load_example(utterance: Utterance, folder: Path, streams: Sequence[str] = ST
     notes: dict[str, object] = {"seconds": round(clip.seconds, 3)}
     crops = None
     if clip.video is not None:
-        crops, notes["face"] = face_crops(clip.video)
+        crops, notes["face"] = face_crops(clip.video, face_model)
     audio = log_mel(clip.audio) if clip.audio is not None else None
     return Example(utterance, audio=audio, video=crops, text=text, notes=notes)
 

@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
@@ -34,6 +34,7 @@ from mmembed.data.shards import (
     write_shard,
 )
 from mmembed.errors import BudgetError, DataError, UsageError
+from mmembed.features.video import check_face_model
 
 Failure = dict[str, str]
 
@@ -86,6 +87,7 @@ def prepare_shards(
     on_progress: Callable[[int], None] | None = None,
     error_budget: float = 0.01,
     timeout: Seconds = decoding.PATIENCE,
+    face_model: Path | None = None,
     part: Part = WHOLE,
 ) -> Prepared:
     """Turn utterances into shards and a manifest.json; what failed is listed in failed.jsonl.
@@ -100,6 +102,7 @@ def prepare_shards(
         on_progress: called with the number of utterances done so far.
         error_budget: share of the utterances that may fail, in [0, 1].
         timeout: seconds after which a clip is given up.
+        face_model: see `mmembed.features.video.face_crops`.
         part: which shards are this process's. Whichever part ends last writes manifest.json.
 
     Raises:
@@ -107,14 +110,16 @@ def prepare_shards(
         DataError: there are no utterances, or two share a key.
         BudgetError: more failed than `error_budget` allows; the shards are there all the same.
     """
-    jobs = plan_shards(utterances, folder, out, streams, records_per_shard)
+    jobs = plan_shards(utterances, folder, out, streams, records_per_shard, face_model)
     own = jobs[part.rank :: part.world]
     missing = [job for job in own if not is_committed(job.path)]
     done = sum(len(job.utterances) for job in own) - sum(len(job.utterances) for job in missing)
     with Decoder(workers, seconds=timeout) as decoder:
         # One stream over all shards: nobody waits at the end of one for its last clip.
         loaded = decoder.load(
-            Task(utterance, folder, streams) for job in missing for utterance in job.utterances
+            Task(utterance, folder, streams, face_model)
+            for job in missing
+            for utterance in job.utterances
         )
         for job in missing:
             examples = islice(loaded, len(job.utterances))
@@ -129,11 +134,16 @@ def plan_shards(
     out: Path,
     streams: tuple[str, ...],
     records_per_shard: int,
+    face_model: Path | None = None,
 ) -> list[Job]:
     """What each shard is to hold; raises as `prepare_shards` does, before anything is written."""
     _check_utterances(utterances, folder)
+    how = _code()
+    if face_model is not None:
+        check_face_model(face_model)
+        how += hashlib.sha256(face_model.read_bytes()).hexdigest()
     jobs = [
-        Job(tuple(utterances[first : first + records_per_shard]), folder, path, streams)
+        Job(tuple(utterances[first : first + records_per_shard]), path, streams, how)
         for first in range(0, len(utterances), records_per_shard)
         for path in [shard_path(out, first // records_per_shard)]
     ]
@@ -177,14 +187,14 @@ class Job:
     """One shard to make."""
 
     utterances: tuple[Utterance, ...]
-    folder: Path
     path: Path
     streams: tuple[str, ...]
+    how: str
 
-    @property
+    @cached_property
     def plan(self) -> str:
         """A digest of what this shard is to hold."""
-        return _digest([_code(), list(self.streams), *map(to_row, self.utterances)])
+        return _digest([self.how, list(self.streams), *map(to_row, self.utterances)])
 
 
 def _digest(value: object) -> str:

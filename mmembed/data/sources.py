@@ -37,7 +37,11 @@ class Source:
     origin: Task | Callable[[], Example]
 
 
-def open_sources(inputs: Iterable[Path], streams: tuple[str, ...] = STREAMS) -> list[Source]:
+def open_sources(
+    inputs: Iterable[Path],
+    streams: tuple[str, ...] = STREAMS,
+    face_model: Path | None = None,
+) -> list[Source]:
     """All clips named by `inputs`, in order; within a folder sorted by path.
 
     A manifest is read as such, a folder with shards as shards, any other folder is searched for
@@ -47,6 +51,7 @@ def open_sources(inputs: Iterable[Path], streams: tuple[str, ...] = STREAMS) -> 
     Args:
         inputs: files and folders.
         streams: those wanted; others are not decoded.
+        face_model: see `mmembed.features.video.face_crops`.
 
     Raises:
         UsageError: a folder without any clip.
@@ -55,7 +60,7 @@ def open_sources(inputs: Iterable[Path], streams: tuple[str, ...] = STREAMS) -> 
     sources: list[Source] = []
     for path in inputs:
         if path.is_dir():
-            found = _from_folder(path, streams)
+            found = _from_folder(path, streams, face_model)
             if not found:
                 raise UsageError(
                     f"{path}: holds no clip (looked for {' '.join(MEDIA_SUFFIXES)} and shards)"
@@ -63,11 +68,11 @@ def open_sources(inputs: Iterable[Path], streams: tuple[str, ...] = STREAMS) -> 
             sources += found
         elif path.suffix == ".jsonl":
             sources += [
-                Source(row.key, row.key, Task(row, path.parent, streams))
+                Source(row.key, row.key, Task(row, path.parent, streams, face_model))
                 for row in read_manifest(path)
             ]
         else:
-            sources.append(_from_file(path, streams))
+            sources.append(_from_file(path, streams, face_model))
     return sources
 
 
@@ -93,7 +98,7 @@ def _read(origin: Callable[[], Example]) -> Example | DataError:
         return error
 
 
-def _from_folder(folder: Path, streams: tuple[str, ...]) -> list[Source]:
+def _from_folder(folder: Path, streams: tuple[str, ...], face_model: Path | None) -> list[Source]:
     if any(folder.glob("shard-*.tar")):
         examples = Examples([folder])
         keys = [examples.key(index) for index in range(len(examples))]
@@ -101,12 +106,12 @@ def _from_folder(folder: Path, streams: tuple[str, ...]) -> list[Source]:
             Source(key, key, partial(examples.__getitem__, index)) for index, key in enumerate(keys)
         ]
     return [
-        _from_file(path, streams)
+        _from_file(path, streams, face_model)
         for path in sorted(folder.rglob("*"))
         if path.suffix.lower() in MEDIA_SUFFIXES and path.is_file()
     ]
 
 
-def _from_file(path: Path, streams: tuple[str, ...]) -> Source:
+def _from_file(path: Path, streams: tuple[str, ...], face_model: Path | None) -> Source:
     key = portable_key(str(path))
-    return Source(key, str(path), Task(Utterance(key, str(path)), Path(), streams))
+    return Source(key, str(path), Task(Utterance(key, str(path)), Path(), streams, face_model))

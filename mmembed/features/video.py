@@ -12,6 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mmembed.errors import UsageError
+
 VIDEO_RATE: Final = 25  # Hz
 CROP: Final = 64  # pixels, height and width
 
@@ -20,6 +22,9 @@ DETECT_SIDE: Final = 160  # pixels, the longer side of the picture that is searc
 SMALLEST_FACE: Final = 0.15  # of the shorter side
 RESIZED: Final = 1.6  # the most by which a face grows or shrinks from one search to the next
 ENLARGE: Final = 1.15  # Haar boxes end at the brows and the chin
+YUNET_SIDE: Final = 320  # pixels, the longer side of the picture that YuNet searches
+YUNET_SCORE: Final = 0.7
+YUNET_ENLARGE: Final = 1.2  # its boxes are as tall as the face and narrower
 
 # Of the augmentation:
 LARGEST_SHIFT: Final = 5  # pixels
@@ -33,7 +38,9 @@ BRIGHTNESS: Final = 0.3
 Box = NDArray[np.float64]  # centre x, centre y, side; pixels
 
 
-def face_crops(frames: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], str]:
+def face_crops(
+    frames: NDArray[np.uint8], model: Path | None = None
+) -> tuple[NDArray[np.uint8], str]:
     """Cut the face out of every frame.
 
     Every 12th frame is searched for the largest, most central frontal face, first for one of about
@@ -42,9 +49,11 @@ def face_crops(frames: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], str]:
 
     Args:
         frames: (T, height, width) grey, at 25 Hz, T at least 1.
+        model: ONNX file of YuNet (Wu, Peng and Yu, 2023, doi 10.1007/s11633-023-1423-y) to search
+            with; None = OpenCV's Haar cascade.
 
     Returns:
-        (T, 64, 64) crops, and "haar" or "full frame".
+        (T, 64, 64) crops, and "haar", "yunet" or "full frame".
     """
     if frames.ndim != 3 or not len(frames):
         raise ValueError(f"frames must be (T, height, width), found {frames.shape}")
@@ -54,7 +63,10 @@ def face_crops(frames: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], str]:
         searched.append(len(frames) - 1)
     found: list[tuple[int, Box]] = []
     for t in searched:
-        box = _find_face(frames[t], found[-1][1] if found else None)
+        last = found[-1][1] if found else None
+        box = _central(
+            _haar(frames[t], last) if model is None else _yunet(frames[t], model), frames[t]
+        )
         if box is not None:
             found.append((t, box))
     if not found:
@@ -65,7 +77,7 @@ def face_crops(frames: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], str]:
         seen = _median_of_three(seen)
         steps = np.arange(len(frames))
         boxes = np.stack([np.interp(steps, times, column) for column in seen.T], 1)
-        how = "haar"
+        how = "haar" if model is None else "yunet"
     crops = np.empty((len(frames), CROP, CROP), np.uint8)
     for place, (frame, (x, y, side)) in enumerate(zip(frames, boxes, strict=True)):
         # One affine map from crop to frame: sub-pixel boxes, edges repeated beyond the picture.
@@ -82,8 +94,47 @@ def face_crops(frames: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], str]:
     return crops, how
 
 
-def _find_face(frame: NDArray[np.uint8], last: Box | None) -> Box | None:
-    """The largest face, nearer ones to the centre preferred; of about the size of `last`, if any.
+def _central(boxes: NDArray[np.float64], frame: NDArray[np.uint8]) -> Box | None:
+    """The largest face, nearer ones to the centre preferred."""
+    if not len(boxes):
+        return None
+    height, width = frame.shape
+    off_centre = np.hypot(boxes[:, 0] / width - 0.5, boxes[:, 1] / height - 0.5)
+    best: Box = boxes[int(np.argmax(boxes[:, 2] / max(height, width) - off_centre))]
+    return best
+
+
+def _yunet(frame: NDArray[np.uint8], model: Path) -> NDArray[np.float64]:
+    """(N, 3) boxes of all faces."""
+    scale = min(1.0, YUNET_SIDE / max(frame.shape))
+    small = cv2.resize(frame, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    detector = _yunet_detector(str(model))
+    detector.setInputSize(small.shape[::-1])
+    _, faces = detector.detect(cv2.cvtColor(small, cv2.COLOR_GRAY2BGR))
+    corners = np.zeros((0, 4)) if faces is None else np.asarray(faces[:, :4], np.float64)
+    x, y, w, h = corners.T / scale
+    return np.stack([x + w / 2, y + h / 2, np.maximum(w, h) * YUNET_ENLARGE], 1)
+
+
+@cache
+def _yunet_detector(model: str) -> cv2.FaceDetectorYN:
+    cv2.setNumThreads(1)
+    return cv2.FaceDetectorYN.create(model, "", (YUNET_SIDE, YUNET_SIDE), YUNET_SCORE)
+
+
+def check_face_model(model: Path) -> None:
+    """Raise UsageError unless OpenCV can search faces with the file."""
+    try:
+        _yunet(np.zeros((YUNET_SIDE, YUNET_SIDE), np.uint8), model)
+    except cv2.error:
+        raise UsageError(
+            f"{model}: not a model of YuNet that OpenCV {cv2.__version__} can run; "
+            "face_detection_yunet_2023mar.onnx of opencv_zoo is one"
+        ) from None
+
+
+def _haar(frame: NDArray[np.uint8], last: Box | None) -> NDArray[np.float64]:
+    """(N, 3) boxes of all faces of about the size of `last`, if any, else of any size.
 
     Most of the time of a search goes into the smallest faces, so knowing the size saves most of it.
     """
@@ -101,12 +152,9 @@ def _find_face(frame: NDArray[np.uint8], last: Box | None) -> Box | None:
         )
         if len(faces):
             break
-    else:
-        return None
-    boxes = np.array([[x + w / 2, y + h / 2, w * ENLARGE] for x, y, w, h in faces]) / scale
-    off_centre = np.hypot(boxes[:, 0] / width - 0.5, boxes[:, 1] / height - 0.5)
-    best: Box = boxes[int(np.argmax(boxes[:, 2] / max(height, width) - off_centre))]
-    return best
+    boxes = [[x + w / 2, y + h / 2, w * ENLARGE] for x, y, w, h in faces]
+    found: NDArray[np.float64] = np.array(boxes, np.float64).reshape(-1, 3) / scale
+    return found
 
 
 @cache

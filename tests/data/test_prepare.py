@@ -18,7 +18,7 @@ import soundfile
 from mmembed.data.example import Utterance
 from mmembed.data.examples import from_record, load_example
 from mmembed.data.manifest import write_manifest
-from mmembed.data.prepare import prepare_shards
+from mmembed.data.prepare import Part, prepare_shards
 from mmembed.data.shards import ShardSet, shard_path
 from mmembed.errors import BudgetError, DataError, UsageError
 
@@ -166,3 +166,31 @@ def is_alive(process: str) -> bool:
         return "\nState:\tZ" not in Path(f"/proc/{process}/status").read_text()
     except (ProcessLookupError, FileNotFoundError):
         return False
+
+
+def test_parts_make_the_bytes_of_one(tmp_path: Path) -> None:
+    corpus, one, two = make_corpus(tmp_path, 7), tmp_path / "one", tmp_path / "two"
+    (tmp_path / "3.wav").write_bytes(b"broken")
+    how = {"records_per_shard": 2, "workers": 1, "error_budget": 0.5}
+    prepare_shards(corpus, tmp_path, one, **how)  # type: ignore[arg-type]
+    ends = [
+        prepare_shards(corpus, tmp_path, two, part=Part(rank, 3), **how)  # type: ignore[arg-type]
+        for rank in (2, 0, 1)
+    ]
+    assert [end.complete for end in ends] == [False, False, True]
+    assert ends[2].records == 6 and len(ends[2].failures) == 1
+    assert files(one) == files(two)
+
+
+def test_ranks_are_within_the_world() -> None:
+    for rank, world in ((-1, 2), (2, 2), (0, 0)):
+        with pytest.raises(UsageError, match="ranks are 0 to"):
+            Part(rank, world)
+
+
+def test_other_features_are_other_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    corpus, out = make_corpus(tmp_path, 1), tmp_path / "out"
+    prepare_shards(corpus, tmp_path, out, workers=1)
+    monkeypatch.setattr("mmembed.data.prepare._code", lambda: "changed")
+    with pytest.raises(UsageError, match="features of another version"):
+        prepare_shards(corpus, tmp_path, out, workers=1)

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 
 import cv2
 import numpy as np
+import onnx
 import pytest
 import torch
 from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
 
 from mmembed.data.corpora.talkers.face import Face, Pose, make_look
+from mmembed.errors import UsageError
 from mmembed.features.video import (
     CROP,
     LARGEST_SHIFT,
     STRETCH,
     ZOOM,
     augment_crops,
+    check_face_model,
     face_crops,
 )
 
@@ -157,3 +162,71 @@ def test_augmenting_treats_all_frames_alike_and_keeps_their_content() -> None:
     low, high = (1 - ZOOM) ** 2 * (1 - STRETCH), (1 + ZOOM) ** 2 * (1 + STRETCH)
     assert 0.95 * low < min(areas) < 0.9 and 1.1 < max(areas) < 1.05 * high
     assert min(lights) < 170 and max(lights) > 230
+
+
+@pytest.fixture
+def bright_squares(tmp_path: Path) -> Path:
+    """A network with YuNet's inputs and outputs that finds squares of 32 pixels brighter than 200.
+
+    The published weights are nobody's to ship; what is tested is how they are asked.
+    """
+    nodes, outputs, weights = [], [], {}
+    for stride in (8, 16, 32):
+        cells = (320 // stride) ** 2
+        kernel = np.full((1, 3, stride, stride), 1 / (3 * stride**2), np.float32)
+        weights[f"kernel_{stride}"] = kernel
+        weights[f"shape_{stride}"] = np.array([1, -1, 1], np.int64)
+        nodes += [
+            helper.make_node("Conv", ["input", f"kernel_{stride}"], [f"mean_{stride}"],
+                             strides=[stride, stride]),
+            helper.make_node("Sub", [f"mean_{stride}", "level"], [f"over_{stride}"]),
+            helper.make_node("Sigmoid", [f"over_{stride}"], [f"score_{stride}"]),
+            helper.make_node("Reshape", [f"score_{stride}", f"shape_{stride}"], [f"cls_{stride}"]),
+            helper.make_node("Mul", [f"cls_{stride}", "zero"], [f"none_{stride}"]),
+        ]  # fmt: skip
+        for name, values in {
+            "obj": np.full((1, cells, 1), 1.0 if stride == 32 else 0.0),
+            "bbox": np.tile(
+                [0.5, 0.5, 0.0, 0.0], (1, cells, 1)
+            ),  # from the cell's corner: its size
+            "kps": np.zeros((1, cells, 10)),
+        }.items():
+            weights[f"{name}_const_{stride}"] = values.astype(np.float32)
+            nodes.append(  # what does not depend on the picture would be no layer to OpenCV
+                helper.make_node("Add", [f"none_{stride}", f"{name}_const_{stride}"],
+                                 [f"{name}_{stride}"])
+            )  # fmt: skip
+    weights |= {"level": np.float32(200), "zero": np.float32(0)}
+    widths = {"cls": 1, "obj": 1, "bbox": 4, "kps": 10}
+    for name, width in widths.items():
+        for stride in (8, 16, 32):
+            shape = [1, (320 // stride) ** 2, width]
+            outputs.append(
+                helper.make_tensor_value_info(f"{name}_{stride}", TensorProto.FLOAT, shape)
+            )
+    picture = helper.make_tensor_value_info("input", TensorProto.FLOAT, [1, 3, 320, 320])
+    constants = [numpy_helper.from_array(np.asarray(w), name) for name, w in weights.items()]
+    graph = helper.make_graph(nodes, "squares", [picture], outputs, constants)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)])
+    model.ir_version = 8
+    onnx.save(model, tmp_path / "squares.onnx")
+    return tmp_path / "squares.onnx"
+
+
+def test_yunet_is_asked_when_its_model_is_given(bright_squares: Path) -> None:
+    frame = np.zeros((640, 640), np.uint8)  # searched at half the size
+    frame[192:256, 320:384] = 255
+    crops, how = face_crops(frame[None], bright_squares)
+    assert how == "yunet"
+    # The crop is 1.2 times the square around it: its middle is bright, its rim dark.
+    assert crops[0, 32, 32] > 250 and crops[0, 1].max() < 5 and crops[0, :, 62:].max() < 5
+    assert (crops[0] > 128).mean() == pytest.approx(1 / 1.2**2, abs=0.05)
+    _, how = face_crops(np.zeros((1, 320, 320), np.uint8), bright_squares)
+    assert how == "full frame"
+
+
+def test_a_file_that_is_no_model_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.onnx").write_bytes(b"no model")
+    for name in ("a.onnx", "gone.onnx"):
+        with pytest.raises(UsageError, match="not a model of YuNet"):
+            check_face_model(tmp_path / name)
