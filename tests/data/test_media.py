@@ -79,6 +79,31 @@ def test_flash_and_burst_share_a_clock(tmp_path: Path, suffix: str) -> None:
     assert onset == pytest.approx(flash, abs=0.04)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("suffix", ["mp4", "mkv"])
+def test_one_clock_for_ten_minutes(tmp_path: Path, suffix: str) -> None:
+    """NTSC pictures and 44.1 kHz sound: neither rate divides anything."""
+    seconds, rate = 600, 44_100
+    times = np.arange(seconds * 30_000 // 1001) * 1001 / 30_000
+    marks = times[[30, 8_700, 17_900]]
+    shades = [
+        230 if ((times[k] >= marks) & (times[k] < marks + 0.1)).any() else 30
+        for k in range(len(times))
+    ]
+    sound = np.zeros(seconds * rate, np.float32)
+    for mark in marks:
+        sound[round(mark * rate) : round((mark + 0.1) * rate)] = tone(0.1, rate)
+    path = tmp_path / f"long.{suffix}"
+    write_video(path, grey_steps(shades, 32, 32), times, sound, rate=rate, fps=30)
+    for mark in marks:
+        clip = load_clip(path, start=mark - 1, end=mark + 1)
+        assert clip.audio is not None and clip.video is not None
+        flash = np.flatnonzero(levels(clip.video) > 130)[0] / 25
+        onset = np.flatnonzero(np.abs(clip.audio) > 0.1)[0] / RATE
+        print(f"{suffix}, {mark:.0f} s: picture {flash - 1:+.3f} s, sound {onset - 1:+.3f} s")
+        assert flash == pytest.approx(1.0, abs=0.04) and onset == pytest.approx(flash, abs=0.04)
+
+
 def test_late_sound_keeps_its_place(tmp_path: Path) -> None:
     pictures, times = grey_steps([90] * 50), [k / 25 for k in range(50)]
     path = write_video(tmp_path / "late.mkv", pictures, times, tone(1.0), sound_at=0.6)
