@@ -14,7 +14,7 @@ from mmembed.errors import UsageError
 
 PATIENCE: Final = 60.0  # seconds to wait for a program that is just being stopped
 
-_held: dict[Path, BinaryIO] = {}
+_held: dict[Path, list[BinaryIO]] = {}
 
 
 @contextmanager
@@ -72,9 +72,10 @@ def hold_folder(folder: Path, part: str = "", patience: float = PATIENCE) -> Non
         return
     folder.mkdir(parents=True, exist_ok=True)
     until = time.monotonic() + patience
-    _held[folder] = _lock(folder / ".lock", fcntl.LOCK_SH if part else fcntl.LOCK_EX, until)
+    locks = [_lock(folder / ".lock", fcntl.LOCK_SH if part else fcntl.LOCK_EX, until)]
     if part:
-        _held[folder / part] = _lock(folder / f".lock-{part}", fcntl.LOCK_EX, until)
+        locks.append(_lock(folder / f".lock-{part}", fcntl.LOCK_EX, until))
+    _held[folder] = locks
 
 
 @contextmanager

@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -83,3 +85,27 @@ def test_help_names_every_corpus(capsys):
     listed = capsys.readouterr().out
     for name in ("talkers", "manifest", "cmu_arctic", "emodb", "emovo", "fsdd", "grid", "ravdess"):
         assert name in listed
+
+
+def test_torchrun_shares_the_work(digits, tmp_path):
+    one, two = tmp_path / "one", tmp_path / "two"
+    how = ["--records-per-shard", "1", "--workers", "1"]
+    main(["fsdd", str(digits), "--out", str(one), *how])
+    program = ["-m", "mmembed.commands.cli", "prepare", "fsdd", str(digits), "--out", str(two)]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    run = subprocess.run([*torchrun, *program, *how], capture_output=True, text=True, timeout=120)
+    assert run.returncode == 0, run.stderr
+    assert "4 utterances (" in run.stdout  # said once, by whoever was last
+    for path in one.rglob("*"):
+        if path.is_file() and not path.name.startswith("."):
+            assert path.read_bytes() == (two / path.relative_to(one)).read_bytes()
+
+
+def test_a_rank_alone_says_that_others_are_missing(digits, tmp_path, capsys):
+    out = tmp_path / "out"
+    arguments = ["fsdd", str(digits), "--out", str(out), "--records-per-shard", "1"]
+    main([*arguments, "--rank", "1", "--world", "2"])
+    assert "rank 1 of 2 has made its shards; others have not" in capsys.readouterr().out
+    assert not (out / "shards" / "manifest.json").exists()
+    with pytest.raises(UsageError, match="ranks are 0 to"):
+        main([*arguments, "--rank", "2", "--world", "2"])
