@@ -1,0 +1,81 @@
+"""Any text with labels, as a table: `.csv`, `.tsv` or `.jsonl`.
+
+Columns, of which only `text` is needed:
+
+    text       the words
+    label      one category
+    labels     all that hold, with commas between (in JSON lines a list); empty = none of them
+    id         unique in the file; the row number without
+    split      train, dev, test or heldout; without, a file of this name
+    language   ISO 639-1
+    speaker, dialogue, turn (a whole number)
+
+Other columns are not read.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Final
+
+from mmembed.data.corpora.files import find_files
+from mmembed.data.corpora.tables import need_columns, read_rows
+from mmembed.data.example import SPLITS, Labels, Utterance
+from mmembed.data.examples import portable_key
+from mmembed.errors import DataError
+
+OTHER_NAMES: Final = {"valid": "dev", "validation": "dev", "val": "dev"}
+
+
+def read(root: Path) -> list[Utterance]:
+    """Text with labels in any .csv, .tsv or .jsonl: one table, or a folder of them.
+
+    Raises:
+        DataError: no table, none with a column `text`, or a row that means nothing.
+    """
+    if root.is_file():
+        folder, tables = root.parent, [Path(root.name)]
+    else:
+        found = find_files(root, r"[^.].*\.(?:csv|tsv|jsonl)", "text tables", "reviews/train.tsv")
+        folder, tables = root, [path for path, _ in found]
+    return [utterance for table in tables for utterance in _read_table(folder, table)]
+
+
+def _read_table(folder: Path, table: Path) -> list[Utterance]:
+    path = folder / table
+    utterances = []
+    for count, (number, row) in enumerate(read_rows(path), start=1):
+        need_columns(path, row, ("text",))
+        try:
+            name = f"{table.with_suffix('').as_posix()}-{row.get('id') or count}"
+            utterances.append(_utterance(portable_key(name), row, table.stem))
+        except ValueError as error:
+            raise DataError(f"{path}:{number}", "table", str(error)) from None
+    return utterances
+
+
+def _utterance(key: str, row: dict[str, Any], stem: str) -> Utterance:
+    split = row.get("split") or stem
+    split = OTHER_NAMES.get(split, split)
+    turn = row.get("turn")
+    return Utterance(
+        key=key,
+        media=None,
+        transcript=str(row["text"]),
+        language=row.get("language") or None,
+        speaker=row.get("speaker") or None,
+        dialogue=row.get("dialogue") or None,
+        turn=None if turn in (None, "") else int(turn),
+        split=split if row.get("split") or split in SPLITS else None,
+        labels=Labels(category=row.get("label") or None, present=_present(row.get("labels"))),
+    )
+
+
+def _present(labels: object) -> tuple[str, ...] | None:
+    if labels is None:
+        return None
+    if isinstance(labels, str):
+        return tuple(name.strip() for name in labels.split(",") if name.strip())
+    if not isinstance(labels, list) or not all(isinstance(name, str) for name in labels):
+        raise ValueError(f"labels must be a list of names, found {labels!r}")
+    return tuple(labels)
