@@ -24,6 +24,8 @@ EMOTIONS: Final = (
 )  # fmt: skip
 LICENCE: Final = "Apache-2.0"
 
+_NUMBERS: Final = {str(number): name for number, name in enumerate(EMOTIONS)}
+
 
 def read(root: Path) -> list[Utterance]:
     """GoEmotions: English forum comments, any of 27 emotions or neutral.
@@ -43,8 +45,8 @@ def read(root: Path) -> list[Utterance]:
 def _utterance(place: str, cells: list[str], split: str) -> Utterance:
     try:
         text, numbers, comment = cells
-        present = tuple(EMOTIONS[int(number)] for number in numbers.split(","))
-    except (ValueError, IndexError):
+        present = tuple(_NUMBERS[number.strip()] for number in numbers.split(","))
+    except (ValueError, KeyError):
         raise DataError(
             place,
             "label",

@@ -15,20 +15,23 @@ from mmembed.errors import DataError
 
 
 def read_text(path: Path) -> str:
-    """A text file: UTF-8 with or without a mark, else Windows-1252; line ends are newlines.
-
-    Characters U+0080 to U+009F, which are nobody's text, are taken for what they came from:
-    Windows-1252 that somebody read as Latin-1 (0x92 is an apostrophe).
-    """
+    """A text file, mended: UTF-8 with or without a mark, else Windows-1252."""
     data = path.read_bytes()
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError:
         text = data.decode("cp1252", errors="replace")
-    text = re.sub(
+    return mend(text).replace("\r\n", "\n").replace("\r", "\n")
+
+
+def mend(text: str) -> str:
+    """Characters U+0080 to U+009F, which nobody writes, turned into what they came from.
+
+    That is Windows-1252 which somebody read as Latin-1: 0x92 is an apostrophe.
+    """
+    return re.sub(
         "[\x80-\x9f]", lambda c: c[0].encode("latin-1").decode("cp1252", errors="ignore"), text
     )
-    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, list[str]]]:
