@@ -147,7 +147,10 @@ def test_text_tables(tmp_path: Path) -> None:
         "D,,,,validation,,,,,\n",
     )
     write(tmp_path / "reviews/other.tsv", 'text\n"E\n')
-    write(tmp_path / "reviews/test.jsonl", '{"text": "F", "labels": ["joy"], "turn": 0}\n\n')
+    write(
+        tmp_path / "reviews/test.jsonl",
+        '{"text": "F", "labels": ["joy"], "turn": 0, "licence": "L", "label": 3}\n\n',
+    )
     first, second, *others = sorted(CORPORA["text"](tmp_path), key=lambda row: str(row.transcript))
     assert (first.transcript, second.transcript) == ('"E', 'A, "B"\nC')
     assert second == Utterance(
@@ -176,7 +179,8 @@ def test_text_tables(tmp_path: Path) -> None:
             transcript="F",
             turn=0,
             split="test",
-            labels=Labels(present=("joy",)),
+            licence="L",
+            labels=Labels(category="3", present=("joy",)),
         ),
     ]
     one = CORPORA["text"](tmp_path / "reviews/test.jsonl")
@@ -191,6 +195,8 @@ def test_text_tables(tmp_path: Path) -> None:
         ("a.csv", "text,split\nA,later\n", "a.csv:2: split 'later' of a-1: one of train, dev"),
         ("a.csv", "text,turn\nA,first\n", "a.csv:2: invalid literal"),
         ("a.jsonl", '{"text": "A"}\n["A"]\n', "a.jsonl:2: a line is a JSON object, found list"),
+        ("a.csv", 'text,id\n"A,1\nB,2\n', "a.csv:3: not CSV: unexpected end of data"),
+        ("a.jsonl", '{"text": 1.5}\n', "a.jsonl:1: text must be text, found 1.5"),
         ("a.jsonl", "{text: A}\n", "a.jsonl:1: not JSON"),
         ("a.jsonl", '{"text": "A", "labels": [1]}\n', "a.jsonl:1: labels must be a list of names"),
     ],

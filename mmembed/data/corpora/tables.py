@@ -47,19 +47,14 @@ def read_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     A `.csv` may quote its cells, a `.tsv` may not.
 
     Raises:
-        DataError: naming the line that has another number of cells, or is no JSON object.
+        DataError: naming the line that has another number of cells, or cannot be taken apart.
     """
     if path.suffix == ".jsonl":
         for number, line in enumerate(read_text(path).split("\n"), start=1):
             if line.strip():
                 yield number, _json_object(f"{path}:{number}", line)
         return
-    table: Iterator[tuple[int, list[str]]]
-    if path.suffix == ".csv":
-        reader = csv.reader(io.StringIO(read_text(path), newline=""))
-        table = ((reader.line_num, cells) for cells in reader if cells)
-    else:
-        table = read_lines(path)
+    table = _csv_lines(path) if path.suffix == ".csv" else read_lines(path)
     _, columns = next(table, (1, []))
     for number, cells in table:
         if len(cells) != len(columns):
@@ -85,6 +80,16 @@ def need_columns(path: Path, row: dict[str, Any], columns: tuple[str, ...]) -> N
 def note(message: str) -> None:
     """Tell the user what a corpus lacks; standard output is kept for results."""
     print(f"note: {message}", file=sys.stderr, flush=True)
+
+
+def _csv_lines(path: Path) -> Iterator[tuple[int, list[str]]]:
+    reader = csv.reader(io.StringIO(read_text(path), newline=""), strict=True)
+    try:
+        for cells in reader:
+            if cells:
+                yield reader.line_num, cells
+    except csv.Error as error:
+        raise DataError(f"{path}:{reader.line_num}", "table", f"not CSV: {error}") from None
 
 
 def _json_object(place: str, line: str) -> dict[str, Any]:

@@ -8,7 +8,7 @@ Columns, of which only `text` is needed:
     id         unique in the file; the row number without
     split      train, dev, test or heldout; without, a file of this name
     language   ISO 639-1
-    speaker, dialogue, turn (a whole number)
+    speaker, dialogue, turn (a whole number), licence
 
 Other columns are not read.
 """
@@ -47,7 +47,7 @@ def _read_table(folder: Path, table: Path) -> list[Utterance]:
     for count, (number, row) in enumerate(read_rows(path), start=1):
         need_columns(path, row, ("text",))
         try:
-            name = f"{table.with_suffix('').as_posix()}-{row.get('id') or count}"
+            name = f"{table.with_suffix('').as_posix()}-{_cell(row, 'id') or count}"
             utterances.append(_utterance(portable_key(name), row, table.stem))
         except ValueError as error:
             raise DataError(f"{path}:{number}", "table", str(error)) from None
@@ -55,20 +55,30 @@ def _read_table(folder: Path, table: Path) -> list[Utterance]:
 
 
 def _utterance(key: str, row: dict[str, Any], stem: str) -> Utterance:
-    split = row.get("split") or stem
-    split = OTHER_NAMES.get(split, split)
-    turn = row.get("turn")
+    named, turn = _cell(row, "split"), _cell(row, "turn")
+    split = OTHER_NAMES.get(named or stem, named or stem)
     return Utterance(
         key=key,
         media=None,
-        transcript=str(row["text"]),
-        language=row.get("language") or None,
-        speaker=row.get("speaker") or None,
-        dialogue=row.get("dialogue") or None,
-        turn=None if turn in (None, "") else int(turn),
-        split=split if row.get("split") or split in SPLITS else None,
-        labels=Labels(category=row.get("label") or None, present=_present(row.get("labels"))),
+        transcript=_cell(row, "text") or "",
+        language=_cell(row, "language"),
+        speaker=_cell(row, "speaker"),
+        dialogue=_cell(row, "dialogue"),
+        turn=None if turn is None else int(turn),
+        split=split if named or split in SPLITS else None,
+        licence=_cell(row, "licence"),
+        labels=Labels(category=_cell(row, "label"), present=_present(row.get("labels"))),
     )
+
+
+def _cell(row: dict[str, Any], column: str) -> str | None:
+    """Text, or a whole number as text; None where the column is empty or missing."""
+    value = row.get(column)
+    if value is None or value == "":
+        return None
+    if not isinstance(value, str | int) or isinstance(value, bool):
+        raise ValueError(f"{column} must be text, found {value!r}")
+    return str(value)
 
 
 def _present(labels: object) -> tuple[str, ...] | None:
