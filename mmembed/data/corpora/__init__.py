@@ -13,6 +13,7 @@ from typing import Final
 
 from mmembed.data.corpora import (
     cmu_arctic,
+    dialogue_pickles,
     emodb,
     emovo,
     fsdd,
@@ -41,3 +42,8 @@ CORPORA: Final[Mapping[str, Callable[[Path], list[Utterance]]]] = {
     "text": text_tables.read,
     "xed": xed.read,
 }
+
+CONVERTERS: Final[Mapping[str, Callable[[Path, Path], list[Utterance]]]] = {
+    "dialogue_pickles": dialogue_pickles.convert,
+}
+"""Importers that write precomputed features: (source, out) -> utterances, media relative to out."""
