@@ -11,7 +11,21 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
-from mmembed.data.corpora import cmu_arctic, emodb, emovo, fsdd, grid, ravdess
+from mmembed.data.corpora import (
+    cmu_arctic,
+    dialogue_pickles,
+    emodb,
+    emovo,
+    fsdd,
+    goemotions,
+    grid,
+    iemocap,
+    meld,
+    ravdess,
+    semeval2018,
+    text_tables,
+    xed,
+)
 from mmembed.data.example import Utterance
 
 CORPORA: Final[Mapping[str, Callable[[Path], list[Utterance]]]] = {
@@ -19,6 +33,17 @@ CORPORA: Final[Mapping[str, Callable[[Path], list[Utterance]]]] = {
     "emodb": emodb.read,
     "emovo": emovo.read,
     "fsdd": fsdd.read,
+    "goemotions": goemotions.read,
     "grid": grid.read,
+    "iemocap": iemocap.read,
+    "meld": meld.read,
     "ravdess": ravdess.read,
+    "semeval2018": semeval2018.read,
+    "text": text_tables.read,
+    "xed": xed.read,
 }
+
+CONVERTERS: Final[Mapping[str, Callable[[Path, Path], list[Utterance]]]] = {
+    "dialogue_pickles": dialogue_pickles.convert,
+}
+"""Importers that write precomputed features: (source, out) -> utterances, media relative to out."""

@@ -1,0 +1,249 @@
+"""Feature pickles of IEMOCAP and MELD, as DialogueRNN, MMGCN, COSMIC and SDT circulate them.
+
+A pickle is a tuple of dictionaries, dialogue -> one value for each turn, and of collections of
+dialogues, which say the split. `LAYOUTS` has those in use; the kinds of their parts tell them
+apart. They are those that these loaders unpack:
+
+    DialogueRNN, COSMIC   github.com/declare-lab/conv-emotion
+    MMGCN                 github.com/hujingwen6666/MMGCN
+    SDT                   github.com/butterfliesss/SDT
+
+None was checked against an original file.
+
+Text comes as one vector a turn or as four, of which SDT reads the first and others take the mean,
+after normalising each. All are kept, as the streams `text`, `text2`, `text3` and `text4` of the
+feature files, each of one step; shards carry the first, the others are read from the file itself
+by `mmembed.data.features.read_features`.
+
+IEMOCAP: dialogues are named (Ses01F_impro01), speakers are M and F. Without a list of dev, the
+first tenth of the training dialogues in alphabetical order is dev: SDT's own loader would take a
+tenth too, its program takes none and selects on test.
+MELD: dialogues are numbered through, from 0 train, from 1039 dev, from 1153 test, and where there
+is no list of dev, dev is at the end of train. Speakers are numbers within a dialogue (at most 9),
+not names. Keys are those of the reader of the corpus wherever the pickle has the ids of turns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmembed.data.corpora import iemocap, meld
+from mmembed.data.corpora.tables import mend, note
+from mmembed.data.example import Labels, Utterance
+from mmembed.data.features import write_features
+from mmembed.data.pickles import read_pickle
+from mmembed.errors import DataError
+
+LAYOUTS: Final = (
+    ("iemocap", "ids speakers labels text audio video sentences train test"),
+    ("iemocap", "ids speakers labels text text2 text3 text4 audio video sentences train test"),
+    ("iemocap", "speakers labels text text2 text3 text4 sentences train test dev"),
+    ("meld", "ids speakers labels text audio sentences train test sentiments"),
+    ("meld", "ids speakers labels text audio video sentences train test sentiments"),
+    (
+        "meld",
+        "ids speakers labels text text2 text3 text4 audio video sentences train test sentiments",
+    ),
+    ("meld", "speakers labels sentiments text text2 text3 text4 sentences train test dev"),
+)
+"""Corpus and parts, in order: of DialogueRNN and MMGCN, SDT, COSMIC; then of DialogueRNN, MMGCN,
+SDT, COSMIC."""
+
+CATEGORIES: Final = {
+    "iemocap": ("happy", "sad", "neutral", "angry", "excited", "frustrated"),
+    "meld": meld.EMOTIONS,
+}
+SPLIT_NAMES: Final = ("train", "dev", "test")
+STREAMS: Final = ("audio", "video", "text", "text2", "text3", "text4")
+FIRST_OF_MELD: Final = {"train": 0, "dev": 1039, "test": 1153}
+"""The number of the first dialogue of each split. Source: the clips that a public loader pairs with
+these numbers, and the published counts, 1,039, 114 and 280 with one number of train unused."""
+
+Fields = Mapping[str, Any]
+
+
+def convert(source: Path, out: Path) -> list[Utterance]:
+    """Feature pickles of IEMOCAP and MELD (DialogueRNN, MMGCN, COSMIC, SDT).
+
+    Writes `out/features/SPLIT.safetensors`; the media of the rows are relative to `out`.
+
+    Args:
+        source: the pickle.
+        out: folder for the features.
+
+    Raises:
+        DataError: no such file, another layout, or a dialogue whose parts do not agree.
+    """
+    corpus, fields = _open(source)
+    try:
+        splits = _splits(corpus, fields)
+    except (TypeError, ValueError) as error:
+        raise DataError(str(source), "layout", f"dialogues of {corpus}: {error}") from None
+    sentiments = _sentiment_names(fields) if corpus == "meld" else {}
+    utterances: list[Utterance] = []
+    for split, dialogues in splits.items():
+        features: list[dict[str, NDArray[np.float32]]] = []
+        for dialogue in dialogues:
+            try:
+                rows = _rows(corpus, fields, split, dialogue, sentiments)
+                for place, row in enumerate(rows):
+                    media = f"features/{split}.safetensors#{len(features)}"
+                    utterances.append(Utterance(media=media, **row))
+                    features.append(_features(fields, dialogue, place))
+            except (KeyError, IndexError, TypeError, ValueError) as error:
+                raise DataError(str(source), "layout", f"dialogue {dialogue}: {error}") from None
+        if features:
+            path = out / "features" / f"{split}.safetensors"
+            try:
+                write_features(path, features)
+            except ValueError as error:
+                raise DataError(str(source), "layout", str(error)) from None
+        broken = sum(not np.isfinite(x).all() for turn in features for x in turn.values())
+        if broken:
+            note(f"{source.name}: {broken} vectors of {split} are not finite")
+    left = len(fields["labels"]) - sum(map(len, splits.values()))
+    if left:
+        note(f"{source.name}: {left} dialogues are in no split: left out")
+    return utterances
+
+
+def _open(source: Path) -> tuple[str, dict[str, Any]]:
+    """(corpus, parts by name)."""
+    parts = read_pickle(source)
+    if isinstance(parts, list | tuple):
+        kinds = ["turns" if isinstance(part, Mapping) else "dialogues" for part in parts]
+        for corpus, layout in LAYOUTS:
+            names = layout.split()
+            if kinds == ["dialogues" if name in SPLIT_NAMES else "turns" for name in names]:
+                return corpus, dict(zip(names, parts, strict=True))
+    found = f"{len(parts)} parts" if isinstance(parts, list | tuple) else type(parts).__name__
+    raise DataError(
+        str(source),
+        "layout",
+        f"holds {found}, no layout of DialogueRNN, MMGCN, COSMIC or SDT for IEMOCAP or MELD "
+        "(9 to 13 parts)",
+    )
+
+
+def _splits(corpus: str, fields: Fields) -> dict[str, list[Any]]:
+    """Split -> its dialogues, in order."""
+    train, test = sorted(fields["train"]), sorted(fields["test"])
+    for dialogue in (*train, *test):
+        named = isinstance(dialogue, str) and dialogue[3:5] in iemocap.SPLITS
+        if named != (corpus == "iemocap"):
+            raise ValueError(f"{dialogue!r} is none")
+    if "dev" in fields:
+        dev = sorted(fields["dev"])
+    elif corpus == "iemocap":
+        dev = train[: len(train) // 10]
+    else:
+        dev = [dialogue for dialogue in train if int(dialogue) >= FIRST_OF_MELD["dev"]]
+    splits = {"train": [x for x in train if x not in set(dev)], "dev": dev, "test": test}
+    both = (set(train) | set(dev)) & set(test)
+    if both:
+        raise ValueError(f"{min(both)} is in train and in test")
+    return splits
+
+
+def _rows(
+    corpus: str, fields: Fields, split: str, dialogue: Any, sentiments: Mapping[int, float]
+) -> list[dict[str, Any]]:
+    """The turns of a dialogue as fields of `Utterance`, media aside."""
+    labels = [int(label) for label in fields["labels"][dialogue]]
+    for part in set(fields) - set(SPLIT_NAMES) - ({"sentiments"} if not sentiments else set()):
+        if len(fields[part][dialogue]) != len(labels):
+            raise ValueError(f"{len(labels)} labels, but {len(fields[part][dialogue])} {part}")
+    if corpus == "iemocap":
+        name, licence = f"iemocap-{dialogue}", iemocap.LICENCE
+    else:
+        number = int(dialogue) - FIRST_OF_MELD[split]
+        if number < 0:
+            raise ValueError(f"its number is none of {split}")
+        name, licence = f"meld-{split}-dia{number}", meld.LICENCE
+    rows = []
+    for place, label in enumerate(labels):
+        if not 0 <= label < len(CATEGORIES[corpus]):
+            raise ValueError(f"label {label} of turn {place} is none of {CATEGORIES[corpus]}")
+        scores = {}
+        if sentiments:
+            value = sentiments[int(fields["sentiments"][dialogue][place])]
+            scores[meld.SENTIMENT_CLASS] = value
+        rows.append(
+            {
+                "key": _key(corpus, fields, name, dialogue, place),
+                "transcript": _words(fields["sentences"][dialogue][place]),
+                "language": "en",
+                "speaker": _speaker(corpus, name, dialogue, fields["speakers"][dialogue][place]),
+                "dialogue": name,
+                "turn": place,
+                "split": split,
+                "licence": licence,
+                "labels": Labels(category=CATEGORIES[corpus][label], scores=scores),
+            }
+        )
+    return rows
+
+
+def _words(sentence: Any) -> str:
+    """A sentence; those of Python 2 come as bytes read as Latin-1, and may have been UTF-8."""
+    if not isinstance(sentence, str):
+        raise ValueError(f"sentence {sentence!r} is no text")
+    try:
+        return mend(sentence.encode("latin-1").decode())
+    except UnicodeError:
+        return mend(sentence)
+
+
+def _key(corpus: str, fields: Fields, name: str, dialogue: Any, place: int) -> str:
+    if "ids" not in fields:
+        return f"{name}_turn{place}"
+    turn = fields["ids"][dialogue][place]
+    return f"iemocap-{turn}" if corpus == "iemocap" else f"{name}_utt{int(turn)}"
+
+
+def _speaker(corpus: str, name: str, dialogue: Any, speaker: Any) -> str:
+    if corpus == "iemocap":
+        if speaker not in ("F", "M"):
+            raise ValueError(f"speaker {speaker!r} is neither F nor M")
+        return f"iemocap-{dialogue[3:5]}{speaker}"
+    number = int(np.argmax(speaker)) if np.ndim(speaker) else int(speaker)
+    return f"{name}-speaker{number}"
+
+
+def _features(fields: Fields, dialogue: Any, place: int) -> dict[str, NDArray[np.float32]]:
+    """Stream -> (1, D)."""
+    features = {}
+    for stream in STREAMS:
+        if stream in fields:
+            vector = np.asarray(fields[stream][dialogue][place], np.float32)
+            if vector.ndim != 1:
+                raise ValueError(f"{stream} of turn {place} has the shape {vector.shape}, not (D,)")
+            features[stream] = vector[None]
+    return features
+
+
+def _sentiment_names(fields: Fields) -> dict[int, float]:
+    """The sentiments that MELD's numbers stand for, {} where the part is something else.
+
+    In MELD neutral is neutral, joy positive, surprise either, and all other emotions are negative:
+    the emotions tell the numbers.
+    """
+    known = {"neutral": 0.0, "joy": 1.0} | dict.fromkeys(
+        ("fear", "sadness", "disgust", "anger"), -1.0
+    )
+    names: dict[int, set[float]] = {}
+    try:
+        for dialogue, labels in fields["labels"].items():
+            for label, sentiment in zip(labels, fields["sentiments"][dialogue], strict=True):
+                value = known.get(meld.EMOTIONS[int(label)])
+                names.setdefault(int(sentiment), set()).update(() if value is None else {value})
+    except (KeyError, IndexError, TypeError, ValueError):
+        return {}
+    if any(len(values) != 1 for values in names.values()):
+        return {}
+    return {number: min(values) for number, values in names.items()}

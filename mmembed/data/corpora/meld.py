@@ -1,0 +1,137 @@
+"""MELD: conversations of several people from a television series, 7 emotions and 3 sentiments.
+
+`{train,dev,test}_sent_emo.csv` hold 9,989, 1,109 and 2,610 utterances. The clips are
+`train_splits/diaX_uttY.mp4`, `dev_splits_complete/...` and `output_repeated_splits_test/...`;
+dialogues are counted anew in each split. Source: Poria et al., "MELD: a multimodal multi-party
+dataset for emotion recognition in conversations", ACL 2019, and github.com/declare-lab/MELD, whose
+issues 9, 20, 22, 27 and 39 tell what is wrong with the clips: dia110_utt7 of dev is missing,
+dia125_utt3 of train is damaged, some are cut wrongly and last minutes (dia38_utt4 and dia220_utt0
+of test, dia309_utt0 of train), some have no row in the tables, and some of test come a second time
+as final_videos_testdiaX_uttY.mp4, which its authors say to ignore. Clips not checked against the
+original.
+
+Words are mended: the published tables hold apostrophes as Windows-1252 bytes. The times in the
+tables are those in the episode, not in the clip, and are not used.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any, Final
+
+from mmembed.data.corpora.files import find_files
+from mmembed.data.corpora.tables import need_columns, note, read_rows
+from mmembed.data.example import Labels, Utterance
+from mmembed.errors import DataError
+
+EMOTIONS: Final = ("neutral", "surprise", "fear", "sadness", "joy", "disgust", "anger")
+"""In the order of the numbers that feature files use."""
+
+SENTIMENTS: Final = {"negative": -1.0, "neutral": 0.0, "positive": 1.0}
+SENTIMENT_CLASS: Final = "sentiment_class"  # a class: not on the scale of Labels.sentiment
+COLUMNS: Final = ("Utterance", "Speaker", "Emotion", "Sentiment", "Dialogue_ID", "Utterance_ID")
+LICENCE: Final = "GPL-3.0 (annotations); the clips are the series' owners'"
+
+Clips = dict[tuple[str, int, int], str]
+
+
+def read(root: Path) -> list[Utterance]:
+    """MELD: conversations of a television series, with clips or as text alone.
+
+    An utterance without clip is text alone.
+
+    Raises:
+        DataError: no table, two different ones of a split, or a row that is not one of MELD.
+    """
+    tables: dict[str, Path] = {}
+    name = r"(?P<split>train|dev|test)_sent_emo\.csv"
+    for path, match in find_files(root, name, "MELD", "MELD.Raw/train_sent_emo.csv"):
+        first = tables.setdefault(match["split"], root / path)
+        if first.read_bytes() != (root / path).read_bytes():
+            raise DataError(str(root / path), "duplicate", f"differs from {first}; remove one")
+    clips = _find_clips(root)
+    utterances: list[Utterance] = []
+    for split in ("train", "dev", "test"):
+        if split in tables:
+            rows = _read_table(tables[split], split, clips)
+            without = [row.key for row in rows if row.media is None]
+            if clips and without:
+                some = ", ".join(without[:5])
+                note(f"MELD: {len(without)} of {len(rows)} in {split} have no clip: {some}")
+            utterances += rows
+    return utterances
+
+
+def _read_table(path: Path, split: str, clips: Clips) -> list[Utterance]:
+    turns: Counter[int] = Counter()
+    found = []
+    for number, row in read_rows(path):
+        need_columns(path, row, COLUMNS)
+        try:
+            dialogue, utterance = int(row["Dialogue_ID"]), int(row["Utterance_ID"])
+            labels = Labels(
+                category=EMOTIONS[EMOTIONS.index(row["Emotion"].lower())],
+                scores={SENTIMENT_CLASS: SENTIMENTS[row["Sentiment"].lower()]},
+            )
+        except (ValueError, KeyError):
+            raise DataError(f"{path}:{number}", "label", _wrong(row)) from None
+        found.append((dialogue, utterance, row, labels))
+    utterances = []
+    for dialogue, utterance, row, labels in sorted(found, key=lambda item: item[:2]):
+        utterances.append(
+            Utterance(
+                key=key(split, dialogue, utterance),
+                media=clips.get((split, dialogue, utterance)),
+                transcript=row["Utterance"],
+                language="en",
+                speaker=f"meld-{row['Speaker'].strip()}",
+                dialogue=f"meld-{split}-dia{dialogue}",
+                turn=turns[dialogue],
+                split=split,
+                licence=LICENCE,
+                labels=labels,
+            )
+        )
+        turns[dialogue] += 1
+    return utterances
+
+
+def key(split: str, dialogue: int, utterance: int) -> str:
+    """The key of an utterance, `"meld-train-dia0_utt3"`."""
+    return f"meld-{split}-dia{dialogue}_utt{utterance}"
+
+
+def _wrong(row: dict[str, Any]) -> str:
+    values = ", ".join(f"{name} {row[name]!r}" for name in COLUMNS[2:])
+    return (
+        f"{values}: emotions are {', '.join(EMOTIONS)}, sentiments {', '.join(SENTIMENTS)}, "
+        "ids whole numbers"
+    )
+
+
+def _find_clips(root: Path) -> Clips:
+    """(split, dialogue, utterance) -> clip; the folder tells the split."""
+    name = (
+        r"(?P<again>final_videos_test)?dia(?P<dialogue>\d+)_utt(?P<utterance>\d+)\.(?:mp4|wav|flac)"
+    )
+    try:
+        found = find_files(root, name, "MELD clips", "train_splits/dia0_utt0.mp4")
+    except DataError:
+        return {}  # the tables alone
+    clips: Clips = {}
+    # An mp4 before a sound made of it, a plain name before its second edition.
+    for path, match in sorted(found, key=lambda f: (f[1]["again"] or "", f[0].suffix != ".mp4")):
+        split = _split(path)
+        if split is not None:
+            place = (split, int(match["dialogue"]), int(match["utterance"]))
+            clips.setdefault(place, path.as_posix())
+    return clips
+
+
+def _split(path: Path) -> str | None:
+    for folder in reversed(path.parts[:-1]):
+        for split in ("train", "dev", "test"):
+            if split in folder.lower():
+                return split
+    return None

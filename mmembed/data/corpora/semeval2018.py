@@ -1,0 +1,73 @@
+"""SemEval-2018 Task 1 E-c: tweets in English, Spanish and Arabic, any of 11 emotions.
+
+Files `2018-E-c-En-train.txt` (or `E-c-En-train.txt`), `-dev`, `-test-gold` and the same for `Es`
+and `Ar`: a line of column names, then ID, tweet and a 0 or 1 for each emotion, with tabs between.
+English has 6,838 + 886 + 3,259 tweets. `-test.txt`, which came before the gold labels, says NONE
+instead. Source: Mohammad, Bravo-Marquez, Salameh and Kiritchenko, "SemEval-2018 Task 1: affect in
+tweets", SemEval 2018; saifmohammad.com. Spanish and Arabic not checked against the original.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from mmembed.data.corpora.files import find_files
+from mmembed.data.corpora.tables import read_lines
+from mmembed.data.example import Labels, Utterance
+from mmembed.errors import DataError
+
+EMOTIONS: Final = (
+    "anger", "anticipation", "disgust", "fear", "joy", "love",
+    "optimism", "pessimism", "sadness", "surprise", "trust",
+)  # fmt: skip
+LICENCE: Final = "research only"
+NO_LABEL: Final = "NONE"
+
+_SPLITS: Final = {"train": "train", "dev": "dev", "test-gold": "test", "test": "test"}
+_FILE: Final = r"(?:2018-)?E-c-(?P<language>En|Es|Ar)-(?P<part>train|dev|test-gold|test)\.txt"
+
+
+def read(root: Path) -> list[Utterance]:
+    """SemEval-2018 E-c: tweets in three languages, any of 11 emotions.
+
+    Raises:
+        DataError: no tables, or a line that is not a tweet with 11 labels.
+    """
+    found = find_files(root, _FILE, "SemEval-2018 E-c", "English/E-c/2018-E-c-En-train.txt")
+    gold = {match["language"] for _, match in found if match["part"] == "test-gold"}
+    return [
+        utterance
+        for path, match in found
+        if match["part"] != "test" or match["language"] not in gold
+        for utterance in _read_table(root / path, match["language"].lower(), _SPLITS[match["part"]])
+    ]
+
+
+def _read_table(path: Path, language: str, split: str) -> list[Utterance]:
+    lines = read_lines(path)
+    columns = next(lines, (1, []))[1]
+    if tuple(columns[2:]) != EMOTIONS:
+        raise DataError(
+            str(path), "table", f"the first line must name ID, Tweet, {', '.join(EMOTIONS)}"
+        )
+    utterances = []
+    for number, cells in lines:
+        marks = cells[2:]
+        if len(marks) != len(EMOTIONS) or not set(marks) <= {"0", "1", NO_LABEL}:
+            raise DataError(
+                f"{path}:{number}", "label", f"needs 0 or 1 for {len(EMOTIONS)} emotions"
+            )
+        present = tuple(name for name, mark in zip(EMOTIONS, marks, strict=True) if mark == "1")
+        utterances.append(
+            Utterance(
+                key=f"semeval2018-{cells[0]}",
+                media=None,
+                transcript=cells[1],
+                language=language,
+                split=split,
+                licence=LICENCE,
+                labels=Labels(present=None if NO_LABEL in marks else present),
+            )
+        )
+    return utterances
