@@ -17,8 +17,9 @@ from typing import Annotated, Any, Final, Literal
 import tyro
 
 from mmembed.commands.progress import progress
+from mmembed.data import integrity
 from mmembed.data.atomic import hold_folder
-from mmembed.data.corpora import CORPORA
+from mmembed.data.corpora import CONVERTERS, CORPORA
 from mmembed.data.example import Utterance
 from mmembed.data.manifest import read_manifest, write_manifest
 from mmembed.data.prepare import prepare_shards
@@ -57,6 +58,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Prepare one corpus, then say what came out."""
     verbs: dict[str, Callable[..., None]] = {"talkers": talkers, "manifest": manifest}
     verbs |= {name: _corpus_command(name, read) for name, read in CORPORA.items()}
+    verbs |= {name: _conversion_command(name, convert) for name, convert in CONVERTERS.items()}
     tyro.extras.subcommand_cli_from_dict(
         verbs, prog="mmembed prepare", description=__doc__, args=argv
     )
@@ -113,6 +115,30 @@ def _corpus_command(
         _prepare(shards, rows, shards.out)
 
     command.__doc__ = (read.__doc__ or name).splitlines()[0]
+    return command
+
+
+def _conversion_command(
+    name: str, convert: Callable[[Path, Path], Sequence[Utterance]]
+) -> Callable[[Path, Shards], None]:
+    def command(
+        source: Annotated[
+            tyro.conf.Positional[Path], tyro.conf.arg(help="folder or file, in any published form.")
+        ],
+        shards: Settings,
+    ) -> None:
+        hold_folder(shards.out)
+        rows = convert(source, shards.out)
+        manifest = shards.out / "manifest.jsonl"
+        write_manifest(manifest, rows)
+        if checks := integrity.read_report(shards.out):
+            print(integrity.describe(checks), flush=True)
+        if any(row.media or row.transcript for row in rows):
+            _prepare(shards, rows, shards.out)
+        else:
+            print(f"{len(rows)} rows of labels alone, nothing to make shards of: {manifest}")
+
+    command.__doc__ = (convert.__doc__ or name).splitlines()[0]
     return command
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
-from mmembed.data.corpora import cmu_arctic, emodb, emovo, fsdd, grid, ravdess
+from mmembed.data.corpora import cmu_arctic, emodb, emovo, fsdd, grid, mosei, mosi, ravdess, sims
 from mmembed.data.example import Utterance
 
 CORPORA: Final[Mapping[str, Callable[[Path], list[Utterance]]]] = {
@@ -22,3 +22,12 @@ CORPORA: Final[Mapping[str, Callable[[Path], list[Utterance]]]] = {
     "grid": grid.read,
     "ravdess": ravdess.read,
 }
+
+CONVERTERS: Final[Mapping[str, Callable[[Path, Path], list[Utterance]]]] = {
+    "mosei": mosei.convert,
+    "mosei_words": mosei.convert_words,
+    "mosi": mosi.convert,
+    "mosi_words": mosi.convert_words,
+    "sims": sims.convert,
+}
+"""Importers that write precomputed features: (source, out) -> utterances, media relative to out."""

@@ -1,0 +1,171 @@
+"""The pickles of MMSA: `aligned_50.pkl`, `unaligned_50.pkl` and `unaligned_39.pkl`.
+
+A mapping from train, valid and test to `id` ("video$_$clip"), `raw_text`, `text` (N, L, 768),
+`text_bert` (N, 3, L: token ids, mask, segment ids), `audio` and `vision` (N, T, D),
+`regression_labels` (CH-SIMS has `_T`, `_A` and `_V` too), and for streams that are not aligned to
+words `audio_lengths` and `vision_lengths`. Source: the README and `data_loader.py` of
+github.com/thuiar/MMSA, `dataset.py` of github.com/thuiar/MMSA-FET.
+
+Valid rows of a stream are its lengths where there are some, else those that the mask of `text_bert`
+says are tokens, and where values lie beyond them (releases padded in front) or nothing is told: all
+from the first to the last row that is not zero.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmembed.data.corpora.sentiment.corpus import SPLITS, Corpus, Segment
+from mmembed.data.corpora.sentiment.streams import Finite, widths, write_splits
+from mmembed.data.integrity import Check, checksum, none_of
+from mmembed.data.pickles import read_pickle
+from mmembed.errors import DataError
+
+STREAMS: Final = {"text": "text", "audio": "audio", "video": "vision"}
+SCORES: Final = {"sentiment_text": "T", "sentiment_audio": "A", "sentiment_video": "V"}
+MASK: Final = 1  # row of text_bert
+
+Split = Mapping[str, Any]
+
+
+def convert_pickle(corpus: Corpus, path: Path, out: Path) -> tuple[list[Segment], list[Check]]:
+    """Write the features of a pickle, split by split; its segments and what is wrong with them.
+
+    Raises:
+        DataError: not a pickle of MMSA, or one that may not be loaded.
+    """
+    loaded = read_pickle(path)
+    if not isinstance(loaded, dict) or not any(str(name) in SPLITS for name in loaded):
+        raise DataError(str(path), "pickle", "has no train, valid or test: not a pickle of MMSA")
+    finite = Finite()
+    segments: list[Segment] = []
+    facts = _Facts()
+    for name in [name for name in loaded if str(name) in SPLITS]:
+        data = loaded.pop(name)  # gigabytes: each split is let go before the next
+        try:
+            segments += _convert_split(data, SPLITS[str(name)], out, finite, facts)
+        except (KeyError, ValueError, TypeError, IndexError) as error:
+            what = f"{name} is not as MMSA has it: {type(error).__name__} {error}"
+            raise DataError(str(path), "pickle", what) from None
+    checks = [
+        checksum(path, corpus.checksums.get(path.name)),
+        *widths(facts.widths, corpus.pickle_widths),
+        *(Check(f"lengths of {name}", ", ".join(how)) for name, how in facts.lengths.items()),
+        *(
+            none_of(f"{name} beyond its length", facts.beyond.get(name, ()), "kept")
+            for name in facts.widths
+        ),
+        *(Check(f"without {name}", str(facts.missing[name])) for name in facts.widths),
+        none_of("ids without media", facts.without, "left out"),
+        *finite.checks(tuple(facts.widths)),
+    ]
+    return segments, checks
+
+
+class _Facts:
+    """What is gathered over the splits."""
+
+    def __init__(self) -> None:
+        self.widths: dict[str, int] = {}
+        self.lengths: dict[str, dict[str, None]] = {}
+        self.beyond: dict[str, list[str]] = {}
+        self.missing: Counter[str] = Counter()
+        self.without: list[str] = []
+
+
+def _convert_split(
+    data: Split, split: str | None, out: Path, finite: Finite, facts: _Facts
+) -> list[Segment]:
+    segments = list(_segments(data, split))
+    features: list[dict[str, NDArray[np.float32]]] = [{} for _ in segments]
+    told = {stream: _lengths(data, stream, len(segments)) for stream in STREAMS}
+    for stream, theirs in STREAMS.items():
+        if theirs not in data:
+            continue
+        values = np.asarray(data[theirs])
+        if values.ndim != 3 or len(values) != len(segments):
+            raise ValueError(f"{theirs} has shape {values.shape} for {len(segments)} ids")
+        if facts.widths.setdefault(stream, values.shape[2]) != values.shape[2]:
+            raise ValueError(f"{theirs} is {values.shape[2]} wide, {facts.widths[stream]} before")
+        how, lengths = told[stream]
+        facts.lengths.setdefault(stream, {})[how] = None
+        for segment, row, length, held in zip(segments, values, lengths, features, strict=True):
+            rows = _valid(row, int(length))
+            if how and rows != slice(0, min(int(length), len(row))):
+                facts.beyond.setdefault(stream, []).append(segment.name)
+            if rows.stop > rows.start:
+                held[stream] = finite(stream, segment.name, row[rows])
+            else:
+                facts.missing[stream] += 1
+    facts.without += [s.name for s, held in zip(segments, features, strict=True) if not held]
+    return write_splits(out, segments, features)
+
+
+def _lengths(data: Split, stream: str, count: int) -> tuple[str, NDArray[np.int64]]:
+    """Where the valid lengths of a stream come from, "" = nowhere, and what they are."""
+    named = f"{STREAMS[stream]}_lengths"
+    if named in data and len(data[named]) == count:
+        return named, np.asarray(data[named], np.float64).astype(np.int64).reshape(count)
+    if "text_bert" in data:
+        mask = np.asarray(data["text_bert"])[:, MASK]
+        steps = np.shape(data.get(STREAMS[stream], ()))[1:2]
+        if steps == mask.shape[1:]:
+            return "mask of text_bert", np.asarray(mask > 0).sum(axis=1)
+    return "", np.zeros(count, np.int64)
+
+
+def _valid(rows: NDArray[Any], length: int) -> slice:
+    if not rows[length:].any():
+        return slice(0, min(length, len(rows)))
+    filled = np.flatnonzero(rows.any(axis=1))
+    return slice(int(filled[0]), int(filled[-1]) + 1)
+
+
+def _segments(data: Split, split: str | None) -> Iterator[Segment]:
+    names = [_text(name) for name in data["id"]]
+    sentiments = np.asarray(data["regression_labels"], np.float64).reshape(len(names))
+    words = data.get("raw_text", [None] * len(names))
+    scores = {
+        ours: values
+        for ours, letter in SCORES.items()
+        if (values := _numbers(data.get(f"regression_labels_{letter}"), len(names))) is not None
+    }
+    for row, (name, sentiment, text) in enumerate(zip(names, sentiments, words, strict=True)):
+        video, mark, clip = name.partition("$_$") if "$_$" in name else name.rpartition("_")
+        if not mark or not video or not clip:
+            raise ValueError(f"id {name!r} is not of the form video$_$clip")
+        yield Segment(
+            video,
+            clip,
+            transcript=_text(text).strip() or None,
+            split=split,
+            sentiment=None if np.isnan(sentiment) else float(sentiment),
+            scores={ours: float(x[row]) for ours, x in scores.items() if np.isfinite(x[row])},
+        )
+
+
+def _numbers(values: Sequence[Any] | None, count: int) -> NDArray[np.float64] | None:
+    """Labels of one stream; releases that have none hold empty strings or nothing."""
+    try:
+        return np.asarray(values, np.float64).reshape(count)
+    except (ValueError, TypeError):
+        return None
+
+
+def _text(value: object) -> str:
+    """A string that may come as bytes, as an array of one, or from Python 2, whose UTF-8 shows."""
+    if isinstance(value, np.ndarray):
+        value = value.reshape(-1)[0]
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    text = "" if value is None else str(value)
+    try:
+        return text.encode("latin1").decode()
+    except UnicodeError:
+        return text
