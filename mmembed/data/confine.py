@@ -1,0 +1,157 @@
+"""Run a reader of untrusted files in a process of its own, with limits, that may die of it.
+
+The process gets a limit on its memory, on the size of what it writes and on its time, and leaves no
+core behind. What it read comes back as plain values (`mmembed.data.plain`), so that even a process
+that was taken over can only lie about the file, not run anything here.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import math
+import os
+import resource
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+from mmembed.config import Seconds
+from mmembed.data.plain import read_plain, write_plain
+from mmembed.errors import DataError
+
+GIB: Final = 2**30
+
+
+class Refused(Exception):
+    """Raised within the process: the file is not read, and why.
+
+    Attributes:
+        reason: a short stable code, such as "unsafe", "damaged" or "too_large".
+    """
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+def default_memory(path: Path) -> int:
+    """Bytes for reading a file: 1 GiB and 4 times the file, so that a small file cannot be a bomb.
+
+    Arrays need the size of the file once or twice, lists of Python's numbers four times.
+    """
+    return GIB + 4 * path.stat().st_size
+
+
+def default_seconds(path: Path) -> Seconds:
+    """Time for reading a file: a minute, and a second for each 5 MB."""
+    return 60 + path.stat().st_size / 5e6
+
+
+def confined(
+    function: Callable[..., Any],
+    path: Path,
+    *arguments: str | int | float | None,
+    memory: int | None = None,
+    seconds: Seconds | None = None,
+) -> Any:
+    """What `function(path, *arguments)` returns in a limited process.
+
+    Args:
+        function: of a module's top level; returns plain values and raises `Refused`.
+        path: the file to read.
+        arguments: further ones.
+        memory: bytes of address space, with some 0.2 GiB for Python itself, and the most bytes
+            that come back; None = `default_memory`. What comes back lies in an unlinked file in
+            the folder for temporary files, so that memory is not needed twice.
+        seconds: of processor time, and of time by the clock; None = `default_seconds`.
+
+    Raises:
+        DataError: with the reason of `Refused`, or "missing", "damaged", "too_large" (for its
+            memory), "too_slow" or "crashed".
+    """
+    if not path.is_file():
+        raise DataError(str(path), "missing", "no such file")
+    memory = default_memory(path) if memory is None else memory
+    seconds = default_seconds(path) if seconds is None else seconds
+    task = [function.__module__, function.__qualname__, memory, seconds, str(path.absolute())]
+    with tempfile.TemporaryFile() as answer:
+        command = [sys.executable, "-P", "-m", __name__, str(answer.fileno())]
+        try:
+            ended = subprocess.run(
+                [*command, json.dumps([*task, *arguments])],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                env={
+                    **os.environ,
+                    "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+                    "OPENBLAS_NUM_THREADS": "1",  # each thread would take of the memory
+                    "HDF5_PLUGIN_PRELOAD": "::",  # no filters from elsewhere
+                },
+                pass_fds=[answer.fileno()],
+                start_new_session=True,
+                timeout=seconds + 10,  # starting Python counts too
+            )
+            code = ended.returncode
+        except subprocess.TimeoutExpired:
+            code = -signal.SIGXCPU
+        if code == -signal.SIGXCPU:
+            raise DataError(str(path), "too_slow", f"not read within {seconds:.0f} s: allow more")
+        if code:
+            cause = signal.Signals(-code).name if code < 0 else f"code {code}"
+            raise DataError(str(path), "crashed", f"its reader died ({cause}): damaged or hostile")
+        try:
+            reason, value = read_plain(answer)
+        except ValueError as error:
+            raise DataError(
+                str(path), "crashed", f"its reader answered nonsense: {error}"
+            ) from None
+    if reason:
+        raise DataError(str(path), str(reason), " ".join(str(value).split())[:500])
+    return value
+
+
+def _serve(
+    answer: int, module: str, name: str, memory: int, seconds: Seconds, *arguments: Any
+) -> None:
+    """The life of the process: limits, the function, its answer."""
+    with open(answer, "wb", closefd=False) as file:
+        try:
+            function = getattr(importlib.import_module(module), name)
+            _limit(memory, seconds)
+            write_plain(("", function(*arguments)), file)
+            return
+        except Refused as error:
+            failure = (error.reason, str(error))
+        except (MemoryError, OverflowError):
+            failure = _too_large(memory)
+        except OSError as error:
+            failure = _too_large(memory) if error.errno == 27 else ("unreadable", str(error))
+        except RecursionError:
+            failure = ("damaged", "values are nested too deep")
+        except Exception as error:
+            failure = ("damaged", f"{type(error).__name__}: {error}")
+        file.seek(0)
+        file.truncate()
+        write_plain(failure, file)
+
+
+def _limit(memory: int, seconds: Seconds) -> None:
+    whole = math.ceil(seconds)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (memory, memory))
+    resource.setrlimit(resource.RLIMIT_CPU, (whole, whole + 1))
+
+
+def _too_large(memory: int) -> tuple[str, str]:
+    return "too_large", f"reading it takes more than {memory / GIB:.2f} GiB: allow more memory"
+
+
+if __name__ == "__main__":
+    _serve(int(sys.argv[1]), *json.loads(sys.argv[2]))
