@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
+PICKLE = r"\b(import|from) (pickle|dill|joblib|cloudpickle)|\bpickle\.loads?\(|\bUnpickler\b"
+EXEMPT = {PICKLE: ["mmembed/data/pickles.py"]}  # restricted, scanned, confined
 FORBIDDEN = (
-    r"\bimport pickle|\bpickle\.loads?\(",
+    PICKLE,
     r"weights_only\s*=\s*False",
     r"allow_pickle\s*=\s*True",
     r"\byaml\.(unsafe_)?load\(",
@@ -26,6 +28,7 @@ def test_no_unsafe_call(folder):
         f"{path.relative_to(ROOT)}: {match[0]}"
         for path in sorted((ROOT / folder).rglob("*.py"))
         for pattern in FORBIDDEN
+        if str(path.relative_to(ROOT)) not in EXEMPT.get(pattern, ())
         for match in re.finditer(pattern, path.read_text())
     ]
     assert found == []

@@ -7,6 +7,7 @@ that was taken over can only lie about the file, not run anything here.
 
 from __future__ import annotations
 
+import errno
 import importlib
 import json
 import math
@@ -18,13 +19,19 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 from mmembed.config import Seconds
 from mmembed.data.plain import read_plain, write_plain
 from mmembed.errors import DataError
 
 GIB: Final = 2**30
+
+_PROGRAM: Final = """
+import json, sys
+from mmembed.data.confine import serve
+serve(int(sys.argv[1]), *json.loads(sys.argv[2]))
+"""
 
 
 class Refused(Exception):
@@ -80,7 +87,7 @@ def confined(
     seconds = default_seconds(path) if seconds is None else seconds
     task = [function.__module__, function.__qualname__, memory, seconds, str(path.absolute())]
     with tempfile.TemporaryFile() as answer:
-        command = [sys.executable, "-P", "-m", __name__, str(answer.fileno())]
+        command = [sys.executable, "-P", "-c", _PROGRAM, str(answer.fileno())]
         try:
             ended = subprocess.run(
                 [*command, json.dumps([*task, *arguments])],
@@ -116,29 +123,38 @@ def confined(
     return value
 
 
-def _serve(
+def serve(
     answer: int, module: str, name: str, memory: int, seconds: Seconds, *arguments: Any
 ) -> None:
-    """The life of the process: limits, the function, its answer."""
+    """The life of the process: limits, the function, its answer to the open file `answer`."""
+
+    def work() -> Any:
+        function = getattr(importlib.import_module(module), name)
+        _limit(memory, seconds)
+        return function(*arguments)
+
     with open(answer, "wb", closefd=False) as file:
-        try:
-            function = getattr(importlib.import_module(module), name)
-            _limit(memory, seconds)
-            write_plain(("", function(*arguments)), file)
-            return
-        except Refused as error:
-            failure = (error.reason, str(error))
-        except (MemoryError, OverflowError):
-            failure = _too_large(memory)
-        except OSError as error:
-            failure = _too_large(memory) if error.errno == 27 else ("unreadable", str(error))
-        except RecursionError:
-            failure = ("damaged", "values are nested too deep")
-        except Exception as error:
-            failure = ("damaged", f"{type(error).__name__}: {error}")
-        file.seek(0)
-        file.truncate()
-        write_plain(failure, file)
+        respond(work, file, memory)
+
+
+def respond(work: Callable[[], Any], file: BinaryIO, memory: int) -> None:
+    """Write ("", what `work` returns), or (reason, message) if it fails, as a plain value."""
+    try:
+        write_plain(("", work()), file)
+        return
+    except Refused as error:
+        failure = (error.reason, str(error))
+    except (MemoryError, OverflowError):
+        failure = _too_large(memory)
+    except OSError as error:
+        failure = _too_large(memory) if error.errno == errno.EFBIG else ("unreadable", str(error))
+    except RecursionError:
+        failure = ("damaged", "values are nested too deep")
+    except Exception as error:
+        failure = ("damaged", f"{type(error).__name__}: {error}")
+    file.seek(0)
+    file.truncate()
+    write_plain(failure, file)
 
 
 def _limit(memory: int, seconds: Seconds) -> None:
@@ -151,7 +167,3 @@ def _limit(memory: int, seconds: Seconds) -> None:
 
 def _too_large(memory: int) -> tuple[str, str]:
     return "too_large", f"reading it takes more than {memory / GIB:.2f} GiB: allow more memory"
-
-
-if __name__ == "__main__":
-    _serve(int(sys.argv[1]), *json.loads(sys.argv[2]))

@@ -43,6 +43,7 @@ def write_plain(value: object, file: BinaryIO) -> None:
     packed = _Writer(file).pack(value, 0)
     text = json.dumps(packed).encode()
     file.write(text + len(text).to_bytes(_LENGTH, "little"))
+    file.flush()
 
 
 def read_plain(file: BinaryIO) -> Any:
