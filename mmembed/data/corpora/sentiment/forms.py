@@ -85,7 +85,7 @@ def _pin(path: Path) -> Check:
 
 def _label_files(folder: Path) -> list[Path]:
     """The one label file of a folder, or all that hold a row an annotator."""
-    found = [path for path in sorted(folder.rglob("*.csv")) if is_labels(path)]
+    found = [path for path in sorted(folder.rglob("*.csv")) if path.is_file() and is_labels(path)]
     finished = [path for path in found if not is_raw(path)]
     if len(finished) > 1:
         names = ", ".join(str(path.relative_to(folder)) for path in finished)

@@ -29,7 +29,7 @@ SAME_TIME: Final = 0.05  # seconds that the times of one segment may differ betw
 
 TIME: Final = r"-?\d+(?:\.\d+)?"
 LINE: Final = re.compile(
-    rf"(?P<video>.+?)___(?P<clip>\d+)___(?P<start>{TIME})___(?P<end>{TIME})___"
+    rf"(?P<video>.+?)___(?P<clip>\d+)___(?P<start>{TIME})___(?P<end>{TIME})___(?P<text>.*)"
 )
 
 
@@ -73,15 +73,18 @@ def with_media(
     used: set[Path] = set()
     guessed = 0
     for segment in segments:
-        spoken = _spoken(segment, words.get(segment.video, ()))
-        clip = _number(spoken.clip if spoken else segment.clip)
-        cut = by_folder.get((segment.video, clip)) or by_stem.get(f"{segment.video}_{clip}")
-        whole = by_stem.get(segment.video) if segment.end is not None else None
-        path = whole or cut
+        said = words.get(segment.video, ())
+        spoken = _spoken(segment, said)
+        timed = segment.end is not None
+        path = by_stem.get(segment.video) if timed else None
+        whole = path is not None
+        if path is None and not (timed and spoken is None and any(w.end for w in said)):
+            clip = _number(spoken.clip if spoken else segment.clip)
+            path = by_folder.get((segment.video, clip)) or by_stem.get(f"{segment.video}_{clip}")
+            guessed += path is not None and timed and spoken is None
         if path is None:
             continue
         used.add(path)
-        guessed += whole is None and segment.end is not None and spoken is None
         found.append(
             replace(
                 segment,
