@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from mmembed.data.corpora import CONVERTERS
+from mmembed.data.corpora.sentiment import streams
 from mmembed.data.example import Utterance
 from mmembed.data.features import read_features
 from mmembed.data.integrity import Check, read_report
@@ -110,6 +111,22 @@ def test_unaligned_streams_have_their_own_lengths(mosei: dict[str, Any], tmp_pat
     assert checks["segments in test"].expected == "4659"
     pin = checks["SHA-256 of unaligned_50.pkl"]
     assert pin.expected.startswith("ad8b23d5") and not pin.ok
+
+
+def test_large_splits_go_to_several_files(
+    mosei: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streams, "PER_FILE", 2)
+    rows, _ = convert("mosei", dump(tmp_path / "a.pkl", mosei), tmp_path / "out")
+    media = [row.media for row in rows.values()]
+    assert media[:3] == [
+        f"features/train{n}" for n in (".safetensors#0", ".safetensors#1", "-1.safetensors#0")
+    ]
+    for data in mosei.values():
+        for name, text in zip(data["id"], data["text"], strict=True):
+            video, clip = name.split("$_$")
+            found = held(rows[f"mosei-{video}-{clip}"], tmp_path / "out")["text"]
+            np.testing.assert_array_equal(found, text[: len(found)].astype(np.float32))
 
 
 def test_aligned_streams_have_the_length_of_the_tokens(tmp_path: Path) -> None:

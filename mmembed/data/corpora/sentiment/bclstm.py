@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from mmembed.data.corpora.sentiment.corpus import SPLITS, Segment
 from mmembed.data.corpora.sentiment.streams import Finite, widths, write_splits
+from mmembed.data.features import Features
 from mmembed.data.integrity import Check, checksum, compare, none_of
 from mmembed.errors import DataError
 
@@ -50,10 +51,11 @@ def convert_bclstm(folder: Path, out: Path) -> tuple[list[Segment], list[Check]]
             )
         )
     finite = Finite()
-    features = [
-        {name: finite(name, segment.name, arrays[name][None, n]) for name in STREAMS}
-        for n, segment in enumerate(segments)
-    ]
+
+    def features(n: int) -> Features:
+        return {name: finite(name, segments[n].name, arrays[name][None, n]) for name in STREAMS}
+
+    written = write_splits(out, segments, features)
     differing = [
         s.name
         for s, row, label in zip(segments, rows, arrays["label"], strict=True)
@@ -69,7 +71,7 @@ def convert_bclstm(folder: Path, out: Path) -> tuple[list[Segment], list[Check]]
         ),
         *finite.checks(tuple(STREAMS)),
     ]
-    return write_splits(out, segments, features), checks
+    return written, checks
 
 
 def _read(folder: Path) -> tuple[dict[str, NDArray[Any]], list[dict[str, str]]]:

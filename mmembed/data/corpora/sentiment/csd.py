@@ -32,6 +32,7 @@ from mmembed.data.alignment import averages, longer_than_nothing, overlapping
 from mmembed.data.corpora.sentiment.corpus import Corpus, Segment
 from mmembed.data.corpora.sentiment.streams import Finite, widths, write_splits
 from mmembed.data.example import EMOTIONS
+from mmembed.data.features import Features
 from mmembed.data.hdf5 import read_csd, read_csd_words
 from mmembed.data.integrity import Check, checksum, none_of
 from mmembed.errors import DataError
@@ -80,26 +81,28 @@ def convert_csd(
     segments = _segments(corpus, paths["labels"])
     if "words" in paths:
         segments = _with_transcripts(segments, paths["words"])
-    features: list[dict[str, NDArray[np.float32]]] = [{} for _ in segments]
-    found: dict[str, int] = {}
+    videos = {segment.video for segment in segments}
+    sequences: dict[str, Sequences] = {}
+    members: dict[str, dict[int, NDArray[np.int64]]] = {}
     checks: list[Check] = []
-    spoken: Times = {}
     for stream in (name for name in STREAMS if name in paths):  # text first: it has the words
-        sequences = _read(paths[stream], stream, finite)
-        found[stream] = next(iter(sequences.values()))[0].shape[1]
-        checks += _facts(stream, sequences, {segment.video for segment in segments})
-        if words and stream == "text":
-            sequences = {video: _lasting(*both) for video, both in sequences.items()}
-            spoken = {video: times for video, (_, times) in sequences.items()}
-        elif words:
-            sequences = {
-                video: (averages(*both, spoken[video]), spoken[video])
-                for video, both in sequences.items()
-                if video in spoken
-            }
-        times_of = {video: times for video, (_, times) in sequences.items()}
-        for number, rows in _members(segments, times_of):
-            features[number][stream] = sequences[segments[number].video][0][rows]
+        read = _read(paths[stream])
+        checks += _facts(stream, read, videos)
+        if words:
+            read = _over_words(stream, read, sequences.get("text"), finite)
+        sequences[stream] = read
+        members[stream] = dict(_members(segments, {v: times for v, (_, times) in read.items()}))
+
+    def features(n: int) -> Features:
+        segment = segments[n]
+        return {
+            stream: finite(stream, segment.name, sequences[stream][segment.video][0][rows[n]])
+            for stream, rows in members.items()
+            if n in rows
+        }
+
+    written = write_splits(out, segments, features)
+    found = {name: next(iter(read.values()))[0].shape[1] for name, read in sequences.items()}
     published = {
         stream: width
         for stream in found
@@ -107,21 +110,21 @@ def convert_csd(
         if name in _plain(paths[stream])
     }
     unused = [str(p.relative_to(folder)) for p in _all(folder) if p not in paths.values()]
-    bare = [s.name for s, held in zip(segments, features, strict=True) if not held]
+    bare = [s.name for n, s in enumerate(segments) if not any(n in m for m in members.values())]
     checks = [
         *(checksum(path, None) for path in paths.values()),
         Check("files not used", str(len(unused)), items=tuple(unused)),
         *widths(found, published),
         *checks,
         *(
-            Check(f"segments without {stream}", str(sum(stream not in held for held in features)))
-            for stream in found
+            Check(f"segments without {stream}", str(len(segments) - len(rows)))
+            for stream, rows in members.items()
         ),
         Check("without transcript", str(sum(s.transcript is None for s in segments))),
         none_of("ids without media", bare, "left out"),
         *finite.checks(tuple(found)),
     ]
-    return write_splits(out, segments, features), checks
+    return written, checks
 
 
 def _members(
@@ -131,8 +134,9 @@ def _members(
     by_video: dict[str, list[int]] = defaultdict(list)
     for number, segment in enumerate(segments):
         by_video[segment.video].append(number)
-    for video in by_video.keys() & times_of.keys():
-        numbers = by_video[video]
+    for video, numbers in by_video.items():
+        if video not in times_of:
+            continue
         intervals = np.array([(segments[n].start, segments[n].end) for n in numbers], np.float64)
         for number, rows in zip(numbers, overlapping(times_of[video], intervals), strict=True):
             if len(rows):
@@ -173,21 +177,35 @@ def _choose(folder: Path) -> dict[str, Path]:
     return chosen
 
 
-def _read(path: Path, stream: str, finite: Finite) -> Sequences:
-    """A stream by video, finite; segments `video[3]` are put together again."""
+def _read(path: Path) -> Sequences:
+    """A stream by video; segments `video[3]` are put together again."""
     parts: dict[str, list[tuple[NDArray[np.float32], NDArray[np.float64]]]] = defaultdict(list)
-    for key, (values, times) in read_csd(path).data.items():
-        if values.ndim != 2 or times.shape != (len(values), 2):
-            what = f"{key}: features {values.shape} and intervals {times.shape} do not fit"
-            raise DataError(str(path), "csd", what)
-        parts[_split_key(key)[0]].append((finite(stream, key, values), times))
+    for key, both in read_csd(path).data.items():
+        parts[_split_key(key)[0]].append(both)
     if not parts:
         raise DataError(str(path), "empty", "holds no features")
     if len({values.shape[1] for group in parts.values() for values, _ in group}) > 1:
         raise DataError(str(path), "csd", "holds features of more than one width")
     return {
-        video: (np.concatenate([v for v, _ in group]), np.concatenate([t for _, t in group]))
+        # A video that is whole stays where it is, in the file that its reader left.
+        video: group[0]
+        if len(group) == 1
+        else (np.concatenate([v for v, _ in group]), np.concatenate([t for _, t in group]))
         for video, group in parts.items()
+    }
+
+
+def _over_words(
+    stream: str, sequences: Sequences, words: Sequences | None, finite: Finite
+) -> Sequences:
+    """One row a word; without `words` the stream is that of the words."""
+    if words is None:
+        lasting = {video: longer_than_nothing(times) for video, (_, times) in sequences.items()}
+        return {v: (x[lasting[v]], times[lasting[v]]) for v, (x, times) in sequences.items()}
+    return {
+        video: (averages(finite(stream, video, values), times, words[video][1]), words[video][1])
+        for video, (values, times) in sequences.items()
+        if video in words
     }
 
 
@@ -195,13 +213,6 @@ def _split_key(key: str) -> tuple[str, str | None]:
     """`"video[3]"` -> `("video", "3")`; a video that is whole has no number."""
     match = re.fullmatch(r"(.*)\[(\d+)\]", key)
     return (match[1], match[2]) if match else (key, None)
-
-
-def _lasting(
-    values: NDArray[np.float32], times: NDArray[np.float64]
-) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
-    kept = longer_than_nothing(times)
-    return values[kept], times[kept]
 
 
 def _segments(corpus: Corpus, path: Path) -> list[Segment]:

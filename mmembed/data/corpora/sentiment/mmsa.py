@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from mmembed.data.corpora.sentiment.corpus import SPLITS, Corpus, Segment
 from mmembed.data.corpora.sentiment.streams import Finite, widths, write_splits
+from mmembed.data.features import Features
 from mmembed.data.integrity import Check, checksum, none_of
 from mmembed.data.pickles import read_pickle
 from mmembed.errors import DataError
@@ -47,7 +48,7 @@ def convert_pickle(corpus: Corpus, path: Path, out: Path) -> tuple[list[Segment]
     segments: list[Segment] = []
     facts = _Facts()
     for name in [name for name in loaded if str(name) in SPLITS]:
-        data = loaded.pop(name)  # gigabytes: each split is let go before the next
+        data = loaded.pop(name)  # gigabytes
         try:
             segments += _convert_split(data, SPLITS[str(name)], out, finite, facts)
         except (KeyError, ValueError, TypeError, IndexError) as error:
@@ -83,8 +84,7 @@ def _convert_split(
     data: Split, split: str | None, out: Path, finite: Finite, facts: _Facts
 ) -> list[Segment]:
     segments = list(_segments(data, split))
-    features: list[dict[str, NDArray[np.float32]]] = [{} for _ in segments]
-    told = {stream: _lengths(data, stream, len(segments)) for stream in STREAMS}
+    arrays: dict[str, tuple[NDArray[Any], NDArray[np.int64], str]] = {}
     for stream, theirs in STREAMS.items():
         if theirs not in data:
             continue
@@ -93,17 +93,25 @@ def _convert_split(
             raise ValueError(f"{theirs} has shape {values.shape} for {len(segments)} ids")
         if facts.widths.setdefault(stream, values.shape[2]) != values.shape[2]:
             raise ValueError(f"{theirs} is {values.shape[2]} wide, {facts.widths[stream]} before")
-        how, lengths = told[stream]
-        facts.lengths.setdefault(stream, {})[how] = None
-        for segment, row, length, held in zip(segments, values, lengths, features, strict=True):
-            rows = _valid(row, int(length))
-            if how and rows != slice(0, min(int(length), len(row))):
-                facts.beyond.setdefault(stream, []).append(segment.name)
+        how, lengths = _lengths(data, stream, len(segments))
+        facts.lengths.setdefault(stream, {})[how or "rows that are not zero"] = None
+        arrays[stream] = values, lengths, how
+
+    def features(n: int) -> Features:
+        held = {}
+        for stream, (values, lengths, how) in arrays.items():
+            length = min(int(lengths[n]), values.shape[1])
+            rows = _valid(values[n], length)
+            if how and rows != slice(0, length):
+                facts.beyond.setdefault(stream, []).append(segments[n].name)
             if rows.stop > rows.start:
-                held[stream] = finite(stream, segment.name, row[rows])
+                held[stream] = finite(stream, segments[n].name, values[n, rows])
             else:
                 facts.missing[stream] += 1
-    facts.without += [s.name for s, held in zip(segments, features, strict=True) if not held]
+        if not held:
+            facts.without.append(segments[n].name)
+        return held
+
     return write_splits(out, segments, features)
 
 
@@ -122,7 +130,7 @@ def _lengths(data: Split, stream: str, count: int) -> tuple[str, NDArray[np.int6
 
 def _valid(rows: NDArray[Any], length: int) -> slice:
     if not rows[length:].any():
-        return slice(0, min(length, len(rows)))
+        return slice(0, length)
     filled = np.flatnonzero(rows.any(axis=1))
     return slice(int(filled[0]), int(filled[-1]) + 1)
 

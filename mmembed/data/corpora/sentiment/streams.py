@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from mmembed.data.corpora.sentiment.corpus import Segment
 from mmembed.data.features import Features, write_features
 from mmembed.data.integrity import Check, compare, none_of
+
+PER_FILE: Final = 2048  # segments; a file is in memory three times while it is written
 
 
 class Finite:
@@ -53,18 +55,33 @@ def widths(found: Mapping[str, int], published: Mapping[str, int]) -> list[Check
 
 
 def write_splits(
-    out: Path, segments: Sequence[Segment], features: Sequence[Features]
+    out: Path, segments: Sequence[Segment], features: Callable[[int], Features]
 ) -> list[Segment]:
-    """Write out/features/SPLIT.safetensors; the segments that have features, with their media."""
+    """Write features as out/features/SPLIT.safetensors, and SPLIT-1 and so on for large splits.
+
+    Args:
+        out: folder.
+        segments: any, of any split.
+        features: of the segment of that number; asked for once, in the order of writing, so that
+            no more than one file's features are in memory.
+
+    Returns:
+        the segments that have features, split by split, with their media.
+    """
     written: list[Segment] = []
     for split in dict.fromkeys(segment.split for segment in segments):
-        name = f"features/{split or 'unassigned'}.safetensors"
-        held = [
-            (segment, rows)
-            for segment, rows in zip(segments, features, strict=True)
-            if segment.split == split and any(map(len, rows.values()))
-        ]
-        if held:
-            write_features(out / name, [rows for _, rows in held])
-        written += [replace(s, media=f"{name}#{row}") for row, (s, _) in enumerate(held)]
+        numbers = [n for n, segment in enumerate(segments) if segment.split == split]
+        for part, first in enumerate(range(0, len(numbers), PER_FILE)):
+            name = f"{split or 'unassigned'}{f'-{part}' if part else ''}.safetensors"
+            held = [
+                (segments[n], rows)
+                for n in numbers[first : first + PER_FILE]
+                if any(map(len, (rows := features(n)).values()))
+            ]
+            if held:
+                write_features(out / "features" / name, [rows for _, rows in held])
+            written += [
+                replace(segment, media=f"features/{name}#{row}")
+                for row, (segment, _) in enumerate(held)
+            ]
     return written
