@@ -150,6 +150,31 @@ def test_padding_in_front_is_cut_and_told(tmp_path: Path) -> None:
     assert checks["SHA-256 of a.pkl"].expected == "no published checksum"
 
 
+def test_pickles_of_mult_are_padded_in_front_and_name_times(tmp_path: Path) -> None:
+    draw = np.random.default_rng(0)
+    arrays = {
+        name: draw.normal(size=(3, 8, width))
+        for name, width in (("text", 300), ("audio", 74), ("vision", 35))
+    }
+    for values in arrays.values():
+        values[1, :5] = 0
+    arrays["vision"][2] = 0
+    ids = np.array(
+        [["pLTX3ipuDJI", "1.5", "2.25"], ["tmZoasNr4rU_3", "0", "1"], ["k5Y_838nuGo[2]", "0", "1"]]
+    )
+    data = {"test": {**arrays, "id": ids.astype("S"), "labels": np.full((3, 1, 1), -1.5)}}
+    rows, checks = convert("mosi", dump(tmp_path / "mosi_data.pkl", data), tmp_path / "out")
+    assert list(rows) == ["mosi-pLTX3ipuDJI-1%2E5", "mosi-tmZoasNr4rU-3", "mosi-k5Y_838nuGo-2"]
+    first, second, third = rows.values()
+    assert (first.start, first.end, first.labels.sentiment) == (1.5, 2.25, -1.5)
+    found = held(second, tmp_path / "out")
+    np.testing.assert_array_equal(found["audio"], arrays["audio"][1, 5:].astype(np.float32))
+    assert held(third, tmp_path / "out").keys() == {"text", "audio"}
+    assert checks["lengths of text"].found == "rows that are not zero"
+    assert checks["text beyond its length"].ok
+    assert checks["splits other than the official folds"].ok
+
+
 def test_sims_tells_what_each_stream_says(tmp_path: Path) -> None:
     train = split_of(["video_0001$_$0001", "video_0001$_$0002"], 0)
     train["raw_text"] = ["\u6211\u4e0d\u77e5\u9053", ""]
@@ -187,7 +212,8 @@ def test_other_pickles_are_refused_by_name(mosei: dict[str, Any], tmp_path: Path
     path = tmp_path / "a.pkl"
     for content, message in (
         ({"a": 1}, "has no train, valid or test"),
-        ({"train": {"id": ["a$_$1"]}}, "train is not as MMSA has it: KeyError 'regression_labels'"),
+        ({"train": {"id": ["a$_$1"]}}, "train is not as MMSA has it: it needs id"),
+        ({"train": [1, 2]}, "train is not as MMSA has it"),
         ({"train": {**mosei["train"], "id": ["a", "b", "c"]}}, r"id 'a' is not of the form video"),
         ({"train": {**mosei["train"], "audio": np.zeros((2, 9, 74))}}, r"\(2, 9, 74\) for 3 ids"),
     ):

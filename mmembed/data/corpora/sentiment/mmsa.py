@@ -6,6 +6,10 @@ A mapping from train, valid and test to `id` ("video$_$clip"), `raw_text`, `text
 words `audio_lengths` and `vision_lengths`. Source: the README and `data_loader.py` of
 github.com/thuiar/MMSA, `dataset.py` of github.com/thuiar/MMSA-FET.
 
+The pickles of MulT and MultiBench (`mosei_senti_data.pkl`, `mosi_data.pkl`) are read too: `labels`
+(N, 1, 1), ids that are "video[clip]" or come with start and end, streams padded in front. Source:
+public programs that read them; not checked against the originals.
+
 Valid rows of a stream are its lengths where there are some, else those that the mask of `text_bert`
 says are tokens, and where values lie beyond them (releases padded in front) or nothing is told: all
 from the first to the last row that is not zero.
@@ -13,8 +17,10 @@ from the first to the last row that is not zero.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,6 +29,7 @@ from numpy.typing import NDArray
 
 from mmembed.data.corpora.sentiment.corpus import SPLITS, Corpus, Segment
 from mmembed.data.corpora.sentiment.streams import Finite, widths, write_splits
+from mmembed.data.example import EMOTIONS
 from mmembed.data.features import Features
 from mmembed.data.integrity import Check, checksum, none_of
 from mmembed.data.pickles import read_pickle
@@ -50,9 +57,9 @@ def convert_pickle(corpus: Corpus, path: Path, out: Path) -> tuple[list[Segment]
     for name in [name for name in loaded if str(name) in SPLITS]:
         data = loaded.pop(name)  # gigabytes
         try:
-            segments += _convert_split(data, SPLITS[str(name)], out, finite, facts)
-        except (KeyError, ValueError, TypeError, IndexError) as error:
-            what = f"{name} is not as MMSA has it: {type(error).__name__} {error}"
+            segments += _convert_split(corpus, data, SPLITS[str(name)], out, finite, facts)
+        except (ValueError, TypeError, IndexError, AttributeError) as error:
+            what = f"{name} is not as MMSA has it: {error}"
             raise DataError(str(path), "pickle", what) from None
     checks = [
         checksum(path, corpus.checksums.get(path.name)),
@@ -81,9 +88,9 @@ class _Facts:
 
 
 def _convert_split(
-    data: Split, split: str | None, out: Path, finite: Finite, facts: _Facts
+    corpus: Corpus, data: Split, split: str | None, out: Path, finite: Finite, facts: _Facts
 ) -> list[Segment]:
-    segments = list(_segments(data, split))
+    segments = list(_segments(corpus, data, split))
     arrays: dict[str, tuple[NDArray[Any], NDArray[np.int64], str]] = {}
     for stream, theirs in STREAMS.items():
         if theirs not in data:
@@ -135,27 +142,44 @@ def _valid(rows: NDArray[Any], length: int) -> slice:
     return slice(int(filled[0]), int(filled[-1]) + 1)
 
 
-def _segments(data: Split, split: str | None) -> Iterator[Segment]:
-    names = [_text(name) for name in data["id"]]
-    sentiments = np.asarray(data["regression_labels"], np.float64).reshape(len(names))
-    words = data.get("raw_text", [None] * len(names))
+def _segments(corpus: Corpus, data: Split, split: str | None) -> Iterator[Segment]:
+    told = data.get("regression_labels", data.get("labels"))
+    if "id" not in data or told is None:
+        raise ValueError("it needs id and regression_labels")
+    count = len(data["id"])
+    labels = np.asarray(told, np.float64).reshape(count, -1)
+    if labels.shape[1] not in (1, 1 + len(EMOTIONS)):
+        raise ValueError(f"{labels.shape[1]} labels a segment; known are 1 and {1 + len(EMOTIONS)}")
     scores = {
         ours: values
         for ours, letter in SCORES.items()
-        if (values := _numbers(data.get(f"regression_labels_{letter}"), len(names))) is not None
+        if (values := _numbers(data.get(f"regression_labels_{letter}"), count)) is not None
     }
-    for row, (name, sentiment, text) in enumerate(zip(names, sentiments, words, strict=True)):
-        video, mark, clip = name.partition("$_$") if "$_$" in name else name.rpartition("_")
-        if not mark or not video or not clip:
-            raise ValueError(f"id {name!r} is not of the form video$_$clip")
-        yield Segment(
-            video,
-            clip,
-            transcript=_text(text).strip() or None,
+    words = data.get("raw_text", [None] * count)
+    for row, (name, (sentiment, *emotions), text) in enumerate(
+        zip(data["id"], labels.tolist(), words, strict=True)
+    ):
+        yield replace(
+            _named(corpus, [_text(part) for part in np.ravel(name)]),
+            transcript=" ".join(_text(part) for part in np.ravel(text)).strip() or None,
             split=split,
-            sentiment=None if np.isnan(sentiment) else float(sentiment),
+            sentiment=None if np.isnan(sentiment) else sentiment,
+            emotions=tuple(emotions) or None,
             scores={ours: float(x[row]) for ours, x in scores.items() if np.isfinite(x[row])},
         )
+
+
+def _named(corpus: Corpus, parts: Sequence[str]) -> Segment:
+    """A segment by its id: "video$_$clip", "video[clip]" or "video_clip", or with its times."""
+    name, *times = parts
+    start, end = map(float, times) if len(times) == 2 else (None, None)
+    if match := re.fullmatch(r"(.+?)(?:\$_\$(.+)|\[(\d+)\])", name):
+        return Segment(match[1], match[2] or match[3], start, end)
+    if name in corpus.folds and times:  # the whole video's id, which may hold _ and a number too
+        return Segment(name, times[0], start, end)
+    if match := re.fullmatch(r"(.+)_(\d+)", name):
+        return Segment(match[1], match[2], start, end)
+    raise ValueError(f"id {name!r} is not of the form video$_$clip")
 
 
 def _numbers(values: Sequence[Any] | None, count: int) -> NDArray[np.float64] | None:
@@ -167,9 +191,7 @@ def _numbers(values: Sequence[Any] | None, count: int) -> NDArray[np.float64] | 
 
 
 def _text(value: object) -> str:
-    """A string that may come as bytes, as an array of one, or from Python 2, whose UTF-8 shows."""
-    if isinstance(value, np.ndarray):
-        value = value.reshape(-1)[0]
+    """A string that may come as bytes, or from Python 2, whose UTF-8 shows."""
     if isinstance(value, bytes):
         return value.decode("utf-8", "replace")
     text = "" if value is None else str(value)
