@@ -226,6 +226,12 @@ def test_what_is_no_form_is_refused(tmp_path: Path) -> None:
         CONVERTERS["mosei"](tmp_path / "missing", tmp_path / "out")
     with pytest.raises(DataError, match=r"holds nothing known of CH-SIMS: videos with label\.csv"):
         CONVERTERS["sims"](tmp_path, tmp_path / "out")
+    never = "id,segment_id,start,end,sentiment\n25522,0,5,5,1\n"
+    with pytest.raises(
+        DataError, match=r"not one segment of it can be used, see .*integrity\.json"
+    ):
+        CONVERTERS["mosei"](write(tmp_path / "other/a.csv", never), tmp_path / "out")
+    (tmp_path / "other/a.csv").unlink()
     write(tmp_path / "a.csv", SDK)
     plant(tmp_path, "holiday.mp4")
     with pytest.raises(DataError, match="not one of 7 segments has a file, such as --qXJuDtHPw"):

@@ -14,7 +14,7 @@ from mmembed.data.corpora.sentiment.labels import is_labels, is_raw, read_labels
 from mmembed.data.corpora.sentiment.media import media_below, with_media
 from mmembed.data.corpora.sentiment.mmsa import convert_pickle
 from mmembed.data.example import Utterance
-from mmembed.data.integrity import Check, checksum, write_report
+from mmembed.data.integrity import REPORT, Check, checksum, write_report
 from mmembed.errors import DataError
 
 PICKLES: Final = (".pkl", ".pickle")
@@ -41,6 +41,9 @@ def convert(corpus: Corpus, source: Path, out: Path, *, words: bool = False) -> 
     segments, checks, counts, form = _import(corpus, source, out, words)
     rows, common = to_rows(corpus, segments, counts)
     write_report(out, [Check("form", form), *common, *checks])
+    if not rows:
+        why = f"not one segment of it can be used, see {out / REPORT}"
+        raise DataError(str(source), "empty", why)
     return rows
 
 

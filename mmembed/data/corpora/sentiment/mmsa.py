@@ -107,7 +107,7 @@ def _convert_split(
     def features(n: int) -> Features:
         held = {}
         for stream, (values, lengths, how) in arrays.items():
-            length = min(int(lengths[n]), values.shape[1])
+            length = min(max(0, int(lengths[n])), values.shape[1])
             rows = _valid(values[n], length)
             if how and rows != slice(0, length):
                 facts.beyond.setdefault(stream, []).append(segments[n].name)
