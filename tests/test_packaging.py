@@ -58,7 +58,8 @@ def test_the_wheel_holds_every_module_and_nothing_else(wheel):
             ("train", "mmembed_train"),
             ("export", "mmembed_export"),
         )
-        for path in (ROOT / folder).rglob("*.py")
+        for path in (ROOT / folder).rglob("*")
+        if path.suffix in (".py", ".json")
     }
     with zipfile.ZipFile(wheel) as file:
         held = {name for name in file.namelist() if ".dist-info/" not in name}

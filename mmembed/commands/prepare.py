@@ -18,8 +18,9 @@ from typing import Annotated, Any, Final, Literal
 import tyro
 
 from mmembed.commands.progress import progress
+from mmembed.data import integrity
 from mmembed.data.atomic import hold_folder
-from mmembed.data.corpora import CORPORA
+from mmembed.data.corpora import CONVERTERS, CORPORA
 from mmembed.data.example import Utterance
 from mmembed.data.manifest import read_manifest, write_manifest
 from mmembed.data.prepare import Part, plan_shards, prepare_shards
@@ -77,6 +78,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Prepare one corpus, then say what came out."""
     verbs: dict[str, Callable[..., None]] = {"talkers": talkers, "manifest": manifest}
     verbs |= {name: _corpus_command(name, read) for name, read in CORPORA.items()}
+    verbs |= {name: _conversion_command(name, convert) for name, convert in CONVERTERS.items()}
     tyro.extras.subcommand_cli_from_dict(
         verbs, prog="mmembed prepare", description=__doc__, args=argv
     )
@@ -134,6 +136,32 @@ def _corpus_command(
         _prepare(shards, rows, shards.out, write=True)
 
     command.__doc__ = (read.__doc__ or name).splitlines()[0]
+    return command
+
+
+def _conversion_command(
+    name: str, convert: Callable[[Path, Path], Sequence[Utterance]]
+) -> Callable[[Path, Shards], None]:
+    def command(
+        source: Annotated[
+            tyro.conf.Positional[Path], tyro.conf.arg(help="folder or file, in any published form.")
+        ],
+        shards: Settings,
+    ) -> None:
+        if shards.world > 1:
+            raise UsageError("features are converted by one process: leave out --rank and --world")
+        shards.hold()
+        rows = convert(source, shards.out)
+        if checks := integrity.read_report(shards.out):
+            print(integrity.describe(checks), flush=True)
+        if any(row.media or row.transcript for row in rows):
+            _prepare(shards, rows, shards.out, write=True)
+        else:
+            manifest = shards.out / "manifest.jsonl"
+            write_manifest(manifest, rows)
+            print(f"{len(rows)} rows of labels alone, nothing to make shards of: {manifest}")
+
+    command.__doc__ = (convert.__doc__ or name).splitlines()[0]
     return command
 
 

@@ -21,8 +21,11 @@ from mmembed.data.corpora import (
     grid,
     iemocap,
     meld,
+    mosei,
+    mosi,
     ravdess,
     semeval2018,
+    sims,
     text_tables,
     xed,
 )
@@ -45,5 +48,10 @@ CORPORA: Final[Mapping[str, Callable[[Path], list[Utterance]]]] = {
 
 CONVERTERS: Final[Mapping[str, Callable[[Path, Path], list[Utterance]]]] = {
     "dialogue_pickles": dialogue_pickles.convert,
+    "mosei": mosei.convert,
+    "mosei_words": mosei.convert_words,
+    "mosi": mosi.convert,
+    "mosi_words": mosi.convert_words,
+    "sims": sims.convert,
 }
 """Importers that write precomputed features: (source, out) -> utterances, media relative to out."""

@@ -1,0 +1,1 @@
+"""CMU-MOSEI, CMU-MOSI and CH-SIMS: what the forms in which they circulate have in common."""

@@ -1,0 +1,93 @@
+"""CMU-MOSI as vectors, one an utterance: `features.npz` and `utterances.csv`.
+
+`features.npz` holds text (N, 100), audio (N, 73), video (N, 100) and label (N,), 0 negative and 1
+positive; row n of `utterances.csv` (split, video_id, clip, label, transcript) is their row n. These
+are the features of bc-LSTM (Poria et al., ACL 2017), put into plain arrays. They have their own
+split by video, train and test, and no sentiment scores.
+"""
+
+from __future__ import annotations
+
+import csv
+import zipfile
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmembed.data.corpora.sentiment.corpus import SPLITS, Segment
+from mmembed.data.corpora.sentiment.streams import Finite, widths, write_splits
+from mmembed.data.features import Features
+from mmembed.data.integrity import Check, checksum, compare, none_of
+from mmembed.errors import DataError
+
+FILES: Final = ("features.npz", "utterances.csv")
+STREAMS: Final = {"text": 100, "audio": 73, "video": 100}
+CATEGORIES: Final = ("negative", "positive")
+COUNTS: Final = {"train": 1447, "dev": 0, "test": 752}
+
+
+def convert_bclstm(folder: Path, out: Path) -> tuple[list[Segment], list[Check]]:
+    """Write the vectors of a folder split by split; its segments and what is wrong with them.
+
+    Raises:
+        DataError: the files do not fit each other or what is said of them above.
+    """
+    arrays, rows = _read(folder)
+    segments = []
+    for number, row in enumerate(rows):
+        if row["label"] not in ("0", "1") or row["split"] not in SPLITS:
+            where = f"{folder / FILES[1]}:{number + 2}"
+            what = f"label {row['label']!r} and split {row['split']!r}: 0 or 1, train or test"
+            raise DataError(where, "labels", what)
+        segments.append(
+            Segment(
+                row["video_id"],
+                row["clip"],
+                transcript=row["transcript"] or None,
+                split=SPLITS[row["split"]],
+                category=CATEGORIES[int(row["label"])],
+            )
+        )
+    finite = Finite()
+
+    def features(n: int) -> Features:
+        return {name: finite(name, segments[n].name, arrays[name][None, n]) for name in STREAMS}
+
+    written = write_splits(out, segments, features)
+    differing = [
+        s.name
+        for s, row, label in zip(segments, rows, arrays["label"], strict=True)
+        if int(row["label"]) != label
+    ]
+    checks = [
+        *(checksum(folder / name, None) for name in FILES),
+        *widths({name: arrays[name].shape[1] for name in STREAMS}, STREAMS),
+        none_of("labels of the two files that differ", differing, "those of the CSV kept"),
+        *(
+            compare(name, sum(s.category == name for s in segments), count)
+            for name, count in zip(CATEGORIES, (1023, 1176), strict=True)
+        ),
+        *finite.checks(tuple(STREAMS)),
+    ]
+    return written, checks
+
+
+def _read(folder: Path) -> tuple[dict[str, NDArray[Any]], list[dict[str, str]]]:
+    arrays_path, rows_path = (folder / name for name in FILES)
+    columns = {"split", "video_id", "clip", "label", "transcript"}
+    try:
+        with np.load(arrays_path) as file:
+            arrays = {name: file[name] for name in (*STREAMS, "label")}
+        with rows_path.open(encoding="utf-8", newline="") as text:
+            rows = list(csv.DictReader(text))
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile, csv.Error) as error:
+        raise DataError(str(folder), "features", f"{' and '.join(FILES)}: {error}") from None
+    if not rows or not columns <= set(rows[0]):
+        raise DataError(str(rows_path), "labels", f"needs the columns {', '.join(sorted(columns))}")
+    for name, array in arrays.items():
+        if len(array) != len(rows) or array.ndim != (1 if name == "label" else 2):
+            what = f"{name} has shape {array.shape} for {len(rows)} rows of {FILES[1]}"
+            raise DataError(str(arrays_path), "features", what)
+    return arrays, rows

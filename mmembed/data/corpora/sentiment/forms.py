@@ -1,0 +1,96 @@
+"""Finds out in which form a corpus was given, and imports it with a report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from mmembed.data.corpora.sentiment import bclstm
+from mmembed.data.corpora.sentiment.bclstm import convert_bclstm
+from mmembed.data.corpora.sentiment.corpus import Corpus, Counts, Segment, to_rows
+from mmembed.data.corpora.sentiment.csd import convert_csd
+from mmembed.data.corpora.sentiment.labels import is_labels, is_raw, read_labels
+from mmembed.data.corpora.sentiment.media import media_below, with_media
+from mmembed.data.corpora.sentiment.mmsa import convert_pickle
+from mmembed.data.example import Utterance
+from mmembed.data.integrity import REPORT, Check, checksum, write_report
+from mmembed.errors import DataError
+
+PICKLES: Final = (".pkl", ".pickle")
+
+Imported = tuple[list[Segment], list[Check], Counts | None, str]
+"""Segments, checks, published counts where they are not the corpus' own, and the form."""
+
+
+def convert(corpus: Corpus, source: Path, out: Path, *, words: bool = False) -> list[Utterance]:
+    """Import a corpus in any of its forms; writes OUT/integrity.json, and features if it has some.
+
+    Args:
+        corpus: which.
+        source: a folder of videos with label files, of `.csd` files, or of one pickle; a pickle; or
+            a label file.
+        out: where features go, into `features/SPLIT.safetensors`.
+        words: average `.csd` streams over words first.
+
+    Raises:
+        DataError: no such source, a form that is not known, or one that cannot be used.
+    """
+    if not source.exists():
+        raise DataError(str(source), "missing", f"no such file or folder of {corpus.title}")
+    segments, checks, counts, form = _import(corpus, source, out, words)
+    rows, common = to_rows(corpus, segments, counts)
+    write_report(out, [Check("form", form), *common, *checks])
+    if not rows:
+        why = f"not one segment of it can be used, see {out / REPORT}"
+        raise DataError(str(source), "empty", why)
+    return rows
+
+
+def _import(corpus: Corpus, source: Path, out: Path, words: bool) -> Imported:
+    if words:
+        return *convert_csd(corpus, source, out, words=True), None, ".csd, averaged over words"
+    if source.suffix.lower() in PICKLES:
+        return *convert_pickle(corpus, source, out), corpus.pickle_counts, "pickle of MMSA"
+    if source.is_file():
+        return *_labels_alone([source]), None, "labels alone"
+    if all((source / name).is_file() for name in bclstm.FILES):
+        return *convert_bclstm(source, out), bclstm.COUNTS, "vectors of bc-LSTM"
+    if any(source.rglob("*.csd")):
+        return *convert_csd(corpus, source, out), None, ".csd"
+    tables, media = _label_files(source), media_below(source)
+    if tables and media:
+        segments, checks = with_media(source, media, read_labels(tables))
+        return segments, [*map(_pin, tables), *checks], None, "videos with labels"
+    pickles = sorted(path for path in source.rglob("*") if path.suffix.lower() in PICKLES)
+    if len(pickles) == 1:
+        return _import(corpus, pickles[0], out, words)
+    if len(pickles) > 1:
+        names = ", ".join(str(path.relative_to(source)) for path in pickles)
+        raise DataError(str(source), "ambiguous", f"holds several pickles, name one: {names}")
+    if tables:
+        return *_labels_alone(tables), None, "labels alone"
+    raise DataError(
+        str(source),
+        "empty",
+        f"holds nothing known of {corpus.title}: videos with label.csv, .csd files, a pickle of "
+        "MMSA or a label file",
+    )
+
+
+def _labels_alone(tables: Sequence[Path]) -> tuple[list[Segment], list[Check]]:
+    return read_labels(tables), [_pin(path) for path in tables]
+
+
+def _pin(path: Path) -> Check:
+    return checksum(path, None)
+
+
+def _label_files(folder: Path) -> list[Path]:
+    """The one label file of a folder, or all that hold a row an annotator."""
+    found = [path for path in sorted(folder.rglob("*.csv")) if path.is_file() and is_labels(path)]
+    finished = [path for path in found if not is_raw(path)]
+    if len(finished) > 1:
+        names = ", ".join(str(path.relative_to(folder)) for path in finished)
+        raise DataError(str(folder), "ambiguous", f"holds several label files, keep one: {names}")
+    return finished or found

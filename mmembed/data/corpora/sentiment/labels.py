@@ -1,0 +1,187 @@
+"""Label files of CMU-MOSEI, CMU-MOSI and CH-SIMS, read by the names of their columns.
+
+- MMSA's `label.csv`: video_id, clip_id, text, label, label_T, label_A, label_V, annotation, mode
+  (github.com/thuiar/MMSA and MMSA-FET, `dataset.py`).
+- Tables of the SDK's labels: id, segment_id, start, end, sentiment, the six emotions, sdk_split.
+- `CMU_MOSEI_Labels.csv` of s3prl: file, index, start, end, label7 (sentiment rounded to a whole
+  number), split 0 to 3 (s3prl/downstream/mosei).
+- CMU's `Labels/*.csv` of the raw archive: one row an annotator, Input.VIDEO_ID, Input.CLIP,
+  Answer.sentiment, Answer.happiness and so on; annotators are averaged. Not checked against the
+  original, only against public programs that read it.
+- `OpinionLevelSentiment.csv` of CMU-MOSI: no header; start, end, video, clip, sentiment.
+
+The clip numbers of the second and third are rows of the SDK's label sequence; those of the others
+are the numbers in the names of CMU's segmented clips. They differ for CMU-MOSEI: compare times.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from mmembed.data.corpora.sentiment.corpus import SPLITS, Segment
+from mmembed.data.example import EMOTIONS
+from mmembed.errors import DataError
+
+COLUMNS: Final[Mapping[str, tuple[str, ...]]] = {
+    "video": ("video_id", "id", "file", "input.video_id"),
+    "clip": ("clip_id", "segment_id", "index", "input.clip"),
+    "start": ("start",),
+    "end": ("end",),
+    "transcript": ("text", "transcript"),
+    "split": ("mode", "sdk_split", "split"),
+    "sentiment": ("sentiment", "label", "answer.sentiment"),
+    "sentiment_class": ("label7",),
+    "sentiment_text": ("label_t",),
+    "sentiment_audio": ("label_a",),
+    "sentiment_video": ("label_v",),
+    "happy": ("happy", "happiness", "answer.happiness"),
+    "sad": ("sad", "sadness", "answer.sadness"),
+    "anger": ("anger", "angry", "answer.anger"),
+    "surprise": ("surprise", "surprised", "answer.surprise"),
+    "disgust": ("disgust", "answer.disgust"),
+    "fear": ("fear", "fearful", "answer.fear"),
+}
+"""What a column may be called, in small letters."""
+
+SCORES: Final = tuple(name for name in COLUMNS if name.startswith("sentiment_"))
+
+HEADLESS: Final = ("start", "end", "video_id", "clip_id", "sentiment")
+
+
+def read_labels(paths: Sequence[Path]) -> list[Segment]:
+    """The segments of one or more label files, in their order.
+
+    Raises:
+        DataError: a file is not UTF-8, names no video or clip, or holds no labels; or a number or
+            split in it is not one.
+    """
+    segments = [segment for path in paths for segment in _read(path)]
+    if not segments:
+        raise DataError(str(paths[0]), "empty", "holds no labels")
+    if any(is_raw(path) for path in paths):
+        return _averaged(segments)
+    return segments
+
+
+def is_labels(path: Path) -> bool:
+    """Whether a file is a CSV with the columns of a label file."""
+    try:
+        names = _names(path)
+    except DataError:
+        return False
+    return {"video", "clip"} <= set(names) and bool({"sentiment", "sentiment_class"} & set(names))
+
+
+def _header(path: Path) -> list[str]:
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            return [cell.strip() for cell in next(csv.reader(file), [])]
+    except (UnicodeDecodeError, csv.Error):
+        raise DataError(str(path), "labels", "a label file is CSV in UTF-8, this is not") from None
+
+
+def _names(path: Path) -> dict[str, str]:
+    """Our name of a column -> its name in the file."""
+    header = _header(path)
+    if _is_headless(header):
+        header = list(HEADLESS)
+    small = {cell.lower(): cell for cell in header}
+    return {
+        ours: next(small[name] for name in theirs if name in small)
+        for ours, theirs in COLUMNS.items()
+        if any(name in small for name in theirs)
+    }
+
+
+def _is_headless(header: Sequence[str]) -> bool:
+    return len(header) == len(HEADLESS) and all(_is_number(header[i]) for i in (0, 1, 4))
+
+
+def is_raw(path: Path) -> bool:
+    """Whether a label file has one row an annotator."""
+    return any(cell.lower() == "input.video_id" for cell in _header(path))
+
+
+def _read(path: Path) -> list[Segment]:
+    names = _names(path)
+    if not is_labels(path):
+        missing = sorted({"video", "clip"} - set(names)) or ["sentiment"]
+        columns = ", ".join(_header(path)) or "nothing"
+        raise DataError(
+            str(path), "labels", f"no column for {' and '.join(missing)}; found {columns}"
+        )
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        plain = HEADLESS if _is_headless(_header(path)) else None
+        reader = csv.DictReader(file, plain, skipinitialspace=True)
+        try:
+            return [_segment(row, names, f"{path}:{reader.line_num}") for row in reader]
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise DataError(str(path), "labels", f"not CSV in UTF-8: {error}") from None
+
+
+def _segment(row: Mapping[str, str | None], names: Mapping[str, str], where: str) -> Segment:
+    cells = {ours: (row.get(theirs) or "").strip() for ours, theirs in names.items()}
+    if not cells["video"] or not cells["clip"]:
+        raise DataError(where, "labels", "a row without the id of its video or clip")
+
+    def number(name: str) -> float | None:
+        cell = cells.get(name, "")
+        if not cell:
+            return None
+        if not _is_number(cell):
+            raise DataError(where, "labels", f"{name} is {cell!r}, not a number")
+        return None if math.isnan(float(cell)) else float(cell)
+
+    split: str | None = "?"
+    if "split" in cells:
+        if cells["split"].lower() not in SPLITS:
+            allowed = ", ".join(name for name in SPLITS if name)
+            raise DataError(where, "labels", f"split {cells['split']!r}: one of {allowed}")
+        split = SPLITS[cells["split"].lower()]
+    emotions = [number(name) for name in EMOTIONS]
+    known = tuple(x for x in emotions if x is not None)
+    return Segment(
+        video=cells["video"],
+        clip=cells["clip"],
+        start=number("start"),
+        end=number("end"),
+        transcript=cells.get("transcript") or None,
+        split=split,
+        sentiment=number("sentiment"),
+        emotions=known if len(known) == len(EMOTIONS) else None,
+        scores={k: x for k in SCORES if (x := number(k)) is not None and math.isfinite(x)},
+    )
+
+
+def _averaged(answers: Sequence[Segment]) -> list[Segment]:
+    """Segments of which each annotator has a row: the mean of their answers."""
+    by_name: dict[str, list[Segment]] = {}
+    for answer in answers:
+        by_name.setdefault(answer.name, []).append(answer)
+    segments = []
+    for group in by_name.values():
+        sentiments = [x.sentiment for x in group if x.sentiment is not None]
+        emotions = [x.emotions for x in group if x.emotions is not None]
+        segments.append(
+            Segment(
+                group[0].video,
+                group[0].clip,
+                sentiment=float(np.mean(sentiments)) if sentiments else None,
+                emotions=tuple(np.mean(emotions, axis=0).tolist()) if emotions else None,
+            )
+        )
+    return segments
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,201 @@
+"""The pickles of MMSA: `aligned_50.pkl`, `unaligned_50.pkl` and `unaligned_39.pkl`.
+
+A mapping from train, valid and test to `id` ("video$_$clip"), `raw_text`, `text` (N, L, 768),
+`text_bert` (N, 3, L: token ids, mask, segment ids), `audio` and `vision` (N, T, D),
+`regression_labels` (CH-SIMS has `_T`, `_A` and `_V` too), and for streams that are not aligned to
+words `audio_lengths` and `vision_lengths`. Source: the README and `data_loader.py` of
+github.com/thuiar/MMSA, `dataset.py` of github.com/thuiar/MMSA-FET.
+
+The pickles of MulT and MultiBench (`mosei_senti_data.pkl`, `mosi_data.pkl`) are read too: `labels`
+(N, 1, 1), ids that are "video[clip]" or come with start and end, streams padded in front. Source:
+public programs that read them; not checked against the originals.
+
+Valid rows of a stream are its lengths where there are some, else those that the mask of `text_bert`
+says are tokens, and where values lie beyond them (releases padded in front) or nothing is told: all
+from the first to the last row that is not zero.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmembed.data.corpora.sentiment.corpus import SPLITS, Corpus, Segment
+from mmembed.data.corpora.sentiment.streams import Finite, widths, write_splits
+from mmembed.data.example import EMOTIONS
+from mmembed.data.features import Features
+from mmembed.data.integrity import Check, checksum, none_of
+from mmembed.data.pickles import read_pickle
+from mmembed.errors import DataError
+
+STREAMS: Final = {"text": "text", "audio": "audio", "video": "vision"}
+SCORES: Final = {"sentiment_text": "T", "sentiment_audio": "A", "sentiment_video": "V"}
+MASK: Final = 1  # row of text_bert
+
+Split = Mapping[str, Any]
+
+
+def convert_pickle(corpus: Corpus, path: Path, out: Path) -> tuple[list[Segment], list[Check]]:
+    """Write the features of a pickle, split by split; its segments and what is wrong with them.
+
+    Raises:
+        DataError: not a pickle of MMSA, or one that may not be loaded.
+    """
+    loaded = read_pickle(path)
+    if not isinstance(loaded, dict) or not any(str(name) in SPLITS for name in loaded):
+        raise DataError(str(path), "pickle", "has no train, valid or test: not a pickle of MMSA")
+    finite = Finite()
+    segments: list[Segment] = []
+    facts = _Facts()
+    for name in [name for name in loaded if str(name) in SPLITS]:
+        data = loaded.pop(name)  # gigabytes
+        try:
+            segments += _convert_split(corpus, data, SPLITS[str(name)], out, finite, facts)
+        except (ValueError, TypeError, IndexError, AttributeError) as error:
+            what = f"{name} is not as MMSA has it: {error}"
+            raise DataError(str(path), "pickle", what) from None
+    checks = [
+        checksum(path, corpus.checksums.get(path.name)),
+        *widths(facts.widths, corpus.pickle_widths),
+        *(Check(f"lengths of {name}", ", ".join(how)) for name, how in facts.lengths.items()),
+        *(
+            none_of(f"{name} beyond its length", facts.beyond.get(name, ()), "kept")
+            for name in facts.widths
+        ),
+        *(Check(f"without {name}", str(facts.missing[name])) for name in facts.widths),
+        none_of("ids without media", facts.without, "left out"),
+        *finite.checks(tuple(facts.widths)),
+    ]
+    return segments, checks
+
+
+class _Facts:
+    """What is gathered over the splits."""
+
+    def __init__(self) -> None:
+        self.widths: dict[str, int] = {}
+        self.lengths: dict[str, dict[str, None]] = {}
+        self.beyond: dict[str, list[str]] = {}
+        self.missing: Counter[str] = Counter()
+        self.without: list[str] = []
+
+
+def _convert_split(
+    corpus: Corpus, data: Split, split: str | None, out: Path, finite: Finite, facts: _Facts
+) -> list[Segment]:
+    segments = list(_segments(corpus, data, split))
+    arrays: dict[str, tuple[NDArray[Any], NDArray[np.int64], str]] = {}
+    for stream, theirs in STREAMS.items():
+        if theirs not in data:
+            continue
+        values = np.asarray(data[theirs])
+        if values.ndim != 3 or len(values) != len(segments):
+            raise ValueError(f"{theirs} has shape {values.shape} for {len(segments)} ids")
+        if facts.widths.setdefault(stream, values.shape[2]) != values.shape[2]:
+            raise ValueError(f"{theirs} is {values.shape[2]} wide, {facts.widths[stream]} before")
+        how, lengths = _lengths(data, stream, len(segments))
+        facts.lengths.setdefault(stream, {})[how or "rows that are not zero"] = None
+        arrays[stream] = values, lengths, how
+
+    def features(n: int) -> Features:
+        held = {}
+        for stream, (values, lengths, how) in arrays.items():
+            length = min(max(0, int(lengths[n])), values.shape[1])
+            rows = _valid(values[n], length)
+            if how and rows != slice(0, length):
+                facts.beyond.setdefault(stream, []).append(segments[n].name)
+            if rows.stop > rows.start:
+                held[stream] = finite(stream, segments[n].name, values[n, rows])
+            else:
+                facts.missing[stream] += 1
+        if not held:
+            facts.without.append(segments[n].name)
+        return held
+
+    return write_splits(out, segments, features)
+
+
+def _lengths(data: Split, stream: str, count: int) -> tuple[str, NDArray[np.int64]]:
+    """Where the valid lengths of a stream come from, "" = nowhere, and what they are."""
+    named = f"{STREAMS[stream]}_lengths"
+    if named in data and len(data[named]) == count:
+        return named, np.asarray(data[named], np.float64).astype(np.int64).reshape(count)
+    if "text_bert" in data:
+        mask = np.asarray(data["text_bert"])[:, MASK]
+        steps = np.shape(data.get(STREAMS[stream], ()))[1:2]
+        if steps == mask.shape[1:]:
+            return "mask of text_bert", np.asarray(mask > 0).sum(axis=1)
+    return "", np.zeros(count, np.int64)
+
+
+def _valid(rows: NDArray[Any], length: int) -> slice:
+    if not rows[length:].any():
+        return slice(0, length)
+    filled = np.flatnonzero(rows.any(axis=1))
+    return slice(int(filled[0]), int(filled[-1]) + 1)
+
+
+def _segments(corpus: Corpus, data: Split, split: str | None) -> Iterator[Segment]:
+    told = data.get("regression_labels", data.get("labels"))
+    if "id" not in data or told is None:
+        raise ValueError("it needs id and regression_labels")
+    count = len(data["id"])
+    labels = np.asarray(told, np.float64).reshape(count, -1)
+    if labels.shape[1] not in (1, 1 + len(EMOTIONS)):
+        raise ValueError(f"{labels.shape[1]} labels a segment; known are 1 and {1 + len(EMOTIONS)}")
+    scores = {
+        ours: values
+        for ours, letter in SCORES.items()
+        if (values := _numbers(data.get(f"regression_labels_{letter}"), count)) is not None
+    }
+    words = data.get("raw_text", [None] * count)
+    for row, (name, (sentiment, *emotions), text) in enumerate(
+        zip(data["id"], labels.tolist(), words, strict=True)
+    ):
+        yield replace(
+            _named(corpus, [_text(part) for part in np.ravel(name)]),
+            transcript=" ".join(_text(part) for part in np.ravel(text)).strip() or None,
+            split=split,
+            sentiment=None if np.isnan(sentiment) else sentiment,
+            emotions=tuple(emotions) or None,
+            scores={ours: float(x[row]) for ours, x in scores.items() if np.isfinite(x[row])},
+        )
+
+
+def _named(corpus: Corpus, parts: Sequence[str]) -> Segment:
+    """A segment by its id: "video$_$clip", "video[clip]" or "video_clip", or with its times."""
+    name, *times = parts
+    start, end = map(float, times) if len(times) == 2 else (None, None)
+    if match := re.fullmatch(r"(.+?)(?:\$_\$(.+)|\[(\d+)\])", name):
+        return Segment(match[1], match[2] or match[3], start, end)
+    if name in corpus.folds and times:  # the whole video's id, which may hold _ and a number too
+        return Segment(name, times[0], start, end)
+    if match := re.fullmatch(r"(.+)_(\d+)", name):
+        return Segment(match[1], match[2], start, end)
+    raise ValueError(f"id {name!r} is not of the form video$_$clip")
+
+
+def _numbers(values: Sequence[Any] | None, count: int) -> NDArray[np.float64] | None:
+    """Labels of one stream; releases that have none hold empty strings or nothing."""
+    try:
+        return np.asarray(values, np.float64).reshape(count)
+    except (ValueError, TypeError):
+        return None
+
+
+def _text(value: object) -> str:
+    """A string that may come as bytes, or from Python 2, whose UTF-8 shows."""
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    text = "" if value is None else str(value)
+    try:
+        return text.encode("latin1").decode()
+    except UnicodeError:
+        return text
