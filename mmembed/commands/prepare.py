@@ -18,7 +18,7 @@ import tyro
 
 from mmembed.commands.progress import progress
 from mmembed.data.atomic import hold_folder
-from mmembed.data.corpora import CORPORA
+from mmembed.data.corpora import CONVERTERS, CORPORA
 from mmembed.data.example import Utterance
 from mmembed.data.manifest import read_manifest, write_manifest
 from mmembed.data.prepare import prepare_shards
@@ -52,11 +52,17 @@ class Shards:
 
 Settings = tyro.conf.OmitArgPrefixes[Shards]
 
+Convert = Callable[[Path, Path], list[Utterance]]
+"""(source, out) -> rows whose media paths are absolute or start at `out`."""
+
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Prepare one corpus, then say what came out."""
     verbs: dict[str, Callable[..., None]] = {"talkers": talkers, "manifest": manifest}
-    verbs |= {name: _corpus_command(name, read) for name, read in CORPORA.items()}
+    verbs |= {name: _corpus_command(read.__doc__, _reader(read)) for name, read in CORPORA.items()}
+    verbs |= {
+        name: _corpus_command(convert.__doc__, convert) for name, convert in CONVERTERS.items()
+    }
     tyro.extras.subcommand_cli_from_dict(
         verbs, prog="mmembed prepare", description=__doc__, args=argv
     )
@@ -95,9 +101,20 @@ def manifest(source: tyro.conf.Positional[Path], shards: Settings) -> None:
     _prepare(shards, read_manifest(source), source.parent)
 
 
-def _corpus_command(
-    name: str, read: Callable[[Path], Iterable[Utterance]]
-) -> Callable[[Path, Shards], None]:
+def _reader(read: Callable[[Path], Iterable[Utterance]]) -> Convert:
+    """A reader whose rows find their media wherever the manifest stands."""
+
+    def rows(source: Path, _out: Path) -> list[Utterance]:
+        folder = source.parent if source.is_file() else source
+        return [
+            replace(row, media=row.media and str((folder / row.media).absolute()))
+            for row in read(source)
+        ]
+
+    return rows
+
+
+def _corpus_command(doc: str | None, convert: Convert) -> Callable[[Path, Shards], None]:
     def command(
         source: Annotated[
             tyro.conf.Positional[Path], tyro.conf.arg(help="folder of the corpus as published.")
@@ -105,14 +122,11 @@ def _corpus_command(
         shards: Settings,
     ) -> None:
         hold_folder(shards.out)
-        rows = [
-            replace(row, media=row.media and str((source / row.media).absolute()))
-            for row in read(source)
-        ]
+        rows = convert(source, shards.out)
         write_manifest(shards.out / "manifest.jsonl", rows)
         _prepare(shards, rows, shards.out)
 
-    command.__doc__ = (read.__doc__ or name).splitlines()[0]
+    command.__doc__ = (doc or "").partition("\n")[0]
     return command
 
 

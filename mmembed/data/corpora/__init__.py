@@ -11,14 +11,47 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
-from mmembed.data.corpora import cmu_arctic, emodb, emovo, fsdd, grid, ravdess
+from mmembed.data.corpora import (
+    clips,
+    cmu_arctic,
+    crema_d,
+    emodb,
+    emovo,
+    fsdd,
+    grid,
+    hf_dataset,
+    librispeech,
+    lrs,
+    msp_podcast,
+    ravdess,
+    table,
+    urdu,
+    vctk,
+    voxceleb2,
+)
 from mmembed.data.example import Utterance
 
 CORPORA: Final[Mapping[str, Callable[[Path], list[Utterance]]]] = {
+    "biic_podcast": msp_podcast.read_biic,
+    "clips": clips.read,
     "cmu_arctic": cmu_arctic.read,
+    "crema_d": crema_d.read,
     "emodb": emodb.read,
     "emovo": emovo.read,
     "fsdd": fsdd.read,
     "grid": grid.read,
+    "librispeech": librispeech.read,
+    "lrs2": lrs.read_lrs2,
+    "lrs3": lrs.read_lrs3,
+    "msp_podcast": msp_podcast.read_msp,
     "ravdess": ravdess.read,
+    "table": table.read,
+    "urdu": urdu.read,
+    "vctk": vctk.read,
+    "voxceleb2": voxceleb2.read,
 }
+
+CONVERTERS: Final[Mapping[str, Callable[[Path, Path], list[Utterance]]]] = {
+    "hf_dataset": hf_dataset.convert,
+}
+"""Readers that write media or features to a second folder, where their rows' paths start."""
