@@ -121,7 +121,7 @@ def read_table(path: Path, columns: Sequence[str] = ()) -> Iterator[tuple[int, d
     """The rows of a CSV or TSV file with a header, each with the number of its (last) line.
 
     Separated by tabs, semicolons or commas, whichever the header has most of; white space around
-    names and values is dropped.
+    names and values is dropped, and so are empty lines. What a short row lacks is "".
 
     Args:
         path: of the file.
@@ -149,7 +149,9 @@ def read_table(path: Path, columns: Sequence[str] = ()) -> Iterator[tuple[int, d
                         "table",
                         f"{len(values)} values for {len(names)} columns; quote those with commas",
                     )
-                yield reader.line_num, dict(zip(names, map(str.strip, values), strict=False))
+                if values:
+                    values += [""] * (len(names) - len(values))
+                    yield reader.line_num, dict(zip(names, map(str.strip, values), strict=True))
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(str(path), "table", f"is no table in UTF-8 ({error})") from None
 

@@ -125,7 +125,7 @@ def _rows(folder: Path, state: Mapping[str, Any], columns: list[str]) -> Iterato
                         yield chosen.slice(row, 1).to_pylist()[0]
         except FileNotFoundError:
             raise DataError(str(path), "missing", "state.json names it, it is not there") from None
-        except (pa.ArrowException, KeyError) as error:
+        except (pa.ArrowException, OSError, KeyError, UnicodeDecodeError) as error:
             message = " ".join(str(error).split())[:80]
             raise DataError(str(path), "damaged", f"cannot be read ({message})") from None
 
@@ -134,10 +134,15 @@ def _media(folder: Path, key: str, value: Any, put: Put) -> str | None:
     """The reference to a media cell: a member of the tar, or an absolute path."""
     if value is None:
         return None
-    path, data = (value, None) if isinstance(value, str) else (value["path"], value["bytes"])
+    path, data = (
+        (value.get("path"), value.get("bytes")) if isinstance(value, dict) else (value, None)
+    )
+    if not isinstance(path, str | None) or not isinstance(data, bytes | None):
+        raise DataError(f"{folder}: {key}", "layout", "media must be bytes with a path, or a path")
     if data is None:
         return str((folder / path).absolute()) if path else None
-    member = key + PurePosixPath(path or "").suffix.lower()
+    suffix = PurePosixPath(path or "").suffix.lower()
+    member = key + (suffix if re.fullmatch(r"\.\w+", suffix, re.ASCII) else "")
     put(member, data)
     return f"{TAR}#{member}"
 
