@@ -117,7 +117,8 @@ def _reader(read: Callable[[Path], Iterable[Utterance]]) -> Convert:
 def _corpus_command(doc: str | None, convert: Convert) -> Callable[[Path, Shards], None]:
     def command(
         source: Annotated[
-            tyro.conf.Positional[Path], tyro.conf.arg(help="folder of the corpus as published.")
+            tyro.conf.Positional[Path],
+            tyro.conf.arg(help="its folder as published, or the file of a table."),
         ],
         shards: Settings,
     ) -> None:

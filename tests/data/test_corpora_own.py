@@ -81,7 +81,7 @@ def test_clips(tmp_path: Path) -> None:
     write(root, "ann/one.txt").write_bytes(b"\xff\xfe")
     with pytest.raises(DataError, match=r"one\.txt: must be UTF-8"):
         CORPORA["clips"](root)
-    with pytest.raises(DataError, match=r"holds no file of yours, such as SPEAKER/CLIP\.mp4"):
+    with pytest.raises(DataError, match=r"holds no file of clips, such as SPEAKER/CLIP\.mp4"):
         CORPORA["clips"](write(tmp_path, "empty/notes.txt").parent)
 
 
@@ -125,7 +125,8 @@ def test_table(tmp_path: Path) -> None:
         ("media\tspeaker\n\tann\n", ":2: needs media or a transcript"),
         ("media\na.wav\n\na.wav\n", ":4: key a%2Ewav stands on line 2 too"),
         ("media\temotions\na.wav\t1 2\n", ":2: emotions"),
-        ("media\tscores.valence\na.wav\tinf ty\n", ":2: scores.valence must be a number"),
+        ("media\tscores.valence\na.wav\tinf\n", ":2: scores.valence must be a number"),
+        ("media\tturn\na.wav\t1.5\n", ":2: turn must be a whole number, found '1.5'"),
         ("media\tspeaker\n", ": holds no line beside its header"),
         ("", ": holds no line beside its header"),
     ],
@@ -241,8 +242,13 @@ def edited(name: str, **values: object) -> Any:
         (lambda path: (path.parent / "state.json").write_text("{"), "state.json: is not JSON"),
         (lambda path: (path.parent / "state.json").write_text("[]"), "must be a JSON object"),
         (edited("state.json", _data_files=[{"filename": "../x.arrow"}]), "which is not a name"),
+        (edited("state.json", _data_files=[{"filename": ".."}]), "which is not a name"),
+        (edited("state.json", _data_files=[{"filename": "a\0b"}]), "which is not a name"),
         (edited("state.json", _indices_data_files=[{"filename": "i"}]), "is a selection; save"),
         (edited("dataset_info.json", features={"image": {}}), "no column of type Audio or Video"),
+        (edited("state.json", _data_files=None), "state.json: must hold '_data_files'"),
+        (edited("state.json", _data_files=[3]), "names 3, which is not a name"),
+        (edited("dataset_info.json", features=["text"]), "must hold 'features', a JSON dict"),
         (edited("dataset_info.json", features={"text": {}}), "cannot be read"),
         (edited("dataset_info.json", features={"label": {"_type": "Audio"}}), "media must be"),
     ],

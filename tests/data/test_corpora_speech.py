@@ -85,7 +85,7 @@ def test_what_is_no_table_is_refused(tmp_path: Path, text: bytes, error: str) ->
 
 # -------------------------------------------------------------------------------------- VoxCeleb2
 
-VIDEO = "21Uxsk56VDQ"  # crc32 of this id leaves 13 by 50: for training
+VIDEO = "21Uxsk56VDQ"  # its crc32 leaves 16 when divided by 50: for training
 
 
 def test_voxceleb2(tmp_path: Path, caplog: LogCapture) -> None:
@@ -157,6 +157,9 @@ def test_voxceleb2_sets_out_of_the_speakers_table(tmp_path: Path) -> None:
     assert [row.split for row in CORPORA["voxceleb2"](tmp_path)] == ["test"]
     write(tmp_path, "transcripts.tsv", "id00017/01dfn2spqyE/00001\tYES\nid00017 NO\n")
     with pytest.raises(DataError, match=r"transcripts\.tsv:2: must be a path, a tab"):
+        read("voxceleb2", tmp_path)
+    (tmp_path / "transcripts.tsv").write_bytes(b"id00017/01dfn2spqyE/00001\tY\xffS\n")
+    with pytest.raises(DataError, match=r"transcripts\.tsv:1: .* in UTF-8"):
         read("voxceleb2", tmp_path)
 
 
@@ -230,6 +233,17 @@ def test_lrs3(tmp_path: Path) -> None:
         split="test",
         licence="CC BY-NC-ND 4.0",
     )
+
+
+def test_lrs3_talks_are_never_torn_between_splits(tmp_path: Path) -> None:
+    talks = [f"talk{n:07d}" for n in range(400)]
+    for part in ("pretrain", "trainval"):
+        plant(tmp_path, *(f"{part}/{talk}/00001.mp4" for talk in talks))
+    rows = CORPORA["lrs3"](tmp_path)
+    splits = [row.split for row in rows]
+    assert splits[:400] == splits[400:]
+    assert 3 <= splits[:400].count("dev") <= 25  # 10 of 400 expected
+    assert splits[:400].count("train") == 400 - splits[:400].count("dev")
 
 
 def test_long_clips_are_cut_in_the_widest_pause(tmp_path: Path) -> None:

@@ -1,8 +1,10 @@
 """Readers of published corpora: a folder as its archives unpack -> utterances.
 
-Media paths are relative to that folder. Speakers and keys are unique across corpora, and no
-sentence of a `heldout` or `dev` split occurs in the `train` split of the same corpus, except where
-a corpus has single digits only (FSDD).
+Media paths are relative to that folder. Speakers and keys are unique across corpora; a key starts
+with the name of its corpus and a dash. Splits are those that a corpus publishes. Where it publishes
+none and has people read from a list, no sentence of the `heldout` or `dev` split occurs in the
+`train` split, except where there are single digits only (FSDD). A reader's docstring tells why it
+does otherwise, or gives none.
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ def _candidates(root: Path) -> Iterator[tuple[str, int, Utterance]]:
     corpus = root.resolve().name
     suffixes = "|".join(suffix[1:] for suffix in MEDIA_SUFFIXES)
     name = rf"(?!\.)[^/]+\.(?i:{suffixes})"
-    for path, _ in find_files(root, name, "yours", "SPEAKER/CLIP.mp4"):
+    for path, _ in find_files(root, name, "clips", "SPEAKER/CLIP.mp4"):
         *folders, _ = path.parts
         split = SPLITS.get(folders[0]) if folders else None
         speakers = folders[1:] if split else folders

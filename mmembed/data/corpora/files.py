@@ -107,7 +107,7 @@ def read_text(path: Path) -> str | None:
     """A small UTF-8 file without white space around, None where there is none or it is empty.
 
     Raises:
-        DataError: it is no UTF-8.
+        DataError: it is no UTF-8, or may not be read.
     """
     try:
         return path.read_text(encoding="utf-8-sig").strip() or None
@@ -115,6 +115,8 @@ def read_text(path: Path) -> str | None:
         return None
     except UnicodeDecodeError:
         raise DataError(str(path), "text", "must be UTF-8 text, this is not") from None
+    except OSError as error:
+        raise DataError(str(path), "unreadable", f"cannot be read ({error.strerror})") from None
 
 
 def read_table(path: Path, columns: Sequence[str] = ()) -> Iterator[tuple[int, dict[str, str]]]:

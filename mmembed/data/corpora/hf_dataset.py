@@ -7,8 +7,7 @@
 
 Media columns (`Audio`, `Video`) are structs of the bytes of a file and its path. Bytes go into
 OUT/media.tar, a plain webdataset tar with a member `KEY.SUFFIX` a row; without bytes the path is
-the media. Source of the layout: the library's documentation and what its release 3 writes, not
-checked against every release.
+the media. Source of the layout: what release 5.2 of the library writes.
 """
 
 from __future__ import annotations
@@ -58,7 +57,7 @@ def convert(source: Path, out: Path) -> list[Utterance]:
             media nor words.
     """
     described = source / "dataset_dict.json"
-    names = _json(described)["splits"] if described.is_file() else [""]
+    names = _field(described, "splits", list) if described.is_file() else [""]
     folders = [_inside(source, name) for name in names]
     rows: list[Utterance] = []
     with atomic_file(out / TAR) as file, tarfile.open(fileobj=file, mode="w|") as tar:
@@ -77,10 +76,10 @@ def convert(source: Path, out: Path) -> list[Utterance]:
 
 def _split(corpus: str, name: str, folder: Path, put: Put) -> Iterator[Utterance]:
     """The rows of one split, in its order."""
-    info, state = _json(folder / "dataset_info.json"), _json(folder / "state.json")
-    if state.get("_indices_data_files"):
+    features = _field(folder / "dataset_info.json", "features", dict)
+    licence = _json(folder / "dataset_info.json").get("license")
+    if _json(folder / "state.json").get("_indices_data_files"):
         raise DataError(str(folder), "layout", "is a selection; save flatten_indices() of it")
-    features = info.get("features") or {}
     media = next((c for c, kind in features.items() if _type(kind) in MEDIA), None)
     words, speaker, emotion, language = (
         next((column for column in columns if column in features), None)
@@ -96,7 +95,7 @@ def _split(corpus: str, name: str, folder: Path, put: Put) -> Iterator[Utterance
     streams = {"Audio": ("audio",), "Video": None, "": ()}[_type(features.get(media))]
     columns = [c for c in (media, words, speaker, emotion, language) if c is not None]
     split = next((SPLITS[s] for s in SPLITS if re.fullmatch(rf"{s}(\W.*)?", name)), None)
-    for number, row in enumerate(_rows(folder, state, columns)):
+    for number, row in enumerate(_rows(folder, columns)):
         key = portable_key("-".join(filter(None, (corpus, name, f"{number:08d}"))))
         spoken = str(row[words]) if words and row[words] else None
         yield Utterance(
@@ -107,15 +106,15 @@ def _split(corpus: str, name: str, folder: Path, put: Put) -> Iterator[Utterance
             streams=streams if streams is None else (*streams, *(("text",) if spoken else ())),
             speaker=_name(corpus, row[speaker]) if speaker else None,
             split=split,
-            licence=info.get("license") or None,
+            licence=licence if licence and isinstance(licence, str) else None,
             labels=Labels(category=_category(features[emotion], row[emotion]) if emotion else None),
         )
 
 
-def _rows(folder: Path, state: Mapping[str, Any], columns: list[str]) -> Iterator[dict[str, Any]]:
+def _rows(folder: Path, columns: list[str]) -> Iterator[dict[str, Any]]:
     """The rows of all data files; one at a time is in memory."""
-    for file in state.get("_data_files") or []:
-        path = _inside(folder, file["filename"])
+    for file in _field(folder / "state.json", "_data_files", list):
+        path = _inside(folder, file.get("filename") if isinstance(file, dict) else file)
         try:
             with pa.memory_map(str(path)) as mapped, pa.ipc.open_stream(mapped) as stream:
                 for batch in stream:
@@ -170,9 +169,16 @@ def _type(feature: Any) -> str:
 
 def _inside(folder: Path, name: object) -> Path:
     """A file or folder that a description names: right there, nowhere else."""
-    if not isinstance(name, str) or (name and PurePosixPath(name).name != name):
+    if not isinstance(name, str) or name == ".." or re.search(r"[/\\\0]", name):
         raise DataError(str(folder), "layout", f"names {name!r}, which is not a name")
     return folder / name
+
+
+def _field(path: Path, name: str, kind: type) -> Any:
+    value = _json(path).get(name)
+    if not isinstance(value, kind):
+        raise DataError(str(path), "damaged", f"must hold {name!r}, a JSON {kind.__name__}")
+    return value
 
 
 def _json(path: Path) -> dict[str, Any]:

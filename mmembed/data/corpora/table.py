@@ -11,6 +11,7 @@ column `key` the key is the media path, with the start where there is one.
 
 from __future__ import annotations
 
+import math
 from dataclasses import fields
 from pathlib import Path
 from typing import Final
@@ -82,14 +83,18 @@ def _value(name: str, value: str) -> object:
     if name in NUMBERS:
         return _number(name, value)
     if name == "turn":
-        return int(_number(name, value))
+        return _number(name, value, int)
     if name in LISTS:
-        return [float(x) if name == "emotions" else x for x in value.split()]
+        return [_number(name, x) if name == "emotions" else x for x in value.split()]
     return category(value) if name == "category" else value
 
 
-def _number(name: str, value: str) -> float:
+def _number(name: str, value: str, kind: type[int] | type[float] = float) -> float:
     try:
-        return float(value)
+        number = kind(value)
+        if math.isfinite(number):
+            return number
     except ValueError:
-        raise ValueError(f"{name} must be a number, found {value!r}") from None
+        pass
+    whole = "whole " if kind is int else ""
+    raise ValueError(f"{name} must be a {whole}number, found {value!r}")

@@ -109,14 +109,15 @@ def _transcripts(path: Path) -> dict[str, str]:
         return {}
     line = re.compile(rf"(?:[^\t]*/)?{CLIP}(?:\.\w+)?\t(?P<words>.*)")
     transcripts = {}
-    with path.open(encoding="utf-8") as file:
+    with path.open(encoding="utf-8", errors="replace") as file:
         for number, text in enumerate(file, start=1):
             match = line.fullmatch(text.rstrip("\r\n"))
-            if match is None:
+            if match is None or "\ufffd" in text:
                 raise DataError(
                     f"{path}:{number}",
                     "transcript",
-                    "must be a path, a tab and the words: id00012/21Uxsk56VDQ/00001<TAB>HELLO",
+                    "must be a path, a tab and the words in UTF-8: "
+                    "id00012/21Uxsk56VDQ/00001<TAB>HELLO",
                 )
             if words := match["words"].strip():
                 transcripts[match["clip"]] = words
