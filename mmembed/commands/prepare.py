@@ -73,12 +73,18 @@ class Shards:
 
 Settings = tyro.conf.OmitArgPrefixes[Shards]
 
+Convert = Callable[[Path, Path], list[Utterance]]
+"""(source, out) -> rows whose media paths are absolute or start at `out`."""
+
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Prepare one corpus, then say what came out."""
     verbs: dict[str, Callable[..., None]] = {"talkers": talkers, "manifest": manifest}
-    verbs |= {name: _corpus_command(name, read) for name, read in CORPORA.items()}
-    verbs |= {name: _conversion_command(name, convert) for name, convert in CONVERTERS.items()}
+    verbs |= {name: _corpus_command(read.__doc__, _reader(read)) for name, read in CORPORA.items()}
+    verbs |= {
+        name: _corpus_command(convert.__doc__, convert, alone=True)
+        for name, convert in CONVERTERS.items()
+    }
     tyro.extras.subcommand_cli_from_dict(
         verbs, prog="mmembed prepare", description=__doc__, args=argv
     )
@@ -119,37 +125,31 @@ def manifest(source: tyro.conf.Positional[Path], shards: Settings) -> None:
     _prepare(shards, read_manifest(source), source.parent)
 
 
-def _corpus_command(
-    name: str, read: Callable[[Path], Iterable[Utterance]]
-) -> Callable[[Path, Shards], None]:
-    def command(
-        source: Annotated[
-            tyro.conf.Positional[Path], tyro.conf.arg(help="folder of the corpus as published.")
-        ],
-        shards: Settings,
-    ) -> None:
-        shards.hold()
-        rows = [
-            replace(row, media=row.media and str((source / row.media).absolute()))
+def _reader(read: Callable[[Path], Iterable[Utterance]]) -> Convert:
+    """A reader whose rows find their media wherever the manifest stands."""
+
+    def rows(source: Path, _out: Path) -> list[Utterance]:
+        folder = source.parent if source.is_file() else source
+        return [
+            replace(row, media=row.media and str((folder / row.media).absolute()))
             for row in read(source)
         ]
-        _prepare(shards, rows, shards.out, write=True)
 
-    command.__doc__ = (read.__doc__ or name).splitlines()[0]
-    return command
+    return rows
 
 
-def _conversion_command(
-    name: str, convert: Callable[[Path, Path], Sequence[Utterance]]
+def _corpus_command(
+    doc: str | None, convert: Convert, *, alone: bool = False
 ) -> Callable[[Path, Shards], None]:
     def command(
         source: Annotated[
-            tyro.conf.Positional[Path], tyro.conf.arg(help="folder or file, in any published form.")
+            tyro.conf.Positional[Path],
+            tyro.conf.arg(help="its folder as published, or the file of a table."),
         ],
         shards: Settings,
     ) -> None:
-        if shards.world > 1:
-            raise UsageError("features are converted by one process: leave out --rank and --world")
+        if alone and shards.world > 1:
+            raise UsageError("this form is converted by one process: leave out --rank and --world")
         shards.hold()
         rows = convert(source, shards.out)
         if checks := integrity.read_report(shards.out):
@@ -157,11 +157,11 @@ def _conversion_command(
         if any(row.media or row.transcript for row in rows):
             _prepare(shards, rows, shards.out, write=True)
         else:
-            manifest = shards.out / "manifest.jsonl"
-            write_manifest(manifest, rows)
-            print(f"{len(rows)} rows of labels alone, nothing to make shards of: {manifest}")
+            path = shards.out / "manifest.jsonl"
+            write_manifest(path, rows)
+            print(f"{len(rows)} rows of labels alone, nothing to make shards of: {path}")
 
-    command.__doc__ = (convert.__doc__ or name).splitlines()[0]
+    command.__doc__ = (doc or "").partition("\n")[0]
     return command
 
 

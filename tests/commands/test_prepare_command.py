@@ -3,6 +3,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import soundfile
 
@@ -109,3 +110,26 @@ def test_a_rank_alone_says_that_others_are_missing(digits, tmp_path, capsys):
     assert not (out / "shards" / "manifest.json").exists()
     with pytest.raises(UsageError, match="ranks are 0 to"):
         main([*arguments, "--rank", "2", "--world", "2"])
+
+
+def test_a_table_names_its_media_from_its_own_folder(digits, tmp_path):
+    table = digits / "mine.tsv"
+    table.write_text("key\tmedia\tspeaker\tend\nann-1\trecordings/1_ann_0.wav\tann\t0.25\n")
+    out = tmp_path / "elsewhere" / "out"
+    main(["table", str(table), "--out", str(out), "--workers", "1"])
+    shards = ShardSet(out / "shards")
+    assert shards.keys == ("ann-1",)
+    assert shards.meta(0)["lengths"]["audio"] == 25  # 0.25 s at 100 Hz
+
+
+def test_what_converts_writes_beside_its_manifest(tmp_path):
+    source, out = tmp_path / "words", tmp_path / "out"
+    source.mkdir()
+    schema = pa.schema([("text", pa.string())])
+    with pa.ipc.new_stream(str(source / "data.arrow"), schema) as stream:
+        stream.write_batch(pa.RecordBatch.from_pylist([{"text": "Hello."}], schema))
+    (source / "state.json").write_text('{"_data_files": [{"filename": "data.arrow"}]}')
+    (source / "dataset_info.json").write_text('{"features": {"text": {"_type": "Value"}}}')
+    main(["hf_dataset", str(source), "--out", str(out), "--workers", "1"])
+    assert [row.transcript for row in read_manifest(out / "manifest.jsonl")] == ["Hello."]
+    assert set(ShardSet(out / "shards").read(0).members) == {"json"}

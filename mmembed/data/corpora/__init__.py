@@ -1,8 +1,10 @@
 """Readers of published corpora: a folder as its archives unpack -> utterances.
 
-Media paths are relative to that folder. Speakers and keys are unique across corpora, and no
-sentence of a `heldout` or `dev` split occurs in the `train` split of the same corpus, except where
-a corpus has single digits only (FSDD).
+Media paths are relative to that folder. Speakers and keys are unique across corpora; a key starts
+with the name of its corpus and a dash. Splits are those that a corpus publishes. Where it publishes
+none and has people read from a list, no sentence of the `heldout` or `dev` split occurs in the
+`train` split, except where there are single digits only (FSDD). A reader's docstring tells why it
+does otherwise, or gives none.
 """
 
 from __future__ import annotations
@@ -12,46 +14,68 @@ from pathlib import Path
 from typing import Final
 
 from mmembed.data.corpora import (
+    clips,
     cmu_arctic,
+    crema_d,
     dialogue_pickles,
     emodb,
     emovo,
     fsdd,
     goemotions,
     grid,
+    hf_dataset,
     iemocap,
+    librispeech,
+    lrs,
     meld,
     mosei,
     mosi,
+    msp_podcast,
     ravdess,
     semeval2018,
     sims,
+    table,
     text_tables,
+    urdu,
+    vctk,
+    voxceleb2,
     xed,
 )
 from mmembed.data.example import Utterance
 
 CORPORA: Final[Mapping[str, Callable[[Path], list[Utterance]]]] = {
+    "biic_podcast": msp_podcast.read_biic,
+    "clips": clips.read,
     "cmu_arctic": cmu_arctic.read,
+    "crema_d": crema_d.read,
     "emodb": emodb.read,
     "emovo": emovo.read,
     "fsdd": fsdd.read,
     "goemotions": goemotions.read,
     "grid": grid.read,
     "iemocap": iemocap.read,
+    "librispeech": librispeech.read,
+    "lrs2": lrs.read_lrs2,
+    "lrs3": lrs.read_lrs3,
     "meld": meld.read,
+    "msp_podcast": msp_podcast.read_msp,
     "ravdess": ravdess.read,
     "semeval2018": semeval2018.read,
+    "table": table.read,
     "text": text_tables.read,
+    "urdu": urdu.read,
+    "vctk": vctk.read,
+    "voxceleb2": voxceleb2.read,
     "xed": xed.read,
 }
 
 CONVERTERS: Final[Mapping[str, Callable[[Path, Path], list[Utterance]]]] = {
     "dialogue_pickles": dialogue_pickles.convert,
+    "hf_dataset": hf_dataset.convert,
     "mosei": mosei.convert,
     "mosei_words": mosei.convert_words,
     "mosi": mosi.convert,
     "mosi_words": mosi.convert_words,
     "sims": sims.convert,
 }
-"""Importers that write precomputed features: (source, out) -> utterances, media relative to out."""
+"""Readers that write media or features to a second folder, where their rows' paths start."""

@@ -2,7 +2,7 @@
 
 Published as one archive a speaker, `cmu_us_bdl_arctic/wav/arctic_a0001.wav` with the prompts in
 `etc/txt.done.data`. Source: Kominek and Black, "The CMU Arctic speech databases", SSW5 2004,
-festvox.org/cmu_arctic.
+festvox.org/cmu_arctic; its licence (COPYING) lets anyone do anything with it.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from mmembed.errors import DataError
 ARCHIVE: Final = r"cmu_us_([a-z]+)_arctic.*"
 PROMPT_FILES: Final = ("txt.done.data", "cmuarctic.data")
 ANYONE: Final = ""
+LICENCE: Final = "free for any use"
 
 
 def read(root: Path) -> list[Utterance]:
@@ -49,8 +50,10 @@ def read(root: Path) -> list[Utterance]:
                 media=path.as_posix(),
                 transcript=transcript,
                 language="en",
+                streams=("audio", "text"),
                 speaker=f"arctic-{speaker}",
                 split=_split(int(match["number"])),
+                licence=LICENCE,
             )
         )
     return utterances

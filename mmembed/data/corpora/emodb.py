@@ -34,6 +34,7 @@ SENTENCES: Final = {
     "b09": "Ich will das eben wegbringen und dann mit Karl was trinken gehen.",
     "b10": "Die wird auf dem Platz sein, wo wir sie immer hinlegen.",
 }
+LICENCE: Final = "research"
 SPLITS: Final = {"b10": "heldout", "b09": "dev"}
 
 
@@ -49,8 +50,10 @@ def read(root: Path) -> list[Utterance]:
             media=path.as_posix(),
             transcript=SENTENCES[match["sentence"]],
             language="de",
+            streams=("audio", "text"),
             speaker=f"emodb-{match['actor']}",
             split=SPLITS.get(match["sentence"], "train"),
+            licence=LICENCE,
             labels=Labels(category=EMOTIONS[match["emotion"]]),
         )
         for path, match in find_files(root, name, "EmoDB", "wav/03a01Fa.wav")

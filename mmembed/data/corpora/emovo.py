@@ -38,6 +38,7 @@ SENTENCES: Final = {
     "d1": "Sabato sera cosa far\u00e0?",
     "d2": "Porti con te quella cosa?",
 }
+LICENCE: Final = "research"
 SPLITS: Final = {"n5": "heldout", "n4": "dev"}
 
 
@@ -53,8 +54,10 @@ def read(root: Path) -> list[Utterance]:
             media=path.as_posix(),
             transcript=SENTENCES[match["sentence"]],
             language="it",
+            streams=("audio", "text"),
             speaker=f"emovo-{match['actor']}",
             split=SPLITS.get(match["sentence"], "train"),
+            licence=LICENCE,
             labels=Labels(category=EMOTIONS[match["emotion"]]),
         )
         for path, match in find_files(root, name, "EMOVO", "f1/dis-f1-b1.wav")

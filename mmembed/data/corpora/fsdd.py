@@ -13,6 +13,7 @@ from mmembed.data.corpora.files import SOUND, find_files
 from mmembed.data.example import Utterance
 
 DIGITS: Final = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+LICENCE: Final = "CC BY-SA 4.0"
 
 
 def read(root: Path) -> list[Utterance]:
@@ -24,8 +25,10 @@ def read(root: Path) -> list[Utterance]:
             media=path.as_posix(),
             transcript=DIGITS[int(match["digit"])],
             language="en",
+            streams=("audio", "text"),
             speaker=f"fsdd-{match['speaker']}",
             split=_split(int(match["take"])),
+            licence=LICENCE,
         )
         for path, match in find_files(root, name, "FSDD", "recordings/0_george_0.wav")
     ]

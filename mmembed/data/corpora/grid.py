@@ -2,7 +2,9 @@
 
 A file name spells the command: `bbaf2n` is "bin blue at f two now". Source of the grammar: Cooke,
 Barker, Cunningham and Shao, "An audio-visual corpus for speech perception and automatic speech
-recognition", JASA 120(5), 2006, table I.
+recognition", JASA 120(5), 2006, table I. Published (spandh.dcs.shef.ac.uk/gridcorpus and
+zenodo.org/records/3625687) as videos `s1/bbaf2n.mpg`, sound of better quality
+`audio_25k/s1/bbaf2n.wav` and alignments `alignments/s1/bbaf2n.align`; talker 21 has no videos.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ import re
 from pathlib import Path
 from typing import Final
 
-from mmembed.data.corpora.files import find_files, nearest_folder
+from mmembed.data.corpora.files import SOUND, best_of, find_files, nearest_folder
 from mmembed.data.example import Utterance
 from mmembed.errors import DataError
 
@@ -30,37 +32,43 @@ WORDS: Final = (
 
 STEM: Final = "".join(f"[{''.join(words)}]" for words in WORDS)
 SILENCES: Final = ("sil", "sp")
+LICENCE: Final = "CC BY 4.0"
 
 
 def read(root: Path) -> list[Utterance]:
     """GRID: audio-visual English commands.
+
+    Where a clip is there as video and as sound, the video is taken, which has sound too.
 
     The talker is the nearest folder named `s` and a number; clips outside of such a folder have
     no speaker. Of the talkers' sorted commands every tenth is held out and the one after it is for
     development, whoever speaks it; commands that only others speak have no split.
 
     Raises:
-        DataError: no videos, or an alignment (`*.align`) that has other words than its name.
+        DataError: no clips, or an alignment (`*.align`) that has other words than its name.
     """
-    name = rf"(?P<stem>{STEM})\.(?:mpg|mp4|avi)"
+    name = rf"(?P<stem>{STEM})(?:\.(?P<video>mpg|mp4|avi)|{SOUND})"
     found = [
-        (path, match["stem"], nearest_folder(root, path, r"s\d+"))
-        for path, match in find_files(root, name, "GRID video", "s1/video/bbaf2n.mpg")
+        (path, match["stem"], bool(match["video"]), nearest_folder(root, path, r"s\d+"))
+        for path, match in find_files(root, name, "GRID", "s1/video/bbaf2n.mpg")
     ]
-    commands = sorted({stem for _, stem, talker in found if talker})
+    commands = sorted({stem for _, stem, _, talker in found if talker})
     splits = {c: {0: "heldout", 1: "dev"}.get(i % 10, "train") for i, c in enumerate(commands)}
     _check_alignments(root)
-    return [
+    rows = [
         Utterance(
             key=f"grid-{talker[0] if talker else (root / path).resolve().parent.name}-{stem}",
             media=path.as_posix(),
             transcript=sentence(stem),
             language="en",
+            streams=("audio", "video", "text") if is_video else ("audio", "text"),
             speaker=f"grid-{talker[0]}" if talker else None,
             split=splits.get(stem),
+            licence=LICENCE,
         )
-        for path, stem, talker in found
+        for path, stem, is_video, talker in found
     ]
+    return best_of(root, ((row.key, "video" not in (row.streams or ()), row) for row in rows))
 
 
 def sentence(stem: str) -> str:

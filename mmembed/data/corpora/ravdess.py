@@ -1,16 +1,19 @@
 """RAVDESS, acted emotional English speech: 24 actors, 2 statements, 8 emotions.
 
-Names are modality-channel-emotion-intensity-statement-repetition-actor. Source of the codes:
-Livingstone and Russo, PLoS ONE 13(5) e0196391, 2018, and the record of the data,
+Names are modality-channel-emotion-intensity-statement-repetition-actor; the archives are sound
+(`Audio_Speech_Actors_01-24.zip`: 1,440 files 03-01) and one of videos for each actor
+(`Video_Speech_Actor_01.zip`: with sound, 01-01, and the same pictures without, 02-01). Source of
+the codes: Livingstone and Russo, PLoS ONE 13(5) e0196391, 2018, and the record of the data,
 zenodo.org/records/1188976.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from mmembed.data.corpora.files import SOUND, find_files
+from mmembed.data.corpora.files import SOUND, best_of, find_files, remark
 from mmembed.data.example import Labels, Utterance
 
 EMOTIONS: Final = {
@@ -24,27 +27,50 @@ EMOTIONS: Final = {
     "08": "surprised",
 }
 STATEMENTS: Final = {"01": "Kids are talking by the door.", "02": "Dogs are sitting by the door."}
+MODALITIES: Final = {
+    "01": ("audio", "video", "text"),
+    "03": ("audio", "text"),
+    "02": ("video", "text"),
+}
+"""Streams of a file by its modality, the one to take of the same performance first."""
+
+SPEECH: Final = "01"
+LICENCE: Final = "CC BY-NC-SA 4.0"
 
 
 def read(root: Path) -> list[Utterance]:
-    """RAVDESS: acted emotional English speech, sound only.
+    """RAVDESS: acted emotional English speech, as videos or sound.
 
-    There are no splits: two statements cannot be split by prompt, and which actors are for testing
-    is for the experiment to say.
+    A performance that is there as video and as sound is one utterance: the video. Songs (channel
+    02) are left out. There are no splits: two statements cannot be split by prompt, and which
+    actors are for testing is for the experiment to say.
     """
+    return best_of(root, _candidates(root))
+
+
+def _candidates(root: Path) -> Iterator[tuple[str, int, Utterance]]:
     name = (
-        r"(?P<stem>03-01-(?P<emotion>0[1-8])-0[12]-(?P<statement>0[12])-0[12]-(?P<actor>\d\d))"
-        + SOUND
+        r"(?P<modality>0[123])-(?P<performance>(?P<channel>0[12])-(?P<emotion>0[1-8])-0[12]"
+        r"-(?P<statement>0[12])-0[12]-(?P<actor>\d\d))" + rf"(?:\.mp4|{SOUND})"
     )
-    example = "Actor_01/03-01-05-01-02-01-01.wav"
-    return [
-        Utterance(
-            key=f"ravdess-{match['stem']}",
-            media=path.as_posix(),
-            transcript=STATEMENTS[match["statement"]],
-            language="en",
-            speaker=f"ravdess-{match['actor']}",
-            labels=Labels(category=EMOTIONS[match["emotion"]]),
+    songs = []
+    for path, match in find_files(root, name, "RAVDESS", "Actor_01/03-01-05-01-02-01-01.wav"):
+        modality = match["modality"]
+        if match["channel"] != SPEECH:
+            songs.append(path.as_posix())
+            continue
+        yield (
+            match["performance"],
+            list(MODALITIES).index(modality),
+            Utterance(
+                key=f"ravdess-{modality}-{match['performance']}",
+                media=path.as_posix(),
+                transcript=STATEMENTS[match["statement"]],
+                language="en",
+                streams=MODALITIES[modality],
+                speaker=f"ravdess-{match['actor']}",
+                licence=LICENCE,
+                labels=Labels(category=EMOTIONS[match["emotion"]]),
+            ),
         )
-        for path, match in find_files(root, name, "RAVDESS speech", example)
-    ]
+    remark(root, songs, "songs are left out, this is a corpus of speech")

@@ -1,0 +1,38 @@
+"""URDU, emotional speech cut from Urdu talk shows: 38 speakers, 4 emotions x 100 utterances.
+
+Published as folders of emotions with names speaker_file_emotion+number, `Angry/SM1_F1_A01.wav`,
+where SM is a man and SF a woman. Source of the layout: github.com/siddiquelatif/URDU-Dataset and
+Latif, Qayyum, Usman and Qadir, "Cross Lingual Speech Emotion Recognition: Urdu vs. Western
+Languages", FIT 2018.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from mmembed.data.corpora.files import SOUND, find_files
+from mmembed.data.example import Labels, Utterance
+
+EMOTIONS: Final = {"A": "angry", "H": "happy", "N": "neutral", "S": "sad"}
+LICENCE: Final = "research"
+
+
+def read(root: Path) -> list[Utterance]:
+    """URDU: emotional speech out of Urdu talk shows, without words.
+
+    There are no splits: the corpus names none, and 38 speakers are split by the experiment.
+    """
+    name = r"(?P<stem>(?P<speaker>S[MF]\d+)_F\d+_(?P<emotion>[AHNS])\d+)" + SOUND
+    return [
+        Utterance(
+            key=f"urdu-{match['stem']}",
+            media=path.as_posix(),
+            language="ur",
+            streams=("audio",),
+            speaker=f"urdu-{match['speaker']}",
+            licence=LICENCE,
+            labels=Labels(category=EMOTIONS[match["emotion"]]),
+        )
+        for path, match in find_files(root, name, "URDU", "Angry/SM1_F1_A01.wav")
+    ]

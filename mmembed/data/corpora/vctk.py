@@ -1,0 +1,64 @@
+"""VCTK, read English sentences in many accents: 109 or 110 speakers, some 400 sentences each.
+
+    VCTK-Corpus/wav48/p225/p225_001.wav                                release 0.80
+    VCTK-Corpus-0.92/wav48_silence_trimmed/p225/p225_001_mic1.flac     release 0.92
+    txt/p225/p225_001.txt    of both, beside the folder of sounds
+
+Source: Yamagishi, Veaux and MacDonald, University of Edinburgh, the README of either release,
+datashare.ed.ac.uk/handle/10283/3443. The text of speaker p315 was lost; p280 and p315 have
+no second microphone. Of speaker-info.txt (age, gender, accent) a manifest holds nothing, and
+nothing is read.
+"""
+
+from __future__ import annotations
+
+import re
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from mmembed.data.corpora.files import SOUND, best_of, find_files, read_text, remark
+from mmembed.data.example import Utterance
+
+LICENCE: Final = "CC BY 4.0 (0.92), ODC-By 1.0 (0.80)"
+
+
+def read(root: Path) -> list[Utterance]:
+    """VCTK: read English sentences in many accents, of two microphones the first.
+
+    The corpus names no splits, and speakers share sentences: a checksum of the letters of a
+    sentence sends one in 20 to `heldout` and one in 20 to `dev`, whoever reads it. What has no
+    text has no split, since it may be one of those.
+    """
+    rows = best_of(root, _candidates(root))
+    remark(root, [row.key for row in rows if not row.transcript], "utterances have no text")
+    return rows
+
+
+def _candidates(root: Path) -> Iterator[tuple[str, int, Utterance]]:
+    name = r"(?P<stem>(?P<speaker>[ps]\d+)_\d{3})(?:_mic(?P<microphone>[12]))?" + SOUND
+    example = "wav48_silence_trimmed/p225/p225_001_mic1.flac"
+    for path, match in find_files(root, name, "VCTK", example):
+        stem, speaker = match["stem"], match["speaker"]
+        corpus = (root / path).resolve().parents[2]
+        transcript = read_text(corpus / "txt" / speaker / f"{stem}.txt")
+        yield (
+            stem,
+            int(match["microphone"] or 1),
+            Utterance(
+                key=f"vctk-{stem}",
+                media=path.as_posix(),
+                transcript=transcript,
+                language="en",
+                streams=("audio", "text") if transcript else ("audio",),
+                speaker=f"vctk-{speaker}",
+                split=_split(transcript) if transcript else None,
+                licence=LICENCE,
+            ),
+        )
+
+
+def _split(transcript: str) -> str:
+    letters = re.sub("[^a-z0-9]", "", transcript.lower())  # punctuation varies with the reader
+    return {0: "heldout", 1: "dev"}.get(zlib.crc32(letters.encode()) % 20, "train")

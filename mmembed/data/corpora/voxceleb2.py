@@ -1,0 +1,124 @@
+"""VoxCeleb2, interviews with celebrities: 6,112 speakers, a million face tracks, no words.
+
+    dev/mp4/id00012/21Uxsk56VDQ/00001.mp4    pictures of the face, with sound
+    dev/aac/id00012/21Uxsk56VDQ/00001.m4a    the sound alone
+    test/mp4/...  test/aac/...
+    vox2_meta.csv                            the set ("dev" or "test") of every speaker
+    transcripts.tsv                          yours: id00012/21Uxsk56VDQ/00001 <TAB> the words
+
+Sources: Chung, Nagrani and Zisserman, "VoxCeleb2: Deep Speaker Recognition", Interspeech 2018,
+robots.ox.ac.uk/~vgg/data/voxceleb. The corpus has no transcripts: `transcripts.tsv` is for those
+that a recogniser made ("pseudo-labels"), a line a clip, white space around the words dropped; the
+path may go on before the speaker's folder and have a suffix.
+"""
+
+from __future__ import annotations
+
+import re
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from mmembed.data.corpora.files import best_of, find_files, read_table, remark
+from mmembed.data.example import Labels, Utterance
+from mmembed.errors import DataError
+
+CLIP: Final = r"(?P<clip>(?P<speaker>id\d{5})/(?P<video>[\w-]+)/\d{5})"
+KINDS: Final = ("mp4", "m4a", "wav", "flac")
+"""Of the same clip the first that is there is taken."""
+
+TRANSCRIPTS: Final = "transcripts.tsv"
+SPEAKERS: Final = "vox2_meta.csv"
+LICENCE: Final = "CC BY 4.0, media belong to their owners"
+NO_LABELS: Final = Labels()  # one for a million rows
+
+
+def read(root: Path) -> list[Utterance]:
+    """VoxCeleb2: interviews with celebrities, as videos or sound, words by `transcripts.tsv`.
+
+    Published are 5,994 speakers to train on ("dev") and 118 others ("test"). Of the former, all
+    clips of one video in 50 are `heldout` and of one in 50 `dev`, so that speakers and words can be
+    tested on recordings that no training heard.
+
+    Raises:
+        DataError: no clips, a line of `transcripts.tsv` that is not of its form, or a clip whose
+            set neither its folders nor `vox2_meta.csv` tell.
+    """
+    transcripts, sets = _transcripts(root / TRANSCRIPTS), _sets(root / SPEAKERS)
+    rows = best_of(root, _candidates(root, transcripts, sets))
+    if transcripts:
+        remark(root, [r.key for r in rows if not r.transcript], f"clips have no {TRANSCRIPTS} line")
+        known = {row.key for row in rows}
+        lost = [clip for clip in transcripts if _key(clip) not in known]
+        remark(root, lost, f"lines of {TRANSCRIPTS} have no clip")
+    return rows
+
+
+def _candidates(
+    root: Path, transcripts: dict[str, str], sets: dict[str, str]
+) -> Iterator[tuple[str, int, Utterance]]:
+    pattern = rf"(?P<kind>{'|'.join(KINDS)})"
+    folder = re.compile(r"/(dev|test)/")
+    for path, match in find_files(
+        root, rf"{CLIP}\.{pattern}", "VoxCeleb2", "dev/mp4/id00012/21Uxsk56VDQ/00001.mp4"
+    ):
+        clip, speaker = match["clip"], match["speaker"]
+        around = folder.findall(match.string)
+        published = around[-1] if around else sets.get(speaker)
+        if published is None:
+            raise DataError(
+                str(root / path), "split", f"neither a folder dev or test nor {SPEAKERS} names it"
+            )
+        transcript = transcripts.get(clip)
+        streams = ("audio", "video") if match["kind"] == "mp4" else ("audio",)
+        yield (
+            clip,
+            KINDS.index(match["kind"]),
+            Utterance(
+                key=_key(clip),
+                media=path.as_posix(),
+                transcript=transcript,
+                streams=(*streams, "text") if transcript else streams,
+                speaker=f"voxceleb2-{speaker}",
+                split="test" if published == "test" else _split(match["video"]),
+                licence=LICENCE,
+                labels=NO_LABELS,
+            ),
+        )
+
+
+def _key(clip: str) -> str:
+    return f"voxceleb2-{clip.replace('/', '-')}"
+
+
+def _split(video: str) -> str:
+    return {0: "heldout", 1: "dev"}.get(zlib.crc32(video.encode()) % 50, "train")
+
+
+def _sets(path: Path) -> dict[str, str]:
+    """Speaker -> "dev" or "test"."""
+    if not path.is_file():
+        return {}
+    return {row["VoxCeleb2 ID"]: row["Set"] for _, row in read_table(path, ("VoxCeleb2 ID", "Set"))}
+
+
+def _transcripts(path: Path) -> dict[str, str]:
+    """Clip -> words."""
+    if not path.is_file():
+        return {}
+    line = re.compile(rf"(?:[^\t]*/)?{CLIP}(?:\.\w+)?\t(?P<words>.*)")
+    transcripts = {}
+    with path.open(encoding="utf-8", errors="replace") as file:
+        for number, text in enumerate(file, start=1):
+            match = line.fullmatch(text.rstrip("\r\n"))
+            if match is None or "\ufffd" in text:
+                raise DataError(
+                    f"{path}:{number}",
+                    "transcript",
+                    "must be a path, a tab and the words in UTF-8: "
+                    "id00012/21Uxsk56VDQ/00001<TAB>HELLO",
+                )
+            if words := match["words"].strip():
+                transcripts[match["clip"]] = words
+    return transcripts
