@@ -249,7 +249,7 @@ def test_the_command_cuts_and_prepares_clips(
     text = "id,segment_id,start,end,text,sentiment\n03bSnISJMiM,0,0.5,1.5,ONE,1\n"
     write(tmp_path / "labels.csv", text + "03bSnISJMiM,1,1.5,3.5,TWO,-2\nVj1wYRQjB-o,0,0,1,NO,1\n")
     out = tmp_path / "out"
-    main(["mosi", str(tmp_path), "--out", str(out), "--workers", "0"])
+    main(["mosi", str(tmp_path), "--out", str(out), "--workers", "1"])
     printed = capsys.readouterr().out
     assert "ok    form " in printed and "(expected 1284)" in printed
     assert "ids without media" in printed and "1, left out" in printed

@@ -116,7 +116,7 @@ def _find_clips(root: Path) -> Clips:
         r"(?P<again>final_videos_test)?dia(?P<dialogue>\d+)_utt(?P<utterance>\d+)\.(?:mp4|wav|flac)"
     )
     try:
-        found = find_files(root, name, "MELD clips", "train_splits/dia0_utt0.mp4")
+        found = list(find_files(root, name, "MELD clips", "train_splits/dia0_utt0.mp4"))
     except DataError:
         return {}  # the tables alone
     clips: Clips = {}

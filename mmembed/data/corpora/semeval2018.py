@@ -34,7 +34,7 @@ def read(root: Path) -> list[Utterance]:
     Raises:
         DataError: no tables, or a line that is not a tweet with 11 labels.
     """
-    found = find_files(root, _FILE, "SemEval-2018 E-c", "English/E-c/2018-E-c-En-train.txt")
+    found = list(find_files(root, _FILE, "SemEval-2018 E-c", "English/E-c/2018-E-c-En-train.txt"))
     gold = {match["language"] for _, match in found if match["part"] == "test-gold"}
     return [
         utterance
