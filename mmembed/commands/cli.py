@@ -21,6 +21,8 @@ Program: TypeAlias = Callable[[list[str]], None]
 SUMMARIES: Final[Mapping[str, str]] = {
     "demo": "the whole idea on clips made here: corpus, training, embeddings, report",
     "prepare": "turn a corpus into shards ready for training",
+    "inspect": "what a manifest, prepared shards or embeddings hold",
+    "verify": "check them, every byte and every record",
     "pretrain": "train an encoder on speech recognition and speakers",
     "extract": "run a frozen encoder over clips and write embedding shards",
     "finetune": "train an emotion model on embedding shards",
@@ -104,10 +106,15 @@ def run_program(main: Program, argv: list[str] | None = None) -> int:
     return 0
 
 
+def printable(text: str) -> str:
+    """Text from outside for a terminal: control characters are shown, not obeyed."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
 def _fail(message: str, code: int, verbose: bool) -> int:
     if verbose:
         traceback.print_exc()
-    print(f"error: {' '.join(message.split())}", file=sys.stderr, flush=True)
+    print(f"error: {printable(' '.join(message.split()))}", file=sys.stderr, flush=True)
     return code
 
 

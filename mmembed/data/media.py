@@ -81,7 +81,7 @@ def load_clip(
         DataError: with reason "missing", "unreadable", "empty", "not_media", "no_streams",
             "too_short", "too_long", "too_large" or "damaged".
     """
-    kind = _kind(path)
+    kind = media_kind(path)
     if not 0 <= start < (np.inf if end is None else end):
         raise DataError(str(path), "too_short", f"nothing lies from {start} s to {end} s")
     if end is not None:
@@ -103,8 +103,12 @@ def load_clip(
         raise _damaged(path, str(error)) from None
 
 
-def _kind(path: Path) -> str:
-    """The demuxer for the file, by its first bytes."""
+def media_kind(path: Path) -> str:
+    """The demuxer for the file, by its first bytes; nothing is decoded.
+
+    Raises:
+        DataError: with reason "missing", "unreadable", "empty", "not_media" or "damaged".
+    """
     try:
         if path.exists() and not path.is_file():
             raise DataError(str(path), "not_media", "not a file")
