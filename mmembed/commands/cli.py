@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from importlib.metadata import EntryPoint, entry_points, version
 from typing import Final, TypeAlias
 
-from mmembed.errors import MmembedError, UsageError
+from mmembed.errors import MmembedError, UsageError, printable
 
 Program: TypeAlias = Callable[[list[str]], None]
 
@@ -104,11 +104,6 @@ def run_program(main: Program, argv: list[str] | None = None) -> int:
         hint = "; free some space and run again" if error.errno == errno.ENOSPC else ""
         return _fail(f"{error}{hint}", IO_ERROR, verbose)
     return 0
-
-
-def printable(text: str) -> str:
-    """Text from outside for a terminal: control characters are shown, not obeyed."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def _fail(message: str, code: int, verbose: bool) -> int:

@@ -15,12 +15,11 @@ from pathlib import Path
 
 import tyro
 
-from mmembed.commands.cli import printable
 from mmembed.commands.progress import progress
 from mmembed.data.places import Place, find_places
 from mmembed.data.verify import Known, Verdict, verify_shards
 from mmembed.data.verify_rows import verify_manifest
-from mmembed.errors import CorruptError, DataError
+from mmembed.errors import CorruptError, DataError, printable
 
 MEGABYTE = 1_000_000
 
