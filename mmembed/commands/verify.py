@@ -59,14 +59,14 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _verify(place: Place, known: Known, decode: bool) -> Verdict:
-    if place.is_manifest:
-        with progress("verify %", 100) as update:
-            return verify_manifest(
-                place, decode=decode, on_progress=lambda done, of: update(100 * done // of)
-            )
-    size = sum(path.stat().st_size for path in place.path.glob("shard-*.tar"))
-    with progress("verify MB", -(-size // MEGABYTE)) as update:
-        return verify_shards(place, known, lambda done: update(round(done / MEGABYTE)))
+    with progress("verify %", 100) as update:
+
+        def show(done: int, of: int) -> None:
+            update(100 * done // max(1, of))
+
+        if place.is_manifest:
+            return verify_manifest(place, decode=decode, on_progress=show)
+        return verify_shards(place, known, show)
 
 
 def _print(verdict: Verdict) -> None:

@@ -182,11 +182,10 @@ def _emotions(summary: Summary) -> str:
 def _sentiment(summary: Summary) -> str:
     if not summary.sentiment:
         return ""
-    classes = ", ".join(
-        f"{name}: {n:,}" for name, n in sentiment_classes(summary.sentiment).items()
-    )
+    by_class = sentiment_classes(summary.sentiment)
+    classes = ", ".join(f"{count:,} at {name}" for name, count in by_class.items())
     mean = np.mean(summary.sentiment)
-    return f"{len(summary.sentiment):,} scores, mean {mean:.2f}; by class {classes}"
+    return f"{len(summary.sentiment):,} scores, mean {mean:.2f}; rounded: {classes}"
 
 
 def _range(held: Range) -> str:

@@ -11,10 +11,10 @@ import io
 import json
 import os
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import Any, BinaryIO, Final, TypeAlias
 
 from numpy.lib import format as npy
 
@@ -25,7 +25,9 @@ MANIFEST_SUFFIXES: Final = (".jsonl", ".parquet")
 ROWS: Final = "manifest.jsonl"  # beside the folder of shards that was made of it
 SHARDS: Final = "shards"
 
-Json = Mapping[str, Any]
+Json: TypeAlias = Mapping[str, Any]
+Progress: TypeAlias = Callable[[int, int], None]
+"""Called with how many are done, and of how many."""
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import os
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, Final, TypeAlias
+from typing import Any, BinaryIO, Final
 
 from numpy.typing import NDArray
 
@@ -14,7 +15,7 @@ from mmembed.data.example import Utterance
 from mmembed.data.examples import FEATURES
 from mmembed.data.features import SUFFIX, read_features
 from mmembed.data.manifest import from_row, read_manifest
-from mmembed.data.places import Entry, Json, Place, read_index, read_member
+from mmembed.data.places import Entry, Json, Place, Progress, read_index, read_member
 from mmembed.errors import CorruptError, DataError
 from mmembed.features.audio import FEATURE_RATE
 from mmembed.features.text import normalise_transcript
@@ -22,9 +23,6 @@ from mmembed.features.video import VIDEO_RATE
 
 POOLED: Final = "pooled.npy"
 _LABELS: Final = ("speaker", "split", "language", "labels")  # of an embedding's JSON
-
-Progress: TypeAlias = Callable[[int, int], None]
-"""Called with how many are done, and of how many."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +41,13 @@ class Stored:
         """
         with self.tar.open("rb") as file:
             return _read(file, self.name, self.place)  # type: ignore[no-any-return]
+
+    def same_bytes(self, other: Stored) -> bool:
+        """Whether another member holds the same."""
+        with self.tar.open("rb") as mine, other.tar.open("rb") as others:
+            offset, size, _ = self.place
+            data = os.pread(mine.fileno(), size, offset)
+            return data == os.pread(others.fileno(), other.place[1], other.place[0])
 
 
 @dataclass(frozen=True)

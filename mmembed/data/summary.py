@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from mmembed.batch import STREAMS, subset_name
 from mmembed.data.example import EMOTIONS, Labels
 from mmembed.data.features import SUFFIX
-from mmembed.data.places import Json, Place
-from mmembed.data.rows import Progress, Row, Stored, read_rows
+from mmembed.data.places import Json, Place, Progress
+from mmembed.data.rows import Row, Stored, read_rows
 from mmembed.data.verify import FAILED
 from mmembed.errors import DataError
 
@@ -248,7 +248,7 @@ class Summary:
             _, size, checksum = row.audio.place
             key, first = self._sounds.setdefault((size, checksum), (utterance.key, row.audio))
             # 32 bits of checksum are few for a large corpus, so the bytes have the last word.
-            if first is not row.audio and np.array_equal(first.read(), row.audio.read()):
+            if first is not row.audio and first.same_bytes(row.audio):
                 self.same_sound.found(key, utterance.key)
 
 

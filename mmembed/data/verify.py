@@ -11,7 +11,7 @@ import hashlib
 import re
 import tarfile
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Final, TypeAlias
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from mmembed.data.examples import FEATURES, from_record, to_record
 from mmembed.data.manifest import read_manifest
-from mmembed.data.places import Entry, Index, Json, Place, read_index, read_member
+from mmembed.data.places import Entry, Index, Json, Place, Progress, read_index, read_member
 from mmembed.data.shards import MANIFEST, shard_path
 from mmembed.errors import CorruptError, DataError, MmembedError
 from mmembed.features.audio import MEL_BANDS
@@ -109,14 +109,14 @@ Known: TypeAlias = dict[str, dict[str, str]]
 
 
 def verify_shards(
-    place: Place, known: Known, on_progress: Callable[[int], None] = lambda done: None
+    place: Place, known: Known, on_progress: Progress = lambda done, of: None
 ) -> Verdict:
     """Check a folder of shards.
 
     Args:
         place: the folder.
         known: keys seen in other folders; this folder's are added.
-        on_progress: called with the bytes of tars done so far.
+        on_progress: called with the bytes done so far and their total.
     """
     verdict = Verdict(place)
     verdict.add(*_leftovers(place.path))
@@ -127,7 +127,8 @@ def verify_shards(
     keys = known.setdefault(kind, {})
     widths: Widths = {}
     accounted: set[str] = set()
-    numbers = set()
+    numbers, unread = set(), False
+    total = sum(path.stat().st_size for path in place.path.glob("shard-*.tar"))
     for sidecar in place.sidecars:
         numbers.add(sidecar.stem)
         verdict.parts += 1
@@ -136,6 +137,7 @@ def verify_shards(
         except CorruptError as error:
             remedy = "delete it and its .tar, and make the shards again"
             verdict.add(_corrupt(sidecar, "index", f"{error}; {remedy}"))
+            unread = True
             continue
         accounted |= {entry.key for entry in index.entries}
         accounted |= {str(one.get("key")) for one in index.failed}
@@ -144,10 +146,12 @@ def verify_shards(
         verdict.size += index.size
         for defect in _shard(index, keys, widths):
             verdict.add(defect)
-        on_progress(verdict.size)
-    verdict.add(*_totals(verdict, made, numbers))
-    if place.rows is not None and not any(reason == "index" for reason, _ in verdict.counts):
-        verdict.add(*_rows(place.rows, accounted))
+        on_progress(verdict.size, total)
+    verdict.add(*_shards(place.path, numbers, made))
+    if not unread:  # else nobody knows what is lost
+        verdict.add(*_totals(verdict, made))
+        if place.rows is not None:
+            verdict.add(*_rows(place.rows, accounted))
     return verdict
 
 
@@ -213,11 +217,11 @@ def _tar_members(index: Index) -> Iterator[Defect]:
         with tarfile.open(index.tar, "r:") as tar:
             held = {member.name: (member.offset_data, member.size) for member in tar}
     except tarfile.TarError as error:
-        yield _corrupt(index.tar, "index", f"not a tar ({error}), as its index has it")
+        yield _corrupt(index.tar, "differs", f"not a tar ({error}), as its index has it")
         return
     if different := sorted(name for name in {*held, *listed} if held.get(name) != listed.get(name)):
         others = f" and {len(different) - 1} others" if different[1:] else ""
-        yield _corrupt(index.tar, "index", f"its index differs from it in {different[0]}{others}")
+        yield _corrupt(index.tar, "differs", f"its index differs from it in {different[0]}{others}")
 
 
 def _record(tar: BinaryIO, entry: Entry, widths: Widths) -> Iterator[Defect]:
@@ -282,29 +286,36 @@ def _index_of(entry: Entry, members: Json) -> Iterator[Defect]:
     for name, value in expected.items():
         if name in entry.meta and entry.meta[name] != value:
             found = f"{name} is {entry.meta[name]!r} in the index, {value!r} in the record"
-            yield Defect(entry.key, "index", found)
+            yield Defect(entry.key, "meta", found)
 
 
-def _totals(verdict: Verdict, made: Json, shards: Collection[str]) -> Iterator[Defect]:
-    """What `manifest.json` and `failed.jsonl` say of all shards; inputs = records + failures."""
-    folder = verdict.place.path
+def _shards(folder: Path, names: Collection[str], made: Json) -> Iterator[Defect]:
+    """All shards that `manifest.json` promises must be there."""
     if not made:
         note = "missing or damaged: the run did not end; the same command again goes on"
         yield Defect(str(folder / MANIFEST), "unfinished", note)
-        return
-    total, size = (made.get("utterances", made.get("clips")), made.get("records_per_shard"))
-    if isinstance(total, int) and isinstance(size, int) and size > 0:
+    total, size = _inputs(made), made.get("records_per_shard")
+    if total is not None and isinstance(size, int) and size > 0:
         for number in range(-(-total // size)):
             path = shard_path(folder, number)
-            if path.stem not in shards:
+            if path.stem not in names:
                 yield _corrupt(path, "missing", "not there; the same command again makes it")
-    found = verdict.records + verdict.failures
-    if isinstance(total, int) and total != found:
+
+
+def _inputs(made: Json) -> int | None:
+    total = made.get("utterances", made.get("clips"))
+    return total if isinstance(total, int) else None
+
+
+def _totals(verdict: Verdict, made: Json) -> Iterator[Defect]:
+    """Inputs = records + failures, and `failed.jsonl` lists the failures."""
+    folder, total = verdict.place.path, _inputs(made)
+    if total is not None and total != verdict.records + verdict.failures:
         sums = f"{verdict.records} records and {verdict.failures} failures"
         yield Defect(str(folder), "lost", f"{total} inputs, but {sums}")
     listed = folder / FAILED
     lines = listed.read_bytes().count(b"\n") if listed.is_file() else 0
-    if lines != verdict.failures:
+    if made and lines != verdict.failures:
         note = f"lists {lines} failures, the shards {verdict.failures}"
         yield Defect(str(listed), "failures", f"{note}; the same command again writes it")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, TypeAlias
 
@@ -13,7 +13,7 @@ from mmembed.data.examples import load_example
 from mmembed.data.features import SUFFIX, read_features
 from mmembed.data.manifest import from_row, read_manifest
 from mmembed.data.media import LONGEST, media_kind
-from mmembed.data.places import Place
+from mmembed.data.places import Place, Progress
 from mmembed.data.verify import Defect, Verdict, not_finite, portable
 from mmembed.errors import CorruptError, DataError
 from mmembed.features.text import normalise_transcript
@@ -24,7 +24,7 @@ Row: TypeAlias = tuple[str, Utterance]  # where it stands, what it says
 
 
 def verify_manifest(
-    place: Place, *, decode: bool, on_progress: Callable[[int, int], None] = lambda done, of: None
+    place: Place, *, decode: bool, on_progress: Progress = lambda done, of: None
 ) -> Verdict:
     """Check every row of a manifest and the media it names.
 
