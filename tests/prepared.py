@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ WORDS = ("good morning", "so it goes", "come back soon", "no")
 
 def example(number: int, **changes: Any) -> Example:
     """0.5 s of sound, 12 pictures and some words, different for each number."""
-    known = {
+    known: dict[str, Any] = {
         "key": f"clip-{number}",
         "media": f"{number}.mp4",
         "transcript": WORDS[number % len(WORDS)],
@@ -29,7 +30,10 @@ def example(number: int, **changes: Any) -> Example:
         "language": "en",
         "labels": Labels(sentiment=float(number % 4)),
     }
-    utterance = Utterance(**{k: changes.pop(k, v) for k, v in known.items()})  # type: ignore[arg-type]
+    for field in fields(Utterance):
+        if field.name in changes:
+            known[field.name] = changes.pop(field.name)
+    utterance = Utterance(**known)
     draw = np.random.default_rng(number)
     held: dict[str, Any] = {
         "audio": draw.standard_normal((50, 80)).astype(np.float16),

@@ -129,7 +129,6 @@ def _prepared(tar: BinaryIO, path: Path, entry: Entry) -> Row:
     if not isinstance(described, Mapping):
         raise CorruptError(f"{path}: {entry.key} is damaged: its JSON is no object")
     notes = described.get("notes") or {}
-    face = notes.get("face")
     vectors = {
         name.removeprefix(FEATURES).removesuffix(".npy"): _read(tar, name, place)
         for name, place in entry.members.items()
@@ -147,6 +146,7 @@ def _prepared(tar: BinaryIO, path: Path, entry: Entry) -> Row:
             streams = _in_order(held_streams | {name for name in vectors if len(vectors[name])})
     except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise CorruptError(f"{path}: {entry.key} is no record of this project ({error})") from None
+    face = notes.get("face") if "video" in streams else None
     stored = {
         name: Stored(path, name, entry.members[name])
         for name in ("audio.npy", "video.npy")

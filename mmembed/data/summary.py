@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmembed.batch import STREAMS, subset_name
-from mmembed.data.example import EMOTIONS, Labels
+from mmembed.data.example import EMOTIONS, Labels, Utterance
 from mmembed.data.features import SUFFIX
 from mmembed.data.places import Json, Place, Progress
 from mmembed.data.rows import Row, Stored, read_rows
@@ -204,6 +204,7 @@ class Summary:
             if value is not None:
                 counter[value] += 1
         self._add_labels(utterance.labels)
+        self._add_source(utterance)
         if row.text:
             words = row.text.split()
             self.words.append(len(words))
@@ -234,12 +235,15 @@ class Summary:
         for name, value in labels.scores.items():
             self.scores[name].add(value)
 
+    def _add_source(self, utterance: Utterance) -> None:
+        split, media = _apart(utterance.split), utterance.media
+        if split == NO_SPLIT or media is None or _FEATURE_ROW in media:
+            return
+        if self._split_of.setdefault(media, split) != split:
+            self.torn.add(media)
+
     def _add_repeats(self, row: Row) -> None:
         utterance = row.utterance
-        if utterance.media is not None and _FEATURE_ROW not in utterance.media:
-            split = _apart(utterance.split)
-            if self._split_of.setdefault(utterance.media, split) != split:
-                self.torn.add(utterance.media)
         if utterance.media is not None:
             self.same_media.add((utterance.media, utterance.start, utterance.end), utterance.key)
         if row.text and utterance.speaker is not None:
