@@ -96,8 +96,9 @@ def write_embeddings(folder: Path, records: Sequence[Record], streams: Sequence[
 
 
 def change_json(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
-    """Edit a JSON file in place."""
+    """Edit a JSON file in place; an index loses its seal, as a forger would see to."""
     held = json.loads(path.read_bytes())
+    held.pop("sidecar_sha256", None)
     change(held)
     path.write_text(json.dumps(held))
 

@@ -19,7 +19,7 @@ from mmembed.commands.progress import progress
 from mmembed.data.places import Place, find_places
 from mmembed.data.verify import Known, Verdict, verify_shards
 from mmembed.data.verify_rows import verify_manifest
-from mmembed.errors import CorruptError, DataError, printable
+from mmembed.errors import CorruptError, DataError, UsageError, printable
 
 MEGABYTE = 1_000_000
 
@@ -41,6 +41,8 @@ class Verify:
 def main(argv: Sequence[str] | None = None) -> None:
     """Print a line for each place and one for each defect."""
     settings = tyro.cli(Verify, prog="mmembed verify", args=argv, description=__doc__)
+    if not settings.paths:
+        raise UsageError("nothing to verify; name manifests, prepared folders or embeddings")
     found = [place for path in settings.paths for place in find_places(path)]
     places = list({place.path.resolve(): place for place in found}.values())
     known: Known = {}

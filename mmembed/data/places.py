@@ -13,17 +13,19 @@ import os
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, BinaryIO, Final, TypeAlias
 
 from numpy.lib import format as npy
 
-from mmembed.data.shards import MANIFEST
 from mmembed.errors import CorruptError, UsageError
 
 MANIFEST_SUFFIXES: Final = (".jsonl", ".parquet")
+MADE: Final = "manifest.json"  # in a folder of shards: what they have in common
 ROWS: Final = "manifest.jsonl"  # beside the folder of shards that was made of it
 SHARDS: Final = "shards"
+_SEAL: Final = b',"sidecar_sha256":"'  # last entry of an index: SHA-256 of what it is without it
 
 Json: TypeAlias = Mapping[str, Any]
 Progress: TypeAlias = Callable[[int, int], None]
@@ -55,7 +57,7 @@ class Place:
     def made(self) -> Json:
         """What `manifest.json` says of all shards, {} where it is missing or no JSON object."""
         try:
-            value = json.loads((self.path / MANIFEST).read_bytes())
+            value = json.loads((self.path / MADE).read_bytes())
         except (OSError, ValueError):
             return {}
         return value if isinstance(value, dict) else {}
@@ -130,13 +132,15 @@ def read_index(sidecar: Path) -> Index:
         CorruptError: it is damaged.
     """
     try:
-        held = json.loads(sidecar.read_bytes())
+        data = sidecar.read_bytes()
+        held = json.loads(data)
+        _check_seal(data, held)
         size, provenance = held["bytes"], dict(held["provenance"])
         entries = tuple(_entry(record, size) for record in held["records"])
         if held["count"] != len(entries):
             raise ValueError(f"it counts {held['count']} records and lists {len(entries)}")
         return Index(sidecar.with_suffix(".tar"), size, str(held["sha256"]), provenance, entries)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         what = f"no {error}" if isinstance(error, KeyError) else error
         raise CorruptError(f"{sidecar}: not the index of a shard ({what})") from None
 
@@ -157,6 +161,13 @@ def read_member(tar: BinaryIO, name: str, place: tuple[int, int, int]) -> Any:
         return npy.read_array(io.BytesIO(data), allow_pickle=False)
     except (EOFError, MemoryError) as error:  # a shape beyond the bytes that are there
         raise ValueError(f"not an array: {error}") from None
+
+
+def _check_seal(data: bytes, held: Json) -> None:
+    """Shards of before there were seals have none."""
+    body, _, seal = data.rpartition(_SEAL)
+    if "sidecar_sha256" in held and seal != f'{sha256(body + b"}").hexdigest()}"}}\n'.encode():
+        raise ValueError("its checksum differs")
 
 
 def _entry(record: Json, size: int) -> Entry:

@@ -128,35 +128,40 @@ def _prepared(tar: BinaryIO, path: Path, entry: Entry) -> Row:
     described = _read(tar, "json", entry.members.get("json", (0, 0, 0)))
     if not isinstance(described, Mapping):
         raise CorruptError(f"{path}: {entry.key} is damaged: its JSON is no object")
-    notes = described.get("notes") or {}
     vectors = {
         name.removeprefix(FEATURES).removesuffix(".npy"): _read(tar, name, place)
         for name, place in entry.members.items()
         if name == POOLED or name.startswith(FEATURES)
     }
+    stored = {
+        name: Stored(path, name, entry.members[name])
+        for name in ("audio.npy", "video.npy")
+        if name in entry.members
+    }
     try:
+        notes = described.get("notes") or {}
         if POOLED in entry.members:
             held = {name: described[name] for name in _LABELS if described.get(name) is not None}
             utterance, text = from_row({"key": entry.key, **held}), ""
             streams = _in_order(described.get("streams") or ())
         else:
             utterance, text = from_row(described["utterance"]), described["text"] or ""
-            lengths: Json = entry.meta.get("lengths") or {}
-            held_streams = {name for name in STREAMS if lengths.get(name)}
-            streams = _in_order(held_streams | {name for name in vectors if len(vectors[name])})
+            lengths = entry.meta.get("lengths") or {}
+            streams = _in_order(
+                {name for name in STREAMS if lengths.get(name) or len(vectors.get(name, ()))}
+            )
+        return Row(
+            utterance,
+            streams,
+            _seconds(notes, entry.meta, utterance),
+            text,
+            str(notes["face"]) if "video" in streams and "face" in notes else None,
+            vectors,
+            stored.get("audio.npy"),
+            stored.get("video.npy"),
+        )
     except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise CorruptError(f"{path}: {entry.key} is no record of this project ({error})") from None
-    face = notes.get("face") if "video" in streams else None
-    stored = {
-        name: Stored(path, name, entry.members[name])
-        for name in ("audio.npy", "video.npy")
-        if name in entry.members
-    }
-    return Row(
-        utterance, streams, _seconds(notes, entry.meta, utterance), text,
-        None if face is None else str(face), vectors,
-        stored.get("audio.npy"), stored.get("video.npy"),
-    )  # fmt: skip
 
 
 def _seconds(notes: Json, meta: Json, utterance: Utterance) -> float | None:

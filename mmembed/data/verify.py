@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 
 from mmembed.data.examples import FEATURES, from_record, to_record
 from mmembed.data.manifest import read_manifest
-from mmembed.data.places import Entry, Index, Json, Place, Progress, read_index, read_member
-from mmembed.data.shards import MANIFEST, shard_path
+from mmembed.data.places import MADE, Entry, Index, Json, Place, Progress, read_index, read_member
+from mmembed.data.shards import shard_path
 from mmembed.errors import CorruptError, DataError, MmembedError
 from mmembed.features.audio import MEL_BANDS
 from mmembed.features.video import CROP
@@ -293,7 +293,7 @@ def _shards(folder: Path, names: Collection[str], made: Json) -> Iterator[Defect
     """All shards that `manifest.json` promises must be there."""
     if not made:
         note = "missing or damaged: the run did not end; the same command again goes on"
-        yield Defect(str(folder / MANIFEST), "unfinished", note)
+        yield Defect(str(folder / MADE), "unfinished", note)
     total, size = _inputs(made), made.get("records_per_shard")
     if total is not None and isinstance(size, int) and size > 0:
         for number in range(-(-total // size)):

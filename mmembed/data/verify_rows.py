@@ -61,7 +61,7 @@ def _rows(path: Path, verdict: Verdict) -> list[Row]:
         if line.strip():
             try:
                 rows.append((f"{path}:{number}", from_row(json.loads(line))))
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 verdict.add(Defect(f"{path}:{number}", "manifest", str(error)))
     if not rows and not verdict.counts:
         verdict.add(Defect(str(path), "empty", "holds no utterance"))

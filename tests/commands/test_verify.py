@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import tarfile
 from collections.abc import Callable
 from io import BytesIO
@@ -107,6 +109,18 @@ def outside(folder: Path) -> None:
     change_json(shard_path(folder, 1).with_suffix(".json"), change)
 
 
+def break_seal(folder: Path) -> None:
+    sidecar = shard_path(folder, 1).with_suffix(".json")
+    content = json.loads(sidecar.read_bytes())
+    content.pop("sidecar_sha256", None)
+    body = json.dumps(content, sort_keys=True, separators=(",", ":")).encode()
+    digest = hashlib.sha256(body).hexdigest()
+    sealed = body[:-1] + b',"sidecar_sha256":"' + digest.encode() + b'"}\n'
+    sidecar.write_bytes(sealed)
+    assert verify(folder) == 0
+    sidecar.write_bytes(sealed.replace(b'"so it goes"', b'"so it goex"'))
+
+
 def remove_shard(folder: Path) -> None:
     for suffix in (".tar", ".json"):
         shard_path(folder, 1).with_suffix(suffix).unlink()
@@ -125,6 +139,7 @@ def other_count(folder: Path) -> None:
         (lambda f: (f / "shard-000001.json").write_text("{"), 5, ["index"]),
         (lambda f: (f / "shard-000001.json").write_text("[]"), 5, ["index"]),
         (outside, 5, ["index"]),
+        (break_seal, 5, ["index"]),
         (add_member, 5, ["differs"]),
         (swap_places, 5, ["differs"]),
         (remove_shard, 5, ["missing", "lost", "lost", "lost"]),
@@ -141,6 +156,7 @@ def test_damage_is_found(
     folder: Path, capsys: Capture, plant: Callable[[Path], object], code: int, found: list[str]
 ) -> None:
     plant(folder / "shards")
+    capsys.readouterr()
     assert verify(folder) == code
     printed = capsys.readouterr()
     assert reasons(printed.out) == found
@@ -303,6 +319,11 @@ def test_hostile_names_reach_no_terminal(tmp_path: Path, capsys: Capture) -> Non
     captured = capsys.readouterr()
     assert "\x1b" not in captured.out + captured.err
     assert "key: k\\x1b[31m<script>: key is not portable" in captured.out
+
+
+def test_something_has_to_be_named(capsys: Capture) -> None:
+    assert verify() == 2
+    assert "nothing to verify" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["nothing", "file.txt", "empty"])
