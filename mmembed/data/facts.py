@@ -9,9 +9,10 @@ import numpy as np
 
 from mmembed.batch import STREAMS
 from mmembed.data.places import Place
-from mmembed.data.summary import NOT_LOOKED_AT, Range, Repeats, Summary, in_several_splits
+from mmembed.data.summary import NOT_LOOKED_AT, Range, Summary, in_several_splits
 
 LISTED: Final = 12  # names of one kind; the others are counted
+NAMED: Final = 3  # items that a warning names
 
 Fact = tuple[str, str]
 
@@ -19,7 +20,7 @@ Fact = tuple[str, str]
 def facts(summary: Summary) -> list[Fact]:
     """(what, how much) in the order of interest; what nobody knows is left out."""
     held: list[Fact] = [
-        ("utterances", f"{summary.count:,} ({tally(summary.splits)})"),
+        ("utterances", f"{summary.count:,} ({tally(summary.splits) or 'none is whole yet'})"),
         ("made", _made(summary.place)),
         ("length", _length(summary)),
         ("speakers", _per(summary.speakers, "utterances")),
@@ -51,29 +52,29 @@ def warnings(summary: Summary) -> list[str]:
     ):
         if names:
             found.append(
-                f"{len(names):,} {what} occur in more than one of train, dev and test: "
-                f"{listing(names)}; scores on such a split say little of new {what}"
+                f"{what} in more than one of train, dev and test: {_some(names)}; scores on such "
+                f"a split say little of new {what}"
             )
     for what, repeats in (
-        ("name the same times of the same media", summary.same_media),
-        ("hold the same sound", summary.same_sound),
+        ("with the media and times of another", summary.same_media),
+        ("with the sound of another", summary.same_sound),
     ):
         if repeats.count:
-            found.append(f"{repeats.count:,} utterances {what} as another: {_pairs(repeats)}")
-    for name, vectors in summary.vectors.items():
+            pairs = [f"{key} as {first}" for first, key in repeats.examples]
+            found.append(f"utterances {what}: {_some(pairs, repeats.count)}")
+    for name, vectors in sorted(summary.vectors.items()):
         if vectors.not_finite:
-            found.append(
-                f"{vectors.not_finite:,} values of {name}, in {vectors.spoilt:,} utterances, are "
-                "not finite"
-            )
+            where = f"in {vectors.spoilt:,} of {vectors.widths.total():,} utterances"
+            found.append(f"{name} values that are not finite: {vectors.not_finite:,}, {where}")
         if len(vectors.widths) > 1:
-            found.append(f"{name} has several widths: {tally(vectors.widths)}")
+            widths = ", ".join(f"{count:,} of {width}" for width, count in vectors.widths.items())
+            found.append(f"{name} vectors of several widths: {widths}")
     if summary.broken:
-        keys = listing([key for key, _ in summary.failures], summary.broken.total())
-        found.append(f"{summary.broken.total():,} utterances cannot be used: {keys}")
+        keys = _some([key for key, _ in summary.failures], summary.broken.total())
+        found.append(f"utterances that cannot be used: {keys}")
     rows = _count_rows(summary.place)
     if rows > (done := summary.count + summary.broken.total()):
-        found.append(f"{rows - done:,} of {rows:,} rows of the manifest are not prepared yet")
+        found.append(f"rows of the manifest that are not prepared yet: {rows - done:,} of {rows:,}")
     return found
 
 
@@ -83,12 +84,6 @@ def tally(counts: Mapping[str, int] | Mapping[int, int]) -> str:
     parts = [f"{count:,} {name}" for name, count in ordered[:LISTED]]
     rest = len(ordered) - len(parts)
     return ", ".join([*parts, f"and {rest:,} more names"] if rest else parts)
-
-
-def listing(names: Sequence[str], total: int | None = None, most: int = 3) -> str:
-    """The first few of many names."""
-    rest = (len(names) if total is None else total) - min(len(names), most)
-    return ", ".join(names[:most]) + (f" and {rest:,} more" if rest else "")
 
 
 def sentiment_classes(values: Iterable[float]) -> dict[str, int]:
@@ -142,9 +137,7 @@ def _per(held: Mapping[str, Mapping[str, int]], what: str) -> str:
         return ""
     sizes = sorted(sum(splits.values()) for splits in held.values())
     middle = float(np.median(sizes))
-    if sizes[0] == sizes[-1]:
-        return f"{len(held):,} with {sizes[0]:,} {what} each"
-    return f"{len(held):,} with {sizes[0]:,} to {sizes[-1]:,} {what}, median {middle:,.0f}"
+    return f"{len(held):,} with {_between(sizes[0], sizes[-1], what)}, median {middle:,.0f}"
 
 
 def _faces(faces: Mapping[str, int]) -> str:
@@ -168,7 +161,7 @@ def _words(summary: Summary) -> str:
     low, median, most = np.percentile(summary.words, [0, 50, 100])
     once = sum(count == 1 for count in summary.vocabulary.values())
     return (
-        f"{len(summary.words):,} with {low:.0f} to {most:.0f} words, median {median:.0f}; "
+        f"{len(summary.words):,} with {_between(low, most, 'words')}, median {median:.0f}; "
         f"{summary.vocabulary.total():,} words, {len(summary.vocabulary):,} different, "
         f"{once:,} of them once"
     )
@@ -205,8 +198,15 @@ def _repeats(summary: Summary) -> str:
     return ", ".join(parts) or "none"
 
 
-def _pairs(repeats: Repeats) -> str:
-    return listing([f"{key} as {first}" for first, key in repeats.examples], repeats.count)
+def _some(names: Sequence[str], total: int | None = None) -> str:
+    """How many, and the names of the first few."""
+    total = len(names) if total is None else total
+    shown = ", ".join(names[:NAMED])
+    return f"{total:,} ({shown}{', ...' if total > NAMED else ''})"
+
+
+def _between(low: float, high: float, what: str) -> str:
+    return f"{low:,.0f} {what} each" if low == high else f"{low:,.0f} to {high:,.0f} {what}"
 
 
 def _count_rows(place: Place) -> int:

@@ -68,7 +68,7 @@ def test_a_manifest_by_hand(tmp_path: Path) -> None:
         "length": "0.00 h (0.00 train, 0.00 dev, 0.00 without split); shortest 2.00 s, "
         "median 3.00, 95 % 3.90, longest 4.00; of 2 unknown",
         "speakers": "2 with 1 to 2 utterances, median 2",
-        "dialogues": "1 with 2 turns each",
+        "dialogues": "1 with 2 turns each, median 2",
         "languages": "2 en, 1 de",
         "streams": "1 have audio, 1 have video, 2 have text: "
         "2 not looked at yet, 1 audio+video+text, 1 text",
@@ -80,7 +80,7 @@ def test_a_manifest_by_hand(tmp_path: Path) -> None:
         "licences": "1 CC BY 4.0",
     }
     assert len(warned) == 1
-    assert warned[0].startswith("1 speakers occur in more than one of train, dev and test: ann;")
+    assert warned[0].startswith("speakers in more than one of train, dev and test: 1 (ann);")
 
 
 def test_a_prepared_folder_by_hand(tmp_path: Path) -> None:
@@ -105,9 +105,9 @@ def test_a_prepared_folder_by_hand(tmp_path: Path) -> None:
     assert held["valence"] == "2 from 2 to 4, mean 3"
     assert held["broken"] == "2 e, 1 m"
     assert warned == [
-        "1 speakers occur in more than one of train, dev and test: s1; scores on such a split "
+        "speakers in more than one of train, dev and test: 1 (s1); scores on such a split "
         "say little of new speakers",
-        "3 utterances cannot be used: x0, x1, x2",
+        "utterances that cannot be used: 3 (x0, x1, x2)",
     ]
 
 
@@ -120,7 +120,16 @@ def test_lengths_of_shards_without_notes_come_from_the_features(tmp_path: Path) 
 def test_rows_that_are_not_prepared_are_counted(tmp_path: Path) -> None:
     write_prepared(tmp_path, [example(0)])
     write_manifest(tmp_path / "manifest.jsonl", [example(n).utterance for n in range(3)])
-    assert look(tmp_path)[1] == ["2 of 3 rows of the manifest are not prepared yet"]
+    assert look(tmp_path)[1] == ["rows of the manifest that are not prepared yet: 2 of 3"]
+
+
+def test_a_folder_without_a_whole_shard_yet(tmp_path: Path) -> None:
+    write_manifest(tmp_path / "manifest.jsonl", [example(0).utterance])
+    (tmp_path / "shards").mkdir()
+    (tmp_path / "shards" / ".shard-000000.tar.12.tmp").write_bytes(b"half")
+    held, warned = look(tmp_path)
+    assert held == {"utterances": "0 (none is whole yet)", "repeats": "none"}
+    assert warned == ["rows of the manifest that are not prepared yet: 1 of 1"]
 
 
 def test_repeats_are_found(tmp_path: Path) -> None:
@@ -139,8 +148,8 @@ def test_repeats_are_found(tmp_path: Path) -> None:
         "1 with the words of another by the same speaker"
     )
     assert warned == [
-        "1 utterances name the same times of the same media as another: clip-4 as clip-2",
-        "1 utterances hold the same sound as another: clip-1 as clip-0",
+        "utterances with the media and times of another: 1 (clip-4 as clip-2)",
+        "utterances with the sound of another: 1 (clip-1 as clip-0)",
     ]
 
 
@@ -175,7 +184,7 @@ def test_speakers_dialogues_and_media_in_several_splits_are_leaks(
         for n, split in enumerate(splits)
     ]
     _, warned = look(manifest(tmp_path, *rows))
-    found = [re.match(r"1 (.*) occur in more than one", line) for line in warned]
+    found = [re.match(r"(.*) in more than one", line) for line in warned]
     assert [match[1] for match in found if match] == ["speakers", "dialogues", "media files"] * leak
 
 
@@ -204,8 +213,8 @@ def test_precomputed_features(tmp_path: Path) -> None:
         "broken": "2 missing",
     }
     warned = [
-        "2 values of audio, in 1 utterances, are not finite",
-        "2 utterances cannot be used: u2, v",
+        "audio values that are not finite: 2, in 1 of 2 utterances",
+        "utterances that cannot be used: 2 (u2, v)",
     ]
     assert look(path) == (expected, warned)
     examples = [
@@ -214,7 +223,7 @@ def test_precomputed_features(tmp_path: Path) -> None:
     ]
     held, warned = look(write_prepared(tmp_path / "out", examples))
     assert held["audio vectors"] == "2 of width 4 or 6, 3.0 steps each"
-    assert warned == ["audio has several widths: 1 4, 1 6"]
+    assert warned == ["audio vectors of several widths: 1 of 4, 1 of 6"]
 
 
 def test_text_alone(tmp_path: Path) -> None:
@@ -232,7 +241,7 @@ def test_embeddings_are_a_summary_each(tmp_path: Path, capsys: Capture) -> None:
         "utterances": "2 (2 test)",
         "made": "embeddings of audio, encoder 0123456789ab, 3 layers, 25 Hz",
         "length": "0.00 h; shortest 2.00 s, median 2.00, 95 % 2.00, longest 2.00",
-        "speakers": "2 with 1 utterances each",
+        "speakers": "2 with 1 utterances each, median 1",
         "streams": "2 audio",
         "pooled vectors": "2 of width 8, 1.0 steps each",
         "categories": "2 sad",
