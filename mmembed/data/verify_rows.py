@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final, TypeAlias
 
@@ -34,17 +34,26 @@ def verify_manifest(
         on_progress: called with the rows done so far and their total.
     """
     verdict = Verdict(place)
-    rows = _rows(place.path, verdict)
+    rows, folder = _rows(place.path, verdict), place.path.parent
+    total = len(rows) * (2 if decode else 1)
     verdict.records = len(rows)
     lines: dict[str, str] = {}
-    looked_at: set[Path] = set()
+    files: dict[Path, bool] = {}  # whether they can be used; a defect of a file is told once
+    usable: list[Row] = []
     for done, (where, row) in enumerate(rows, start=1):
         if row.key in lines:
             verdict.add(Defect(where, "duplicate", f"key {row.key} stands in {lines[row.key]} too"))
         lines.setdefault(row.key, where)
         verdict.add(*portable(row.key), *_times(where, row))
-        verdict.add(*_media(where, row, place.path.parent, verdict, looked_at, decode))
-        on_progress(done, len(rows))
+        verdict.add(*_media(where, row, folder, verdict, files))
+        if row.media is not None and files.get(folder / row.media):
+            usable.append((where, row))
+        on_progress(done, total)
+    if decode:
+        for done, defects in enumerate(_decode(usable, folder), start=len(rows) + 1):
+            verdict.add(*defects)
+            on_progress(done, total)
+        on_progress(total, total)
     return verdict
 
 
@@ -77,37 +86,46 @@ def _times(where: str, row: Utterance) -> Iterator[Defect]:
 
 
 def _media(
-    where: str, row: Utterance, folder: Path, verdict: Verdict, looked_at: set[Path], decode: bool
+    where: str, row: Utterance, folder: Path, verdict: Verdict, files: dict[Path, bool]
 ) -> Iterator[Defect]:
+    """What can be told of a row's media without decoding them."""
+    if row.media is None:
+        if not normalise_transcript(row.transcript or ""):
+            yield Defect(where, "no_streams", f"{row.key} has neither media nor words")
+        return
+    path, (file, _, member) = folder / row.media, row.media.rpartition("#")
     try:
-        if row.media is None:
-            if not normalise_transcript(row.transcript or ""):
-                yield Defect(where, "no_streams", f"{row.key} has neither media nor words")
-        elif _REMOTE in row.media:
+        if _REMOTE in row.media:
             verdict.unchecked += 1
         elif SUFFIX + "#" in row.media:
-            file, _, number = row.media.rpartition("#")
-            if not number.isdecimal():
-                yield Defect(where, "media", f"{row.media}: a row number has to follow the #")
-                return
-            for stream, values in read_features(folder / file, int(number)).items():
+            if not member.isdecimal():
+                raise DataError(row.media, "media", "a row number has to follow the #")
+            for stream, values in read_features(folder / file, int(member)).items():
                 yield from not_finite(where, stream, values)
-        elif decode:
-            load_example(row, folder)
-        elif "#" in row.media and not (folder / row.media).exists():
-            verdict.unchecked += 1  # a member of an archive
-            yield from _container(where, folder / row.media.rpartition("#")[0], looked_at)
-        elif (path := folder / row.media) not in looked_at:  # a defect of a file is told once
-            looked_at.add(path)
+        elif file and not path.exists():  # a member of an archive
+            verdict.unchecked += 1
+            archive = folder / file
+            if archive not in files:
+                files[archive] = archive.is_file()
+                if not files[archive]:
+                    raise DataError(str(archive), "missing", "no such archive")
+        elif path not in files:
+            files[path] = False
             media_kind(path)
+            files[path] = True
     except (DataError, CorruptError) as error:
         yield _defect(error, where)
 
 
-def _container(where: str, archive: Path, looked_at: set[Path]) -> Iterator[Defect]:
-    if archive not in looked_at and not archive.is_file():
-        yield Defect(where, "missing", f"{archive}: no such archive")
-    looked_at.add(archive)
+def _decode(rows: Iterable[Row], folder: Path) -> Iterator[list[Defect]]:
+    """The defects of each row, in order."""
+    for where, row in rows:
+        try:
+            load_example(row, folder)
+        except DataError as error:
+            yield [_defect(error, where)]
+        else:
+            yield []
 
 
 def _defect(error: DataError | CorruptError, where: str = "") -> Defect:

@@ -401,12 +401,13 @@ def test_rows_that_cannot_be_used_are_found(
 
 def test_all_rows_are_told_and_a_file_once(tmp_path: Path, capsys: Capture) -> None:
     rows = [Utterance(f"k{n}", "none.wav", start=n) for n in range(3)]
-    rows += [Utterance("l", "other.wav")]
+    rows += [Utterance(f"l{n}", f"none.tar#{n}.mp4") for n in range(2)]
     write_manifest(tmp_path / "m.jsonl", rows)
-    assert verify(tmp_path / "m.jsonl") == 4
-    printed = capsys.readouterr().out
-    assert reasons(printed) == ["missing", "missing"]
-    assert "m.jsonl:1" in printed and "m.jsonl:4" in printed
+    for arguments in ([], ["--decode"]):
+        assert verify(tmp_path / "m.jsonl", *arguments) == 4
+        printed = capsys.readouterr().out
+        assert reasons(printed) == ["missing", "missing"]
+        assert "m.jsonl:1: " in printed and "m.jsonl:4: " in printed
 
 
 def test_an_empty_manifest_is_invalid(tmp_path: Path, capsys: Capture) -> None:
