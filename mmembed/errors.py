@@ -54,3 +54,8 @@ class Stopped(MmembedError):
     """A signal stopped the run after its state was saved."""
 
     exit_code = 75
+
+
+def printable(text: str) -> str:
+    """Text from outside for a terminal: control characters are shown, not obeyed."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

@@ -14,13 +14,15 @@ from collections.abc import Callable, Mapping
 from importlib.metadata import EntryPoint, entry_points, version
 from typing import Final, TypeAlias
 
-from mmembed.errors import MmembedError, UsageError
+from mmembed.errors import MmembedError, UsageError, printable
 
 Program: TypeAlias = Callable[[list[str]], None]
 
 SUMMARIES: Final[Mapping[str, str]] = {
     "demo": "the whole idea on clips made here: corpus, training, embeddings, report",
     "prepare": "turn a corpus into shards ready for training",
+    "inspect": "what a manifest, prepared shards or embeddings hold",
+    "verify": "check them, every byte and every record",
     "pretrain": "train an encoder on speech recognition and speakers",
     "extract": "run a frozen encoder over clips and write embedding shards",
     "finetune": "train an emotion model on embedding shards",
@@ -107,7 +109,7 @@ def run_program(main: Program, argv: list[str] | None = None) -> int:
 def _fail(message: str, code: int, verbose: bool) -> int:
     if verbose:
         traceback.print_exc()
-    print(f"error: {' '.join(message.split())}", file=sys.stderr, flush=True)
+    print(f"error: {printable(' '.join(message.split()))}", file=sys.stderr, flush=True)
     return code
 
 

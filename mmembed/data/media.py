@@ -82,7 +82,7 @@ def load_clip(
         DataError: with reason "missing", "unreadable", "empty", "not_media", "no_streams",
             "too_short", "too_long", "too_large" or "damaged".
     """
-    kind = _kind(path, data)
+    kind = media_kind(path, data)
     if not 0 <= start < (np.inf if end is None else end):
         raise DataError(str(path), "too_short", f"nothing lies from {start} s to {end} s")
     if end is not None:
@@ -107,8 +107,12 @@ def load_clip(
         raise _damaged(path, str(error)) from None
 
 
-def _kind(path: Path, data: bytes | None) -> str:
-    """The demuxer for the file, by its first bytes."""
+def media_kind(path: Path, data: bytes | None = None) -> str:
+    """The demuxer for the file, by its first bytes; nothing is decoded.
+
+    Raises:
+        DataError: with reason "missing", "unreadable", "empty", "not_media" or "damaged".
+    """
     try:
         if data is not None:
             head, size = data[:192], len(data)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
-VOID = {"br", "meta"}  # elements without an end tag
+VOID = {"br", "img", "meta"}  # elements without an end tag
 DASH = "\u2013"  # shown where a number is not known
 
 

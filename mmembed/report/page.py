@@ -67,6 +67,11 @@ figure svg text { font-family: inherit !important; }
   background: linear-gradient(90deg, #3b4cc0, #9abbff, #dddcdc, #f4987a, #b40426); }
 .sample { border-top: 1px solid var(--line); padding: .55rem 0; font-size: .92rem; }
 .sample p { margin: 0; }
+.faces { display: grid; grid-template-columns: repeat(auto-fill, minmax(5.5rem, 1fr)); gap: .7rem; }
+.faces figure { margin: 0; }
+.faces img { display: block; width: 100%; border-radius: 8px; }
+.faces small { display: block; font-size: .7rem; line-height: 1.3; margin-top: .2rem; }
+.facts td { text-align: left; white-space: normal; overflow-wrap: anywhere; }
 del, ins { text-decoration: none; border-radius: 4px; padding: 0 .2em; }
 del { background: color-mix(in srgb, var(--warn) 22%, transparent); }
 ins { background: color-mix(in srgb, var(--accent) 24%, transparent); }

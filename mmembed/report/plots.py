@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -125,6 +126,33 @@ def bars(
         return _svg(figure, f"bars of {label}")
 
 
+def tallies(counts: Mapping[str, int], label: str) -> Html:
+    """Horizontal bars of counts, in the order given."""
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(WIDTH, 0.7 + 0.26 * len(counts)))
+        axis = figure.subplots()
+        bars = axis.barh(np.arange(len(counts)), list(counts.values()), 0.66, color=PALETTE[0])
+        axis.bar_label(bars, [f"{count:,}" for count in counts.values()], padding=5)
+        axis.set_yticks(np.arange(len(counts)), list(counts))
+        axis.set(xlabel=label)
+        axis.invert_yaxis()
+        axis.grid(axis="y", visible=False)
+        axis.margins(x=0.08, y=0.02)
+        return _svg(figure, f"bars of {label}")
+
+
+def histogram(values: ArrayLike, label: str, what: str) -> Html:
+    """How many values lie where: of `what`, along an axis called `label`."""
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(WIDTH, 2.4))
+        axis = figure.subplots()
+        array = np.asarray(values, np.float64)
+        axis.hist(array, bins=min(60, max(10, round(len(array) ** 0.5))), color=PALETTE[0])
+        axis.set(xlabel=label, ylabel=what)
+        axis.grid(axis="x", visible=False)
+        return _svg(figure, f"histogram of {label}")
+
+
 def paired_bars(groups: Sequence[str], series: Mapping[str, ArrayLike], label: str) -> Html:
     """Vertical bars side by side: one cluster for each group, one colour for each series."""
     with mpl.rc_context(_STYLE):
@@ -190,7 +218,9 @@ def _thin(values: ArrayLike) -> NDArray[np.float64]:
 def _svg(figure: Figure, description: str) -> Html:
     """The figure as an element that can stand beside others: own ids, no outside reference."""
     buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph")  # the page's own typeface shows them
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :]  # drops the XML declaration and the document type
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)

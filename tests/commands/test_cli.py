@@ -81,6 +81,11 @@ def test_a_message_of_several_lines_becomes_one(capsys):
     assert capsys.readouterr().err == "error: first second\n"
 
 
+def test_control_characters_of_a_message_are_shown_and_not_obeyed(capsys):
+    run_program(raising(UsageError("key \x1b[2Jk\u00fc\ud800")), [])
+    assert capsys.readouterr().err == "error: key \\x1b[2Jk\u00fc\\ud800\n"
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_a_full_disk_says_so(capsys):
     def main(argv):

@@ -36,7 +36,9 @@ def read(root: Path) -> list[Utterance]:
     if root.is_file():
         folder, tables = root.parent, [Path(root.name)]
     else:
-        found = find_files(root, r"[^./][^/]*\.(?:csv|tsv|jsonl)", "text tables", "reviews/train.tsv")
+        found = find_files(
+            root, r"[^./][^/]*\.(?:csv|tsv|jsonl)", "text tables", "reviews/train.tsv"
+        )
         folder, tables = root, [path for path, _ in found]
     return [utterance for table in tables for utterance in _read_table(folder, table)]
 

@@ -1,0 +1,82 @@
+"""Say what a manifest, a prepared folder or a folder of embeddings holds.
+
+mmembed inspect data/ravdess --html ravdess.html
+
+Counts, hours, speakers, labels, transcripts, vectors, repeats, what failed, and what looks like a
+mistake. Nothing is decoded; of a manifest of media only what it says itself can be told.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import tyro
+
+from mmembed.commands.progress import progress
+from mmembed.data.facts import facts, warnings
+from mmembed.data.places import Place, find_places
+from mmembed.data.summary import Summary, summarise
+from mmembed.errors import UsageError, printable
+
+WIDTH: Final = 100  # of the lines printed
+NAME: Final = 18  # of the column of names
+
+
+@dataclass(frozen=True)
+class Inspect:
+    """What to look at.
+
+    Attributes:
+        path: a manifest (.jsonl), a prepared folder, a folder of shards or of embeddings.
+        html: also write one page with histograms, faces and transcripts to this file.
+        seed: of the choice of faces and transcripts.
+    """
+
+    path: tyro.conf.Positional[Path]
+    html: Path | None = None
+    seed: int = 0
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Print what there is, and write the page if asked."""
+    settings = tyro.cli(Inspect, prog="mmembed inspect", args=argv, description=__doc__)
+    places = find_places(settings.path)
+    if settings.html is not None and len(places) > 1:
+        names = ", ".join(place.path.name for place in places)
+        raise UsageError(f"{settings.path}: --html takes one folder of several; name one: {names}")
+    for number, place in enumerate(places):
+        summary = _look(place, settings.seed)
+        print(("\n" if number else "") + as_text(summary), flush=True)
+    if settings.html is not None:
+        from mmembed.report.contents import write_contents  # draws: takes a second to import
+
+        print(f"\n{write_contents(summary, settings.html)}")
+
+
+def as_text(summary: Summary) -> str:
+    """The lines for a terminal."""
+    lines = [printable(str(summary.place.path))]
+    lines += [_wrapped(name, text) for name, text in facts(summary)]
+    lines += [_wrapped("warning", text) for text in warnings(summary)]
+    return "\n".join(lines)
+
+
+def _look(place: Place, seed: int) -> Summary:
+    with progress("inspect %", 100) as update:
+        return summarise(place, seed, lambda done, of: update(100 * done // of))
+
+
+def _wrapped(name: str, text: str) -> str:
+    first = f"  {printable(name):{NAME}}"
+    return textwrap.fill(
+        printable(text),
+        WIDTH,
+        initial_indent=first,
+        subsequent_indent=" " * (NAME + 2),
+        break_on_hyphens=False,
+        break_long_words=False,
+    )
