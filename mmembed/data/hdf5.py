@@ -229,5 +229,5 @@ def _data(tree: Tree) -> Tree:
 
 def _array(dataset: h5py.Dataset) -> NDArray[Any]:
     if dataset.dtype.kind in "SO":
-        return np.asarray(dataset.asstr(errors="replace")[()], dtype=object)
+        return np.asarray(dataset.asstr("utf-8", errors="replace")[()], dtype=object)
     return np.asarray(dataset[()])

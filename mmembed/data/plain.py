@@ -57,7 +57,7 @@ def read_plain(file: BinaryIO) -> Any:
     """
     try:
         return _Reader(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)).read()
-    except (LookupError, TypeError, ValueError, RecursionError) as error:
+    except (LookupError, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise ValueError(f"not a file of plain values ({error})") from None
 
 
@@ -130,10 +130,11 @@ class _Reader:
             return self.bytes(*parts)
         if kind in ("array", "scalar"):
             array = self.array(*parts)
-            return array[()] if kind == "scalar" else array
+            return array.reshape(())[()] if kind == "scalar" else array
         if kind == "objects":
-            objects = np.empty(math.prod(parts[0]), object)
-            objects[:] = [self.unpack(part) for part in parts[1:]]
+            objects = np.empty(len(parts) - 1, object)
+            for place, part in enumerate(parts[1:]):
+                objects[place] = self.unpack(part)
             return objects.reshape(parts[0])
         return _CONTAINERS[kind]([self.unpack(part) for part in parts])
 

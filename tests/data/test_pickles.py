@@ -22,6 +22,14 @@ from mmembed.data.pickles import _read, _scan, read_pickle
 from mmembed.data.plain import read_plain
 from mmembed.errors import DataError
 
+
+def objects(*items: Any) -> Any:
+    array = np.empty(len(items), object)
+    for place, item in enumerate(items):
+        array[place] = item
+    return array
+
+
 PLAIN: dict[Any, Any] = {
     "float64": np.arange(6.0).reshape(2, 3),
     "float16": np.ones((2, 1, 2), np.float16),
@@ -37,6 +45,7 @@ PLAIN: dict[Any, Any] = {
     "no text": np.array([], str),
     "byte text": np.array([b"ab", b"c"]),
     "objects": np.array(["a", None, [1, 2], np.arange(2)], object),
+    "lists": objects([1, 2], [3, 4]),
     "table": np.array([["a", 1], ["b", 2.5]], object),
     "scalar": np.float32(2.5),
     "scalar text": np.str_("h\u00e9"),
