@@ -21,6 +21,7 @@ Program: TypeAlias = Callable[[list[str]], None]
 SUMMARIES: Final[Mapping[str, str]] = {
     "demo": "the whole idea on clips made here: corpus, training, embeddings, report",
     "prepare": "turn a corpus into shards ready for training",
+    "convert": "turn a pickle or .csd file into safetensors and a manifest",
     "pretrain": "train an encoder on speech recognition and speakers",
     "extract": "run a frozen encoder over clips and write embedding shards",
     "finetune": "train an emotion model on embedding shards",

@@ -72,7 +72,9 @@ def read_csd(path: Path, *, memory: int | None = None, seconds: Seconds | None =
     found = {}
     for video, (features, intervals) in data.items():
         if features.dtype == object:
-            raise DataError(str(path), "csd", f"features of {video} are text: read_csd_words")
+            raise DataError(
+                str(path), "csd", f"{video} holds words, no features: see read_csd_words"
+            )
         found[video] = features.astype(np.float32, copy=False), intervals
     return Csd(name, found, metadata)
 
@@ -88,7 +90,7 @@ def read_csd_words(
     _, data, _ = _parts(path, read_hdf5(path, memory=memory, seconds=seconds))
     for video, (features, _) in data.items():
         if features.dtype != object or features.shape[1] != 1:
-            raise DataError(str(path), "csd", f"features of {video} are no words: read_csd")
+            raise DataError(str(path), "csd", f"{video} holds no words: see read_csd")
     return {video: (tuple(words[:, 0]), intervals) for video, (words, intervals) in data.items()}
 
 

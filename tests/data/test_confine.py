@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mmembed.data.confine import Refused, confined
+from mmembed.data.confine import Refused, confined, default_memory, default_seconds
 from mmembed.data.plain import read_plain, write_plain
-from mmembed.errors import DataError
+from mmembed.errors import DataError, UsageError
 
 
 def echo(path: str, text: str, number: int) -> Any:
@@ -101,8 +101,20 @@ def test_memory_is_limited(path: Path) -> None:
     assert error.value.reason == "too_large"
 
 
+def test_limits_grow_with_the_file_or_are_set(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with path.open("ab") as file:
+        file.truncate(10**9)
+    assert default_memory(path) == 2**30 + 4 * 10**9 and default_seconds(path) == 260
+    monkeypatch.setenv("MMEMBED_READER_GIB", "0.5")
+    monkeypatch.setenv("MMEMBED_READER_SECONDS", "7")
+    assert default_memory(path) == 2**29 and default_seconds(path) == 7
+    monkeypatch.setenv("MMEMBED_READER_GIB", "much")
+    with pytest.raises(UsageError, match="'much'; a number is allowed"):
+        confined(echo, path, "t", 7)
+
+
 def test_files_are_limited(path: Path) -> None:
-    with pytest.raises(DataError, match="allow more memory"):
+    with pytest.raises(DataError, match="allow more by MMEMBED_READER_GIB"):
         confined(write, path, 2**29, memory=2**28)
     assert path.stat().st_size <= 2**28
 
