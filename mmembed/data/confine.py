@@ -135,7 +135,9 @@ def confined(
                 str(path), "crashed", f"its reader answered nonsense: {error}"
             ) from None
     if reason:
-        raise DataError(str(path), str(reason), " ".join(str(value).split())[:500])
+        # Names from the file may hold what a terminal would obey.
+        shown = "".join(c if c.isprintable() else "?" for c in " ".join(str(value).split()))
+        raise DataError(str(path), str(reason), shown[:500])
     return value
 
 

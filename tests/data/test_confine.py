@@ -21,7 +21,7 @@ def echo(path: str, text: str, number: int) -> Any:
 
 
 def refuse(path: str) -> None:
-    raise Refused("odd", "line\n\tbreaks")
+    raise Refused("odd", "line\n\tbreaks\x1b[2J")
 
 
 def fail(path: str) -> None:
@@ -80,7 +80,7 @@ def test_values_come_back_from_another_process(path: Path) -> None:
 @pytest.mark.parametrize(
     ("function", "reason", "message"),
     [
-        (refuse, "odd", "line breaks"),
+        (refuse, "odd", r"line breaks\?\[2J"),
         (fail, "damaged", "KeyError: 'why'"),
         (crash, "crashed", "SIGSEGV"),
         (leave, "crashed", "nonsense"),
@@ -133,7 +133,8 @@ def test_time_by_the_clock_is_limited(path: Path) -> None:
         b'["array", "<f8", [1], -8]', b'["scalar", "<f8", [0], 0]', b'["bytes", 99999, 0]',
         b'["bytes", -1, 9]', b'["os.system", "true"]', b'["dict", 1]', b'["set", ["list"]]',
         b'["objects", [2], 1]', b'["objects", [1000000000000], 1]', b"[[]]", b"[]", b"[" * 100_000,
-        b'["array", "f8,f8", [1], 0]',
+        b'["array", "f8,f8", [1], 0]', b'["floats", 99, 0]', b'["floats", -1, 0]',
+        b"[" + b'["floats", 8, 0], ' * 90 + b"1]", b'["list"' + b', ["floats", 8, 0]' * 90 + b"]",
     ],
 )  # fmt: skip
 def test_files_that_lie_are_refused(tmp_path: Path, packed: bytes) -> None:

@@ -76,12 +76,12 @@ def test_words(tmp_path: Path, kind: str) -> None:
     path = csd(tmp_path / "a.csd", {"v": (words, [[0, 1], [1, 2]])})
     found, intervals = read_csd_words(path)["v"]
     assert found == ("sp", "caf\u00e9") and intervals.tolist() == [[0, 1], [1, 2]]
-    with pytest.raises(DataError, match="v holds words"):
+    with pytest.raises(DataError, match="'v' holds words"):
         read_csd(path)
 
 
 def test_other_layouts_are_told(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"features \(3, 2\) and intervals \(2, 2\)"):
+    with pytest.raises(DataError, match=r"'v' has features \(3, 2\) and intervals \(2, 2\)"):
         read_csd(csd(tmp_path / "a.csd", {"v": (np.zeros((3, 2)), np.zeros((2, 2)))}))
     with h5py.File(tmp_path / "b.csd", "w") as file:
         file["v/features"] = [1]
@@ -89,7 +89,7 @@ def test_other_layouts_are_told(tmp_path: Path) -> None:
         read_csd(tmp_path / "b.csd")
     with h5py.File(tmp_path / "c.csd", "w") as file:
         file["x/data/v/features"] = [[1]]
-    with pytest.raises(DataError, match="v lacks features or intervals"):
+    with pytest.raises(DataError, match="'v' lacks features or intervals"):
         read_csd(tmp_path / "c.csd")
     with pytest.raises(DataError, match="no such file"):
         read_csd(tmp_path / "d.csd")

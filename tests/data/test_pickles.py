@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from mmembed.data.confine import Refused, confined, respond
-from mmembed.data.pickles import _read, _scan, read_pickle
+from mmembed.data.pickles import _read, _scan, _Unpickler, read_pickle
 from mmembed.data.plain import read_plain
 from mmembed.errors import DataError
 
@@ -58,6 +58,8 @@ PLAIN: dict[Any, Any] = {
     "complex": 1 + 2j,
     "large": -(2**200),
     "floats": [0.1, float("inf"), -0.0],
+    "long floats": [0.1, float("-inf"), -0.0, 1e300, 5e-324, 1.0, 2.0, 3.0, 4.0, 5.0],
+    "mixed": [0.5] * 10 + [1],
     "many": list(range(1000)),
     "surrogate": "\ud800",
     (1, "key"): {2.5: {None: b"k"}},
@@ -195,6 +197,15 @@ def test_calls_are_refused(tmp_path: Path, name: str) -> None:
         refused(read_here, tmp_path, data, "unsafe")
     if name in ("system", "nested"):
         refused(read_pickle, tmp_path, data, "unsafe")
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_what_the_scan_overlooked_would_still_not_run(tmp_path: Path, name: str) -> None:
+    for protocol in (0, 2, 5):
+        data = pickle.dumps(HOSTILE[name](tmp_path / "sentinel"), protocol)
+        with pytest.raises((Refused, pickle.UnpicklingError)):
+            _Unpickler(io.BytesIO(data), encoding="latin1").load()
+        assert list(tmp_path.iterdir()) == []
 
 
 def test_the_sentinel_would_be_seen(tmp_path: Path) -> None:
