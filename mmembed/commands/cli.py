@@ -23,6 +23,7 @@ SUMMARIES: Final[Mapping[str, str]] = {
     "prepare": "turn a corpus into shards ready for training",
     "inspect": "what a manifest, prepared shards or embeddings hold",
     "verify": "check them, every byte and every record",
+    "convert": "turn a pickle or .csd file into safetensors and a manifest",
     "pretrain": "train an encoder on speech recognition and speakers",
     "extract": "run a frozen encoder over clips and write embedding shards",
     "finetune": "train an emotion model on embedding shards",

@@ -23,7 +23,7 @@ from typing import Any, BinaryIO, Final
 
 from mmembed.config import Seconds
 from mmembed.data.plain import read_plain, write_plain
-from mmembed.errors import DataError
+from mmembed.errors import DataError, UsageError
 
 GIB: Final = 2**30
 
@@ -49,14 +49,26 @@ class Refused(Exception):
 def default_memory(path: Path) -> int:
     """Bytes for reading a file: 1 GiB and 4 times the file, so that a small file cannot be a bomb.
 
-    Arrays need the size of the file once or twice, lists of Python's numbers four times.
+    Arrays need the size of the file once or twice, lists of Python's numbers four times. The
+    environment variable MMEMBED_READER_GIB sets another limit, whatever the file.
     """
-    return GIB + 4 * path.stat().st_size
+    return _setting("GIB", GIB) or GIB + 4 * path.stat().st_size
 
 
-def default_seconds(path: Path) -> Seconds:
-    """Time for reading a file: a minute, and a second for each 5 MB."""
-    return 60 + path.stat().st_size / 5e6
+def default_seconds(path: Path) -> int:
+    """Time for reading a file: a minute, and a second for each 5 MB.
+
+    The environment variable MMEMBED_READER_SECONDS sets another limit.
+    """
+    return _setting("SECONDS", 1) or 60 + path.stat().st_size // 5_000_000
+
+
+def _setting(name: str, unit: int) -> int | None:
+    text = os.environ.get(f"MMEMBED_READER_{name}", "")
+    try:
+        return math.ceil(float(text) * unit) if text else None
+    except (ValueError, OverflowError):
+        raise UsageError(f"MMEMBED_READER_{name} is {text!r}; a number is allowed") from None
 
 
 def confined(
@@ -108,7 +120,11 @@ def confined(
         except subprocess.TimeoutExpired:
             code = -signal.SIGXCPU
         if code == -signal.SIGXCPU:
-            raise DataError(str(path), "too_slow", f"not read within {seconds:.0f} s: allow more")
+            raise DataError(
+                str(path),
+                "too_slow",
+                f"not read within {seconds:.0f} s: allow more by MMEMBED_READER_SECONDS",
+            )
         if code:
             cause = signal.Signals(-code).name if code < 0 else f"code {code}"
             raise DataError(str(path), "crashed", f"its reader died ({cause}): damaged or hostile")
@@ -119,7 +135,9 @@ def confined(
                 str(path), "crashed", f"its reader answered nonsense: {error}"
             ) from None
     if reason:
-        raise DataError(str(path), str(reason), " ".join(str(value).split())[:500])
+        # Names from the file may hold what a terminal would obey.
+        shown = "".join(c if c.isprintable() else "?" for c in " ".join(str(value).split()))
+        raise DataError(str(path), str(reason), shown[:500])
     return value
 
 
@@ -166,4 +184,7 @@ def _limit(memory: int, seconds: Seconds) -> None:
 
 
 def _too_large(memory: int) -> tuple[str, str]:
-    return "too_large", f"reading it takes more than {memory / GIB:.2f} GiB: allow more memory"
+    return (
+        "too_large",
+        f"reading it takes more than {memory / GIB:.2f} GiB: allow more by MMEMBED_READER_GIB",
+    )

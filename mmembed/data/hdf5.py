@@ -72,7 +72,9 @@ def read_csd(path: Path, *, memory: int | None = None, seconds: Seconds | None =
     found = {}
     for video, (features, intervals) in data.items():
         if features.dtype == object:
-            raise DataError(str(path), "csd", f"features of {video} are text: read_csd_words")
+            raise DataError(
+                str(path), "csd", f"{video!r} holds words, no features: see read_csd_words"
+            )
         found[video] = features.astype(np.float32, copy=False), intervals
     return Csd(name, found, metadata)
 
@@ -88,7 +90,7 @@ def read_csd_words(
     _, data, _ = _parts(path, read_hdf5(path, memory=memory, seconds=seconds))
     for video, (features, _) in data.items():
         if features.dtype != object or features.shape[1] != 1:
-            raise DataError(str(path), "csd", f"features of {video} are no words: read_csd")
+            raise DataError(str(path), "csd", f"{video!r} holds no words: see read_csd")
     return {video: (tuple(words[:, 0]), intervals) for video, (words, intervals) in data.items()}
 
 
@@ -121,7 +123,7 @@ def _parts(
             (item.get("features"), item.get("intervals")) if isinstance(item, dict) else (None,) * 2
         )
         if not isinstance(features, np.ndarray) or not isinstance(intervals, np.ndarray):
-            raise DataError(str(path), "csd", f"{video} lacks features or intervals")
+            raise DataError(str(path), "csd", f"{video!r} lacks features or intervals")
         if features.ndim == 1:
             features = features[:, None]
         if (
@@ -132,7 +134,7 @@ def _parts(
             raise DataError(
                 str(path),
                 "csd",
-                f"{video} has features {features.shape} and intervals {intervals.shape}; "
+                f"{video!r} has features {features.shape} and intervals {intervals.shape}; "
                 "(T, D) and (T, 2) are allowed",
             )
         data[video] = features, intervals.astype(np.float64, copy=False)
@@ -229,5 +231,5 @@ def _data(tree: Tree) -> Tree:
 
 def _array(dataset: h5py.Dataset) -> NDArray[Any]:
     if dataset.dtype.kind in "SO":
-        return np.asarray(dataset.asstr(errors="replace")[()], dtype=object)
+        return np.asarray(dataset.asstr("utf-8", errors="replace")[()], dtype=object)
     return np.asarray(dataset[()])

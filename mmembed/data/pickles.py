@@ -57,7 +57,9 @@ def _read(path: str) -> Any:
         return _Unpickler(file, encoding="latin1").load()
 
 
-_OPCODES: Final = {opcode.code.encode("latin1"): opcode for opcode in pickletools.opcodes}
+_OPCODES: Final = {
+    opcode.code.encode("latin1"): opcode for opcode in pickletools.opcodes if opcode.proto <= 5
+}
 _REFUSED: Final = (
     *("PERSID", "BINPERSID", "EXT1", "EXT2", "EXT4"),  # values from elsewhere
     *("INST", "OBJ", "NEWOBJ", "NEWOBJ_EX"),  # objects of classes
@@ -71,6 +73,8 @@ _LENGTHS: Final = {
     pickletools.TAKEN_FROM_ARGUMENT8U: 8,
 }
 _LONGEST_NAME: Final = 100
+_NUMBERS: Final = {b"G": 8, b"J": 4, b"K": 1, b"M": 2}
+"""Bytes after the opcodes that most of a list consists of, which are skipped fast."""
 
 
 def _scan(file: BinaryIO, size: int) -> None:
@@ -83,6 +87,11 @@ def _scan(file: BinaryIO, size: int) -> None:
     names: tuple[bytes | None, bytes | None] = (None, None)  # last two values, if they are texts
     while True:
         code = file.read(1)
+        if code in _NUMBERS:
+            names = None, None
+            if len(file.read(_NUMBERS[code])) < _NUMBERS[code]:
+                raise _cut_short()
+            continue
         opcode = _OPCODES.get(code)
         if opcode is None:
             raise _cut_short() if not code else Refused("damaged", f"no pickle: opcode {code!r}")
@@ -222,12 +231,12 @@ def _checked(kind: _Type, shape: tuple[int, ...], data: Any) -> np.dtype[Any]:
         raise Refused("damaged", f"an array of shape {shape!r}")
     objects, count = dtype.kind == "O", math.prod(shape)
     if (
-        type(data) is not (list if objects else bytes)
+        type(data) not in ((list,) if objects else (bytes, bytearray))
         or len(data) != count * (1 if objects else dtype.itemsize)
         or (count and not dtype.itemsize)
     ):
         raise Refused("damaged", f"an array of shape {shape} and {dtype} with other data")
-    if dtype.kind == "U" and isinstance(data, bytes):
+    if dtype.kind == "U" and isinstance(data, bytes | bytearray):
         letters = np.frombuffer(data, np.dtype("u4").newbyteorder(dtype.byteorder))
         if letters.max(initial=0) > sys.maxunicode:
             raise Refused("damaged", "an array of text that is none")
@@ -245,8 +254,7 @@ def _from_buffer(
 ) -> _Array:
     """As numpy does it; axes are given for an array stored with them in another order."""
     shape = (shape,) if type(shape) is int else shape
-    raw = bytes(data)
-    flat: _Array = np.frombuffer(raw, _checked(kind, shape, raw)).view(_Array)
+    flat: _Array = np.frombuffer(data, _checked(kind, shape, data)).view(_Array)
     if order == "K" and axes is not None:
         flat = flat.reshape(shape, order="C").transpose(axes)
     else:

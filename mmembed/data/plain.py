@@ -22,6 +22,7 @@ import numpy as np
 DEEPEST: Final = 64  # containers within containers
 _ALIGNMENT: Final = 64
 _LENGTH: Final = 8
+_SHORT: Final = 8  # longer lists of floats are written as bytes: features are kept so, too
 _TYPE: Final = re.compile(r"[<|][biufcSU]\d{1,9}")
 
 _CONTAINERS: Final[Mapping[str, Callable[[list[Any]], Any]]] = {
@@ -57,7 +58,7 @@ def read_plain(file: BinaryIO) -> Any:
     """
     try:
         return _Reader(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)).read()
-    except (LookupError, TypeError, ValueError, RecursionError) as error:
+    except (LookupError, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise ValueError(f"not a file of plain values ({error})") from None
 
 
@@ -72,6 +73,8 @@ class _Writer:
             return value
         if depth > DEEPEST:
             raise ValueError(f"values are nested more than {DEEPEST} deep, or within themselves")
+        if kind is list and len(value) > _SHORT and set(map(type, value)) == {float}:
+            return ["floats", len(value), self.put(np.array(value).view(np.uint8).data)]
         if kind in (list, tuple, set, frozenset):
             return [kind.__name__, *(self.pack(item, depth + 1) for item in value)]
         if kind is dict:
@@ -128,12 +131,16 @@ class _Reader:
         kind, *parts = packed
         if kind == "bytes":
             return self.bytes(*parts)
+        if kind == "floats":
+            self.count(8 * parts[0])
+            return self.array("<f8", [parts[0]], parts[1]).tolist()
         if kind in ("array", "scalar"):
             array = self.array(*parts)
-            return array[()] if kind == "scalar" else array
+            return array.reshape(())[()] if kind == "scalar" else array
         if kind == "objects":
-            objects = np.empty(math.prod(parts[0]), object)
-            objects[:] = [self.unpack(part) for part in parts[1:]]
+            objects = np.empty(len(parts) - 1, object)
+            for place, part in enumerate(parts[1:]):
+                objects[place] = self.unpack(part)
             return objects.reshape(parts[0])
         return _CONTAINERS[kind]([self.unpack(part) for part in parts])
 
@@ -145,8 +152,14 @@ class _Reader:
     def bytes(self, length: int, offset: int) -> bytes:
         place = (offset, length)
         if place not in self.copies:
-            self.copied += length
-            if min(place) < 0 or self.copied > len(self.data):
-                raise ValueError("more bytes than the file has")
+            self.count(length)
+            if min(place) < 0:
+                raise ValueError(f"bytes at {place}")
             self.copies[place] = self.data[offset : offset + length]
         return self.copies[place]
+
+    def count(self, length: int) -> None:
+        """What is copied may not be more than what is there."""
+        self.copied += length
+        if self.copied > len(self.data):
+            raise ValueError("more bytes than the file has")

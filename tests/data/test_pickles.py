@@ -17,10 +17,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mmembed.data.confine import Refused, respond
-from mmembed.data.pickles import _read, _scan, read_pickle
+from mmembed.data.confine import Refused, confined, respond
+from mmembed.data.pickles import _read, _scan, _Unpickler, read_pickle
 from mmembed.data.plain import read_plain
 from mmembed.errors import DataError
+
+
+def objects(*items: Any) -> Any:
+    array = np.empty(len(items), object)
+    for place, item in enumerate(items):
+        array[place] = item
+    return array
+
 
 PLAIN: dict[Any, Any] = {
     "float64": np.arange(6.0).reshape(2, 3),
@@ -37,6 +45,7 @@ PLAIN: dict[Any, Any] = {
     "no text": np.array([], str),
     "byte text": np.array([b"ab", b"c"]),
     "objects": np.array(["a", None, [1, 2], np.arange(2)], object),
+    "lists": objects([1, 2], [3, 4]),
     "table": np.array([["a", 1], ["b", 2.5]], object),
     "scalar": np.float32(2.5),
     "scalar text": np.str_("h\u00e9"),
@@ -49,6 +58,8 @@ PLAIN: dict[Any, Any] = {
     "complex": 1 + 2j,
     "large": -(2**200),
     "floats": [0.1, float("inf"), -0.0],
+    "long floats": [0.1, float("-inf"), -0.0, 1e300, 5e-324, 1.0, 2.0, 3.0, 4.0, 5.0],
+    "mixed": [0.5] * 10 + [1],
     "many": list(range(1000)),
     "surrogate": "\ud800",
     (1, "key"): {2.5: {None: b"k"}},
@@ -188,6 +199,15 @@ def test_calls_are_refused(tmp_path: Path, name: str) -> None:
         refused(read_pickle, tmp_path, data, "unsafe")
 
 
+@pytest.mark.parametrize("name", HOSTILE)
+def test_what_the_scan_overlooked_would_still_not_run(tmp_path: Path, name: str) -> None:
+    for protocol in (0, 2, 5):
+        data = pickle.dumps(HOSTILE[name](tmp_path / "sentinel"), protocol)
+        with pytest.raises((Refused, pickle.UnpicklingError)):
+            _Unpickler(io.BytesIO(data), encoding="latin1").load()
+        assert list(tmp_path.iterdir()) == []
+
+
 def test_the_sentinel_would_be_seen(tmp_path: Path) -> None:
     pickle.loads(pickle.dumps(HOSTILE["object array"](tmp_path / "sentinel")))
     assert (tmp_path / "sentinel").exists()
@@ -313,7 +333,7 @@ BOMBS = {
 def test_bombs_of_memory_go_off_elsewhere(tmp_path: Path, name: str) -> None:
     read = partial(read_pickle, memory=256 * 2**20)
     message = refused(read, tmp_path, BOMBS[name], "too_large")
-    assert "more memory" in message
+    assert "MMEMBED_READER_GIB" in message
 
 
 def test_time_is_limited(tmp_path: Path) -> None:
@@ -327,6 +347,30 @@ def test_time_is_limited(tmp_path: Path) -> None:
 def test_deep_nesting_cannot_crash_this_process(tmp_path: Path) -> None:
     deep = b"K\x01" + b"\x85" * 500_000 + b"q\x00}h\x00Ns."  # a key: its hash recurses
     refused(read_pickle, tmp_path, deep, "crashed", "damaged", "too_large")
+
+
+def fuzz(path: str, count: int) -> dict[str, int]:
+    """Outcomes of files with changed bytes, read one after another; runs confined."""
+    rng, outcomes = np.random.default_rng(count), collections.Counter[str]()
+    for trial in range(count):
+        data = bytearray(pickle.dumps(PLAIN, trial % 6))
+        for place in rng.integers(len(data), size=1 + trial % 4):
+            data[place] = rng.integers(256)
+        write(Path(path), bytes(data))
+        try:
+            read_here(Path(path))
+            outcomes["ok"] += 1
+        except DataError as error:
+            outcomes[error.reason] += 1
+    return dict(outcomes)
+
+
+@pytest.mark.parametrize("count", [200, pytest.param(10_000, marks=pytest.mark.slow)])
+def test_changed_bytes_crash_nothing(tmp_path: Path, count: int) -> None:
+    outcomes = confined(fuzz, write(tmp_path / "a.pkl", b""), count, memory=2**30, seconds=300)
+    assert sum(outcomes.values()) == count
+    assert set(outcomes) <= {"ok", "unsafe", "damaged", "too_large"}
+    assert min(outcomes[name] for name in ("ok", "unsafe", "damaged")) > count / 20
 
 
 def test_missing_files(tmp_path: Path) -> None:

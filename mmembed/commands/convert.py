@@ -1,0 +1,187 @@
+"""Turn a circulating pickle or .csd file into files that anyone may read without trust.
+
+What the file is, is seen from what it holds:
+
+- MMSA's dicts of splits, and the tuples of dicts by dialogue that DialogueRNN and SDT read, become
+  OUT/features/SPLIT.safetensors and OUT/manifest.jsonl with a line for every utterance;
+- a .csd file becomes OUT/features/NAME.safetensors and OUT/manifest.jsonl with a line for every
+  video, and OUT/intervals.safetensors with the seconds from and to of each of its steps;
+- any other pickle of plain values becomes OUT/arrays.npz and OUT/values.json, where
+  {"$array": NAME} or {"$bytes": NAME} stands for what NAME has in the former, tuples and sets are
+  lists, and {"$dict": [[KEY, VALUE], ...]} is a dict whose keys are not all texts.
+
+`mmembed prepare manifest OUT/manifest.jsonl` goes on from there. Nothing that a pickle asks for is
+run. Large files: MMEMBED_READER_GIB and MMEMBED_READER_SECONDS set what reading may take.
+"""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any, BinaryIO, Final, Literal
+from urllib.parse import quote
+
+import numpy as np
+import tyro
+from numpy.typing import NDArray
+from safetensors.numpy import save
+
+from mmembed.data.atomic import atomic_file, hold_folder
+from mmembed.data.example import Utterance
+from mmembed.data.examples import portable_key
+from mmembed.data.features import write_features
+from mmembed.data.hdf5 import SIGNATURE, read_csd
+from mmembed.data.manifest import write_manifest
+from mmembed.data.pickles import read_pickle
+from mmembed.errors import DataError, UsageError
+
+Stream = Literal["audio", "video", "text"]
+
+READERS: Final = {
+    "mmsa": "mmembed.data.corpora.mmsa",
+    "dialogues": "mmembed.data.corpora.dialogue_pickles",
+}
+"""Modules with a function `convert(source, out)` that returns manifest rows, by kind."""
+
+SEQUENCES: Final[Mapping[Stream, tuple[str, ...]]] = {
+    "audio": ("covarep", "opensmile", "audio", "acoustic"),
+    "video": ("facet", "openface", "video", "visual"),
+    "text": ("glove", "word", "bert", "text"),
+}
+"""Parts of the names that CMU's SDK gives to sequences."""
+
+
+@dataclass(frozen=True)
+class Convert:
+    """What is converted.
+
+    Attributes:
+        source: a pickle or .csd file.
+        out: folder for what is written.
+        stream: what a .csd file holds; told from the name of its sequence where that is known.
+    """
+
+    source: tyro.conf.Positional[Path]
+    out: Path
+    stream: Stream | None = None
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Convert one file, then say what came out."""
+    settings = tyro.cli(Convert, prog="mmembed convert", args=argv, description=__doc__)
+    source, out = settings.source, settings.out
+    if not source.is_file():
+        raise DataError(str(source), "missing", "no such file")
+    hold_folder(out)
+    with source.open("rb") as file:
+        head = file.read(len(SIGNATURE))
+    if head == SIGNATURE:
+        rows = convert_csd(source, out, settings.stream)
+    else:
+        values = read_pickle(source)
+        kind = kind_of(values)
+        if kind is None:
+            print(f"{write_values(values, out)} arrays and values.json: {out}", flush=True)
+            return
+        del values
+        rows = import_module(READERS[kind]).convert(source, out)
+    write_manifest(out / "manifest.jsonl", rows)
+    print(f"{len(rows)} rows: {out / 'manifest.jsonl'}", flush=True)
+
+
+def kind_of(values: object) -> str | None:
+    """The kind of data set that a pickle holds, of `READERS`, or None."""
+    if isinstance(values, dict) and values.keys() & {"train", "valid", "test"}:
+        splits = [values[name] for name in ("train", "valid", "test") if name in values]
+        if all(
+            isinstance(split, dict)
+            and "id" in split
+            and any(str(name).endswith("_labels") for name in split)
+            for split in splits
+        ):
+            return "mmsa"
+    if isinstance(values, list | tuple) and 8 <= len(values) <= 13:
+        tables = [value for value in values if isinstance(value, dict)]
+        # ids, speakers and labels of all dialogues come first
+        if len(tables) >= 5 and tables[0] and tables[0].keys() == tables[1].keys():
+            return "dialogues"
+    return None
+
+
+def convert_csd(source: Path, out: Path, stream: Stream | None) -> list[Utterance]:
+    """Write features and intervals of a .csd file; a row for each video, in the file's order."""
+    csd = read_csd(source)
+    known = [name for name, parts in SEQUENCES.items() if any(p in csd.name.lower() for p in parts)]
+    if stream is None and len(known) != 1:
+        raise UsageError(f"{source}: is {csd.name!r} audio, video or text? say so by --stream")
+    stream = stream or known[0]
+    if not csd.data:
+        raise DataError(str(source), "empty", "holds no video")
+    file = f"features/{portable_key(csd.name)}.safetensors"
+    write_features(out / file, [{stream: features} for features, _ in csd.data.values()])
+    with atomic_file(out / "intervals.safetensors") as sink:
+        sink.write(save({video: intervals for video, (_, intervals) in csd.data.items()}))
+    return [
+        Utterance(portable_key(video), f"{file}#{row}", streams=(stream,) if len(features) else ())
+        for row, (video, (features, _)) in enumerate(csd.data.items())
+    ]
+
+
+def write_values(values: object, out: Path) -> int:
+    """Write plain values as arrays.npz and values.json; returns the number of arrays."""
+    arrays: dict[str, NDArray[Any]] = {}
+    tree = _without_arrays(values, "", arrays)
+    with atomic_file(out / "arrays.npz") as file:
+        _write_npz(file, arrays)
+    with atomic_file(out / "values.json") as file:
+        file.write(json.dumps(tree, indent=1).encode() + b"\n")
+    return len(arrays)
+
+
+def _without_arrays(value: Any, name: str, arrays: dict[str, NDArray[Any]]) -> Any:
+    """The value as JSON has it; arrays go to `arrays` by their place, such as "train/audio/3"."""
+    if isinstance(value, np.generic | np.ndarray):
+        if isinstance(value, np.ndarray) and value.dtype != object:
+            return {"$array": _add(arrays, name, value)}
+        return _without_arrays(value.tolist(), name, arrays)
+    if isinstance(value, bytes):
+        return {"$bytes": _add(arrays, name, np.frombuffer(value, np.uint8))}
+    if isinstance(value, complex):
+        return {"$array": _add(arrays, name, np.asarray(value))}
+    if isinstance(value, dict):
+        pairs = [
+            (key, _without_arrays(item, f"{name}/{_part(key)}", arrays))
+            for key, item in value.items()
+        ]
+        if all(isinstance(key, str) and not key.startswith("$") for key in value):
+            return dict(pairs)
+        return {"$dict": [[_without_arrays(key, name, arrays), item] for key, item in pairs]}
+    if isinstance(value, list | tuple | set | frozenset):
+        items = sorted(value, key=repr) if isinstance(value, set | frozenset) else value
+        return [_without_arrays(x, f"{name}/{place}", arrays) for place, x in enumerate(items)]
+    return value
+
+
+def _part(key: object) -> str:
+    """A key within the name of an array, which is a path in the archive."""
+    return quote(str(key), safe="", errors="replace").replace("..", "%2E%2E")
+
+
+def _add(arrays: dict[str, NDArray[Any]], name: str, array: NDArray[Any]) -> str:
+    name = name.lstrip("/") or "values"
+    if name in arrays:  # the keys 1 and "1" are different
+        name = f"{name}~{len(arrays)}"
+    arrays[name] = array
+    return name
+
+
+def _write_npz(file: BinaryIO, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """As numpy.savez, which takes no array called "file"; always the same bytes."""
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, array in arrays.items():
+            with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, array, allow_pickle=False)
