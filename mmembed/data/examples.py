@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmembed.batch import STREAMS
+from mmembed.data import archives
 from mmembed.data.example import Example, Utterance
 from mmembed.data.features import SUFFIX, read_features
 from mmembed.data.manifest import from_row, to_row
@@ -22,6 +23,7 @@ from mmembed.features.text import normalise_transcript
 from mmembed.features.video import face_crops
 
 FEATURES: Final = "features."  # of the name of a member
+LARGEST_MEMBER: Final = 1 << 30  # bytes of media in an archive
 
 Members = Mapping[str, "NDArray[Any] | Mapping[str, Any]"]
 
@@ -57,15 +59,22 @@ def load_example(
         if text is None:
             raise DataError(utterance.key, "no_streams", f"has no {' or '.join(streams)}")
         return Example(utterance, text=text)
-    clip = load_clip(
-        folder / utterance.media, start=utterance.start, end=utterance.end, streams=streams
-    )
+    path, data = _find_media(utterance.media, folder)
+    clip = load_clip(path, start=utterance.start, end=utterance.end, streams=streams, data=data)
     notes: dict[str, object] = {"seconds": round(clip.seconds, 3)}
     crops = None
     if clip.video is not None:
         crops, notes["face"] = face_crops(clip.video, face_model)
     audio = log_mel(clip.audio) if clip.audio is not None else None
     return Example(utterance, audio=audio, video=crops, text=text, notes=notes)
+
+
+def _find_media(media: str, folder: Path) -> tuple[Path, bytes | None]:
+    """Where media lies, and its bytes where it is a member of an archive."""
+    archive, _, member = media.rpartition("#")
+    if archive.endswith(archives.SUFFIXES):
+        return folder / media, archives.read_member(folder / archive, member, LARGEST_MEMBER)
+    return folder / media, None
 
 
 def portable_key(name: str) -> str:

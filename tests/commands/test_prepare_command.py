@@ -1,3 +1,4 @@
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -122,14 +123,23 @@ def test_a_table_names_its_media_from_its_own_folder(digits, tmp_path):
     assert shards.meta(0)["lengths"]["audio"] == 25  # 0.25 s at 100 Hz
 
 
-def test_what_converts_writes_beside_its_manifest(tmp_path):
+def test_what_converts_writes_beside_its_manifest(digits, tmp_path):
     source, out = tmp_path / "words", tmp_path / "out"
     source.mkdir()
-    schema = pa.schema([("text", pa.string())])
+    sound = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    schema = pa.schema([("text", pa.string()), ("audio", sound)])
+    wav = (digits / "recordings" / "1_ann_0.wav").read_bytes()
+    rows = [
+        {"text": "Hello.", "audio": None},
+        {"text": "One.", "audio": {"bytes": wav, "path": "1.wav"}},
+    ]
     with pa.ipc.new_stream(str(source / "data.arrow"), schema) as stream:
-        stream.write_batch(pa.RecordBatch.from_pylist([{"text": "Hello."}], schema))
+        stream.write_batch(pa.RecordBatch.from_pylist(rows, schema))
     (source / "state.json").write_text('{"_data_files": [{"filename": "data.arrow"}]}')
-    (source / "dataset_info.json").write_text('{"features": {"text": {"_type": "Value"}}}')
+    features = {"text": {"_type": "Value"}, "audio": {"_type": "Audio"}}
+    (source / "dataset_info.json").write_text(json.dumps({"features": features}))
     main(["hf_dataset", str(source), "--out", str(out), "--workers", "1"])
-    assert [row.transcript for row in read_manifest(out / "manifest.jsonl")] == ["Hello."]
-    assert set(ShardSet(out / "shards").read(0).members) == {"json"}
+    assert [r.transcript for r in read_manifest(out / "manifest.jsonl")] == ["Hello.", "One."]
+    shards = ShardSet(out / "shards")
+    assert set(shards.read(0).members) == {"json"}
+    assert shards.read(1).members["audio.npy"].shape == (50, 80)  # half a second, out of a tar

@@ -5,12 +5,16 @@ from __future__ import annotations
 import importlib
 import json
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
-from mmembed.data.corpora import CORPORA
+from mmembed.data.corpora import CONVERTERS, CORPORA
 from mmembed.data.corpora.emotions import CATEGORIES, category
 from mmembed.data.example import Labels, Utterance
+from mmembed.data.examples import load_example
 from mmembed.errors import DataError
 
 HEADER = "FileName,EmoClass,EmoAct,EmoVal,EmoDom,SpkrID,Gender,Split_Set\n"
@@ -215,3 +219,42 @@ def test_msp_podcast_json_of_another_form_is_refused(tmp_path: Path, text: str) 
     write(tmp_path, "Labels/labels_consensus.json", text)
     with pytest.raises(DataError, match=r"must be a JSON object|lacks EmoAct"):
         CORPORA["msp_podcast"](tmp_path)
+
+
+def test_ravdess_faces(tmp_path: Path) -> None:
+    names = ["01-01-05-01-02-01-07", "01-01-01-01-01-02-20"]
+    units = np.arange(70, dtype=np.float32).reshape(2, 35)
+    np.savez(tmp_path / "au.npz", ids=np.array(names), action_units=units)
+    rows = CONVERTERS["ravdess_faces"](tmp_path, tmp_path / "out")
+    assert rows[0] == Utterance(
+        key="ravdess-01-01-05-01-02-01-07",
+        media="features/all.safetensors#0",
+        transcript="Dogs are sitting by the door.",
+        language="en",
+        streams=("video", "text"),
+        speaker="ravdess-07",
+        licence="CC BY-NC-SA 4.0",
+        labels=Labels(category="angry"),
+    )
+    video = load_example(rows[1], tmp_path / "out").features["video"]
+    np.testing.assert_array_equal(video, units[1:])
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"ids": np.array(["a"]), "action_units": np.zeros((1, 35))}, "not the name of a RAVDESS"),
+        (
+            {"ids": np.array(["a"]), "action_units": np.zeros((1, 34))},
+            r"\(1,\) and \(1, 34\)",
+        ),
+        ({"ids": np.array(["a"])}, "needs an .npz with ids and action_units"),
+        ({"ids": np.array(["a"]), "action_units": np.full((1, 35), np.nan)}, "finite"),
+    ],
+)
+def test_ravdess_faces_faults(
+    tmp_path: Path, arrays: dict[str, NDArray[Any]], message: str
+) -> None:
+    np.savez(tmp_path / "au.npz", **arrays)
+    with pytest.raises(DataError, match=message):
+        CONVERTERS["ravdess_faces"](tmp_path / "au.npz", tmp_path / "out")

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import tarfile
+import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
+import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -142,3 +146,22 @@ def test_absent_streams_stay_absent() -> None:
 def test_records_of_another_kind_are_refused() -> None:
     with pytest.raises(CorruptError, match=r"^a: not a record of prepared features"):
         from_record("a", {"pooled.npy": np.zeros(3, np.float32)})
+
+
+def test_media_in_archives_are_those_beside_them(folder: Path) -> None:
+    soundfile.write(folder / "sound.wav", np.sin(np.arange(8000) / 9), 16_000)
+    names = ["clip.mp4", "sound.wav"]
+    with tarfile.open(folder / "all.tar", "w") as tar, zipfile.ZipFile(folder / "a.zip", "w") as z:
+        for name in names:
+            tar.add(folder / name, f"deep/{name}")
+            z.write(folder / name, f"deep/{name}")
+    for name in names:
+        alone = load_example(replace(ROW, media=name), folder)
+        for archive in ("all.tar", "a.zip"):
+            packed = load_example(replace(ROW, media=f"{archive}#deep/{name}"), folder)
+            assert packed.streams == alone.streams
+            np.testing.assert_array_equal(packed.audio, alone.audio)
+            if alone.video is not None:
+                np.testing.assert_array_equal(packed.video, alone.video)
+    with pytest.raises(DataError, match="no such file in the archive"):
+        load_example(replace(ROW, media="all.tar#gone.wav"), folder)

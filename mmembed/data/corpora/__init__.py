@@ -32,6 +32,7 @@ from mmembed.data.corpora import (
     mosi,
     msp_podcast,
     ravdess,
+    ravdess_faces,
     semeval2018,
     sims,
     table,
@@ -76,6 +77,7 @@ CONVERTERS: Final[Mapping[str, Callable[[Path, Path], list[Utterance]]]] = {
     "mosei_words": mosei.convert_words,
     "mosi": mosi.convert,
     "mosi_words": mosi.convert_words,
+    "ravdess_faces": ravdess_faces.convert,
     "sims": sims.convert,
 }
 """Readers that write media or features to a second folder, where their rows' paths start."""

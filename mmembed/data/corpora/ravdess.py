@@ -9,6 +9,7 @@ zenodo.org/records/1188976.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -34,6 +35,10 @@ MODALITIES: Final = {
 }
 """Streams of a file by its modality, the one to take of the same performance first."""
 
+NAME: Final = (
+    r"(?P<modality>0[123])-(?P<performance>(?P<channel>0[12])-(?P<emotion>0[1-8])-0[12]"
+    r"-(?P<statement>0[12])-0[12]-(?P<actor>\d\d))"
+)
 SPEECH: Final = "01"
 LICENCE: Final = "CC BY-NC-SA 4.0"
 
@@ -49,10 +54,7 @@ def read(root: Path) -> list[Utterance]:
 
 
 def _candidates(root: Path) -> Iterator[tuple[str, int, Utterance]]:
-    name = (
-        r"(?P<modality>0[123])-(?P<performance>(?P<channel>0[12])-(?P<emotion>0[1-8])-0[12]"
-        r"-(?P<statement>0[12])-0[12]-(?P<actor>\d\d))" + rf"(?:\.mp4|{SOUND})"
-    )
+    name = NAME + rf"(?:\.mp4|{SOUND})"
     songs = []
     for path, match in find_files(root, name, "RAVDESS", "Actor_01/03-01-05-01-02-01-01.wav"):
         modality = match["modality"]
@@ -62,15 +64,20 @@ def _candidates(root: Path) -> Iterator[tuple[str, int, Utterance]]:
         yield (
             match["performance"],
             list(MODALITIES).index(modality),
-            Utterance(
-                key=f"ravdess-{modality}-{match['performance']}",
-                media=path.as_posix(),
-                transcript=STATEMENTS[match["statement"]],
-                language="en",
-                streams=MODALITIES[modality],
-                speaker=f"ravdess-{match['actor']}",
-                licence=LICENCE,
-                labels=Labels(category=EMOTIONS[match["emotion"]]),
-            ),
+            utterance(match, path.as_posix()),
         )
     remark(root, songs, "songs are left out, this is a corpus of speech")
+
+
+def utterance(match: re.Match[str], media: str) -> Utterance:
+    """What a name tells, taken apart by `NAME`."""
+    return Utterance(
+        key=f"ravdess-{match['modality']}-{match['performance']}",
+        media=media,
+        transcript=STATEMENTS[match["statement"]],
+        language="en",
+        streams=MODALITIES[match["modality"]],
+        speaker=f"ravdess-{match['actor']}",
+        licence=LICENCE,
+        labels=Labels(category=EMOTIONS[match["emotion"]]),
+    )
