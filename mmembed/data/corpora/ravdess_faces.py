@@ -1,7 +1,7 @@
 """Action units of the faces of RAVDESS, as OpenFace measures them: one vector a performance.
 
 An `.npz` with `ids` (N,), names of RAVDESS' videos without suffix, and `action_units` (N, 35): the
-intensities, 0 to 5, of 17 units and the presence, 0 to 1, of 18, averaged over the frames. Units and
+intensities, 0 to 5, of 17 units and the presence, 0 to 1, of 18, averaged over frames. Units and
 ranges: Baltrusaitis, Zadeh, Lim and Morency, "OpenFace 2.0", FG 2018.
 """
 
