@@ -165,7 +165,8 @@ def respond(work: Callable[[], Any], file: BinaryIO, memory: int) -> None:
     except (MemoryError, OverflowError):
         failure = _too_large(memory)
     except OSError as error:
-        failure = _too_large(memory) if error.errno == errno.EFBIG else ("unreadable", str(error))
+        reason = "unreadable" if error.errno else "damaged"  # libraries give none
+        failure = _too_large(memory) if error.errno == errno.EFBIG else (reason, str(error))
     except RecursionError:
         failure = ("damaged", "values are nested too deep")
     except Exception as error:

@@ -83,7 +83,9 @@ def _scan(file: BinaryIO, size: int) -> None:
     Raises:
         Refused: for the first thing that a file of plain values does not hold.
     """
-    memo: dict[int, bytes | None] = {}
+    known = {part.encode() for name in NAMES for part in name}
+    memo: dict[int, bytes] = {}  # only of texts that may be names: a file may remember millions
+    remembered = 0
     names: tuple[bytes | None, bytes | None] = (None, None)  # last two values, if they are texts
     while True:
         code = file.read(1)
@@ -101,10 +103,12 @@ def _scan(file: BinaryIO, size: int) -> None:
         argument = _argument(file, opcode.arg, size) if opcode.arg else b""
         if name in _TEXTS:
             names = names[1], argument
-        elif name == "MEMOIZE":
-            memo[len(memo)] = names[1]
-        elif name.endswith("PUT"):
-            memo[_index(name, argument)] = names[1]
+        elif name == "MEMOIZE" or name.endswith("PUT"):
+            place = remembered if name == "MEMOIZE" else _index(name, argument)
+            remembered += 1
+            memo.pop(place, None)
+            if names[1] in known:
+                memo[place] = names[1]
         elif name.endswith("GET"):
             names = names[1], memo.get(_index(name, argument))
         elif name == "GLOBAL":
