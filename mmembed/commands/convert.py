@@ -2,8 +2,9 @@
 
 What the file is, is seen from what it holds:
 
-- MMSA's dicts of splits, and the tuples of dicts by dialogue that DialogueRNN and SDT read, become
-  OUT/features/SPLIT.safetensors and OUT/manifest.jsonl with a line for every utterance;
+- MMSA's dicts of splits (CMU-MOSEI, CMU-MOSI, CH-SIMS), and the tuples of dicts by dialogue that
+  DialogueRNN and SDT read, become OUT/features/SPLIT.safetensors and OUT/manifest.jsonl with a line
+  for every utterance;
 - a .csd file becomes OUT/features/NAME.safetensors and OUT/manifest.jsonl with a line for every
   video, and OUT/intervals.safetensors with the seconds from and to of each of its steps;
 - any other pickle of plain values becomes OUT/arrays.npz and OUT/values.json, where
@@ -20,7 +21,6 @@ import json
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Any, BinaryIO, Final, Literal
 from urllib.parse import quote
@@ -30,7 +30,10 @@ import tyro
 from numpy.typing import NDArray
 from safetensors.numpy import save
 
+from mmembed.data import integrity
 from mmembed.data.atomic import atomic_file, hold_folder
+from mmembed.data.corpora import CONVERTERS
+from mmembed.data.corpora.sentiment.corpus import folds_of
 from mmembed.data.example import Utterance
 from mmembed.data.examples import portable_key
 from mmembed.data.features import write_features
@@ -40,12 +43,6 @@ from mmembed.data.pickles import read_pickle
 from mmembed.errors import DataError, UsageError
 
 Stream = Literal["audio", "video", "text"]
-
-READERS: Final = {
-    "mmsa": "mmembed.data.corpora.mmsa",
-    "dialogues": "mmembed.data.corpora.dialogue_pickles",
-}
-"""Modules with a function `convert(source, out)` that returns manifest rows, by kind."""
 
 SEQUENCES: Final[Mapping[Stream, tuple[str, ...]]] = {
     "audio": ("covarep", "opensmile", "audio", "acoustic"),
@@ -88,13 +85,15 @@ def main(argv: Sequence[str] | None = None) -> None:
             print(f"{write_values(values, out)} arrays and values.json: {out}", flush=True)
             return
         del values
-        rows = import_module(READERS[kind]).convert(source, out)
+        rows = CONVERTERS[kind](source, out)
+        if checks := integrity.read_report(out):
+            print(integrity.describe(checks), flush=True)
     write_manifest(out / "manifest.jsonl", rows)
     print(f"{len(rows)} rows: {out / 'manifest.jsonl'}", flush=True)
 
 
 def kind_of(values: object) -> str | None:
-    """The kind of data set that a pickle holds, of `READERS`, or None."""
+    """The reader of `CONVERTERS` for what a pickle holds, or None."""
     if isinstance(values, dict) and values.keys() & {"train", "valid", "test"}:
         splits = [values[name] for name in ("train", "valid", "test") if name in values]
         if all(
@@ -103,13 +102,22 @@ def kind_of(values: object) -> str | None:
             and any(str(name).endswith("_labels") for name in split)
             for split in splits
         ):
-            return "mmsa"
+            return _corpus_of(splits)
     if isinstance(values, list | tuple) and 8 <= len(values) <= 13:
         tables = [value for value in values if isinstance(value, dict)]
         # ids, speakers and labels of all dialogues come first
         if len(tables) >= 5 and tables[0] and tables[0].keys() == tables[1].keys():
-            return "dialogues"
+            return "dialogue_pickles"
     return None
+
+
+def _corpus_of(splits: Sequence[Mapping[str, Any]]) -> str | None:
+    """Which corpus a pickle of MMSA is of, by its labels and its videos."""
+    if any(str(name).endswith("_labels_T") for name in splits[0]):
+        return "sims"
+    videos = {str(name).partition("$_$")[0] for split in splits for name in split["id"]}
+    known = {name: len(videos & folds_of(name).keys()) for name in ("mosei", "mosi")}
+    return max(known, key=lambda name: known[name]) if any(known.values()) else None
 
 
 def convert_csd(source: Path, out: Path, stream: Stream | None) -> list[Utterance]:

@@ -101,11 +101,15 @@ def test_the_same_file_gives_the_same_bytes(tmp_path: Path) -> None:
 
 def test_kinds() -> None:
     split = {"id": ["v$_$1"], "raw_text": ["a"], "regression_labels": np.zeros(1)}
-    assert kind_of({"train": split, "valid": split, "test": split}) == "mmsa"
-    assert kind_of({"train": split, "test": {"id": []}}) is None
+    assert kind_of({"train": split, "valid": split, "test": split}) is None
+    for video, corpus in (("-3g5yACwYnA", "mosei"), ("1DmNV9C1hbY", "mosi")):
+        named = {**split, "id": [f"{video}$_$1"]}
+        assert kind_of({"train": named, "valid": split, "test": split}) == corpus
+        assert kind_of({"train": named, "test": {"id": []}}) is None
+    assert kind_of({"train": {**split, "regression_labels_T": np.zeros(1)}}) == "sims"
     table = {"Ses01": [1]}
-    assert kind_of((table,) * 10 + (["Ses01"], ["Ses02"])) == "dialogues"
-    assert kind_of((table,) * 7 + (["Ses01"], ["Ses02"])) == "dialogues"
+    assert kind_of((table,) * 10 + (["Ses01"], ["Ses02"])) == "dialogue_pickles"
+    assert kind_of((table,) * 7 + (["Ses01"], ["Ses02"])) == "dialogue_pickles"
     assert kind_of((table,) * 7) is None and kind_of([1] * 9) is None
     assert kind_of({"a": 1}) is None and kind_of(np.zeros(9)) is None
 
@@ -136,3 +140,31 @@ def test_the_program_refuses_what_would_run(tmp_path: Path) -> None:
 def test_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such file"):
         main([str(tmp_path / "a.pkl"), "--out", str(tmp_path / "out")])
+
+
+def test_a_pickle_of_mmsa_becomes_what_prepare_reads(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    draw = np.random.default_rng(0)
+    splits = {
+        name: {
+            "id": [f"{video}$_$1"],
+            "raw_text": ["so good"],
+            "regression_labels": np.array([1.5]),
+            "text": draw.normal(size=(1, 4, 768)),
+            "audio": draw.normal(size=(1, 6, 74)),
+            "vision": draw.normal(size=(1, 5, 35)),
+            "audio_lengths": [6],
+            "vision_lengths": [5],
+        }
+        for name, video in (("train", "-3g5yACwYnA"), ("valid", "--qXJuDtHPw"))
+    }
+    (tmp_path / "a.pkl").write_bytes(pickle.dumps(splits))
+    main([str(tmp_path / "a.pkl"), "--out", str(tmp_path / "out")])
+    assert "segments in train" in capsys.readouterr().out  # the integrity report
+    rows = read_manifest(tmp_path / "out" / "manifest.jsonl")
+    assert [(row.split, row.labels.sentiment) for row in rows] == [("train", 1.5), ("dev", 1.5)]
+    example = load_example(rows[0], tmp_path / "out")
+    np.testing.assert_array_equal(
+        example.features["audio"], splits["train"]["audio"][0].astype(np.float32)
+    )

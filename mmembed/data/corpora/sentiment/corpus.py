@@ -65,11 +65,12 @@ class Corpus:
     @property
     def folds(self) -> Mapping[str, str]:
         """Video id -> official fold; {} for a corpus that is not split by video."""
-        return _folds(self.name)
+        return folds_of(self.name)
 
 
 @cache
-def _folds(name: str) -> dict[str, str]:
+def folds_of(name: str) -> dict[str, str]:
+    """Video id -> official fold of a corpus; {} for one that is not split by video."""
     path = files("mmembed.data.corpora") / "folds" / f"{name}.json"
     if not path.is_file():
         return {}
