@@ -207,7 +207,8 @@ def describe(shards: ShardSet) -> str:
     speakers = {meta["speaker"] for meta in metas} - {None}
     splits = Counter(meta["split"] or "without split" for meta in metas)
     parts = ", ".join(f"{count} {name}" for name, count in splits.items())
-    return f"{len(metas)} utterances ({parts}), {hours:.2f} h, {len(speakers)} speakers"
+    length = f", {hours:.2f} h" if hours else ""  # text and others' features have none
+    return f"{len(metas)} utterances ({parts}){length}, {len(speakers)} speakers"
 
 
 def _seconds(meta: Mapping[str, Any]) -> float:

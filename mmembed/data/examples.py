@@ -36,7 +36,8 @@ def load_example(
 ) -> Example:
     """Decode an utterance and compute its features.
 
-    The transcript, where there is one, is its text stream.
+    The transcript, where there is one, is its text stream. An utterance of text without a letter
+    or digit has no stream at all and is an example nevertheless.
 
     Args:
         utterance: a manifest row.
@@ -56,7 +57,8 @@ def load_example(
             raise DataError(utterance.key, "no_streams", f"has no {' or '.join(streams)}")
         return example
     if utterance.media is None or not {"audio", "video"} & set(streams):
-        if text is None:
+        # A turn such as "..." has no words for an encoder and is a turn of its dialogue still.
+        if text is None and not ("text" in streams and (utterance.transcript or "").strip()):
             raise DataError(utterance.key, "no_streams", f"has no {' or '.join(streams)}")
         return Example(utterance, text=text)
     path, data = _find_media(utterance.media, folder)

@@ -264,9 +264,6 @@ def _records(
     job: Job, examples: Iterable[Example | DataError], failed: list[Failure]
 ) -> Iterator[Record]:
     for utterance, example in zip(job.utterances, examples, strict=True):
-        if isinstance(example, Example) and not example.streams:
-            needed = f"has none of {', '.join(job.streams)}"
-            example = DataError(utterance.key, "no_streams", needed)
         if isinstance(example, Example):
             yield Record(*to_record(example))
         else:

@@ -96,12 +96,18 @@ def test_text_needs_no_media(tmp_path: Path) -> None:
 
 
 def test_rows_without_any_stream_are_named(tmp_path: Path) -> None:
-    for row in (Utterance("a", None), Utterance("a", None, transcript=" - ?! ")):
+    for row in (Utterance("a", None), Utterance("a", None, transcript=" ")):
         with pytest.raises(DataError, match=r"^a: has no ") as error:
             load_example(row, tmp_path)
         assert error.value.reason == "no_streams"
     with pytest.raises(DataError, match=r"lost\.wav: no such file"):
         load_example(Utterance("a", "lost.wav"), tmp_path)
+
+
+def test_text_without_a_word_is_an_example_without_a_stream(tmp_path: Path) -> None:
+    example = load_example(Utterance("a", None, transcript="?!"), tmp_path)
+    assert example.streams == () and example.text is None
+    assert from_record(*to_record(example)[:2]).utterance.transcript == "?!"
 
 
 def test_an_empty_transcript_is_no_text(folder: Path) -> None:
