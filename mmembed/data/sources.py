@@ -11,7 +11,7 @@ from typing import Final
 from mmembed.data.dataset import Examples
 from mmembed.data.example import Example
 from mmembed.data.examples import example_from_file, load_example, portable_key
-from mmembed.data.manifest import read_manifest
+from mmembed.data.manifest import SUFFIXES, read_manifest
 from mmembed.errors import DataError, UsageError
 
 MEDIA_SUFFIXES: Final = (
@@ -38,8 +38,8 @@ class Source:
 def open_sources(inputs: Iterable[Path]) -> list[Source]:
     """All clips named by `inputs`, in order; within a folder sorted by path.
 
-    A `.jsonl` file is a manifest, a folder with shards is read as shards, any other folder is
-    searched for media files, and any other file is a clip. Nothing is decoded yet.
+    A `.jsonl` or `.parquet` file is a manifest, a folder with shards is read as shards, any other
+    folder is searched for media files, and any other file is a clip. Nothing is decoded yet.
 
     Raises:
         UsageError: a folder without any clip.
@@ -54,7 +54,7 @@ def open_sources(inputs: Iterable[Path]) -> list[Source]:
                     f"{path}: holds no clip (looked for {' '.join(MEDIA_SUFFIXES)} and shards)"
                 )
             sources += found
-        elif path.suffix == ".jsonl":
+        elif path.suffix in SUFFIXES:
             sources += [
                 Source(row.key, row.key, partial(load_example, row, path.parent))
                 for row in read_manifest(path)
