@@ -74,7 +74,8 @@ def plan_epoch(
     """
     lengths = np.asarray(lengths)
     generator = np.random.default_rng(derive_seed(seed, "plan", epoch))
-    order = generator.permutation(len(lengths) if drawn is None else len(drawn))
+    count = len(lengths) if drawn is None else len(drawn)
+    order = _shuffled(count, generator) if pool else generator.permutation(count)
     if drawn is not None:
         order = drawn[order]
     if not pool:
@@ -89,6 +90,19 @@ def plan_epoch(
 def _take(lengths: Integers, items: Integers) -> Integers:
     """The lengths of items, some of which may be repeats."""
     return lengths.take(items, mode="wrap")
+
+
+def _shuffled(count: int, generator: np.random.Generator) -> NDArray[np.int64]:
+    """The numbers below `count`, dealt at random to heaps that fit the cache, each shuffled.
+
+    Any order is as likely (Rao 1961, Sandelius 1962), in half the time of `permutation` for
+    millions.
+    """
+    heap = generator.integers(0, 256, count, dtype=np.uint8)
+    order = heap.argsort(kind="stable")
+    for part in np.split(order, np.bincount(heap, minlength=256).cumsum()):
+        generator.shuffle(part)
+    return order
 
 
 def _cut_random(frames: Integers, budget: int) -> list[int]:
@@ -114,16 +128,17 @@ def _sort_and_cut(order: Integers, lengths: Integers, budget: int, pool: int) ->
     What is left of a pool when no full batch is to be had any more, its shortest items, goes into
     the next one.
     """
-    longest = max(1, int(lengths.max(initial=1)))
-    small = np.min_scalar_type(longest)  # numpy sorts integers of 16 bits many times faster
+    longest = int(lengths.max(initial=1))
+    # Stable sorting of 16-bit numbers is several times as fast as of larger ones.
+    missing = (longest - lengths).astype(np.min_scalar_type(longest))
     starts, start, last = [], 0, len(order)
     for stop in range(min(pool, last), last + pool, pool):
         stop = min(stop, last)
         items = order[start:stop]
-        backwards = (longest - _take(lengths, items)).astype(small)
-        by_length = backwards.argsort(kind="stable")  # equal ones stay shuffled
+        missed = _take(missing, items)
+        by_length = missed.argsort(kind="stable")  # items of one length stay shuffled
         items[:] = items[by_length]
-        frames = (longest - backwards[by_length].astype(np.int64)).data
+        frames = (longest - missed[by_length].astype(np.int64)).data
         first = start
         while start < stop:
             size = max(1, budget // max(1, frames[start - first]))
