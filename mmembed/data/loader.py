@@ -22,7 +22,7 @@ from mmembed.batch import UNLABELLED, Batch
 from mmembed.data.collate import EMPTY, Augmentation, Item, augment, collate
 from mmembed.data.example import EMOTIONS
 from mmembed.data.sampling import EpochPlan, Integers, derive_seed, share
-from mmembed.errors import MmembedError
+from mmembed.errors import MmembedError, UsageError
 
 TIMEOUT: Final = 300.0  # seconds for one step; a reader that hangs ends the run
 
@@ -102,8 +102,11 @@ def ahead(
         timeout: seconds that one result may take once it is waited for.
 
     Raises:
+        UsageError: a negative number of workers.
         MmembedError: what `make` raised; or a worker died or gave nothing in time.
     """
+    if workers < 0:
+        raise UsageError(f"{workers} loader workers: 0 or more")
     if workers == 0:
         yield from map(make, jobs)
         return

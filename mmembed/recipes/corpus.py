@@ -76,10 +76,14 @@ def open_corpus(config: DataConfig) -> Corpus:
     """Read the indices of a run's shards.
 
     Raises:
-        UsageError: no shards are named, nothing in them is for training, or weights do not fit.
+        UsageError: no shards are named, nothing in them is for training, or a setting means nothing.
     """
     if not config.shards:
         raise UsageError("no training data: give --data.shards DIR [DIR ...]")
+    if config.frames < 1 or config.pool < 0:
+        raise UsageError(
+            f"--data.frames {config.frames} must be 1 or more, --data.pool {config.pool} 0 or more"
+        )
     if config.weights and len(config.weights) != len(config.shards):
         raise UsageError(
             f"{len(config.weights)} --data.weights for {len(config.shards)} --data.shards: "

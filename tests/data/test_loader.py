@@ -19,7 +19,7 @@ from mmembed.batch import STREAMS, stream_subsets
 from mmembed.data.collate import Augmentation, Item
 from mmembed.data.loader import Steps, ahead
 from mmembed.data.sampling import draw, plan_epoch
-from mmembed.errors import CorruptError, DataError, MmembedError
+from mmembed.errors import CorruptError, DataError, MmembedError, UsageError
 
 SUBSETS = [*stream_subsets(), STREAMS, STREAMS]
 LENGTHS = np.array([16 + 9 * number for number in range(len(SUBSETS))])
@@ -109,6 +109,8 @@ def test_results_come_in_order_and_jobs_are_taken_as_needed(workers: int) -> Non
     assert len(taken) <= 10 + workers
     assert list(ahead(abs, [-3, 1], workers)) == [3, 1]
     assert list(ahead(abs, [], workers)) == []
+    with pytest.raises(UsageError, match="-1 loader workers: 0 or more"):
+        list(ahead(abs, [1], -1))
 
 
 def failing(job: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -60,6 +61,12 @@ def test_weights_that_do_not_fit_are_refused(folders: tuple[str, ...]) -> None:
     for weights in ((1.0,), (1.0, 0.0), (1.0, float("nan"))):
         with pytest.raises(UsageError, match=r"--data\.weights"):
             open_corpus(settings(folders, *weights))
+
+
+def test_budgets_and_pools_that_mean_nothing_are_refused(folders: tuple[str, ...]) -> None:
+    for change in ({"frames": 0}, {"pool": -1}):
+        with pytest.raises(UsageError, match=r"--data\.frames .* --data\.pool"):
+            open_corpus(replace(settings(folders), **change))  # type: ignore[arg-type]
 
 
 def test_small_recipes_have_random_batches_and_large_ones_sorted() -> None:
