@@ -76,7 +76,7 @@ def open_corpus(config: DataConfig) -> Corpus:
     """Read the indices of a run's shards.
 
     Raises:
-        UsageError: no shards are named, nothing in them is for training, or a setting means nothing.
+        UsageError: no shards are named, nothing in them is for training, or a setting is senseless.
     """
     if not config.shards:
         raise UsageError("no training data: give --data.shards DIR [DIR ...]")

@@ -40,7 +40,9 @@ utterances = st.builds(
 
 
 @given(st.lists(utterances, min_size=1, max_size=8, unique_by=lambda row: row.key))
-@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 def test_any_rows_survive_in_small_groups(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: list[Utterance]
 ) -> None:
