@@ -42,6 +42,11 @@ class DataError(MmembedError):
         super().__init__(f"{item}: {message}")
         self.item = item
         self.reason = reason
+        self._message = message
+
+    def __reduce__(self) -> tuple[type[DataError], tuple[str, str, str]]:
+        """Errors cross the borders of processes."""
+        return type(self), (self.item, self.reason, self._message)
 
 
 class CorruptError(MmembedError):

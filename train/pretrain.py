@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 import time
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,8 +20,8 @@ from torch.nn.parallel import DistributedDataParallel
 from mmembed.commands.cli import run_program
 from mmembed.commands.progress import progress
 from mmembed.config import to_dict
-from mmembed.data.collate import Item, augment, collate
-from mmembed.data.sampling import derive_seed, plan_epoch, share
+from mmembed.data.loader import Steps
+from mmembed.data.sampling import derive_seed
 from mmembed.embedder import save_encoder
 from mmembed.encoder import FRAME_RATE
 from mmembed.errors import MmembedError, Stopped
@@ -37,6 +38,7 @@ from mmembed.training.step import StepResult, train_step
 from mmembed.training.tracking import MetricsLog, claim_folder, write_json
 
 MOST_SKIPPED = 3  # steps in a row whose loss is not finite
+FREE = ("loop.workers",)  # settings that change no result
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -46,7 +48,7 @@ def main(argv: list[str] | None = None) -> None:
         corpus = open_corpus(run.data)
         run = _resolved(run, corpus)
         if world.is_main:
-            claim_folder(out, to_dict(run))
+            claim_folder(out, to_dict(run), free=FREE)
             _describe(run, corpus, out)
         world.wait()
         if (out / "evaluation.json").exists():
@@ -73,53 +75,60 @@ def _train(run: PretrainRun, method: CtcSpeaker, corpus: Corpus, out: Path, worl
     world.wait()
     log = MetricsLog(out / "metrics.jsonl", position.total) if world.is_main else None
     started = time.monotonic() - (log.seconds if log else 0.0)
+    steps = Steps(
+        corpus.item,
+        corpus.lengths,
+        run.data.augmentation,
+        run.loop.seed,
+        rank=world.rank,
+        world=world.size,
+        splits=run.loop.accumulate,
+    )
     stop, saved, skipped = StopRequest(), time.monotonic(), 0
 
     with progress("pretrain", run.loop.epochs, start=position.epoch, show=world.is_main) as update:
         for epoch in range(position.epoch, run.loop.epochs):
-            plan = plan_epoch(corpus.lengths, run.data.frames, seed=run.loop.seed, epoch=epoch)
-            for step in range(position.step, len(plan)):
-                done = epoch + step / len(plan)
-                rate = learning_rate(run.optim, done / run.loop.epochs)
-                torch.manual_seed(derive_seed(run.loop.seed, "dropout", epoch, step, world.rank))
-                with torch.autocast(
-                    world.device.type, torch.bfloat16, enabled=run.loop.precision == "bf16"
-                ):
-                    result = train_step(
-                        model,
-                        optimizer,
-                        [
-                            collate([_training_item(run, corpus, epoch, i) for i in indices])
-                            for indices in share(
-                                plan[step],
-                                corpus.lengths,
-                                rank=world.rank,
-                                world=world.size,
-                                splits=run.loop.accumulate,
-                            )
-                        ],
-                        rate=rate,
-                        clip=run.optim.clip,
-                        world=world,
+            plan = corpus.plan(seed=run.loop.seed, epoch=epoch)
+            with closing(
+                steps.load(plan, epoch, start=position.step, workers=run.loop.workers)
+            ) as loaded:
+                for step, micro_batches in enumerate(loaded, position.step):
+                    done = epoch + step / len(plan)
+                    rate = learning_rate(run.optim, done / run.loop.epochs)
+                    torch.manual_seed(
+                        derive_seed(run.loop.seed, "dropout", epoch, step, world.rank)
                     )
-                position = Position(epoch, step + 1, position.total + 1)
-                skipped = 0 if result.applied else skipped + 1
-                if skipped == MOST_SKIPPED:
-                    raise MmembedError(
-                        f"{out}: the loss was not finite {skipped} steps in a row up to step "
-                        f"{position.total}; lower --optim.lr"
-                    )
-                if log:
-                    _log_step(log, position, result, rate, time.monotonic() - started)
-                    update(done + 1 / len(plan), loss=result.loss)
-                stopping = stop.agreed(world)
-                if world.is_main and (
-                    stopping or time.monotonic() - saved > run.loop.checkpoint_every
-                ):
-                    save_checkpoint(out / "checkpoints", method, optimizer, position)
-                    saved = time.monotonic()
-                if stopping:
-                    raise Stopped(f"{out}: stopped at step {position.total}; run again to continue")
+                    with torch.autocast(
+                        world.device.type, torch.bfloat16, enabled=run.loop.precision == "bf16"
+                    ):
+                        result = train_step(
+                            model,
+                            optimizer,
+                            micro_batches,
+                            rate=rate,
+                            clip=run.optim.clip,
+                            world=world,
+                        )
+                    position = Position(epoch, step + 1, position.total + 1)
+                    skipped = 0 if result.applied else skipped + 1
+                    if skipped == MOST_SKIPPED:
+                        raise MmembedError(
+                            f"{out}: the loss was not finite {skipped} steps in a row up to step "
+                            f"{position.total}; lower --optim.lr"
+                        )
+                    if log:
+                        _log_step(log, position, result, rate, time.monotonic() - started)
+                        update(done + 1 / len(plan), loss=result.loss)
+                    stopping = stop.agreed(world)
+                    if world.is_main and (
+                        stopping or time.monotonic() - saved > run.loop.checkpoint_every
+                    ):
+                        save_checkpoint(out / "checkpoints", method, optimizer, position)
+                        saved = time.monotonic()
+                    if stopping:
+                        raise Stopped(
+                            f"{out}: stopped at step {position.total}; run again to continue"
+                        )
             position = Position(epoch + 1, 0, position.total)
             every = run.loop.evaluate_every
             if every and (epoch + 1) % every == 0 and epoch + 1 < run.loop.epochs:
@@ -128,11 +137,6 @@ def _train(run: PretrainRun, method: CtcSpeaker, corpus: Corpus, out: Path, worl
                     log.write(split="dev", step=position.total, epoch=epoch + 1, **scores)
     if world.is_main:
         save_checkpoint(out / "checkpoints", method, optimizer, position)
-
-
-def _training_item(run: PretrainRun, corpus: Corpus, epoch: int, index: int) -> Item:
-    generator = torch.Generator().manual_seed(derive_seed(run.loop.seed, "augment", epoch, index))
-    return augment(corpus.item(index), run.data.augmentation, generator)
 
 
 def _resolved(run: PretrainRun, corpus: Corpus) -> PretrainRun:
@@ -146,13 +150,17 @@ def _resolved(run: PretrainRun, corpus: Corpus) -> PretrainRun:
 
 
 def _describe(run: PretrainRun, corpus: Corpus, out: Path) -> None:
-    hours = sum(corpus.lengths) / FRAME_RATE / 3600
+    hours = float(corpus.lengths.sum()) / FRAME_RATE / 3600
     print(
         f"pretrain {run.name} in {out}: {len(corpus.train)} utterances, {hours:.2f} h, "
         f"{len(corpus.speakers)} speakers, {len(corpus.vocabulary)} pieces, "
         f"{len(corpus.alphabet)} letters",
         flush=True,
     )
+    for folder, size, weight in zip(
+        run.data.shards, corpus.train.sizes, run.data.weights, strict=False
+    ):
+        print(f"{folder}: {size} x {weight:g} = {size * weight:.0f} an epoch", flush=True)
     if corpus.impossible and not (out / "impossible_transcripts.json").exists():
         write_json(out / "impossible_transcripts.json", corpus.impossible)
         print(

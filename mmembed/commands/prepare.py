@@ -115,7 +115,7 @@ def talkers(
 
 
 def manifest(source: tyro.conf.Positional[Path], shards: Settings) -> None:
-    """Read any corpus that has a manifest: one JSON object a line, one line an utterance.
+    """Read any corpus that has a manifest, JSON lines or Parquet: one row an utterance.
 
     Args:
         source: the manifest; its media paths start at its folder.

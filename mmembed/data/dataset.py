@@ -17,16 +17,19 @@ class Examples(Sequence[Example]):
 
     Everything needed for planning (lengths, speakers, splits) is in the shards' indices; the
     records themselves are read when asked for.
+
+    Attributes:
+        sizes: records selected of each folder; they come one folder after another.
     """
 
     def __init__(self, folders: Iterable[Path], keep: Callable[[Meta], bool] = lambda _: True):
         self._sets = [ShardSet(folder) for folder in folders]
-        self._places = [
-            (shards, index)
+        selected = [
+            [(shards, index) for index in range(len(shards)) if keep(shards.meta(index))]
             for shards in self._sets
-            for index in range(len(shards))
-            if keep(shards.meta(index))
         ]
+        self.sizes = tuple(map(len, selected))
+        self._places = [place for places in selected for place in places]
 
     def __len__(self) -> int:
         return len(self._places)

@@ -97,6 +97,12 @@ class Utterance:
             raise ValueError(f"turn {self.turn} of {self.key}: counts from 0")
 
 
+def check_span(start: float | None, end: float | None) -> None:
+    """Refuse a part of a medium that is none, with a ValueError."""
+    if start is None or not start >= 0 or not (end is None or start < end):
+        raise ValueError(f"start {start} and end {end}: 0 <= start < end, in seconds")
+
+
 @dataclass(frozen=True)
 class Example:
     """One utterance, decoded and turned into features, unbatched.

@@ -1,22 +1,27 @@
-"""Manifests: one JSON object a line, one line an utterance.
+"""Manifests: one JSON object a line, one line an utterance; or the same as a Parquet table.
 
     {"key": "grid-s1-bbaf2n", "media": "video/s1/bbaf2n.mpg", "transcript": "bin blue at f two now"}
 
 The fields are those of `Utterance`; `labels` is an object of its own. What a row does not name has
-its default. `media` is absolute or relative to the folder of the manifest.
+its default. `media` is absolute or relative to the folder of the manifest. A name that ends in
+`.parquet` means a table, see `mmembed.data.parquet`.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, Final
 
 from mmembed.data.atomic import atomic_file
-from mmembed.data.example import EMOTIONS, Labels, Utterance
+from mmembed.data.example import EMOTIONS, Labels, Utterance, check_span
+from mmembed.data.parquet import read_rows, write_rows
 from mmembed.errors import DataError
+
+TABLE: Final = ".parquet"
+SUFFIXES: Final = (".jsonl", TABLE)
 
 _FIELDS: Final = tuple(field.name for field in fields(Utterance))
 _LABELS: Final = tuple(field.name for field in fields(Labels))
@@ -28,35 +33,44 @@ def read_manifest(path: Path) -> list[Utterance]:
     """The rows of a manifest, in its order.
 
     Raises:
-        DataError: naming the file, and the line where there is one to name.
+        DataError: naming the file, and the line or row where there is one to name.
     """
+    if path.suffix == TABLE:
+        rows: Iterable[tuple[int, Utterance]] = enumerate(read_rows(path), start=1)
+        place, unit = f"{path}: row ", "row"
+    else:
+        rows, place, unit = _read_lines(path), f"{path}:", "line"
+    first: dict[str, int] = {}
+    utterances = []
+    for number, utterance in rows:
+        if utterance.key in first:
+            raise DataError(
+                f"{place}{number}",
+                "duplicate",
+                f"key {utterance.key} stands on {unit} {first[utterance.key]} too; "
+                "every utterance needs its own",
+            )
+        first[utterance.key] = number
+        utterances.append(utterance)
+    if not utterances:
+        raise DataError(str(path), "empty", "the manifest holds no utterance")
+    return utterances
+
+
+def _read_lines(path: Path) -> Iterator[tuple[int, Utterance]]:
+    """Line numbers and what stands there; empty lines hold nothing."""
     try:
         lines = path.read_text(encoding="utf-8").split("\n")
     except FileNotFoundError:
         raise DataError(str(path), "missing", "no such manifest") from None
     except UnicodeDecodeError:
         raise DataError(str(path), "manifest", "a manifest is UTF-8 text, this is not") from None
-    first_line: dict[str, int] = {}
-    utterances = []
     for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            utterance = from_row(json.loads(line))
-        except ValueError as error:
-            raise DataError(f"{path}:{number}", "manifest", str(error)) from None
-        if utterance.key in first_line:
-            raise DataError(
-                f"{path}:{number}",
-                "duplicate",
-                f"key {utterance.key} stands on line {first_line[utterance.key]} too; "
-                "every utterance needs its own",
-            )
-        first_line[utterance.key] = number
-        utterances.append(utterance)
-    if not utterances:
-        raise DataError(str(path), "empty", "the manifest holds no utterance")
-    return utterances
+        if line.strip():
+            try:
+                yield number, from_row(json.loads(line))
+            except ValueError as error:
+                raise DataError(f"{path}:{number}", "manifest", str(error)) from None
 
 
 def write_manifest(path: Path, utterances: Iterable[Utterance]) -> None:
@@ -65,14 +79,23 @@ def write_manifest(path: Path, utterances: Iterable[Utterance]) -> None:
     Raises:
         DataError: two utterances share a key.
     """
-    seen: set[str] = set()
     with atomic_file(path) as file:
-        for number, utterance in enumerate(utterances, start=1):
-            if utterance.key in seen:
-                raise DataError(f"{path}:{number}", "duplicate", f"a second {utterance.key}")
-            seen.add(utterance.key)
+        checked = _without_duplicates(path, utterances)
+        if path.suffix == TABLE:
+            write_rows(file, list(checked))
+            return
+        for utterance in checked:
             row = json.dumps(to_row(utterance), ensure_ascii=False, allow_nan=False)
             file.write(row.encode() + b"\n")
+
+
+def _without_duplicates(path: Path, utterances: Iterable[Utterance]) -> Iterator[Utterance]:
+    seen: set[str] = set()
+    for number, utterance in enumerate(utterances, start=1):
+        if utterance.key in seen:
+            raise DataError(f"{path}:{number}", "duplicate", f"a second {utterance.key}")
+        seen.add(utterance.key)
+        yield utterance
 
 
 def to_row(utterance: Utterance) -> dict[str, object]:
@@ -102,9 +125,7 @@ def from_row(row: object) -> Utterance:
     scores = labels.get("scores", {})
     if not isinstance(scores, Mapping) or not all(map(_is_number, scores.values())):
         raise ValueError(f"scores must be an object of numbers, found {scores!r}")
-    start, end = values.get("start", 0.0), values.get("end")
-    if start is None or start < 0 or (end is not None and end <= start):
-        raise ValueError(f"start {start} and end {end}: 0 <= start < end, in seconds")
+    check_span(values.get("start", 0.0), values.get("end"))
     values.setdefault("media", None)
     return Utterance(**values, labels=Labels(**labels))
 

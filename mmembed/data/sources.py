@@ -13,7 +13,7 @@ from mmembed.data.dataset import Examples
 from mmembed.data.decoding import Decoder, Task
 from mmembed.data.example import Example, Utterance
 from mmembed.data.examples import portable_key
-from mmembed.data.manifest import read_manifest
+from mmembed.data.manifest import SUFFIXES, read_manifest
 from mmembed.errors import DataError, UsageError
 
 MEDIA_SUFFIXES: Final = (
@@ -44,9 +44,9 @@ def open_sources(
 ) -> list[Source]:
     """All clips named by `inputs`, in order; within a folder sorted by path.
 
-    A manifest is read as such, a folder with shards as shards, any other folder is searched for
-    media files, and any other file is a clip, its key the path, as given, made portable. Nothing
-    is decoded yet.
+    A `.jsonl` or `.parquet` file is a manifest, a folder with shards is read as shards, any other
+    folder is searched for media files, and any other file is a clip, its key the path, as given,
+    made portable. Nothing is decoded yet.
 
     Args:
         inputs: files and folders.
@@ -66,7 +66,7 @@ def open_sources(
                     f"{path}: holds no clip (looked for {' '.join(MEDIA_SUFFIXES)} and shards)"
                 )
             sources += found
-        elif path.suffix == ".jsonl":
+        elif path.suffix in SUFFIXES:
             sources += [
                 Source(row.key, row.key, Task(row, path.parent, streams, face_model))
                 for row in read_manifest(path)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from mmembed.data.collate import Item, to_item
 from mmembed.data.dataset import Examples, Meta
+from mmembed.data.sampling import EpochPlan, draw, plan_epoch
 from mmembed.errors import UsageError
 from mmembed.features.text import Vocabulary, normalise_transcript
 from mmembed.losses import ctc_steps_needed
@@ -30,9 +35,23 @@ class Corpus:
     vocabulary: Vocabulary
     alphabet: Vocabulary
     speakers: dict[str, int]
-    lengths: list[int]
+    lengths: NDArray[np.int32]
     impossible: list[str]
     config: DataConfig
+
+    def plan(self, *, seed: int, epoch: int) -> EpochPlan:
+        """The global batches of an epoch."""
+        drawn = None
+        if self.config.weights:
+            drawn = draw(self.train.sizes, self.config.weights, seed=seed, epoch=epoch)
+        return plan_epoch(
+            self.lengths,
+            self.config.frames,
+            seed=seed,
+            epoch=epoch,
+            pool=self.config.pool,
+            drawn=drawn,
+        )
 
     def item(self, index: int) -> Item:
         """One training example in tensors."""
@@ -57,10 +76,21 @@ def open_corpus(config: DataConfig) -> Corpus:
     """Read the indices of a run's shards.
 
     Raises:
-        UsageError: no shards are named, or nothing in them is for training.
+        UsageError: no shards are named, nothing in them is for training, or a setting is senseless.
     """
     if not config.shards:
         raise UsageError("no training data: give --data.shards DIR [DIR ...]")
+    if config.frames < 1 or config.pool < 0:
+        raise UsageError(
+            f"--data.frames {config.frames} must be 1 or more, --data.pool {config.pool} 0 or more"
+        )
+    if config.weights and len(config.weights) != len(config.shards):
+        raise UsageError(
+            f"{len(config.weights)} --data.weights for {len(config.shards)} --data.shards: "
+            "give one a folder, or none"
+        )
+    if not all(0 < weight < math.inf for weight in config.weights):
+        raise UsageError(f"--data.weights {config.weights}: each must be a number above 0")
     train = Examples(
         map(Path, config.shards),
         lambda meta: meta["split"] in ("train", None) and _allowed(meta, config),
@@ -73,7 +103,7 @@ def open_corpus(config: DataConfig) -> Corpus:
     transcripts = [normalise_transcript(str(meta["transcript"] or "")) for meta in metas]
     known = [transcript for transcript in transcripts if transcript]
     alphabet = Vocabulary.train(known, config.alphabet.size, config.alphabet.kind)
-    lengths = [_clock(meta) for meta in metas]
+    lengths = np.array([_clock(meta) for meta in metas], dtype=np.int32)
     needed = [ctc_steps_needed(alphabet.encode(t)) for t in transcripts]
     return Corpus(
         train=train,

@@ -32,20 +32,26 @@ class DataConfig:
     Attributes:
         shards: folders of prepared shards; training takes their records of split "train" or of no
             split, evaluation those of "dev", "heldout" and "test".
+        weights: how often an epoch has each record of a folder, on average, one weight a folder;
+            () = once.
         exclude_speakers: speakers of whom nothing is trained on, whatever their split.
         streams: the streams to read.
         vocabulary: of the text stream.
         alphabet: of speech recognition. Letters learn from far fewer hours than larger units.
         frames: audio-clock frames (25 Hz) of a global batch, over all processes.
+        pool: records sorted by length together, so that a batch needs little padding; 0 = random
+            batches, for small corpora: a batch of one length is often of one corpus.
         augmentation: what is done to training examples.
     """
 
     shards: tuple[str, ...] = ()
+    weights: tuple[float, ...] = ()
     exclude_speakers: tuple[str, ...] = ()
     streams: tuple[str, ...] = ("audio", "video", "text")
     vocabulary: Pieces = Pieces(256, "unigram")
     alphabet: Pieces = Pieces(100, "char")
     frames: int = 2400
+    pool: int = 0
     augmentation: Augmentation = field(default_factory=Augmentation)
 
 
@@ -57,6 +63,8 @@ class LoopConfig:
         epochs: passes over the training data.
         seed: of weights, order, augmentation and dropout.
         accumulate: micro-batches of each process a step; changes memory, not the gradient.
+        workers: processes that read and augment for each training process; 0 = it does so itself.
+            Changes the speed alone: a run may go on with another number.
         precision: of the matrix products; weights and sums stay float32.
         evaluate_every: epochs between scores on the dev split; 0 = only at the end.
         checkpoint_every: seconds between checkpoints, measured at epoch ends and steps.
@@ -65,6 +73,7 @@ class LoopConfig:
     epochs: int = 30
     seed: int = 0
     accumulate: int = 1
+    workers: int = 0
     precision: Literal["fp32", "bf16"] = "fp32"
     evaluate_every: int = 5
     checkpoint_every: float = 60.0
@@ -104,7 +113,7 @@ def base() -> PretrainRun:
     return PretrainRun(
         "base",
         method=CtcSpeakerConfig(encoder=encoder),
-        data=DataConfig(vocabulary=Pieces(4000, "unigram"), frames=24_000),
+        data=DataConfig(vocabulary=Pieces(4000, "unigram"), frames=24_000, pool=10_000),
         loop=LoopConfig(epochs=50),
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +24,13 @@ def write_lines(path: Path, values: Iterable[object]) -> None:
         file.write("".join(json.dumps(value, sort_keys=True) + "\n" for value in values).encode())
 
 
-def claim_folder(out: Path, config: Mapping[str, Any]) -> None:
+def claim_folder(out: Path, config: Mapping[str, Any], free: Collection[str] = ()) -> None:
     """Make `out` the folder of this configuration, and of this process until it ends.
+
+    Args:
+        out: folder of the run.
+        config: all settings, nested.
+        free: those that may change from one start to the next, such as "loop.workers".
 
     Raises:
         UsageError: it already belongs to another one; names the fields that differ. Or another
@@ -35,7 +40,11 @@ def claim_folder(out: Path, config: Mapping[str, Any]) -> None:
     path = out / "run.json"
     plain = json.loads(json.dumps(config))
     if path.exists():
-        changed = differences(json.loads(path.read_text()), plain)
+        changed = [
+            line
+            for line in differences(json.loads(path.read_text()), plain)
+            if line.partition(":")[0] not in free
+        ]
         if changed:
             raise UsageError(
                 f"{out} holds a run with other settings ({'; '.join(changed[:8])}): "

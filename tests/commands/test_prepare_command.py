@@ -9,7 +9,7 @@ import pytest
 import soundfile
 
 from mmembed.commands.prepare import main
-from mmembed.data.manifest import read_manifest
+from mmembed.data.manifest import read_manifest, write_manifest
 from mmembed.data.shards import ShardSet
 from mmembed.errors import BudgetError, DataError, UsageError
 
@@ -40,10 +40,12 @@ def test_a_corpus_becomes_a_manifest_and_shards(digits, tmp_path, capsys):
     assert f"2 train), 0.00 h, 2 speakers, 0 failed: {out / 'shards'}" in printed
 
 
-def test_its_manifest_prepares_the_same_features(digits, tmp_path):
+@pytest.mark.parametrize("name", ["manifest.jsonl", "manifest.parquet"])
+def test_its_manifest_prepares_the_same_features(digits, tmp_path, name):
     one, two = tmp_path / "one", tmp_path / "two"
     main(["fsdd", str(digits), "--out", str(one), "--workers", "1"])
-    main(["manifest", str(one / "manifest.jsonl"), "--out", str(two), "--workers", "1"])
+    write_manifest(one / name, read_manifest(one / "manifest.jsonl"))
+    main(["manifest", str(one / name), "--out", str(two), "--workers", "1"])
     tar = "shards/shard-000000.tar"
     assert (one / tar).read_bytes() == (two / tar).read_bytes()
 

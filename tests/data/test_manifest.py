@@ -25,16 +25,27 @@ FULL = Utterance(
     labels=Labels(sentiment=-1.5, emotions=(0.0, 0.5, 3.0, 0.0, 0.0, 1.0), category="happy"),
 )
 PLAIN = Utterance(key="b", media=None)
+OTHER = Utterance(
+    key="c",
+    media="train.safetensors#3",
+    streams=(),
+    dialogue="d-1",
+    turn=0,
+    licence="CC BY 4.0",
+    labels=Labels(present=("joy", "love"), scores={"valence": 4.5, "a.b": -1.0}),
+)
+ROWS = [FULL, PLAIN, OTHER, Utterance("d", None, labels=Labels(present=(), scores={"x": 0.0}))]
 
 
-def test_reads_back_what_was_written(tmp_path: Path) -> None:
-    path = tmp_path / "new" / "manifest.jsonl"
-    write_manifest(path, [FULL, PLAIN])
-    assert read_manifest(path) == [FULL, PLAIN]
+@pytest.mark.parametrize("name", ["manifest.jsonl", "manifest.parquet"])
+def test_reads_back_what_was_written(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "new" / name
+    write_manifest(path, ROWS)
+    assert read_manifest(path) == ROWS
     first = path.read_bytes()
-    write_manifest(path, read_manifest(path))
+    write_manifest(path, iter(read_manifest(path)))
     assert path.read_bytes() == first
-    assert [p.name for p in path.parent.iterdir()] == ["manifest.jsonl"]
+    assert [p.name for p in path.parent.iterdir()] == [name]
 
 
 def test_fields_stand_in_order_and_defaults_are_left_out() -> None:
@@ -108,11 +119,12 @@ def test_missing_empty_and_binary_manifests(tmp_path: Path) -> None:
         read_manifest(tmp_path / "binary.jsonl")
 
 
-def test_a_refused_manifest_leaves_the_old_one(tmp_path: Path) -> None:
-    path = tmp_path / "m.jsonl"
+@pytest.mark.parametrize("name", ["m.jsonl", "m.parquet"])
+def test_a_refused_manifest_leaves_the_old_one(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
     write_manifest(path, [PLAIN])
-    (tmp_path / ".m.jsonl.123.tmp").write_text("left by a killed writer")
+    (tmp_path / f".{name}.123.tmp").write_text("left by a killed writer")
     with pytest.raises(DataError, match="a second b"):
         write_manifest(path, [FULL, PLAIN, PLAIN])
     assert read_manifest(path) == [PLAIN]
-    assert [p.name for p in tmp_path.iterdir()] == ["m.jsonl"]
+    assert [p.name for p in tmp_path.iterdir()] == [name]

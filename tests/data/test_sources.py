@@ -46,12 +46,13 @@ def test_keys_do_not_depend_on_how_a_clip_was_reached(here: Path) -> None:
     assert in_folder == {s.key for s in open_sources([Path("happy/1.wav"), Path("./happy/1.flac")])}
 
 
-def test_manifests_and_shards_keep_their_keys(here: Path) -> None:
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.parquet"])
+def test_manifests_and_shards_keep_their_keys(here: Path, name: str) -> None:
     rows = [Utterance("b", "happy/1.wav"), Utterance("a", None, transcript="Hello")]
-    write_manifest(here / "rows.jsonl", rows)
+    write_manifest(here / name, rows)
     text = Example(Utterance("c", None, transcript="Hi"), text="hi")
     write_shard(here / "shards" / "shard-000000.tar", [Record(*to_record(text))], {})
-    sources = open_sources([Path("rows.jsonl"), Path("shards")])
+    sources = open_sources([Path(name), Path("shards")])
     assert [source.key for source in sources] == ["b", "a", "c"]
     with Decoder() as decoder:
         examples = list(load_all(sources, decoder))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -15,7 +16,7 @@ import pytest
 
 from mmembed.data.example import Example, Utterance
 from mmembed.data.examples import to_record
-from mmembed.data.shards import Record, finish, shard_path, write_shard
+from mmembed.data.shards import Record, ShardSet, finish, shard_path, write_shard
 
 PROGRAM = Path(__file__).parents[2] / "train" / "pretrain.py"
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
@@ -108,11 +109,17 @@ def test_a_finished_run_holds_everything(undisturbed: Path) -> None:
 def test_stopped_and_resumed_equals_undisturbed(
     shards: Path, undisturbed: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
-    """Bitwise: weights, scores and losses; SIGTERM in the middle, or SIGKILL of everything."""
+    """Bitwise: weights, scores and losses; SIGTERM in the middle, or SIGKILL of everything.
+
+    It goes on with another number of loader workers than it started with.
+    """
     out = tmp_path / "run"
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(
-        command(shards, out), env=environment, start_new_session=True, stdout=subprocess.DEVNULL
+        command(shards, out, "--loop.workers", "2"),
+        env=environment,
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
     )
     log = out / "metrics.jsonl"
     deadline = time.monotonic() + 90
@@ -122,7 +129,7 @@ def test_stopped_and_resumed_equals_undisturbed(
     os.killpg(process.pid, number)
     process.wait(timeout=60)
     assert not (out / "evaluation.json").exists()
-    done = run(command(shards, out))
+    done = run(command(shards, out, "--loop.workers", "1"))
     assert done.returncode == 0, done.stderr
     assert result_of(out) == result_of(undisturbed)
 
@@ -139,11 +146,36 @@ def test_other_settings_in_the_same_folder_are_refused(shards: Path, undisturbed
     assert "optim.lr: 0.002 -> 0.5" in done.stderr and done.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
+def test_four_processes_on_three_shards_end(shards: Path, tmp_path: Path) -> None:
+    """R6: sorted and weighted batches, some with fewer clips than there are processes."""
+    folder = tmp_path / "shards"
+    every = ShardSet(shards)
+    for number in range(3):
+        records = [every.read(index) for index in range(number, 11, 3)]
+        write_shard(shard_path(folder, number), records, {})
+    out = tmp_path / "run"
+    settings = ["--data.pool", "20", "--data.weights", "1.5", "--data.frames", "100"]
+    done = run(command(folder, out, *settings, "--loop.workers", "1", processes=4))
+    assert done.returncode == 0, done.stderr
+    assert f"{folder}: 10 x 1.5 = 15 an epoch" in done.stdout
+    _, _, losses = result_of(out)
+    assert len(losses) >= 3 * 5 and all(map(math.isfinite, losses))
+
+
 def test_bad_calls_are_one_line(shards: Path, tmp_path: Path) -> None:
     for arguments, words in (
         (["nonsense", "--out", str(tmp_path)], "name a recipe first"),
         (["tiny", "--out", str(tmp_path)], "--data.shards"),
         (["tiny", "--out", str(tmp_path), "--data.shards", str(tmp_path / "none")], "none"),
+        (
+            ["tiny", "--out", str(tmp_path), "--data.shards", "a", "b", "--data.weights", "2"],
+            "1 --data.weights for 2 --data.shards",
+        ),
+        (
+            ["tiny", "--out", str(tmp_path), "--data.shards", "a", "--data.weights", "-1"],
+            "must be a number above 0",
+        ),
     ):
         done = run([sys.executable, str(PROGRAM), *arguments])
         assert done.returncode in (2, 4), done.stderr
