@@ -31,6 +31,7 @@ from mmembed.data.manifest import to_row
 from mmembed.data.shards import (
     Record,
     finish,
+    index_shards,
     is_committed,
     shard_path,
     shard_sidecars,
@@ -108,6 +109,7 @@ def prepare_shards(
         records_per_shard=records_per_shard,
         plan=_digest([job.plan for job in jobs]),
     )
+    index_shards(out)
     if len(failures) > error_budget * len(utterances):
         raise BudgetError(
             f"{len(failures)} of {len(utterances)} utterances failed, more than the error budget "
