@@ -31,7 +31,8 @@ from mmembed.errors import CorruptError, DataError
 
 NUMBERS: Final = ("lengths.audio", "lengths.video", "lengths.text", "frames")
 TEXTS: Final = ("split", "speaker", "transcript")
-"""Entries of `meta`, nested ones joined by dots, that are columns of their own."""
+"""Entries of `meta`, nested ones joined by dots, that are columns of their own; where a record has
+no such entry a number is 0 and a text is null."""
 
 _BATCH: Final = 16_384  # rows at least; a batch holds whole shards
 _MEMBER: Final = pa.struct(
@@ -132,7 +133,7 @@ class ShardIndex:
         return view[row]
 
     def column(self, name: str) -> pa.ChunkedArray:
-        """A whole column, null where a record has no such entry.
+        """A whole column.
 
         Raises:
             KeyError: there is no such column.
@@ -263,8 +264,11 @@ def write_index(
                 # Through the format once: the buffers a reader will see.
                 rows = pa.ipc.read_record_batch(batch.rows.serialize(), _SCHEMA)
                 sums = {name: _checksum(rows.column(name)) for name in _SCHEMA.names}
-                about = {"checksums": sums, "shards": [astuple(shard) for shard in batch.shards]}
-                writer.write_batch(rows, custom_metadata={"mmembed": to_json(about)})
+                about = to_json(
+                    {"checksums": sums, "shards": [astuple(shard) for shard in batch.shards]}
+                )
+                seal = {"about": about, "crc32": str(zlib.crc32(about))}
+                writer.write_batch(rows, custom_metadata=seal)
         file.flush()
         with open(file.name, "rb") as written:
             index = map_index(written.fileno(), str(path), sizes)
@@ -286,14 +290,17 @@ def map_index(descriptor: int, name: str, sizes: Mapping[str, int]) -> ShardInde
         )
         held = [(shard.name, shard.size) for shard in index.shards]
         return index if held == [(tar, sizes.get(tar)) for _, tar in shard_names(sizes)] else None
-    except (ValueError, KeyError, TypeError, OSError):  # pa.ArrowInvalid is a ValueError
+    except (pa.ArrowException, ValueError, KeyError, TypeError, OSError):
         return None
 
 
 def _mapped(reader: pa.ipc.RecordBatchFileReader, number: int) -> _Batch:
-    rows, about = reader.get_batch_with_custom_metadata(number)
+    rows, seal = reader.get_batch_with_custom_metadata(number)
     rows.validate()
-    described = json.loads(about["mmembed"])
+    about = seal["about"]
+    if str(zlib.crc32(about)) != seal["crc32"].decode():
+        raise ValueError("the description of a batch is damaged")
+    described = json.loads(about)
     shards = tuple(Shard(*shard) for shard in described["shards"])
     if sum(shard.count for shard in shards) != rows.num_rows:
         raise ValueError("the rows are not those of the shards")
@@ -330,33 +337,39 @@ def _shard(tar: str, sidecar: Mapping[str, Any]) -> Shard:
 
 def _rows(records: Sequence[Mapping[str, Any]], folder: str) -> pa.RecordBatch:
     try:
-        members = [
-            [(name, *place) for name, place in record["members"].items()] for record in records
-        ]
+        members = [record["members"] for record in records]
+        names = [name for held in members for name in held]
+        places = [place for held in members for place in held.values()]
         metas = [record["meta"] for record in records]
         columns = [
             pa.array([record["key"] for record in records], pa.string()),
             pa.ListArray.from_arrays(
                 pa.array([0, *accumulate(map(len, members))], pa.int32()),
-                pa.array([member for held in members for member in held], _MEMBER),
+                pa.StructArray.from_arrays(
+                    [
+                        pa.array(names, pa.string()),
+                        *(
+                            pa.array([place[part] for place in places], _MEMBER[1 + part].type)
+                            for part in range(3)
+                        ),
+                    ],
+                    fields=list(_MEMBER),
+                ),
             ),
             pa.array([to_json(meta).decode() for meta in metas], pa.string()),
-            *(
-                pa.array([_entry(meta, name, int) for meta in metas], pa.int64())
-                for name in NUMBERS
-            ),
-            *(pa.array([_entry(meta, name, str) for meta in metas], pa.string()) for name in TEXTS),
+            *(_entries(metas, name, int, 0) for name in NUMBERS),
+            *(_entries(metas, name, str, None) for name in TEXTS),
         ]
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         raise CorruptError(f"{folder}: the index of a shard is damaged: {error!r}") from None
     return pa.record_batch(columns, schema=_SCHEMA)
 
 
-def _entry(meta: Mapping[str, Any], name: str, kind: type) -> Any:
-    value: Any = meta
+def _entries(metas: Sequence[Any], name: str, kind: type, absent: object) -> pa.Array:
     for part in name.split("."):
-        value = value.get(part) if isinstance(value, dict) else None
-    return value if isinstance(value, kind) else None
+        metas = [meta.get(part) if isinstance(meta, dict) else None for meta in metas]
+    values = [value if isinstance(value, kind) else absent for value in metas]
+    return pa.array(values, _SCHEMA.field(name).type)
 
 
 def _checksum(column: pa.Array) -> int:

@@ -12,7 +12,6 @@ from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from mmembed.data.cache import Descriptor
@@ -138,7 +137,7 @@ class ShardSet:
         column = self._index.column(name)
         if name not in NUMBERS:
             return column
-        numbers: NDArray[np.int64] = pc.fill_null(column, 0).to_numpy()
+        numbers: NDArray[np.int64] = column.to_numpy()
         return numbers
 
     def index_of(self, key: str) -> int:
