@@ -6,7 +6,7 @@ import fcntl
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -78,7 +78,8 @@ class Cache:
         while True:
             try:
                 file = Descriptor(self.folder / name)
-                os.utime(file.number)  # the time of its last use
+                with suppress(PermissionError):  # a file that another user fetched
+                    os.utime(file.number)  # the time of its last use
                 return file
             except FileNotFoundError:
                 pass
@@ -100,9 +101,10 @@ class Cache:
     def _fill(self, part: Path, final: Path, fetch: Callable[[Path], None]) -> None:
         try:
             fetch(part)
-            part.replace(final)
-        finally:
+        except BaseException:
             part.unlink(missing_ok=True)
+            raise
+        part.replace(final)
 
     def _claim(self, name: str, size: int) -> BinaryIO | None:
         """A locked empty part; None while another process fetches it or takes up the room."""
@@ -115,18 +117,18 @@ class Cache:
 
     def _make_room(self, name: str, size: int) -> bool:
         used, files = size, []
-        for path in self.folder.iterdir():
-            if path.suffix == _PART:
-                if _left_behind(path):
-                    path.unlink(missing_ok=True)
-                    continue
-                if path.name == f"{name}.{size}{_PART}":
-                    return False
+        for path in self.folder.glob("[!.]*"):
+            if path.suffix != _PART:
+                with suppress(FileNotFoundError):  # found damaged by another process
+                    status = path.stat()
+                    used += status.st_size
+                    files.append((status.st_mtime_ns, status.st_size, path))
+            elif _left_behind(path):
+                path.unlink(missing_ok=True)
+            elif path.name == f"{name}.{size}{_PART}":
+                return False
+            else:
                 used += int(path.stem.rpartition(".")[2])
-            elif not path.name.startswith("."):
-                status = path.stat()
-                used += status.st_size
-                files.append((status.st_mtime_ns, status.st_size, path))
         files.sort(reverse=True)
         while used > self.limit and files:
             _, freed, path = files.pop()
