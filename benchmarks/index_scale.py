@@ -147,8 +147,8 @@ def use_index(folder: Path) -> None:
     steps.done("open by the index")
     shards.meta(len(shards) // 2)
     steps.done("look up one record")
-    lengths = shards.column("lengths.audio")
-    train = pc.equal(shards.column("split"), "train").to_numpy()
+    lengths = shards.numbers("lengths.audio")
+    train = pc.equal(shards.texts("split"), "train").to_numpy()
     steps.done(f"lengths and splits of all ({int(lengths[train].sum()) / 3.6e5:,.0f} h of train)")
     for place in np.random.default_rng(0).integers(0, len(shards), 10_000).tolist():
         json.dumps([shards.key(place), shards.meta(place)])

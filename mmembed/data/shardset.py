@@ -19,6 +19,7 @@ from mmembed.data.remote import RemoteFolder, as_url
 from mmembed.data.shardfile import FOLDER_INDEX, Record, decode, parse_object, read_sidecar
 from mmembed.data.shardindex import (
     NUMBERS,
+    TEXTS,
     Member,
     Shard,
     ShardIndex,
@@ -123,22 +124,28 @@ class ShardSet:
         """What the index holds of a record beside its members."""
         return self._index.meta(index)
 
-    def column(self, name: str) -> NDArray[np.int64] | pa.ChunkedArray:
-        """An entry of all records' meta.
-
-        Args:
-            name: "lengths.audio", "lengths.video", "lengths.text" or "frames": (N,) int64, 0 where
-                there is none; "key", "split", "speaker" or "transcript": (N,) texts in Arrow, null
-                where there is none.
+    def numbers(self, name: str) -> NDArray[np.int64]:
+        """(N,) an entry of all records' meta: "lengths.audio", "lengths.video", "lengths.text" or
+        "frames"; 0 where a record has no such number.
 
         Raises:
             KeyError: another name.
         """
-        column = self._index.column(name)
         if name not in NUMBERS:
-            return column
-        numbers: NDArray[np.int64] = column.to_numpy()
+            raise KeyError(name)
+        numbers: NDArray[np.int64] = self._index.column(name).to_numpy()
         return numbers
+
+    def texts(self, name: str) -> pa.ChunkedArray:
+        """(N,) the records' "key", or an entry of their meta: "split", "speaker", "transcript";
+        null where a record has no such text.
+
+        Raises:
+            KeyError: another name.
+        """
+        if name not in ("key", *TEXTS):
+            raise KeyError(name)
+        return self._index.column(name)
 
     def index_of(self, key: str) -> int:
         """The place of a record.

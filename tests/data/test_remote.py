@@ -91,7 +91,7 @@ def test_object_store(bucket: str, folder: Path, settings: Path) -> None:
     shards = ShardSet(bucket)
     assert len(shards) == SHARDS * PER_SHARD
     assert shards.manifest == {"streams": ["audio"]}
-    assert shards.column("split").to_pylist() == ["dev"] * len(shards)
+    assert shards.texts("split").to_pylist() == ["dev"] * len(shards)
     assert tars(settings) == []  # nothing is fetched before it is needed
     check(shards, 5)
     assert [path.read_bytes() for path in tars(settings)] == [shard_path(folder, 1).read_bytes()]

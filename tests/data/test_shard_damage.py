@@ -57,11 +57,11 @@ def notices(shards: ShardSet) -> bool:
             assert "shard-000000.tar" in str(error) or "index.arrow" in str(error)
     for name, values in (("key", [r.key for r in TRUTH]), ("split", ["train"] * len(TRUTH))):
         try:
-            assert shards.column(name).to_pylist() == values
+            assert shards.texts(name).to_pylist() == values
         except CorruptError:
             noticed += 1
     try:
-        assert shards.column("lengths.audio").tolist() == [3, 4, 5, 6, 7]
+        assert shards.numbers("lengths.audio").tolist() == [3, 4, 5, 6, 7]
         shards.verify()
     except CorruptError:
         noticed += 1

@@ -46,15 +46,15 @@ def test_columns_and_rows(folder: Path, indexed: bool) -> None:
         index_shards(folder)
     shards = ShardSet(folder)
     assert uses_the_index(shards) == indexed
-    assert shards.column("lengths.audio").tolist() == [300, 0, 0, 0, 12]
-    assert shards.column("lengths.video").tolist() == [0, 75, 0, 0, 0]
-    assert shards.column("lengths.text").tolist() == [5, 0, 0, 0, 0]
-    assert shards.column("frames").tolist() == [0, 9, 0, 0, 0]
-    assert shards.column("frames").dtype == np.int64
-    assert shards.column("split").to_pylist() == ["train", None, None, None, "dev"]
-    assert shards.column("speaker").to_pylist() == ["a", None, None, None, "b"]
-    assert shards.column("transcript").to_pylist() == ["hello", None, "\u00fc", None, None]
-    assert tuple(shards.column("key").to_pylist()) == shards.keys
+    assert shards.numbers("lengths.audio").tolist() == [300, 0, 0, 0, 12]
+    assert shards.numbers("lengths.video").tolist() == [0, 75, 0, 0, 0]
+    assert shards.numbers("lengths.text").tolist() == [5, 0, 0, 0, 0]
+    assert shards.numbers("frames").tolist() == [0, 9, 0, 0, 0]
+    assert shards.numbers("frames").dtype == np.int64
+    assert shards.texts("split").to_pylist() == ["train", None, None, None, "dev"]
+    assert shards.texts("speaker").to_pylist() == ["a", None, None, None, "b"]
+    assert shards.texts("transcript").to_pylist() == ["hello", None, "\u00fc", None, None]
+    assert tuple(shards.texts("key").to_pylist()) == shards.keys
     for index, meta in enumerate(METAS):
         assert shards.meta(index) == meta
         assert shards.key(index) == shards.keys[index] == f"clip-{index:03d}"
@@ -64,8 +64,12 @@ def test_columns_and_rows(folder: Path, indexed: bool) -> None:
     for outside in (-1, 5):
         with pytest.raises(IndexError):
             shards.read(outside)
-    with pytest.raises(KeyError):
-        shards.column("age")
+    for name in ("age", "members", "split"):
+        with pytest.raises(KeyError):
+            shards.numbers(name)
+    for name in ("age", "members", "frames"):
+        with pytest.raises(KeyError):
+            shards.texts(name)
     shards.verify()
 
 
