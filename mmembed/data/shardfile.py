@@ -17,7 +17,6 @@ import hashlib
 import io
 import json
 import tarfile
-import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -29,6 +28,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from mmembed.data.atomic import atomic_file, sync_folder
+from mmembed.data.checksum import crc32
 from mmembed.errors import CorruptError, DataError
 
 FOLDER_INDEX: Final = "index.arrow"
@@ -87,7 +87,7 @@ def write_shard(path: Path, records: Iterable[Record], provenance: Mapping[str, 
             for name, value in record.members.items():
                 data = _encode(name, value)
                 put(_header(f"{record.key}.{name}", len(data)))
-                members[name] = [position, len(data), zlib.crc32(data)]
+                members[name] = [position, len(data), crc32(data)]
                 put(data + bytes(-len(data) % tarfile.BLOCKSIZE))
             index.append({"key": record.key, "members": members, "meta": dict(record.meta)})
         end = position + 2 * tarfile.BLOCKSIZE  # an archive ends with two empty blocks

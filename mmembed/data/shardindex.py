@@ -14,7 +14,6 @@ from __future__ import annotations
 import hashlib
 import json
 import mmap
-import zlib
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass
@@ -26,6 +25,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mmembed.data.atomic import atomic_file
+from mmembed.data.checksum import crc32
 from mmembed.data.shardfile import to_json
 from mmembed.errors import CorruptError, DataError
 
@@ -267,7 +267,7 @@ def write_index(
                 about = to_json(
                     {"checksums": sums, "shards": [astuple(shard) for shard in batch.shards]}
                 )
-                seal = {"about": about, "crc32": str(zlib.crc32(about))}
+                seal = {"about": about, "crc32": str(crc32(about))}
                 writer.write_batch(rows, custom_metadata=seal)
         file.flush()
         with open(file.name, "rb") as written:
@@ -298,7 +298,7 @@ def _mapped(reader: pa.ipc.RecordBatchFileReader, number: int) -> _Batch:
     rows, seal = reader.get_batch_with_custom_metadata(number)
     rows.validate()
     about = seal["about"]
-    if str(zlib.crc32(about)) != seal["crc32"].decode():
+    if str(crc32(about)) != seal["crc32"].decode():
         raise ValueError("the description of a batch is damaged")
     described = json.loads(about)
     shards = tuple(Shard(*shard) for shard in described["shards"])
@@ -376,5 +376,5 @@ def _checksum(column: pa.Array) -> int:
     checksum = 0
     for buffer in column.buffers():
         if buffer is not None:
-            checksum = zlib.crc32(buffer, checksum)
+            checksum = crc32(buffer, checksum)
     return checksum

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -15,6 +14,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from mmembed.data.cache import Descriptor
+from mmembed.data.checksum import crc32
 from mmembed.data.remote import RemoteFolder, as_url
 from mmembed.data.shardfile import FOLDER_INDEX, Record, decode, parse_object, read_sidecar
 from mmembed.data.shardindex import (
@@ -184,7 +184,7 @@ class ShardSet:
             for name, offset, size, checksum in members:
                 data = np.empty(size, np.uint8)
                 count = os.preadv(file.number, [data.data], offset)
-                if count != size or zlib.crc32(data.data) != checksum:
+                if count != size or crc32(data.data) != checksum:
                     raise ValueError(f"{name} has another checksum")
                 read[name] = decode(name, data)
         except (ValueError, FileNotFoundError) as error:
