@@ -104,7 +104,8 @@ class Cache:
         except BaseException:
             part.unlink(missing_ok=True)
             raise
-        part.replace(final)
+        with self._alone():  # a renamed file may escape the one who counts them
+            part.replace(final)
 
     def _claim(self, name: str, size: int) -> BinaryIO | None:
         """A locked empty part; None while another process fetches it or takes up the room."""

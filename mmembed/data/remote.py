@@ -35,7 +35,7 @@ T = TypeVar("T")
 
 
 def as_url(folder: Path | str) -> str | None:
-    """The URL meant, None for a local folder.
+    """The URL meant, None for something on this machine.
 
     A `Path` made of a URL has lost one of its slashes; it is given back.
 
@@ -44,13 +44,13 @@ def as_url(folder: Path | str) -> str | None:
     """
     text = str(folder)
     match = re.match(r"([A-Za-z][A-Za-z0-9+.-]*):", text)
-    if match is None or Path(folder).is_dir():
+    if match is None or Path(folder).exists():
         return None
     protocol = match[1].lower()
     rest = re.match(r"//?([^/].*)", text[match.end() :])
     if protocol not in PROTOCOLS or rest is None or "::" in text:
         raise UsageError(
-            f"{text}: not a folder, and not a URL that is allowed: {', '.join(PROTOCOLS)}"
+            f"{text}: not on this machine, nor a URL that is allowed: {', '.join(PROTOCOLS)}"
         )
     return f"{protocol}://{rest[1].rstrip('/')}"
 

@@ -71,7 +71,9 @@ class LocalFolder:
 class ShardSet:
     """The committed shards of a folder as one sequence of records, read in any order.
 
-    It may be used by many threads, forked and sent to other processes, which open the folder again.
+    It may be used by many threads, forked, and sent to other processes, which open the folder
+    again. A few tars stay open; those behind a URL are opened in the cache for each record, so that
+    it can let go of them at any time.
 
     Args:
         folder: on this machine, or a URL (see `mmembed.data.remote`), whose shards are fetched
@@ -95,7 +97,8 @@ class ShardSet:
         if not shard_names(sizes):
             raise DataError(self._files.name, "missing", "holds no shards")
         self._state = fingerprint(sizes)
-        self._index = self._mapped(sizes) or gather(self._sidecars(sizes), self._files.name)
+        index = self._mapped(sizes)
+        self._index = gather(self._sidecars(sizes), self._files.name) if index is None else index
         self.manifest: dict[str, Any] = {}
         if MANIFEST in sizes:
             (content,) = self._files.read([MANIFEST])

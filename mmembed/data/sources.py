@@ -12,6 +12,7 @@ from mmembed.data.dataset import Examples
 from mmembed.data.example import Example
 from mmembed.data.examples import example_from_file, load_example, portable_key
 from mmembed.data.manifest import read_manifest
+from mmembed.data.remote import as_url
 from mmembed.errors import DataError, UsageError
 
 MEDIA_SUFFIXES: Final = (
@@ -38,8 +39,9 @@ class Source:
 def open_sources(inputs: Iterable[Path]) -> list[Source]:
     """All clips named by `inputs`, in order; within a folder sorted by path.
 
-    A `.jsonl` file is a manifest, a folder with shards is read as shards, any other folder is
-    searched for media files, and any other file is a clip. Nothing is decoded yet.
+    A `.jsonl` file is a manifest, a folder with shards is read as shards, and so is one behind a
+    URL; any other folder is searched for media files, and any other file is a clip. Nothing is
+    decoded yet.
 
     Raises:
         UsageError: a folder without any clip.
@@ -47,7 +49,7 @@ def open_sources(inputs: Iterable[Path]) -> list[Source]:
     """
     sources: list[Source] = []
     for path in inputs:
-        if path.is_dir():
+        if path.is_dir() or as_url(path) is not None:
             found = _from_folder(path)
             if not found:
                 raise UsageError(
@@ -65,7 +67,7 @@ def open_sources(inputs: Iterable[Path]) -> list[Source]:
 
 
 def _from_folder(folder: Path) -> list[Source]:
-    if any(folder.glob("shard-*.tar")):
+    if as_url(folder) is not None or any(folder.glob("shard-*.tar")):
         examples = Examples([folder])
         keys = [examples.key(index) for index in range(len(examples))]
         return [

@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 import time
+import traceback
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +30,8 @@ def used(folder: Path) -> int:
 
 def read(cache: Cache, name: str) -> None:
     def fetch(part: Path) -> None:
-        assert used(cache.folder) <= cache.limit
+        with cache._alone():  # nobody makes room while we look
+            assert used(cache.folder) <= cache.limit
         part.write_bytes(content(name)[:500])
         time.sleep(0.001)
         part.write_bytes(content(name))
@@ -48,6 +50,7 @@ def test_processes_share_a_bounded_cache(tmp_path: Path, places: int) -> None:
                 for number in np.random.default_rng(seed).integers(0, 6, 30).tolist():
                     read(cache, f"nam{number}")
             except BaseException:
+                traceback.print_exc()
                 os._exit(1)
             os._exit(0)
         children.append(child)

@@ -355,7 +355,7 @@ def test_memory(folder: Path) -> None:
 def test_other_urls_are_refused(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for folder in (url, Path(url)):
-        with pytest.raises(UsageError, match="not a URL that is allowed: s3, http, https, memory"):
+        with pytest.raises(UsageError, match="nor a URL that is allowed: s3, http, https, memory"):
             ShardSet(folder)
     assert list(tmp_path.iterdir()) == []
 
