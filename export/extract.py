@@ -28,7 +28,14 @@ from mmembed.commands.progress import progress
 from mmembed.data.decoding import Decoder
 from mmembed.data.example import Example
 from mmembed.data.manifest import to_row
-from mmembed.data.shards import Record, finish, is_committed, shard_sidecars, write_shard
+from mmembed.data.shards import (
+    Record,
+    finish,
+    index_shards,
+    is_committed,
+    shard_sidecars,
+    write_shard,
+)
 from mmembed.data.sources import Source, load_all, open_sources
 from mmembed.embedder import Embedder
 from mmembed.errors import BudgetError, DataError, UsageError
@@ -195,11 +202,12 @@ def _embed(embedder: Embedder, examples: Sequence[Example], frames: bool) -> Ite
 
 
 def _report(settings: Extract, folders: Mapping[Path, tuple[str, ...]], total: int) -> None:
-    """Gather what failed from all shards, print the outcome."""
+    """Index the shards, gather what failed from all of them, print the outcome."""
     failures = []
     for folder in folders:
         listed = [f for p in shard_sidecars(folder) for f in p["provenance"]["failed"]]
         write_lines(folder / "failed.jsonl", listed)
+        index_shards(folder)
         failures += listed
         for failure in listed[:5]:
             print(f"failed ({failure['reason']}): {failure['message']}", file=sys.stderr)

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import accumulate
 from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
 
 from mmembed.data.example import Example
 from mmembed.data.examples import from_record
@@ -18,33 +24,76 @@ class Examples(Sequence[Example]):
     Everything needed for planning (lengths, speakers, splits) is in the shards' indices; the
     records themselves are read when asked for.
 
+    Args:
+        folders: of shards, or URLs; their records come one folder after another.
+        keep: whether to select records with this "split" and "speaker"; it is asked once for each
+            such pair that there is.
+
     Attributes:
-        sizes: records selected of each folder; they come one folder after another.
+        sizes: records selected of each folder.
     """
 
-    def __init__(self, folders: Iterable[Path], keep: Callable[[Meta], bool] = lambda _: True):
+    def __init__(
+        self, folders: Iterable[Path | str], keep: Callable[[Meta], bool] | None = None
+    ) -> None:
         self._sets = [ShardSet(folder) for folder in folders]
-        selected = [
-            [(shards, index) for index in range(len(shards)) if keep(shards.meta(index))]
-            for shards in self._sets
-        ]
-        self.sizes = tuple(map(len, selected))
-        self._places = [place for places in selected for place in places]
+        self._selected = [_select(shards, keep) for shards in self._sets]
+        self.sizes = tuple(map(len, self._selected))
+        self._starts = [0, *accumulate(self.sizes)]
 
     def __len__(self) -> int:
-        return len(self._places)
+        return self._starts[-1]
 
     def __getitem__(self, index: int) -> Example:  # type: ignore[override]
-        shards, place = self._places[index]
+        shards, place = self._find(index)
         record = shards.read(place)
         return from_record(record.key, record.members)
 
     def key(self, index: int) -> str:
         """The key of a record, without reading it."""
-        shards, place = self._places[index]
-        return shards.keys[place]
+        shards, place = self._find(index)
+        return shards.key(place)
 
     def meta(self, index: int) -> Meta:
         """What the index holds of a record: lengths, speaker, split, transcript."""
-        shards, place = self._places[index]
+        shards, place = self._find(index)
         return shards.meta(place)
+
+    def numbers(self, name: str) -> NDArray[np.int64]:
+        """(N,) a number of all records, such as "lengths.audio"; see `ShardSet.numbers`."""
+        parts = zip(self._sets, self._selected, strict=True)
+        return np.concatenate([shards.numbers(name)[selected] for shards, selected in parts])
+
+    def texts(self, name: str) -> pa.ChunkedArray:
+        """(N,) a text of all records, such as "speaker"; see `ShardSet.texts`."""
+        parts = zip(self._sets, self._selected, strict=True)
+        taken = [shards.texts(name).take(pa.array(selected)) for shards, selected in parts]
+        return pa.chunked_array([chunk for part in taken for chunk in part.chunks], pa.string())
+
+    def _find(self, index: int) -> tuple[ShardSet, int]:
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"example {index} of {len(self)}")
+        index %= len(self)
+        number = bisect_right(self._starts, index) - 1
+        return self._sets[number], int(self._selected[number][index - self._starts[number]])
+
+
+def _select(shards: ShardSet, keep: Callable[[Meta], bool] | None) -> NDArray[np.int64]:
+    """The places of the records to keep."""
+    if keep is None:
+        return np.arange(len(shards))
+    splits, split_codes = _codes(shards.texts("split"))
+    speakers, speaker_codes = _codes(shards.texts("speaker"))
+    pairs = split_codes * len(speakers) + speaker_codes
+    wanted = np.zeros(len(splits) * len(speakers), bool)
+    for pair in np.flatnonzero(np.bincount(pairs, minlength=len(wanted))).tolist():
+        split, speaker = divmod(pair, len(speakers))
+        wanted[pair] = keep({"split": splits[split], "speaker": speakers[speaker]})
+    return np.flatnonzero(wanted[pairs])
+
+
+def _codes(column: pa.ChunkedArray) -> tuple[list[str | None], NDArray[np.int64]]:
+    """(the different values, None among them; which of them each record has)."""
+    encoded = column.dictionary_encode("encode").combine_chunks()
+    codes: NDArray[np.int64] = encoded.indices.to_numpy().astype(np.int64)
+    return encoded.dictionary.to_pylist(), codes

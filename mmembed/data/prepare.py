@@ -28,6 +28,7 @@ from mmembed.data.manifest import to_row
 from mmembed.data.shards import (
     Record,
     finish,
+    index_shards,
     is_committed,
     shard_path,
     shard_sidecars,
@@ -174,6 +175,7 @@ def _finish(
                 records_per_shard=records_per_shard,
                 plan=_digest([job.plan for job in jobs]),
             )
+            index_shards(out)
     if complete and len(failures) > error_budget * total:
         raise BudgetError(
             f"{len(failures)} of {total} utterances failed, more than the error budget "

@@ -14,6 +14,7 @@ from mmembed.data.decoding import Decoder, Task
 from mmembed.data.example import Example, Utterance
 from mmembed.data.examples import portable_key
 from mmembed.data.manifest import SUFFIXES, read_manifest
+from mmembed.data.remote import as_url
 from mmembed.errors import DataError, UsageError
 
 MEDIA_SUFFIXES: Final = (
@@ -44,9 +45,9 @@ def open_sources(
 ) -> list[Source]:
     """All clips named by `inputs`, in order; within a folder sorted by path.
 
-    A `.jsonl` or `.parquet` file is a manifest, a folder with shards is read as shards, any other
-    folder is searched for media files, and any other file is a clip, its key the path, as given,
-    made portable. Nothing is decoded yet.
+    A `.jsonl` or `.parquet` file is a manifest, a folder with shards is read as shards, and so
+    is one behind a URL; any other folder is searched for media files, and any other file is a clip,
+    its key the path, as given, made portable. Nothing is decoded yet.
 
     Args:
         inputs: files and folders.
@@ -59,7 +60,7 @@ def open_sources(
     """
     sources: list[Source] = []
     for path in inputs:
-        if path.is_dir():
+        if path.is_dir() or as_url(path) is not None:
             found = _from_folder(path, streams, face_model)
             if not found:
                 raise UsageError(
@@ -99,7 +100,7 @@ def _read(origin: Callable[[], Example]) -> Example | DataError:
 
 
 def _from_folder(folder: Path, streams: tuple[str, ...], face_model: Path | None) -> list[Source]:
-    if any(folder.glob("shard-*.tar")):
+    if as_url(folder) is not None or any(folder.glob("shard-*.tar")):
         examples = Examples([folder])
         keys = [examples.key(index) for index in range(len(examples))]
         return [

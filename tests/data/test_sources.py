@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import fsspec
 import numpy as np
 import pytest
 import soundfile
@@ -21,6 +22,7 @@ from mmembed.errors import DataError, UsageError
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The current folder; holds clips with equal names in happy/ and sad/."""
+    monkeypatch.setenv("MMEMBED_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
     for name in ("happy/1.wav", "happy/1.flac", "sad/deep/1.WAV", "sad/1.wav"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -59,6 +61,20 @@ def test_manifests_and_shards_keep_their_keys(here: Path, name: str) -> None:
     assert [e.streams for e in examples if isinstance(e, Example)] == [
         ("audio",), ("text",), ("text",),
     ]  # fmt: skip
+
+
+def test_shards_behind_a_url(here: Path) -> None:
+    text = Example(Utterance("c", None, transcript="Hi"), text="hi")
+    write_shard(here / "shards" / "shard-000000.tar", [Record(*to_record(text))], {})
+    fsspec.filesystem("memory").put(str(here / "shards"), "/elsewhere", recursive=True)
+    (source,) = sources = open_sources([Path("memory://elsewhere")])
+    assert source.key == "c"
+    with Decoder() as decoder:
+        assert isinstance(next(load_all(sources, decoder)), Example)
+    with pytest.raises(UsageError, match="pipe:"):
+        open_sources([Path("pipe:cat happy/1.wav")])
+    (here / "happy" / "1.wav").rename("pipe:1.wav")
+    assert open_sources([Path("pipe:1.wav")])[0].key == "pipe%3A1%2Ewav"
 
 
 def test_what_cannot_be_read_is_known_when_it_is_loaded(here: Path) -> None:
