@@ -131,7 +131,9 @@ def _reader(read: Callable[[Path], Iterable[Utterance]]) -> Convert:
     def rows(source: Path, _out: Path) -> list[Utterance]:
         folder = source.parent if source.is_file() else source
         return [
-            replace(row, media=row.media and str((folder / row.media).absolute()))
+            row
+            if row.media is None or "://" in row.media
+            else replace(row, media=str((folder / row.media).absolute()))
             for row in read(source)
         ]
 

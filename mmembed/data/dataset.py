@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from mmembed.batch import STREAMS
 from mmembed.data.example import Example
 from mmembed.data.examples import from_record
 from mmembed.data.shards import ShardSet
@@ -26,8 +27,8 @@ class Examples(Sequence[Example]):
 
     Args:
         folders: of shards, or URLs; their records come one folder after another.
-        keep: whether to select records with this "split" and "speaker"; it is asked once for each
-            such pair that there is.
+        keep: whether to select records with this "split", "speaker" and "streams", the tuple of
+            those it has steps of; it is asked once for each combination that there is.
 
     Attributes:
         sizes: records selected of each folder.
@@ -84,12 +85,25 @@ def _select(shards: ShardSet, keep: Callable[[Meta], bool] | None) -> NDArray[np
         return np.arange(len(shards))
     splits, split_codes = _codes(shards.texts("split"))
     speakers, speaker_codes = _codes(shards.texts("speaker"))
-    pairs = split_codes * len(speakers) + speaker_codes
-    wanted = np.zeros(len(splits) * len(speakers), bool)
-    for pair in np.flatnonzero(np.bincount(pairs, minlength=len(wanted))).tolist():
-        split, speaker = divmod(pair, len(speakers))
-        wanted[pair] = keep({"split": splits[split], "speaker": speakers[speaker]})
-    return np.flatnonzero(wanted[pairs])
+    subsets, subset_codes = _streams(shards)
+    codes = (split_codes * len(speakers) + speaker_codes) * len(subsets) + subset_codes
+    wanted = np.zeros(len(splits) * len(speakers) * len(subsets), bool)
+    for code in np.flatnonzero(np.bincount(codes, minlength=len(wanted))).tolist():
+        split, rest = divmod(code, len(speakers) * len(subsets))
+        speaker, subset = divmod(rest, len(subsets))
+        found = {"split": splits[split], "speaker": speakers[speaker], "streams": subsets[subset]}
+        wanted[code] = keep(found)
+    return np.flatnonzero(wanted[codes])
+
+
+def _streams(shards: ShardSet) -> tuple[list[tuple[str, ...]], NDArray[np.int64]]:
+    """(all sets of streams; which of them each record has)."""
+    subsets = [
+        tuple(stream for bit, stream in enumerate(STREAMS) if code >> bit & 1)
+        for code in range(1 << len(STREAMS))
+    ]
+    held = [(shards.numbers(f"lengths.{stream}") > 0) << bit for bit, stream in enumerate(STREAMS)]
+    return subsets, np.sum(held, axis=0, dtype=np.int64)
 
 
 def _codes(column: pa.ChunkedArray) -> tuple[list[str | None], NDArray[np.int64]]:

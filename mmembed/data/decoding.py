@@ -99,7 +99,7 @@ class Decoder:
 
         Yields:
             For each task, in order, its example or why there is none: the reasons of `load_clip`,
-            and "timeout", "memory" and "crashed".
+            and "timeout", "memory", "crashed" and "unusable".
         """
         waiting, begun = iter(tasks), deque[_Place]()
         exhausted = False
@@ -195,8 +195,9 @@ class _Child:
 
     def begin(self, place: _Place, seconds: Seconds) -> None:
         task = place.task
-        # Relative paths start where this program is now, not where the server was started.
-        where = {"folder": str(task.folder), "here": os.getcwd()}
+        # The server may have been started elsewhere and with other settings.
+        settings = {name: text for name, text in os.environ.items() if name.startswith("MMEMBED_")}
+        where = {"folder": str(task.folder), "here": os.getcwd(), "settings": settings}
         how = {"streams": task.streams, "face_model": task.face_model and str(task.face_model)}
         request = {"row": to_row(task.utterance), **where, **how}
         place.assigned, self.place = True, place
@@ -255,6 +256,7 @@ def _serve(connection: Connection, memory: int) -> None:
         except EOFError:
             return
         os.chdir(request["here"])
+        os.environ.update(request["settings"])
         face_model = request["face_model"] and Path(request["face_model"])
         where, streams = Path(request["folder"]), tuple(request["streams"])
         task = Task(from_row(request["row"]), where, streams, face_model)
@@ -286,6 +288,8 @@ def _reply(task: Task) -> tuple[dict[str, Any], list[Any]]:
         example = task.load()
     except DataError as error:
         item, reason, message = error.item, error.reason, str(error)
+    except MmembedError as error:  # a damaged file of features, a URL that is not allowed
+        reason, message = "unusable", str(error)
     except MemoryError:
         # What it holds by now may never come back: a new process starts empty.
         reason, message, last = "memory", f"{item}: needs more memory than one clip may take", True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
@@ -16,7 +17,8 @@ from mmembed.data import archives
 from mmembed.data.example import Example, Utterance
 from mmembed.data.features import SUFFIX, read_features
 from mmembed.data.manifest import from_row, to_row
-from mmembed.data.media import load_clip
+from mmembed.data.media import Clip, load_clip
+from mmembed.data.remote import fetch_file
 from mmembed.errors import CorruptError, DataError
 from mmembed.features.audio import log_mel
 from mmembed.features.text import normalise_transcript
@@ -61,8 +63,7 @@ def load_example(
         if text is None and not ("text" in streams and (utterance.transcript or "").strip()):
             raise DataError(utterance.key, "no_streams", f"has no {' or '.join(streams)}")
         return Example(utterance, text=text)
-    path, data = _find_media(utterance.media, folder)
-    clip = load_clip(path, start=utterance.start, end=utterance.end, streams=streams, data=data)
+    clip = _load_clip(utterance, utterance.media, folder, streams)
     notes: dict[str, object] = {"seconds": round(clip.seconds, 3)}
     crops = None
     if clip.video is not None:
@@ -71,12 +72,22 @@ def load_example(
     return Example(utterance, audio=audio, video=crops, text=text, notes=notes)
 
 
-def _find_media(media: str, folder: Path) -> tuple[Path, bytes | None]:
-    """Where media lies, and its bytes where it is a member of an archive."""
+def _load_clip(row: Utterance, media: str, folder: Path, streams: Sequence[str]) -> Clip:
+    """Decode a file, a member of an archive, or what a URL leads to."""
+    load = partial(load_clip, start=row.start, end=row.end, streams=streams)
     archive, _, member = media.rpartition("#")
+    if "://" in media:
+        file = fetch_file(media)
+        path = Path(f"/proc/self/fd/{file.number}")  # stays, whatever becomes of the cache
+        try:
+            return load(path)
+        except DataError as error:
+            message = str(error).removeprefix(f"{path}: ")
+            raise DataError(media, error.reason, message) from None
     if archive.endswith(archives.SUFFIXES):
-        return folder / media, archives.read_member(folder / archive, member, LARGEST_MEMBER)
-    return folder / media, None
+        data = archives.read_member(folder / archive, member, LARGEST_MEMBER)
+        return load(folder / media, data=data)
+    return load(folder / media)
 
 
 def portable_key(name: str) -> str:

@@ -55,6 +55,24 @@ def as_url(folder: Path | str) -> str | None:
     return f"{protocol}://{rest[1].rstrip('/')}"
 
 
+def fetch_file(url: str) -> Descriptor:
+    """Any one file behind a URL, fetched whole into the cache where that lacks it.
+
+    Raises:
+        UsageError: a URL of a protocol that is not allowed, or no credentials.
+        DataError: there is no such file, or it cannot be reached.
+    """
+    if as_url(url) is None:
+        raise UsageError(f"{url}: not a URL")
+    found = RemoteFolder(url).stat()
+    size = found.get("size")
+    if size is None:
+        raise DataError(url, "unreachable", "the server does not say how large it is")
+    state = [url, size, *(str(found.get(name)) for name in ("ETag", "LastModified", "mtime"))]
+    name = hashlib.sha256(repr(state).encode()).hexdigest()
+    return RemoteFolder(url).open_whole(name, int(size))
+
+
 class RemoteFolder:
     """The files of a folder behind a URL; it holds no connection and can be forked and copied."""
 
@@ -79,6 +97,14 @@ class RemoteFolder:
             return sizes
 
         return self._call(self.name, list_files)
+
+    def stat(self) -> dict[str, Any]:
+        """What the server says of the URL itself, where that is a file."""
+        return self._call(self.name, lambda files: files.info(self._url))
+
+    def open_whole(self, cached: str, size: int) -> Descriptor:
+        """The URL itself, where that is a file."""
+        return self._open(cached, "", size, None)
 
     def read(self, names: Sequence[str]) -> Iterator[bytes]:
         """The contents of small files, in their order."""
@@ -107,7 +133,7 @@ class RemoteFolder:
 
     def _open(self, cached: str, name: str, size: int, sha256: str | None) -> Descriptor:
         def fetch(part: Path) -> None:
-            self._call(f"{self.name}/{name}", lambda files: get(files, part))
+            self._call(f"{self.name}/{name}".rstrip("/"), lambda files: get(files, part))
 
         def get(files: Any, part: Path) -> None:
             files.get_file(self._at(name), str(part))
@@ -120,7 +146,7 @@ class RemoteFolder:
         return self._cache.open(cached, size, fetch)
 
     def _at(self, name: str) -> str:
-        return f"{self._url}/{name}"
+        return f"{self._url}/{name}" if name else self._url
 
     def _call(self, item: str, action: Callable[[Any], T]) -> T:
         """Do something, again after a pause where that may help.

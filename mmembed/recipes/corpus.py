@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from mmembed.batch import STREAMS
 from mmembed.data.collate import Item, to_item
 from mmembed.data.dataset import Examples, Meta
 from mmembed.data.sampling import EpochPlan, draw, plan_epoch
@@ -62,7 +63,7 @@ class Corpus:
         """Items and reference transcripts of a split; none of them was trained on."""
         examples = Examples(
             map(Path, self.config.shards),
-            lambda meta: meta["split"] == split and _allowed(meta, self.config),
+            lambda found: found["split"] == split and _allowed(found, self.config),
         )
         items, references = [], []
         for example in examples:
@@ -93,25 +94,23 @@ def open_corpus(config: DataConfig) -> Corpus:
         raise UsageError(f"--data.weights {config.weights}: each must be a number above 0")
     train = Examples(
         map(Path, config.shards),
-        lambda meta: meta["split"] in ("train", None) and _allowed(meta, config),
+        lambda found: found["split"] in ("train", None) and _allowed(found, config),
     )
     if not len(train):
         raise UsageError(
-            f"nothing to train on in {', '.join(config.shards)}: no record of split train"
+            f"nothing to train on in {', '.join(config.shards)}: no record of split train with "
+            f"{' or '.join(config.streams)}"
         )
-    metas = [train.meta(index) for index in range(len(train))]
-    transcripts = [normalise_transcript(str(meta["transcript"] or "")) for meta in metas]
+    transcripts = [normalise_transcript(t or "") for t in train.texts("transcript").to_pylist()]
     known = [transcript for transcript in transcripts if transcript]
     alphabet = Vocabulary.train(known, config.alphabet.size, config.alphabet.kind)
-    lengths = np.array([_clock(meta) for meta in metas], dtype=np.int32)
+    lengths = _clock(train)
     needed = [ctc_steps_needed(alphabet.encode(t)) for t in transcripts]
     return Corpus(
         train=train,
         vocabulary=Vocabulary.train(known, config.vocabulary.size, config.vocabulary.kind),
         alphabet=alphabet,
-        speakers={
-            s: i for i, s in enumerate(sorted({str(m["speaker"]) for m in metas if m["speaker"]}))
-        },
+        speakers={name: number for number, name in enumerate(_names(train))},
         lengths=lengths,
         impossible=[
             train.key(i) for i, (n, t) in enumerate(zip(needed, lengths, strict=True)) if n > t
@@ -120,12 +119,21 @@ def open_corpus(config: DataConfig) -> Corpus:
     )
 
 
-def _allowed(meta: Meta, config: DataConfig) -> bool:
-    return meta["speaker"] not in config.exclude_speakers
+def _allowed(found: Meta, config: DataConfig) -> bool:
+    streams = found["streams"]
+    assert isinstance(streams, tuple)
+    return found["speaker"] not in config.exclude_speakers and bool(
+        set(streams) & set(config.streams)
+    )
 
 
-def _clock(meta: Meta) -> int:
-    lengths = meta["lengths"]
-    assert isinstance(lengths, dict)
-    audio, video = int(lengths.get("audio", 0)), int(lengths.get("video", 0))
-    return -(-audio // 4) if audio else video or int(lengths.get("text", 0))
+def _names(examples: Examples) -> list[str]:
+    """The speakers, in alphabetical order."""
+    return sorted(name for name in examples.texts("speaker").unique().to_pylist() if name)
+
+
+def _clock(examples: Examples) -> NDArray[np.int32]:
+    """Clock frames of each: those of its sound, else of its pictures, else of its text."""
+    audio, video, text = (examples.numbers(f"lengths.{stream}") for stream in STREAMS)
+    frames = np.where(audio > 0, -(-audio // 4), np.where(video > 0, video, text))
+    return frames.astype(np.int32)

@@ -15,9 +15,13 @@ from pathlib import Path
 import fsspec
 import numpy as np
 import pytest
+import soundfile
 from moto.server import ThreadedMotoServer
 
 import mmembed.data.remote as remote
+from mmembed.data.decoding import Decoder, Task
+from mmembed.data.example import Example, Utterance
+from mmembed.data.examples import load_example
 from mmembed.data.remote import as_url
 from mmembed.data.shards import Record, ShardSet, finish, index_shards, shard_path, write_shard
 from mmembed.errors import CorruptError, DataError, UsageError
@@ -369,3 +373,27 @@ def test_what_is_a_url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a:b").mkdir()
     assert as_url("a:b") is None
     assert remote.RemoteFolder("https://me:secret@host/x").name == "https://host/x"
+
+
+# Media.
+
+
+def test_media_behind_a_url(server: Server, folder: Path, settings: Path) -> None:
+    soundfile.write(folder / "tone.wav", np.sin(np.arange(8000) / 9), 16_000)
+    (folder / "empty.mp4").touch()
+    near = load_example(Utterance("a", "tone.wav", start=0.1, end=0.3), folder)
+    rows = [
+        Utterance("a", f"{server.url}/tone.wav", start=0.1, end=0.3),
+        Utterance("b", f"{server.url}/gone.wav"),
+        Utterance("c", f"{server.url}/empty.mp4"),
+        Utterance("d", "pipe://cat tone.wav"),
+    ]
+    with Decoder() as decoder:
+        far, gone, empty, pipe = decoder.load([Task(row, Path()) for row in rows])
+    assert isinstance(far, Example)
+    np.testing.assert_array_equal(far.audio, near.audio)
+    assert isinstance(gone, DataError) and gone.reason == "missing"
+    assert isinstance(empty, DataError)
+    assert str(empty) == f"{server.url}/empty.mp4: the file is empty"
+    assert isinstance(pipe, DataError) and "a URL that is allowed" in str(pipe)
+    assert len(list(settings.glob("[!.]*"))) == 2  # fetched once and kept
