@@ -20,3 +20,8 @@ torch.set_num_threads(1)
 def seven_items() -> list[Item]:
     """One labelled item for each stream subset, all of different lengths."""
     return [random_item(subset, seed) for seed, subset in enumerate(stream_subsets())]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Real programs first: they take longest, and a worker that gets one last works alone."""
+    items.sort(key=lambda item: "/programs/" not in item.nodeid)

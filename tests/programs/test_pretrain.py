@@ -18,6 +18,8 @@ from mmembed.data.example import Example, Utterance
 from mmembed.data.examples import to_record
 from mmembed.data.shards import Record, ShardSet, finish, shard_path, write_shard
 
+pytestmark = pytest.mark.xdist_group("test_pretrain")  # one run serves all tests
+
 PROGRAM = Path(__file__).parents[2] / "train" / "pretrain.py"
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
 SENTENCES = ["red on blue", "set green by two", "lay white at nine", "bin one now", "place it soon"]
