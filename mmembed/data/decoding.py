@@ -249,23 +249,24 @@ def _serve(connection: Connection, memory: int) -> None:
     threading.Thread(target=_follow_parent, daemon=True).start()
     limit = _held() + memory
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
-    connection.send_bytes(b"ready")
-    while True:
-        try:
-            request = json.loads(connection.recv_bytes())
-        except EOFError:
-            return
-        os.chdir(request["here"])
-        os.environ.update(request["settings"])
-        face_model = request["face_model"] and Path(request["face_model"])
-        where, streams = Path(request["folder"]), tuple(request["streams"])
-        task = Task(from_row(request["row"]), where, streams, face_model)
-        head, arrays = _reply(task)
-        connection.send_bytes(json.dumps(head).encode())
-        for array in arrays:
-            connection.send_bytes(np.ascontiguousarray(array).data.cast("B"))
-        if head.get("last"):
-            return
+    with suppress(EOFError, ConnectionError):  # nobody asks any more
+        connection.send_bytes(b"ready")
+        while _answer(connection):
+            pass
+
+
+def _answer(connection: Connection) -> bool:
+    """Answer one request; whether to go on."""
+    request = json.loads(connection.recv_bytes())
+    os.chdir(request["here"])
+    os.environ.update(request["settings"])
+    face_model = request["face_model"] and Path(request["face_model"])
+    where, streams = Path(request["folder"]), tuple(request["streams"])
+    head, arrays = _reply(Task(from_row(request["row"]), where, streams, face_model))
+    connection.send_bytes(json.dumps(head).encode())
+    for array in arrays:
+        connection.send_bytes(np.ascontiguousarray(array).data.cast("B"))
+    return not head.get("last")
 
 
 def _held() -> int:

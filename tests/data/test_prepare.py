@@ -125,12 +125,13 @@ PROGRAM = """
 import sys
 from pathlib import Path
 from mmembed.data.manifest import read_manifest
-from mmembed.data.prepare import prepare_shards
+from mmembed.data.prepare import Part, prepare_shards
 
 if __name__ == "__main__":
-    folder, out = map(Path, sys.argv[1:])
+    folder, out = map(Path, sys.argv[1:3])
+    part = Part(*map(int, sys.argv[3:]))
     rows = read_manifest(folder / "manifest.jsonl")
-    prepare_shards(rows, folder, out, workers=2, records_per_shard=5)
+    prepare_shards(rows, folder, out, workers=2, records_per_shard=5, part=part)
 """
 
 
@@ -151,6 +152,36 @@ def test_killed_and_run_again_gives_the_same_bytes(tmp_path: Path) -> None:
     for folder in (out, undisturbed):
         prepare_shards(corpus, tmp_path / "corpus", folder, records_per_shard=5)
     assert files(out) == files(undisturbed)
+
+
+@pytest.mark.slow
+def test_two_ranks_killed_ten_times_give_the_same_bytes(tmp_path: Path) -> None:
+    corpus = make_corpus(tmp_path / "corpus", 600, seconds=4)
+    write_manifest(tmp_path / "corpus" / "manifest.jsonl", corpus)
+    (tmp_path / "program.py").write_text(PROGRAM)
+    out, draw = tmp_path / "killed", np.random.default_rng(0)
+    program = [sys.executable, str(tmp_path / "program.py"), str(tmp_path / "corpus"), str(out)]
+    made = [0]
+    for _ in range(10):
+        ranks = [subprocess.Popen([*program, str(rank), "2"]) for rank in range(2)]
+        wait_until(lambda: len(list(out.glob("shard-*.json"))) > made[-1])
+        time.sleep(draw.uniform(0, 0.3))
+        for rank in ranks:
+            rank.kill()
+            rank.wait()
+        made.append(len(list(out.glob("shard-*.json"))))
+        assert len(ShardSet(out)) == 5 * made[-1]  # what is there is whole
+    assert made[-1] < 120 and not (out / "manifest.json").exists()
+    undisturbed = tmp_path / "undisturbed"
+    for folder in (out, undisturbed):
+        prepare_shards(corpus, tmp_path / "corpus", folder, records_per_shard=5)
+    assert visible(out) == visible(undisturbed)
+    print(f"shards after each of ten kills: {made[1:]}")
+
+
+def visible(folder: Path) -> dict[str, bytes]:
+    """Files but for the marks of ranks, which stay empty."""
+    return {name: data for name, data in files(folder).items() if not name.startswith(".")}
 
 
 def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
