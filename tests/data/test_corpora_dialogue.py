@@ -56,7 +56,7 @@ def plant_iemocap(root: Path) -> None:
         write(wav / f"Ses01F_impro01_{turn}.wav")
 
 
-def test_iemocap(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_iemocap(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     plant_iemocap(tmp_path)
     later = EVALUATION.replace("Ses01F", "Ses05M").replace("impro01", "script01_1b")
     write(tmp_path / "Session5/dialog/EmoEvaluation/Ses05M_script01_1b.txt", later)
@@ -93,7 +93,7 @@ def test_iemocap(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     last = rows[3]
     assert (last.dialogue, last.speaker) == ("iemocap-Ses05M_script01_1b", "iemocap-05F")
     assert (last.split, last.media, last.transcript) == ("test", None, None)
-    assert "2 of 4 turns have no sentences/wav" in capsys.readouterr().err
+    assert "turns have no sentences/wav: words alone (2, such as" in caplog.text
 
 
 def test_iemocap_faults(tmp_path: Path) -> None:
@@ -139,7 +139,7 @@ def plant_meld(root: Path) -> None:
         write(root / clip)
 
 
-def test_meld_with_clips(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_meld_with_clips(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     plant_meld(tmp_path)
     rows = CORPORA["meld"](tmp_path)
     assert rows[:2] == [
@@ -179,12 +179,12 @@ def test_meld_with_clips(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
         ),
     ]
     assert rows[3].transcript == "I\N{RIGHT SINGLE QUOTATION MARK}m back."
-    notes = capsys.readouterr().err
-    assert "MELD: 1 of 3 in train have no clip: meld-train-dia125_utt10" in notes
-    assert "MELD: 1 of 1 in dev have no clip: meld-dev-dia110_utt7" in notes
+    notes = caplog.text
+    assert "turns of train have no clip: words alone (1, such as 'meld-train-dia125" in notes
+    assert "turns of dev have no clip: words alone (1, such as 'meld-dev-dia110_utt7')" in notes
 
 
-def test_meld_as_text_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_meld_as_text_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     plant_meld(tmp_path / "all")
     text = tmp_path / "text"
     for split in ("train", "dev", "test"):
@@ -195,7 +195,7 @@ def test_meld_as_text_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
             )
     rows = CORPORA["meld"](text)
     assert len(rows) == 6 and {row.media for row in rows} == {None}
-    assert capsys.readouterr().err == ""
+    assert caplog.text == ""
     write(text / "copy/dev_sent_emo.csv", HEADER)
     with pytest.raises(DataError, match=r"dev_sent_emo.csv: differs from .*/copy/.*; remove one"):
         CORPORA["meld"](text)
@@ -391,16 +391,16 @@ def test_a_fourth_part_that_is_no_sentiment_is_left_out(tmp_path: Path) -> None:
 
 
 def test_what_is_left_out_or_not_finite_is_told(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     parts = sdt_iemocap()
     parts[7]["Ses02F_impro02"][1][0] = float("nan")
     parts[10].remove("Ses02F_impro01")
     assert len(converted(tmp_path, parts)) == 19
-    notes = capsys.readouterr().err
-    assert "features.pkl: 1 vectors of train are not finite" in notes
-    assert "features.pkl: 1 dialogues are in no split: left out" in notes
-    assert notes.count("note:") == 2
+    notes = caplog.text
+    assert "features.pkl: vectors are not finite (1, such as 'train#" in notes
+    assert "dialogues are in no split and are left out (1, such as 'Ses02F_impro01')" in notes
+    assert len(caplog.records) == 2
 
 
 def broken(change: int, dialogue: Any, value: Any) -> list[Any]:

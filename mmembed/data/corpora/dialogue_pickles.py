@@ -33,7 +33,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmembed.data.corpora import iemocap, meld
-from mmembed.data.corpora.tables import mend, note
+from mmembed.data.corpora.files import remark
+from mmembed.data.corpora.tables import mend
 from mmembed.data.example import Labels, Utterance
 from mmembed.data.features import write_features
 from mmembed.data.pickles import read_pickle
@@ -103,12 +104,16 @@ def convert(source: Path, out: Path) -> list[Utterance]:
                 write_features(path, features)
             except ValueError as error:
                 raise DataError(str(source), "layout", str(error)) from None
-        broken = sum(not np.isfinite(x).all() for turn in features for x in turn.values())
-        if broken:
-            note(f"{source.name}: {broken} vectors of {split} are not finite")
-    left = len(fields["labels"]) - sum(map(len, splits.values()))
-    if left:
-        note(f"{source.name}: {left} dialogues are in no split: left out")
+        broken = [
+            f"{split}#{row}: {stream}"
+            for row, turn in enumerate(features)
+            for stream, x in turn.items()
+            if not np.isfinite(x).all()
+        ]
+        remark(source, broken, "vectors are not finite")
+    used = {dialogue for dialogues in splits.values() for dialogue in dialogues}
+    left = [str(dialogue) for dialogue in fields["labels"] if dialogue not in used]
+    remark(source, left, "dialogues are in no split and are left out")
     return utterances
 
 

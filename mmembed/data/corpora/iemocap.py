@@ -26,8 +26,8 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Final
 
-from mmembed.data.corpora.files import find_files
-from mmembed.data.corpora.tables import note, read_text
+from mmembed.data.corpora.files import find_files, remark
+from mmembed.data.corpora.tables import mended_text
 from mmembed.data.example import Labels, Utterance
 from mmembed.errors import DataError
 
@@ -70,11 +70,11 @@ def read(root: Path) -> list[Utterance]:
     for path in texts:
         kind = (root / path).resolve().parent.name  # motion capture has files of the same names
         if kind == "EmoEvaluation":
-            for line in read_text(root / path).split("\n"):
+            for line in mended_text(root / path).split("\n"):
                 if match := _LABEL.match(line):
                     dialogues[match["dialogue"]].append(match)
         elif kind == "transcriptions":
-            for line in read_text(root / path).split("\n"):
+            for line in mended_text(root / path).split("\n"):
                 if match := _WORDS.match(line):
                     words[match["turn"]] = match["words"].strip()
     if not dialogues:
@@ -89,9 +89,8 @@ def read(root: Path) -> list[Utterance]:
         for name in sorted(dialogues)
         for place, match in enumerate(sorted(dialogues[name], key=lambda m: float(m["start"])))
     ]
-    silent = sum(utterance.media is None for utterance in utterances)
-    if silent:
-        note(f"IEMOCAP: {silent} of {len(utterances)} turns have no sentences/wav: words alone")
+    silent = [utterance.key for utterance in utterances if utterance.media is None]
+    remark(root, silent, "turns have no sentences/wav: words alone")
     return utterances
 
 

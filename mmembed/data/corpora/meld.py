@@ -20,8 +20,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, Final
 
-from mmembed.data.corpora.files import find_files
-from mmembed.data.corpora.tables import need_columns, note, read_rows
+from mmembed.data.corpora.files import find_files, remark
+from mmembed.data.corpora.tables import need_columns, read_rows
 from mmembed.data.example import Labels, Utterance
 from mmembed.errors import DataError
 
@@ -56,9 +56,8 @@ def read(root: Path) -> list[Utterance]:
         if split in tables:
             rows = _read_table(tables[split], split, clips)
             without = [row.key for row in rows if row.media is None]
-            if clips and without:
-                some = ", ".join(without[:5])
-                note(f"MELD: {len(without)} of {len(rows)} in {split} have no clip: {some}")
+            if clips:
+                remark(root, without, f"turns of {split} have no clip: words alone")
             utterances += rows
     return utterances
 

@@ -6,7 +6,6 @@ import csv
 import io
 import json
 import re
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from typing import Any
 from mmembed.errors import DataError
 
 
-def read_text(path: Path) -> str:
+def mended_text(path: Path) -> str:
     """A text file, mended: UTF-8 with or without a mark, else Windows-1252."""
     data = path.read_bytes()
     try:
@@ -36,7 +35,7 @@ def mend(text: str) -> str:
 
 def read_lines(path: Path) -> Iterator[tuple[int, list[str]]]:
     """(line number from 1, cells) of the non-empty lines of a table with tabs and no quoting."""
-    for number, line in enumerate(read_text(path).split("\n"), start=1):
+    for number, line in enumerate(mended_text(path).split("\n"), start=1):
         if line.strip():
             yield number, line.split("\t")
 
@@ -50,7 +49,7 @@ def read_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         DataError: naming the line that has another number of cells, or cannot be taken apart.
     """
     if path.suffix == ".jsonl":
-        for number, line in enumerate(read_text(path).split("\n"), start=1):
+        for number, line in enumerate(mended_text(path).split("\n"), start=1):
             if line.strip():
                 yield number, _json_object(f"{path}:{number}", line)
         return
@@ -77,13 +76,8 @@ def need_columns(path: Path, row: dict[str, Any], columns: tuple[str, ...]) -> N
         )
 
 
-def note(message: str) -> None:
-    """Tell the user what a corpus lacks; standard output is kept for results."""
-    print(f"note: {message}", file=sys.stderr, flush=True)
-
-
 def _csv_lines(path: Path) -> Iterator[tuple[int, list[str]]]:
-    reader = csv.reader(io.StringIO(read_text(path), newline=""), strict=True)
+    reader = csv.reader(io.StringIO(mended_text(path), newline=""), strict=True)
     try:
         for cells in reader:
             if cells:

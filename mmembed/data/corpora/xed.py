@@ -23,8 +23,8 @@ import zlib
 from pathlib import Path
 from typing import Final
 
-from mmembed.data.corpora.files import find_files
-from mmembed.data.corpora.tables import note, read_lines
+from mmembed.data.corpora.files import find_files, remark
+from mmembed.data.corpora.tables import read_lines
 from mmembed.data.example import Labels, Utterance
 from mmembed.features.text import normalise_transcript
 
@@ -67,11 +67,9 @@ def read(root: Path) -> list[Utterance]:
             for number, cells in lines
             if (pair := _labelled(cells, neutral=match["neutral"] is not None))
         ]
-        if len(labelled) < len(lines):
-            note(
-                f"XED: {len(lines) - len(labelled)} of {len(lines)} lines of {path} "
-                "have no text or label numbers: left out"
-            )
+        used = {number for number, *_ in labelled}
+        others = [str(number) for number, _ in lines if number not in used]
+        remark(root / path, others, "lines have no text or no label numbers and are left out")
         utterances += [
             Utterance(
                 key=f"xed-{match['stem']}-{number}",
