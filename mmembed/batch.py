@@ -23,10 +23,21 @@ from torch import Tensor
 STREAMS: Final = ("audio", "video", "text")
 UNLABELLED: Final = -1  # class targets; float targets use NaN, sequences length 0
 
-TARGETS: Final = ("transcript", "speaker", "masked_text", "sentiment", "emotions")
+TARGETS: Final = (
+    "transcript", "speaker", "masked_text", "sentiment", "emotions", "emotion", "turn_emotion",
+)  # fmt: skip
 """Target names: transcript Padded (B, U) int64, speaker (B,) int64, masked_text Padded (B, T) int64
 (the true token of each step of the text stream, some of which are hidden there), sentiment (B,)
-float, emotions (B, E) float."""
+float, emotions (B, E) float (intensities, or 1 and 0 for present and absent), emotion (B,) int64,
+turn_emotion Padded (B, T) int64 (of each turn of a dialogue, UNLABELLED where it is not known)."""
+
+STEPWISE: Final = ("turn_emotion",)  # targets whose labels are counted by step, not by item
+
+CONTEXT: Final = ("turn_speaker", "prompt", "row", "language")
+"""What a method may need to know beside inputs: turn_speaker Padded (B, T) int64 (who speaks each
+turn, numbered within the dialogue), prompt Padded (B, T) int64 (the emotion that each text token
+names, -1 for all others), row (B,) int64 (the item's number in the training set, -1 = not in it),
+language (B,) int64."""
 
 
 def stream_subsets(streams: Sequence[str] = STREAMS) -> list[tuple[str, ...]]:
@@ -154,23 +165,27 @@ class Batch:
     Attributes:
         keys: one per item.
         inputs: stream -> Padded; audio (B, T, 80) log-mel, video (B, T, H, W) uint8 grey,
-            text (B, T) int64 token ids. Frozen-embedding methods put their vectors here under the
-            name "embedding".
+            text (B, T) int64 token ids; or precomputed features of any of them, (B, T, D) float.
+            Frozen-embedding methods put their vectors here under the name "embedding".
         targets: see `TARGETS`; a missing target means that no item has it.
+        context: see `CONTEXT`.
     """
 
     keys: tuple[str, ...]
     inputs: Mapping[str, Padded]
     targets: Mapping[str, Tensor | Padded] = field(default_factory=dict)
+    context: Mapping[str, Tensor | Padded] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         unknown = set(self.inputs) - {*STREAMS, "embedding"} | set(self.targets) - set(TARGETS)
+        unknown |= set(self.context) - set(CONTEXT)
         if unknown:
             raise ValueError(
-                f"unknown inputs or targets {sorted(unknown)}: inputs are {', '.join(STREAMS)} or "
-                f"embedding, targets are {', '.join(TARGETS)}"
+                f"unknown inputs, targets or context {sorted(unknown)}: inputs are "
+                f"{', '.join(STREAMS)} or embedding, targets are {', '.join(TARGETS)}, context is "
+                f"{', '.join(CONTEXT)}"
             )
-        for name, value in {**self.inputs, **self.targets}.items():
+        for name, value in [*self.inputs.items(), *self.targets.items(), *self.context.items()]:
             if len(value) != len(self.keys):
                 raise ValueError(f"{name} has {len(value)} items, the batch has {len(self.keys)}")
 
@@ -188,7 +203,10 @@ class Batch:
         return known if known.ndim == 1 else known.all(dim=1)
 
     def count(self, target: str) -> int:
-        """How many items carry the label."""
+        """How many items carry the label; of a target in `STEPWISE`, how many steps do."""
+        value = self.targets.get(target)
+        if target in STEPWISE and isinstance(value, Padded):
+            return int((value.mask & (value.values != UNLABELLED)).sum())
         return int(self.labelled(target).sum())
 
     def to(self, device: torch.device | str) -> Batch:
@@ -196,6 +214,7 @@ class Batch:
             self.keys,
             {name: value.to(device) for name, value in self.inputs.items()},
             {name: value.to(device) for name, value in self.targets.items()},
+            {name: value.to(device) for name, value in self.context.items()},
         )
 
 

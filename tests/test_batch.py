@@ -155,3 +155,15 @@ def test_stream_subsets_and_their_names() -> None:
     for wrong in ("", "audio+smell"):
         with pytest.raises(ValueError, match="name one or more of audio, video, text"):
             parse_subset(wrong)
+
+
+def test_turns_are_counted_one_by_one() -> None:
+    turns = Padded.stack([torch.tensor([0, -1, 2]), torch.tensor([-1]), torch.tensor([1])])
+    who = Padded.stack([torch.tensor([0, 1, 0]), torch.tensor([0]), torch.tensor([0])])
+    batch = Batch(
+        ("a", "b", "c"), {}, {"turn_emotion": turns}, {"turn_speaker": who, "row": torch.arange(3)}
+    )
+    assert batch.count("turn_emotion") == 3
+    assert batch.to("cpu").context["turn_speaker"].lengths.tolist() == [3, 1, 1]
+    with pytest.raises(ValueError, match=r"context \['mood'\]"):
+        Batch(("a",), {}, {}, {"mood": torch.zeros(1)})
