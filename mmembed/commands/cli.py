@@ -101,6 +101,8 @@ def run_program(main: Program, argv: list[str] | None = None) -> int:
         return _fail(str(error), error.exit_code, verbose)
     except KeyboardInterrupt:
         return _fail("interrupted", INTERRUPTED, verbose)
+    except BrokenPipeError:  # whoever read our output has seen enough, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
         hint = "; free some space and run again" if error.errno == errno.ENOSPC else ""
         return _fail(f"{error}{hint}", IO_ERROR, verbose)

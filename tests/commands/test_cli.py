@@ -123,3 +123,9 @@ def test_our_own_mistakes_keep_their_traceback():
 
 def test_success_returns_0():
     assert run_program(lambda argv: None, []) == 0
+
+
+def test_a_reader_that_has_seen_enough_is_no_error():
+    command = f"{sys.executable} -m mmembed.commands.cli --help | true; echo ${{PIPESTATUS[0]}}"
+    run = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60)
+    assert (run.stdout, run.stderr) == ("0\n", "")
