@@ -171,10 +171,10 @@ class PairEncoder(nn.Module):
             (Nq, D) gated output; (Nq, D) gate; attention (H, Tq, Tk) of each dialogue. The first
             two are zeros in dialogues whose source is empty.
         """
-        x = self.dropout(query.values)
-        y = x if source is query else self.dropout(source.values)
-        queries = self.query(x).unflatten(-1, (self.num_heads, -1))
-        keys, values = self.key_value(y).unflatten(-1, (2, self.num_heads, -1)).unbind(-3)
+        state = self.dropout(query.values)
+        read = state if source is query else self.dropout(source.values)
+        queries = self.query(state).unflatten(-1, (self.num_heads, -1))
+        keys, values = self.key_value(read).unflatten(-1, (2, self.num_heads, -1)).unbind(-3)
         attention, attended = [], []
         for q, k, v in zip(
             torch.split(queries, query.lengths.tolist()),
@@ -185,11 +185,11 @@ class PairEncoder(nn.Module):
             scores = torch.einsum("qhd,khd->hqk", q, k) * q.shape[-1] ** -0.5
             attention.append(scores.softmax(-1))
             attended.append(torch.einsum("hqk,khd->qhd", self.dropout(attention[-1]), v))
-        x = x + self.dropout(self.out(torch.cat(attended).flatten(1)))
-        x = x + self.feed_forward(x)
-        there = (source.lengths > 0).repeat_interleave(query.lengths).to(x.device)
-        gate = self.gate(x).sigmoid() * there[:, None]
-        return gate * x, gate, tuple(attention)
+        state = state + self.dropout(self.out(torch.cat(attended).flatten(1)))
+        state = state + self.feed_forward(state)
+        there = (source.lengths > 0).repeat_interleave(query.lengths).to(state.device)
+        gate = self.gate(state).sigmoid() * there[:, None]
+        return gate * state, gate, tuple(attention)
 
 
 class SDT(Method):
