@@ -7,6 +7,7 @@ from functools import partial
 
 import pytest
 import torch
+from dialogues import random_dialogues, small_sdt
 from safetensors.torch import load, save
 from support import random_item, small_method, with_padding
 
@@ -48,6 +49,7 @@ METHODS: dict[str, tuple[Callable[[], Method], Callable[[list[int]], Batch]]] = 
     "ctc_speaker": (small_method, clips),
     "ctc_speaker, margin": (partial(small_method, speaker_loss="margin"), clips),
     "emotion": (regressor, vectors),
+    "sdt": (small_sdt, random_dialogues),
 }
 
 
@@ -80,7 +82,7 @@ def test_predictions_do_not_depend_on_batch_mates(given: Given) -> None:
     for row in range(8):
         for target, alone in method.predict(batches([row])).items():
             together = whole[target][row]
-            if target == "transcript":
+            if target in ("transcript", "turn_emotion"):
                 together = together[: alone.shape[1]]
             torch.testing.assert_close(alone[0], together, rtol=0, atol=1e-5)
 
@@ -99,7 +101,7 @@ def test_padding_changes_no_loss(given: Given) -> None:
 def test_no_label_at_all_stays_finite(given: Given) -> None:
     method, batches, _ = given
     batch = batches(list(range(8)))
-    bare = Batch(batch.keys, batch.inputs, {})
+    bare = Batch(batch.keys, batch.inputs, {}, batch.context)
     if isinstance(method, EmotionRegressor):
         nothing = {n: torch.full_like(v, float("nan")) for n, v in batch.targets.items()}
         bare = Batch(batch.keys, batch.inputs, nothing)
