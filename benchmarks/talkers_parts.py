@@ -23,7 +23,7 @@ from mmembed.batch import subset_name
 from mmembed.data.corpora.talkers.acting import VALENCE
 from mmembed.data.corpora.talkers.clip import write_script
 from mmembed.metrics import pearson
-from mmembed.recipes.finetune import read_vectors
+from mmembed.recipes.emotion import read_vectors
 from mmembed.recipes.probe import STRENGTHS, ridge, speaker_folds
 
 SUBSETS = (("audio",), ("video",), ("text",), ("audio", "video", "text"))

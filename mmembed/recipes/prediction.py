@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save
 
 from mmembed.batch import Batch, Padded, stream_subsets, subset_name
 from mmembed.config import from_dict
+from mmembed.contract import Method
 from mmembed.data.atomic import atomic_file
 from mmembed.data.example import EMOTIONS, Example, Labels
 from mmembed.embedder import Embedder
@@ -84,7 +85,7 @@ class EmotionPredictor:
         return Labels(sentiment=float(sentiment[0]), emotions=tuple(emotions[0].tolist()))
 
 
-def save_regressor(folder: Path, subset: str, seed: int, regressor: EmotionRegressor) -> None:
+def save_regressor(folder: Path, subset: str, seed: int, regressor: Method) -> None:
     """Write `folder/SUBSET/seed-N.safetensors`."""
     with atomic_file(folder / subset / f"seed-{seed}.safetensors") as file:
         file.write(save({name: v.contiguous() for name, v in regressor.state_dict().items()}))
