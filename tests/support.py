@@ -73,4 +73,4 @@ def with_padding(batch: Batch, extra: int, fill: float) -> Batch:
         for row, length in enumerate(padded.lengths.tolist()):
             values[row, :length] = old[row, :length]
         inputs[stream] = Padded(values, padded.lengths)
-    return Batch(batch.keys, inputs, batch.targets)
+    return Batch(batch.keys, inputs, batch.targets, batch.context)
