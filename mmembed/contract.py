@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import ClassVar
 
 from torch import Tensor, nn
 
 from mmembed.batch import Batch
+
+Gather = Callable[[object], list[object]]
+"""Every process's value, in the order of ranks, on each of them."""
 
 
 class Method(nn.Module, ABC):
@@ -33,3 +37,20 @@ class Method(nn.Module, ABC):
     @abstractmethod
     def predict(self, batch: Batch) -> dict[str, Tensor]:
         """{target: prediction}."""
+
+    def start_epoch(self, number: int) -> None:
+        """Called before the first step of an epoch, and again when training resumes within it.
+
+        Args:
+            number: 1 for the first epoch.
+        """
+
+    def after_step(self, applied: bool, gather: Gather) -> None:
+        """Called once a step on every process, after the optimiser: the place to change buffers.
+
+        A forward pass changes none, so that all micro-batches of a step see the same.
+
+        Args:
+            applied: False when something was not finite and the weights were left alone.
+            gather: brings together what the processes of this training know; all have to call it.
+        """

@@ -93,6 +93,7 @@ def _train(study: Study, variant: str, seed: int) -> Method:
     for epoch in range(run.loop.epochs):
         order = torch.randperm(study.size(variant, "train")).tolist()
         model.train()
+        model.start_epoch(epoch + 1)
         for start in range(0, len(order), run.loop.batch):
             train_step(
                 model,

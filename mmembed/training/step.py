@@ -90,6 +90,7 @@ def train_step(
             group["lr"] = rate
         optimizer.step()
     optimizer.zero_grad(set_to_none=True)
+    method.after_step(applied, world.gather)
     return StepResult(losses, loss, norm, applied)
 
 

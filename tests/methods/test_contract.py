@@ -9,6 +9,7 @@ import pytest
 import torch
 from dialogues import random_dialogues, small_sdt
 from safetensors.torch import load, save
+from streams import VECTORS, in_training, sentiment_batch
 from support import random_item, small_method, with_padding
 
 from mmembed.batch import STREAMS, Batch, Padded, stream_subsets
@@ -50,6 +51,11 @@ METHODS: dict[str, tuple[Callable[[], Method], Callable[[list[int]], Batch]]] = 
     "ctc_speaker, margin": (partial(small_method, speaker_loss="margin"), clips),
     "emotion": (regressor, vectors),
     "sdt": (small_sdt, random_dialogues),
+    "self_mm": (in_training, sentiment_batch),
+    "self_mm, vectors": (
+        partial(in_training, VECTORS),
+        partial(sentiment_batch, streams=VECTORS),
+    ),
 }
 
 
@@ -69,7 +75,7 @@ def test_sums_add_up_over_batch_mates(given: Given) -> None:
     method.eval()
     whole = method(batches(list(range(8))))
     parts = [method(batches([row])) for row in range(8)]
-    for term in method.terms:
+    for term in [term for term in method.terms if method.weights[term] > 0]:
         total = sum(part.get(term, torch.tensor(0.0)) for part in parts)
         torch.testing.assert_close(whole[term], total, rtol=1e-5, atol=1e-5)
 
