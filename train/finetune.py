@@ -117,8 +117,8 @@ def _dev_loss(study: Study, variant: str, model: Method) -> float:
     sums = model.eval()(batch)
     return float(
         sum(
-            model.weights[term] * sums[term] / max(1, batch.count(target))
-            for term, target in model.terms.items()
+            model.weights[term] * value / max(1, batch.count(model.terms[term]))
+            for term, value in sums.items()
         )
     )
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from mmembed.recipes.emotion import EmotionStudy, emotion
+from mmembed.recipes.sentiment import SelfMmStudy, self_mm
 from mmembed.recipes.study import FinetuneRun, Study
 
 
@@ -23,4 +24,7 @@ class Recipe:
     open: Callable[[Any], Study]
 
 
-RECIPES: Final[Mapping[str, Recipe]] = {"emotion": Recipe(emotion, EmotionStudy)}
+RECIPES: Final[Mapping[str, Recipe]] = {
+    "emotion": Recipe(emotion, EmotionStudy),
+    "self_mm": Recipe(self_mm, SelfMmStudy),
+}
