@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import partial
 
 import pytest
+import test_emotion_queries
 import torch
 from safetensors.torch import load, save
 from support import random_item, small_method, with_padding
@@ -62,6 +63,7 @@ METHODS: dict[str, tuple[Callable[[], Method], Callable[[list[int]], Batch]]] = 
     "ctc_speaker": (small_method, clips),
     "ctc_speaker, margin": (partial(small_method, speaker_loss="margin"), clips),
     "emotion": (regressor, vectors),
+    "emotion_queries": (test_emotion_queries.make, test_emotion_queries.clips),
     "layer_anchor": (layer_anchor, two_languages),
 }
 
