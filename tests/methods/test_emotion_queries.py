@@ -89,7 +89,7 @@ def test_permuting_the_queries_permutes_the_logits_exactly() -> None:
     order = torch.tensor([2, 0, 3, 1])
     logits = method.score(batch, QUERIES)
     assert torch.equal(method.score(batch, QUERIES[order]), logits[:, order])
-    assert float(logits.std(1).min()) > 1e-3  # the emotions differ
+    assert logits.std(1).min().item() > 1e-3  # the emotions differ
 
 
 def test_other_words_do_not_change_an_answer_and_any_number_may_be_asked() -> None:
