@@ -37,7 +37,8 @@ CONTEXT: Final = ("turn_speaker", "prompt", "row", "language")
 """What a method may need to know beside inputs: turn_speaker Padded (B, T) int64 (who speaks each
 turn, numbered within the dialogue), prompt Padded (B, T) int64 (the emotion that each text token
 names, -1 for all others), row (B,) int64 (the item's number in the training set, -1 = not in it),
-language (B,) int64."""
+language (B,) int64
+(0 = the source of a transfer, above 0 = its target, -1 = not known)."""
 
 
 def stream_subsets(streams: Sequence[str] = STREAMS) -> list[tuple[str, ...]]:
@@ -193,8 +194,8 @@ class Batch:
         return len(self.keys)
 
     def labelled(self, target: str) -> Tensor:
-        """(B,) bool: which items carry the label."""
-        value = self.targets.get(target)
+        """(B,) bool: which items carry the label, a target or a piece of context."""
+        value = self.targets.get(target, self.context.get(target))
         if value is None:
             return torch.zeros(len(self), dtype=torch.bool)
         if isinstance(value, Padded):

@@ -22,12 +22,19 @@ class Method(nn.Module, ABC):
     `Batch.count`, and divides once: so neither world size, nor accumulation, nor missing labels
     change a gradient.
 
+    A loss that compares items with each other (a batch statistic) is no sum over items. A method
+    that needs one declares the term in `batch_terms` and returns its value times the number of
+    items that count it. What is minimised is then the mean of the statistics of all micro-batches
+    and processes, weighted by their items: of one size whatever the cut, but not the same number.
+
     Attributes:
-        terms: loss term -> the target whose labels count it.
+        terms: loss term -> the target (or context) whose labels count it.
+        batch_terms: the terms that are statistics of a micro-batch; most methods have none.
         weights: loss term -> its weight in the loss.
     """
 
     terms: ClassVar[dict[str, str]]
+    batch_terms: ClassVar[frozenset[str]] = frozenset()
     weights: dict[str, float]
 
     @abstractmethod

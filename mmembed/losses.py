@@ -1,4 +1,7 @@
-"""Losses as functions: each returns one value an item, summed and divided elsewhere, once."""
+"""Losses as functions: each returns one value an item, summed and divided elsewhere, once.
+
+`coral` is the exception: it compares two sets of items and returns one value for both.
+"""
 
 from __future__ import annotations
 
@@ -67,6 +70,31 @@ def masked_absolute_error(predicted: Tensor, target: Tensor) -> Tensor:
 def masked_squared_error(predicted: Tensor, target: Tensor) -> Tensor:
     """(B,) squared error, averaged over the last dimension of (B, E); 0 where target is NaN."""
     return _masked_mean((predicted - target.nan_to_num()).square(), target)
+
+
+def covariance(x: Tensor) -> Tensor:
+    """(D, D) covariance of the columns of (n, D), n at least 2, divided by n - 1."""
+    centred = x.float() - x.float().mean(0)
+    return centred.T @ centred / (len(x) - 1)
+
+
+def coral(source: Tensor, target: Tensor) -> Tensor:
+    """Correlation alignment (Sun and Saenko 2016, arXiv 1607.01719): ||C_s - C_t||_F^2 / (4 D^2).
+
+    Blind to the means of both sides. Its value has a floor from sampling alone: two sets of n items
+    of one distribution of unit variances give about 1 / (2 n).
+
+    Args:
+        source: (n_s, D).
+        target: (n_t, D).
+
+    Returns:
+        Scalar, at least 0; 0 where a side has less than two items, and thus no covariance.
+    """
+    if min(len(source), len(target)) < 2:
+        return source.new_zeros((), dtype=torch.float32)
+    gap = covariance(source) - covariance(target)
+    return gap.square().sum() / (4 * source.shape[1] ** 2)
 
 
 def _masked_mean(error: Tensor, target: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ FLOORS = [
         "mmembed.errors",
         "mmembed.__version__",
     ],
-    ["mmembed.nn", "mmembed.features", "mmembed.losses", "mmembed.metrics"],
+    ["mmembed.nn", "mmembed.features", "mmembed.losses", "mmembed.metrics", "mmembed.similarity"],
     ["mmembed.encoder", "mmembed.data"],
     ["mmembed.methods", "mmembed.training"],
     ["mmembed.recipes", "mmembed.embedder", "mmembed.report"],

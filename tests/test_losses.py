@@ -59,3 +59,58 @@ def test_unlabelled_class_is_zero() -> None:
     found = losses.class_cross_entropy(logits, torch.tensor([0, -1]))
     torch.testing.assert_close(found[0], F.cross_entropy(logits[:1], torch.tensor([0])))
     assert found[1] == 0
+
+
+def test_coral_by_hand() -> None:
+    """Covariances [[2, 2], [2, 2]] and [[1, 0], [0, 3]]: (1 + 4 + 4 + 1) / (4 * 2^2)."""
+    source = torch.tensor([[1.0, 1], [3, 3]])
+    target = torch.tensor([[0.0, 0], [1, -(3**0.5)], [2, 0]]) @ torch.eye(2)
+    target[:, 1] = torch.tensor([1.0, -2, 1])
+    torch.testing.assert_close(losses.covariance(source), torch.full((2, 2), 2.0))
+    torch.testing.assert_close(losses.covariance(target), torch.diag(torch.tensor([1.0, 3])))
+    torch.testing.assert_close(losses.coral(source, target), torch.tensor(10 / 16))
+
+
+def test_coral_is_zero_for_equal_covariances_and_blind_to_means() -> None:
+    torch.manual_seed(0)
+    x, y = torch.randn(9, 4), torch.randn(6, 4)
+    assert losses.coral(x, x.flip(0) + 5) < 1e-10
+    assert losses.coral(x, -x) < 1e-10
+    torch.testing.assert_close(losses.coral(x + 2, y - 3), losses.coral(x, y))
+    torch.testing.assert_close(losses.coral(y, x), losses.coral(x, y))
+    torch.testing.assert_close(losses.coral(3 * x, 3 * y), 81 * losses.coral(x, y))
+
+
+def test_covariance_equals_that_of_torch() -> None:
+    torch.manual_seed(0)
+    x = torch.randn(7, 3) * 2 + 4
+    torch.testing.assert_close(losses.covariance(x), torch.cov(x.T))
+
+
+def test_coral_gradients_reach_both_sides_and_agree_with_differences() -> None:
+    torch.manual_seed(0)
+    source = torch.randn(4, 3, requires_grad=True)
+    target = torch.randn(5, 3, requires_grad=True)
+    losses.coral(source, target).backward()
+    for side in (source, target):
+        assert side.grad is not None and bool((side.grad != 0).any(1).all())
+        direction = torch.randn_like(side)
+        step = 1e-2
+        with torch.no_grad():
+            moved = [side + sign * step * direction for sign in (1, -1)]
+            pairs = [(m, target) if side is source else (source, m) for m in moved]
+            slope = (losses.coral(*pairs[0]) - losses.coral(*pairs[1])) / (2 * step)
+        torch.testing.assert_close((side.grad * direction).sum(), slope, rtol=5e-3, atol=1e-4)
+
+
+def test_coral_of_less_than_two_items_is_zero() -> None:
+    many = torch.randn(5, 3)
+    for few in (many[:0], many[:1]):
+        assert losses.coral(few, many) == 0 and losses.coral(many, few) == 0
+
+
+def test_coral_has_the_stated_floor_from_sampling() -> None:
+    generator = torch.Generator().manual_seed(0)
+    draws = torch.randn(50, 2, 32, 64, generator=generator)
+    mean = torch.stack([losses.coral(x, y) for x, y in draws]).mean()
+    assert abs(float(mean) * 2 * 32 - 1) < 0.1

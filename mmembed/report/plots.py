@@ -25,6 +25,7 @@ PALETTE = (
 LEGEND_NAMES = 30  # more names than this are counted, not listed
 MARKED_POINTS = 30  # a curve of no more points than this shows them
 CURVE_POINTS = 200  # a longer curve is averaged down to this many
+MARKED_CELLS = 150  # a matrix of no more cells than this shows its numbers
 
 # Colours that do not occur otherwise; in the SVG they become the page's own colours.
 _TEXT, _GRID = "#010203", "#010204"
@@ -200,6 +201,39 @@ def maps(
             known = np.isfinite(values)
             _dots(axis, title, places[known], list(mpl.colormaps["coolwarm"](normal[known])))
         return _svg(figure, "map of embeddings")
+
+
+def similarities(
+    matrix: ArrayLike, rows: Sequence[str], columns: Sequence[str], axes: tuple[str, str]
+) -> Html:
+    """A matrix in [0, 1] as a picture: the first row on top, values in the cells of a small one.
+
+    Args:
+        matrix: (rows, columns).
+        rows: names of the layers down the side.
+        columns: names of the layers along the bottom.
+        axes: what the rows and the columns are, as ("English", "German").
+    """
+    values = np.asarray(matrix, np.float64)
+    if values.shape != (len(rows), len(columns)):
+        raise ValueError(f"{values.shape} similarities, {len(rows)} rows, {len(columns)} columns")
+    shades = mpl.colormaps["viridis"].resampled(20)  # a step is 0.05
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(WIDTH * 0.7, 1.4 + WIDTH * 0.55 * len(rows) / len(columns)))
+        axis = figure.subplots()
+        mesh = axis.pcolormesh(values, cmap=shades, vmin=0, vmax=1)
+        if values.size <= MARKED_CELLS:
+            for (row, column), value in np.ndenumerate(values):
+                shade = "black" if value > 0.6 else "white"
+                place = (column + 0.5, row + 0.5)
+                axis.annotate(f"{value:.2f}", place, ha="center", va="center", color=shade, size=7)
+        axis.set_xticks(np.arange(len(columns)) + 0.5, columns, rotation=90)
+        axis.set_yticks(np.arange(len(rows)) + 0.5, rows)
+        axis.set(xlabel=axes[1], ylabel=axes[0])
+        axis.invert_yaxis()
+        axis.grid(visible=False)
+        figure.colorbar(mesh, ax=axis, label="similarity")
+        return _svg(figure, f"similarity of layers, {axes[0]} and {axes[1]}")
 
 
 def _dots(axis: Axes, title: str, places: NDArray[np.float64], colours: Sequence[Any]) -> None:

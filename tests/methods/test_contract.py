@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import partial
 
 import pytest
+import test_emotion_queries
 import torch
 from dialogues import random_dialogues, small_sdt
 from safetensors.torch import load, save
@@ -16,6 +17,7 @@ from mmembed.batch import STREAMS, Batch, Padded, stream_subsets
 from mmembed.contract import Method
 from mmembed.data.collate import collate
 from mmembed.methods.emotion import EmotionConfig, EmotionRegressor
+from mmembed.methods.layer_anchor import LayerAnchor, LayerAnchorConfig
 from mmembed.training.distributed import World
 from mmembed.training.step import accumulate_gradients, train_step
 
@@ -46,6 +48,19 @@ def vectors(rows: list[int]) -> Batch:
     )
 
 
+def layer_anchor() -> LayerAnchor:
+    torch.manual_seed(0)
+    return LayerAnchor(LayerAnchorConfig(layers=3, width=8, anchors=(1, 2), dropout=0.0))
+
+
+def two_languages(rows: list[int]) -> Batch:
+    """Emotions of the source, rows 0 to 4, and of none of the target; one language not known."""
+    batch = vectors(rows)
+    emotion = torch.tensor([0, 1, 2, 3, 1, -1, -1, -1])[rows]
+    language = torch.tensor([0, 0, 0, 0, -1, 1, 1, 1])[rows]
+    return Batch(batch.keys, batch.inputs, {"emotion": emotion}, {"language": language})
+
+
 METHODS: dict[str, tuple[Callable[[], Method], Callable[[list[int]], Batch]]] = {
     "ctc_speaker": (small_method, clips),
     "ctc_speaker, margin": (partial(small_method, speaker_loss="margin"), clips),
@@ -56,6 +71,8 @@ METHODS: dict[str, tuple[Callable[[], Method], Callable[[list[int]], Batch]]] = 
         partial(in_training, VECTORS),
         partial(sentiment_batch, streams=VECTORS),
     ),
+    "emotion_queries": (test_emotion_queries.make, test_emotion_queries.clips),
+    "layer_anchor": (layer_anchor, two_languages),
 }
 
 
@@ -75,7 +92,8 @@ def test_sums_add_up_over_batch_mates(given: Given) -> None:
     method.eval()
     whole = method(batches(list(range(8))))
     parts = [method(batches([row])) for row in range(8)]
-    for term in [term for term in method.terms if method.weights[term] > 0]:
+    added = [t for t in method.terms if method.weights[t] > 0 and t not in method.batch_terms]
+    for term in added:
         total = sum(part.get(term, torch.tensor(0.0)) for part in parts)
         torch.testing.assert_close(whole[term], total, rtol=1e-5, atol=1e-5)
 

@@ -1,0 +1,141 @@
+"""Any emotion of a clip: emotion words as queries that attend to its frames.
+
+After the idea of Demux (Chochlakis et al. 2023, arXiv 2210.15842), where emotion words are an input
+beside a text and one head, shared by all of them, reads each. Here the words meet the frames of any
+stream, those of our audio-visual-text encoder among them, by cross attention. With q_e the vector
+of emotion e from any text backbone, and F_b the frames of clip b, each stream normalised, projected
+and marked with a vector of its own,
+
+    z_be = Block(P q_e / |q_e|; F_b)          logit_be = w tanh(V z_be + v) + c
+    loss = sum over labelled clips of the mean over e of BCE(sigmoid(logit_be), emotions_be > 0)
+
+The set of emotions is an input: `score` takes any words. Emotions do not see each other, so what is
+said of one depends neither on the order nor on the others that are asked for.
+
+Frames have no order of their own here (all at position 0): the encoder has put time into them. Each
+clip has one more, learned frame, which is all that a clip without any stream is answered from.
+
+Deviations from Demux: no text encoder is trained, the words stay fixed vectors; no attention among
+emotions; plain BCE, without its losses on label correlations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mmembed.batch import Batch, Packed, Padded
+from mmembed.contract import Method
+from mmembed.nn.transformer import Block
+
+
+@dataclass(frozen=True)
+class EmotionQueriesConfig:
+    """Settings of the method.
+
+    Attributes:
+        streams: inputs that are read; "embedding" holds the frames of our encoder, (B, T, D).
+        widths: of the features of each stream, in the same order.
+        num_emotions: E of the training set; 0 until it is known.
+        query_width: of the vectors of emotion words; 0 until it is known.
+        width: D of attention and head; a multiple of 2 * num_heads.
+        num_heads: of attention.
+        num_blocks: of cross attention.
+        dropout: behind attention and feed-forward, and in the head.
+    """
+
+    streams: tuple[str, ...] = ("embedding",)
+    widths: tuple[int, ...] = (0,)
+    num_emotions: int = 0
+    query_width: int = 0
+    width: int = 128
+    num_heads: int = 4
+    num_blocks: int = 1
+    dropout: float = 0.1
+
+
+class EmotionQueries(Method):
+    """See the module's docstring."""
+
+    terms: ClassVar[dict[str, str]] = {"emotions": "emotions"}
+
+    def __init__(self, config: EmotionQueriesConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.weights = {"emotions": 1.0}
+        width = config.width
+        self.queries: Tensor
+        self.register_buffer("queries", torch.zeros(config.num_emotions, config.query_width))
+        self.project_query = nn.Linear(config.query_width, width)
+        sizes = dict(zip(config.streams, config.widths, strict=True))
+        self.project = nn.ModuleDict(
+            {
+                stream: nn.Sequential(nn.LayerNorm(size), nn.Linear(size, width))
+                for stream, size in sizes.items()
+            }
+        )
+        self.marks = nn.ParameterDict(
+            {stream: nn.Parameter(0.02 * torch.randn(width)) for stream in sizes}
+        )
+        self.always = nn.Parameter(0.02 * torch.randn(width))
+        self.blocks = nn.ModuleList(
+            Block(width, config.num_heads, config.dropout, cross=True)
+            for _ in range(config.num_blocks)
+        )
+        self.head = nn.Sequential(
+            nn.Linear(width, width), nn.Tanh(), nn.Dropout(config.dropout), nn.Linear(width, 1)
+        )
+
+    def ask_by(self, queries: Tensor) -> None:
+        """Set the vectors (E, D_q) of the training set's emotions; part of the model from then."""
+        if queries.shape != self.queries.shape:
+            raise ValueError(
+                f"queries {tuple(queries.shape)}: the configuration says "
+                f"{tuple(self.queries.shape)}; ask for other emotions with `score`"
+            )
+        self.queries.copy_(queries)
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """Sum over the items of which all emotions are known."""
+        if not batch.count("emotions"):
+            return {}
+        emotions = batch.targets["emotions"]
+        assert isinstance(emotions, Tensor)
+        known = batch.labelled("emotions")
+        logits = self.score(batch, self.queries)[known]
+        present = (emotions[known] > 0).float()
+        errors = F.binary_cross_entropy_with_logits(logits.float(), present, reduction="none")
+        return {"emotions": errors.mean(1).sum()}
+
+    def predict(self, batch: Batch) -> dict[str, Tensor]:
+        """Emotions: (B, E) logits of the training set's emotions; above 0 = present."""
+        return {"emotions": self.score(batch, self.queries)}
+
+    def score(self, batch: Batch, queries: Tensor) -> Tensor:
+        """(B, E) logits of any emotions, given as vectors (E, D_q) of their words."""
+        frames = self._frames(batch.inputs, len(batch))
+        asked = self.project_query(F.normalize(queries.to(self.always.dtype)))
+        lengths = torch.full((len(batch),), len(queries))
+        x = Packed(asked.repeat(len(batch), 1), lengths)
+        here, there = x.values.new_zeros(len(x.values)), x.values.new_zeros(len(frames.values))
+        for block in self.blocks:
+            x = block(x, here, frames, there)
+        logits: Tensor = self.head(x.values)
+        return logits.view(len(batch), len(queries))
+
+    def _frames(self, inputs: Mapping[str, Padded], size: int) -> Packed:
+        """The frames (N, D) of all streams of each item, one item after another."""
+        parts, owners = [self.always.expand(size, -1)], [torch.arange(size)]
+        for stream, project in self.project.items():
+            if stream in inputs and bool(inputs[stream].lengths.any()):
+                packed = inputs[stream].pack()
+                parts.append(project(packed.values.to(self.always.dtype)) + self.marks[stream])
+                owners.append(packed.item_index().cpu())
+        owner = torch.cat(owners)
+        order = owner.argsort(stable=True).to(self.always.device)
+        return Packed(torch.cat(parts)[order], owner.bincount(minlength=size))
