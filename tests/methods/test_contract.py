@@ -7,6 +7,7 @@ from functools import partial
 
 import pytest
 import torch
+from prompted import masked_posts, posts, small_demux, small_memo
 from safetensors.torch import load, save
 from support import random_item, small_method, with_padding
 
@@ -48,6 +49,16 @@ METHODS: dict[str, tuple[Callable[[], Method], Callable[[list[int]], Batch]]] = 
     "ctc_speaker": (small_method, clips),
     "ctc_speaker, margin": (partial(small_method, speaker_loss="margin"), clips),
     "emotion": (regressor, vectors),
+    "demux": (partial(small_demux, global_weight=0.1), posts),
+    "demux, complete": (
+        partial(small_demux, local="complete", cluster="max", global_weight=0.1),
+        posts,
+    ),
+    "memo": (small_memo, masked_posts),
+    "memo, words": (
+        partial(small_memo, readout="words", word_ids=((5, 6), (7,), (8,), (9, 10))),
+        masked_posts,
+    ),
 }
 
 
