@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from mmembed.batch import Padded
@@ -213,10 +214,12 @@ def load_backbone(name: str, *, masked_language: bool = False) -> tuple[HubBackb
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(name, **given)
         model = kind.from_pretrained(name, use_safetensors=True, **given)
-    except (OSError, ValueError, ImportError) as error:
+    except (OSError, ValueError, ImportError, SafetensorError) as error:
         reason = " ".join(str(error).split())
         raise UsageError(f"{name}: not a text encoder we can load: {reason}") from None
     pad, separator = tokenizer.pad_token_id, tokenizer.sep_token_id
     if pad is None or separator is None:
         raise UsageError(f"{name}: its tokenizer has no padding or no separator")
+    if getattr(model, "pooler", None) is not None:
+        model.pooler = None  # a layer on the first token's state, which nobody reads
     return HubBackbone(model, pad, separator), HubTokenizer(tokenizer)
