@@ -7,7 +7,6 @@ MiniLM). The library comes with `pip install 'mmembed[text]'` and is imported wh
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
@@ -162,7 +161,7 @@ class HubTokenizer:
         return Tokens(ids, tuple(spans))
 
     def _least(self, first: str) -> int:
-        """Tokens of a pair whose second sequence is empty: what no truncation can go below."""
+        """Tokens of a pair with one token in the second: the library truncates no further."""
         return len(self._tokenizer(first, text_pair="")["input_ids"]) + 1
 
     def _aligned(self, first: str, ids: tuple[int, ...]) -> Iterator[Span | None]:
@@ -183,10 +182,9 @@ class HubTokenizer:
             )
         begin = ids.index(expected[0]) if expected and expected[0] in ids else len(ids)
         yield from [None] * begin
-        same = [a == b for a, b in zip(ids[begin:], expected, strict=False)]
-        agreeing = sum(1 for _ in itertools.takewhile(bool, same))
-        yield from owners[:agreeing]
-        yield from [None] * (len(ids) - begin - agreeing)
+        held = sum(a == b for a, b in zip(ids[begin:], expected, strict=False))  # all, if not cut
+        yield from owners[:held]
+        yield from [None] * (len(ids) - begin - held)
 
 
 def load_backbone(name: str, *, masked_language: bool = False) -> tuple[HubBackbone, HubTokenizer]:
