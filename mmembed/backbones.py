@@ -64,8 +64,9 @@ class TokenTransformer(nn.Module):
         positions = tokens.positions().float()
         for block in self.blocks:
             x = block(x, positions)
-        states = ids.new_zeros(*ids.shape, self.width, dtype=x.values.dtype)
-        states[mask] = self.norm(x.values)
+        normed: Tensor = self.norm(x.values)
+        states = normed.new_zeros(*ids.shape, self.width)
+        states[mask] = normed
         return states
 
     def vocabulary_logits(self, states: Tensor) -> Tensor:
