@@ -257,3 +257,13 @@ def test_memo_knows_what_it_cannot_do() -> None:
     with pytest.raises(ValueError, match="1 word_ids for 4 emotions"):
         small_memo(readout="words", word_ids=((5,),))
     assert MemoConfig().local_weight == DemuxConfig().local_weight == 0.2
+
+
+def test_half_precision_gives_nearly_the_same() -> None:
+    method, batch = small_demux(cluster="max", local="complete", global_weight=0.5), posts(ROWS)
+    whole = method(batch)
+    with torch.autocast("cpu", torch.bfloat16):
+        half = method(batch)
+    for term, value in whole.items():
+        assert half[term].dtype == torch.float32
+        torch.testing.assert_close(half[term], value, rtol=0.02, atol=0)
