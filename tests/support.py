@@ -64,13 +64,16 @@ def small_method(**settings: object) -> CtcSpeaker:
 
 def with_padding(batch: Batch, extra: int, fill: float) -> Batch:
     """The same batch with `extra` more steps of padding, all padding filled with `fill`."""
-    inputs = {}
-    for stream, padded in batch.inputs.items():
+
+    def more(padded: Padded) -> Padded:
         old = padded.values
         shape = (old.shape[0], old.shape[1] + extra, *old.shape[2:])
         value = fill if old.is_floating_point() else 7
         values = torch.full(shape, value, dtype=old.dtype)
         for row, length in enumerate(padded.lengths.tolist()):
             values[row, :length] = old[row, :length]
-        inputs[stream] = Padded(values, padded.lengths)
-    return Batch(batch.keys, inputs, batch.targets, batch.context)
+        return Padded(values, padded.lengths)
+
+    inputs = {stream: more(padded) for stream, padded in batch.inputs.items()}
+    context = {n: more(v) if isinstance(v, Padded) else v for n, v in batch.context.items()}
+    return Batch(batch.keys, inputs, batch.targets, context)

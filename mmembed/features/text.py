@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import itertools
 import unicodedata
 from collections.abc import Iterable, Sequence
 from functools import cached_property
@@ -103,6 +104,20 @@ class Vocabulary:
         """Normalised text -> token ids; never BLANK or MASK."""
         ids: list[int] = self._processor.EncodeAsIds(text)
         return ids
+
+    def encode_spans(self, text: str) -> list[tuple[int, int, int]]:
+        """The same tokens as (id, start, end): the characters of `text` that each stands for; the
+        space before a word counts with the word's first piece.
+
+        Raises:
+            UsageError: the text is not normalised, so that pieces are not a part of it.
+        """
+        pieces: list[str] = self._processor.EncodeAsPieces(text)
+        if text and "".join(pieces) != f" {text}".replace(" ", "\u2581"):
+            raise UsageError(f"text {text!r}: must be normalised, single spaces between words")
+        ends = list(itertools.accumulate(map(len, pieces), initial=-1))  # -1: a space before it all
+        spans = ((max(0, start), end) for start, end in itertools.pairwise(ends))
+        return [(i, *span) for i, span in zip(self.encode(text), spans, strict=True)]
 
     def decode(self, ids: Sequence[int]) -> str:
         """Token ids -> text; BLANK and MASK are skipped."""

@@ -114,3 +114,17 @@ def test_damaged_bytes_are_told(vocabulary: Vocabulary, damage: bytes | None) ->
     with pytest.raises(CorruptError, match="sentencepiece") as caught:
         Vocabulary(whole[: len(whole) // 2] if damage is None else damage)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["unigram", "bpe", "char"])
+def test_spans_are_the_characters_of_the_pieces(kind: str) -> None:
+    vocabulary = Vocabulary.train(sentences(), 60, kind)  # type: ignore[arg-type]
+    for text in [*sentences(10), "fox \N{GREEK SMALL LETTER OMEGA} fox", "a", ""]:
+        spans = vocabulary.encode_spans(text)
+        assert [token for token, _, _ in spans] == vocabulary.encode(text)
+        assert "".join(text[start:end] for _, start, end in spans) == text
+        for token, start, end in spans:
+            if token != UNKNOWN:
+                assert vocabulary.decode([token]) == text[start:end].strip()
+    with pytest.raises(UsageError, match="single spaces"):
+        vocabulary.encode_spans("the  fox")

@@ -9,6 +9,7 @@ import pytest
 import test_emotion_queries
 import torch
 from dialogues import random_dialogues, small_sdt
+from prompted import masked_posts, posts, small_demux, small_memo
 from safetensors.torch import load, save
 from streams import VECTORS, in_training, sentiment_batch
 from support import random_item, small_method, with_padding
@@ -73,6 +74,16 @@ METHODS: dict[str, tuple[Callable[[], Method], Callable[[list[int]], Batch]]] = 
     ),
     "emotion_queries": (test_emotion_queries.make, test_emotion_queries.clips),
     "layer_anchor": (layer_anchor, two_languages),
+    "demux": (partial(small_demux, global_weight=0.1), posts),
+    "demux, complete": (
+        partial(small_demux, local="complete", cluster="max", global_weight=0.1),
+        posts,
+    ),
+    "memo": (small_memo, masked_posts),
+    "memo, words": (
+        partial(small_memo, readout="words", word_ids=((5, 6), (7,), (8,), (9, 10))),
+        masked_posts,
+    ),
 }
 
 
@@ -125,7 +136,8 @@ def test_padding_changes_no_loss(given: Given) -> None:
 def test_no_label_at_all_stays_finite(given: Given) -> None:
     method, batches, _ = given
     batch = batches(list(range(8)))
-    bare = Batch(batch.keys, batch.inputs, {}, batch.context)
+    context = {} if method.batch_terms else batch.context  # languages are labels there
+    bare = Batch(batch.keys, batch.inputs, {}, context)
     if isinstance(method, EmotionRegressor):
         nothing = {n: torch.full_like(v, float("nan")) for n, v in batch.targets.items()}
         bare = Batch(batch.keys, batch.inputs, nothing)

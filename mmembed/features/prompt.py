@@ -1,0 +1,160 @@
+"""Prompts: emotion words before a text, and the tokens that each of them became.
+
+Where a word's tokens lie is read off the tokenizer's own output, never assumed: of every token of
+the prompt the tokenizer says which characters it stands for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from mmembed.errors import UsageError
+from mmembed.features.emotion_words import members
+from mmembed.features.text import MASK, Vocabulary
+
+Span = tuple[int, int]  # characters, the second one exclusive
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """A tokenised sequence or pair of sequences, separators and all.
+
+    Attributes:
+        ids: of every token.
+        spans: the characters of the first sequence that each token stands for; None of a token
+            of the second sequence, and of a separator.
+    """
+
+    ids: tuple[int, ...]
+    spans: tuple[Span | None, ...]
+
+
+class Tokenizer(Protocol):
+    """What a prompt needs of a tokenizer.
+
+    Attributes:
+        mask_token: how the mask is written in a text.
+    """
+
+    @property
+    def mask_token(self) -> str: ...
+
+    def tokenize(self, first: str, second: str | None, length: int) -> Tokens:
+        """At most `length` tokens; a pair loses the end of its second sequence, or a single
+        sequence its own.
+        """
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What a text model reads of one item.
+
+    Attributes:
+        ids: (T,) int64.
+        owner: (T,) int64, the number of the emotion word that each token belongs to, -1 = none.
+    """
+
+    ids: Tensor
+    owner: Tensor
+
+
+def emotion_prompt(
+    emotions: Sequence[str], text: str, tokenizer: Tokenizer, length: int = 64
+) -> Prompt:
+    """The emotion words, "or" before the last, then the text, of which the end is cut.
+
+    Words are numbered in their order, members of clusters one by one.
+
+    Raises:
+        UsageError: the emotion words alone take more than `length` tokens, a word leaves no token,
+            or one token holds two words.
+    """
+    words = [word for emotion in emotions for word in members(emotion)]
+    first, spans = "", []
+    for place, word in enumerate(words):
+        first += "" if not place else " or " if place == len(words) - 1 else " "
+        spans.append((len(first), len(first) + len(word)))
+        first += word
+    return _prompt(tokenizer.tokenize(first, text, length), words, spans, length)
+
+
+def masked_prompt(
+    text: str,
+    tokenizer: Tokenizer,
+    length: int = 64,
+    template: str = "emotion {mask} in tweet {text}",
+) -> Prompt:
+    """A statement on the text with a mask in place of the emotion; the mask's token has owner 0.
+
+    Raises:
+        UsageError: the mask is not among the first `length` tokens.
+    """
+    before, after = template.split("{mask}")
+    start = len(before.format(text=text))
+    span = (start, start + len(tokenizer.mask_token))
+    whole = before.format(text=text) + tokenizer.mask_token + after.format(text=text)
+    return _prompt(tokenizer.tokenize(whole, None, length), [tokenizer.mask_token], [span], length)
+
+
+def _prompt(tokens: Tokens, words: list[str], spans: list[Span], length: int) -> Prompt:
+    owners = []
+    for span in tokens.spans:
+        owning = [n for n, word in enumerate(spans) if span is not None and _overlap(span, word)]
+        if len(owning) > 1:
+            raise UsageError(
+                f"the tokenizer makes one token of {' and '.join(words[n] for n in owning)}"
+            )
+        owners.append(owning[0] if owning else -1)
+    if len(tokens.ids) > length:
+        raise UsageError(
+            f"{len(words)} emotion words take {len(tokens.ids)} tokens of {length}: "
+            "ask for fewer, or allow more tokens"
+        )
+    lost = [word for n, word in enumerate(words) if n not in owners]
+    if lost:
+        raise UsageError(f"no token of {lost[0]!r} is left within {length} tokens")
+    return Prompt(torch.tensor(tokens.ids), torch.tensor(owners))
+
+
+def _overlap(one: Span, other: Span) -> bool:
+    return max(one[0], other[0]) < min(one[1], other[1])
+
+
+class VocabularyTokenizer:
+    """A `Vocabulary` as a tokenizer of prompts: FIRST separator SECOND.
+
+    The separator gets the first id after the vocabulary's own. Texts are normalised beforehand
+    (`features.text.normalise_transcript`), as the vocabulary wants them.
+    """
+
+    mask_token = "<mask>"  # noqa: S105 - a token of text
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        self._vocabulary = vocabulary
+        self.separator = len(vocabulary)
+        self.size = len(vocabulary) + 1
+
+    def tokenize(self, first: str, second: str | None, length: int) -> Tokens:
+        """See `Tokenizer`."""
+        ids: list[int] = []
+        spans: list[Span | None] = []
+        start = 0
+        for place, part in enumerate(first.split(self.mask_token)):
+            if place:
+                ids.append(MASK)
+                spans.append((start - len(self.mask_token), start))
+            inner = start + len(part) - len(part.lstrip())  # a space beside a mask is no token
+            for token, begin, end in self._vocabulary.encode_spans(part.strip()):
+                ids.append(token)
+                spans.append((inner + begin, inner + end))
+            start += len(part) + len(self.mask_token)
+        if second is None:
+            return Tokens(tuple(ids[:length]), tuple(spans[:length]))
+        rest = self._vocabulary.encode(second)[: max(0, length - len(ids) - 1)]
+        ids += [self.separator, *rest]
+        return Tokens(tuple(ids), (*spans, *[None] * (len(ids) - len(spans))))

@@ -1,0 +1,102 @@
+"""Losses of several labels at a time: each returns one value an item, 0 where a label is NaN.
+
+After Chochlakis et al. 2023 (arXiv 2210.15842). Of one item with logits z, let P be the labels that
+are present (at least 0.5) and N the others. `affinity` (E, E) in [0, 1] says how far two labels go
+together: (rho + 1) / 2 of their correlation rho; None weighs all pairs with 1.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def binary_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
+    """(B,) cross entropy of logits (B, E) and targets (B, E) in [0, 1], averaged over labels."""
+    losses = F.binary_cross_entropy_with_logits(
+        logits.float(), target.float().nan_to_num(), reduction="none"
+    )
+    return _known(losses.mean(1), target)
+
+
+def inter(logits: Tensor, target: Tensor, affinity: Tensor | None = None) -> Tensor:
+    """(B,) mean over P x N of (1 - affinity) * exp(sigmoid(z_n) - sigmoid(z_p)).
+
+    0 where P or N is empty. Logits and targets are (B, E).
+    """
+    present = target >= 0.5
+    chance = logits.float().sigmoid()
+    exponent = chance[:, None, :] - chance[:, :, None]
+    weight = None if affinity is None else 1 - affinity
+    return _known(_pair_mean(exponent, present[:, :, None] & ~present[:, None, :], weight), target)
+
+
+def intra(logits: Tensor, target: Tensor, affinity: Tensor | None = None) -> Tensor:
+    """(B,) mean over pairs i < j in N of affinity * exp(z_i + z_j), plus the same over pairs in P
+    with the signs of z turned; halved where neither P nor N is empty.
+
+    Logits and targets are (B, E). A set of one label has no pair and adds 0.
+
+    The released code averages over all k * k ordered pairs of a set of k and exponentiates after it
+    zeroed the lower triangle, so that it adds a constant exp(0) for each of those and its gradient
+    is (k - 1) / 2k of this one; a set of one label costs it a constant.
+    """
+    present = target >= 0.5
+    z = logits.float()
+    above = torch.ones(z.shape[1], z.shape[1], dtype=torch.bool, device=z.device).triu(1)
+    total = torch.zeros_like(z[:, 0])
+    for members, signed in ((~present, z), (present, -z)):
+        pairs = members[:, :, None] & members[:, None, :] & above
+        total = total + _pair_mean(signed[:, :, None] + signed[:, None, :], pairs, affinity)
+    return _known(torch.where(_both(present), total / 2, total), target)
+
+
+def complete(logits: Tensor, target: Tensor, affinity: Tensor | None = None) -> Tensor:
+    """(B,) mean of `inter` and `intra`; `intra` alone where P or N is empty."""
+    within = intra(logits, target, affinity)
+    mean = (inter(logits, target, affinity) + within) / 2
+    return torch.where(_both(target >= 0.5), mean, within)
+
+
+def embedding_correlation(embeddings: Tensor, correlation: Tensor) -> Tensor:
+    """(B,) mean over pairs i < j of (cos(e_i, e_j) - rho_ij)^2: the global loss.
+
+    Args:
+        embeddings: (B, E, D).
+        correlation: rho (E, E) in [-1, 1].
+
+    The released code divides by E * E instead of by the number of pairs.
+    """
+    directions = F.normalize(embeddings.float(), dim=-1)
+    error = (directions @ directions.transpose(1, 2) - correlation).square()
+    size = error.shape[1]
+    return error.triu(1).sum((1, 2)) / max(1, size * (size - 1) // 2)
+
+
+def label_correlation(labels: Tensor) -> Tensor:
+    """(E, E) Pearson correlation of labels (N, E); rows with a NaN are left out.
+
+    A label that never varies has correlation 0 with every other: nothing is known of it.
+    """
+    known = labels.double()[~labels.isnan().any(1)]
+    centred = known - known.mean(0)
+    norm = centred.square().sum(0).sqrt()
+    cosine = centred.T @ centred / (norm[:, None] * norm).clamp(min=1e-12)
+    return cosine.clamp(-1, 1).fill_diagonal_(1).float()
+
+
+def _pair_mean(exponent: Tensor, pairs: Tensor, weight: Tensor | None) -> Tensor:
+    """(B,) mean of weight * exp(exponent) over the chosen pairs (B, E, E); 0 without any."""
+    # Other pairs are dropped before exp: there it may overflow, and 0 * inf is no number.
+    value = exponent.masked_fill(~pairs, -torch.inf).exp()
+    value = value if weight is None else value * weight
+    return value.sum((1, 2)) / pairs.sum((1, 2)).clamp(min=1)
+
+
+def _both(present: Tensor) -> Tensor:
+    return present.any(1) & ~present.all(1)
+
+
+def _known(losses: Tensor, target: Tensor) -> Tensor:
+    return torch.where(target.isnan().any(1), torch.zeros_like(losses), losses)
