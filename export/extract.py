@@ -23,7 +23,7 @@ import tyro
 from numpy.typing import NDArray
 
 from mmembed.batch import STREAMS, parse_subset, stream_subsets, subset_name
-from mmembed.commands.cli import run_program
+from mmembed.commands.cli import leave, run_program
 from mmembed.commands.progress import progress
 from mmembed.data.decoding import Decoder
 from mmembed.data.example import Example
@@ -221,4 +221,4 @@ def _report(settings: Extract, folders: Mapping[Path, tuple[str, ...]], total: i
 
 
 if __name__ == "__main__":
-    sys.exit(run_program(main))
+    leave(run_program(main))

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 
-from mmembed.commands.cli import run_program
+from mmembed.commands.cli import leave, run_program
 from mmembed.commands.progress import progress
 from mmembed.config import to_dict
 from mmembed.contract import Method
@@ -124,4 +124,4 @@ def _dev_loss(study: Study, variant: str, model: Method) -> float:
 
 
 if __name__ == "__main__":
-    sys.exit(run_program(main))
+    leave(run_program(main))

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from mmembed.commands.cli import run_program
+from mmembed.commands.cli import leave, run_program
 from mmembed.commands.progress import progress
 from mmembed.config import to_dict
 from mmembed.data.loader import Steps
@@ -186,4 +186,4 @@ def _log_step(
 
 
 if __name__ == "__main__":
-    sys.exit(run_program(main))
+    leave(run_program(main))

@@ -11,8 +11,9 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from importlib.metadata import EntryPoint, entry_points, version
-from typing import Final, TypeAlias
+from typing import Final, NoReturn, TypeAlias
 
 from mmembed.errors import MmembedError, UsageError, printable
 
@@ -54,7 +55,7 @@ INTERRUPTED: Final = 130
 
 def main(argv: list[str] | None = None) -> None:
     """The console script: run one verb, then exit with its code."""
-    sys.exit(run_program(dispatch, argv))
+    leave(run_program(dispatch, argv))
 
 
 def dispatch(arguments: list[str]) -> None:
@@ -76,6 +77,21 @@ def dispatch(arguments: list[str]) -> None:
         run(arguments[1:])
     else:
         raise UsageError(f"mmembed has no verb {arguments[0]!r}; one of {', '.join(verbs)}")
+
+
+def leave(code: int) -> NoReturn:
+    """End this process with an exit code; under torchrun, without tearing libraries down.
+
+    Threads of libraries end in no particular order, and now and then one of them aborts a process
+    that has written all it had to ("terminate called without an active exception"); torchrun then
+    stops the others and calls the run failed.
+    """
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        with suppress(OSError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def run_program(main: Program, argv: list[str] | None = None) -> int:
