@@ -25,6 +25,7 @@ losses are left out.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar, Literal, cast
 
@@ -146,9 +147,9 @@ class PromptedMethod(Method):
         """emotions: (B, E) probabilities; above 0.5 is present."""
         return {"emotions": self.read(batch)[0].float().sigmoid()}
 
+    @abstractmethod
     def read(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
         """Logits (B, E), and emotion embeddings (B, E, D) where the method has them."""
-        raise NotImplementedError
 
     def states(self, batch: Batch) -> Packed:
         """(N, D) last hidden states of all tokens."""
