@@ -152,25 +152,24 @@ def emotion_scores(
     }
 
 
-def trivial_sentiment(train_truth: ArrayLike, truth: ArrayLike) -> dict[str, float]:
-    """`sentiment_scores` of the best constant answer of the training split, score by score.
+def constant_sentiment(train_truth: ArrayLike) -> dict[str, float]:
+    """Score -> the constant answer that is best for it in the training split.
 
-    The mean for `mae` (and a correlation of 0), the majority class for each class score.
+    The mean for `mae` (and `correlation`, where every constant has 0), the majority class for each
+    class score.
     """
-    train, test = np.asarray(train_truth, np.float64), np.asarray(truth, np.float64)
-    constants = {
-        "mae": train.mean(),
-        "correlation": 0.0,
-        "acc2_nonneg": 1.0 if _majority(train >= 0) else -1.0,
-        "acc2_pos": 1.0 if _majority(train[train != 0] > 0) else -1.0,
+    train = np.asarray(train_truth, np.float64)
+    nonneg = 1.0 if _majority(train >= 0) else -1.0
+    pos = 1.0 if _majority(train[train != 0] > 0) else -1.0
+    return {
+        "mae": float(train.mean()),
+        "correlation": float(train.mean()),
+        "acc2_nonneg": nonneg,
+        "f1_nonneg": nonneg,
+        "acc2_pos": pos,
+        "f1_pos": pos,
         "acc7": _majority(_seven(train)),
     }
-    constants["f1_nonneg"], constants["f1_pos"] = constants["acc2_nonneg"], constants["acc2_pos"]
-    answers = {
-        score: sentiment_scores(test, np.full(len(test), constant))[score]
-        for score, constant in constants.items()
-    }
-    return {score: answers[score] for score in sentiment_scores(test, test)}
 
 
 def trivial_emotions(

@@ -22,6 +22,7 @@ FLOORS = [
         "mmembed.losses",
         "mmembed.losses_multilabel",
         "mmembed.metrics",
+        "mmembed.metrics_multilabel",
         "mmembed.similarity",
     ],
     ["mmembed.encoder", "mmembed.backbones", "mmembed.data"],

@@ -120,13 +120,17 @@ def test_emotion_scores_without_any_present_item() -> None:
 
 def test_trivial_rows() -> None:
     train, test = [1.0, 1.0, 1.0, -3.0, 0.0], [1.0, -1.0, 2.0, 0.0]
-    scores = metrics.trivial_sentiment(train, test)
-    assert scores["mae"] == pytest.approx((1 + 1 + 2 + 0) / 4)  # the training mean is 0
-    assert scores["correlation"] == 0.0
-    assert scores["acc2_nonneg"] == pytest.approx(3 / 4)
-    assert scores["acc2_pos"] == pytest.approx(2 / 3)
-    assert scores["acc7"] == pytest.approx(1 / 4)  # always 1, not the rounded mean
-    assert list(scores) == list(metrics.sentiment_scores(test, test))
+    constants = metrics.constant_sentiment(train)
+    assert list(constants) == list(metrics.sentiment_scores(test, test))
+
+    def score(name: str) -> float:
+        return metrics.sentiment_scores(test, np.full(4, constants[name]))[name]
+
+    assert score("mae") == pytest.approx((1 + 1 + 2 + 0) / 4)  # the training mean is 0
+    assert score("correlation") == 0.0
+    assert score("acc2_nonneg") == pytest.approx(3 / 4)
+    assert score("acc2_pos") == pytest.approx(2 / 3)
+    assert score("acc7") == pytest.approx(1 / 4)  # always 1, not the rounded mean
     emotions = metrics.trivial_emotions([[1, 0], [1, 0], [0, 1]], [[1, 0], [0, 0]], ["a", "b"])
     assert emotions["a"] == {"wa": 0.5, "f1": pytest.approx(0.5 * 2 / 3)}
     assert emotions["b"] == {"wa": 1.0, "f1": 1.0}

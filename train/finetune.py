@@ -5,7 +5,8 @@
 
 A study compares variants, such as stream subsets; each has a method of its own for each seed. The
 epoch is chosen on dev; the test split is read once, at the end. Several processes share the
-methods; each is trained by one of them, so their number changes nothing but the time.
+methods; each is trained by one of them, so their number changes nothing but the time. A method is
+written when it is trained: started again, the program goes on with the next.
 """
 
 from __future__ import annotations
@@ -13,23 +14,42 @@ from __future__ import annotations
 import itertools
 import json
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
+from safetensors.torch import save as to_safetensors
 
+from mmembed.batch import Batch
 from mmembed.commands.cli import leave, run_program
 from mmembed.commands.progress import progress
 from mmembed.config import to_dict
 from mmembed.contract import Method
+from mmembed.data.atomic import atomic_file
 from mmembed.data.sampling import derive_seed
 from mmembed.recipes.finetune import RECIPES
 from mmembed.recipes.parsing import parse_recipe
-from mmembed.recipes.study import Study
+from mmembed.recipes.study import Study, table
 from mmembed.training.distributed import World, join_world
 from mmembed.training.optim import build_optimizer, learning_rate
 from mmembed.training.step import train_step
 from mmembed.training.tracking import claim_folder, write_json
+
+DEV_BATCH = 512  # items at once
+POOL = 16  # batches whose items are sorted by length together
+
+
+@dataclass(frozen=True)
+class Job:
+    """One method to train, and the file it ends in."""
+
+    study: Study
+    variant: str
+    seed: int
+    file: Path
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -44,65 +64,89 @@ def main(argv: Sequence[str] | None = None) -> None:
         world.wait()
         done = out / "results.json"
         if not done.exists():
-            _run(study, out, world)
+            studies = {out: study, **{out / name: s for name, s in study.controls.items()}}
+            jobs = [job for folder, one in studies.items() for job in _jobs(one, folder)]
+            _train_all(jobs, world)
+            if world.is_main:
+                scores = {folder: _score(one, folder) for folder, one in studies.items()}
+                controls = {name: scores[out / name] for name in study.controls}
+                write_json(done, {**scores[out], "controls": controls})
         if world.is_main:
-            print("\n".join(study.table(json.loads(done.read_text()))), flush=True)
+            print("\n".join(table(json.loads(done.read_text()))), flush=True)
 
 
-def _run(study: Study, out: Path, world: World) -> None:
-    """Train on all processes, score and save on the main one."""
-    models = _train_all(study, "finetune", world)
-    controls = {
-        name: _train_all(control, f"finetune, {name} encoder", world)
-        for name, control in study.controls.items()
-    }
-    if not world.is_main:
-        return
-    results = study.results(models)
-    for name, control in study.controls.items():
-        results[name] = control.results(controls[name])["subsets"]
-    study.save(out, models)
-    write_json(out / "results.json", results)
+def _jobs(study: Study, out: Path) -> Iterator[Job]:
+    for variant, seed in itertools.product(study.variants, study.run.loop.seeds):
+        yield Job(study, variant, seed, out / variant / f"seed-{seed}.safetensors")
 
 
-def _train_all(study: Study, label: str, world: World) -> dict[str, list[Method]]:
-    """Variant -> one method for each seed; the same on every process."""
-    jobs = list(itertools.product(study.variants, study.run.loop.seeds))
-    mine = {}
-    with progress(label, len(jobs), show=world.is_main) as update:
-        for place in range(world.rank, len(jobs), world.size):
-            mine[place] = _train(study, *jobs[place])
-            update(min(place + world.size, len(jobs)))
-    trained: dict[int, Method] = {}
-    for part in world.gather(mine):
-        assert isinstance(part, dict)
-        trained |= part
-    models: dict[str, list[Method]] = {variant: [] for variant in study.variants}
-    for place, (variant, _) in enumerate(jobs):
-        models[variant].append(trained[place])
-    return models
+def _score(study: Study, out: Path) -> dict[str, object]:
+    """Read the trained methods back and score them."""
+
+    def trained(variant: str) -> list[Method]:
+        return [_load(job) for job in _jobs(study, out) if job.variant == variant]
+
+    return study.score(out, trained)
 
 
-def _train(study: Study, variant: str, seed: int) -> Method:
+def _load(job: Job) -> Method:
+    model = job.study.method(job.variant)
+    model.load_state_dict(load_file(job.file))
+    return model.eval()
+
+
+def _train_all(jobs: Sequence[Job], world: World) -> None:
+    """Train what has not been trained; the main process returns when all of it is there."""
+    passes = sum(job.study.run.loop.epochs for job in jobs)
+    with progress("finetune", passes, show=world.is_main) as update:
+        done = 0
+        for job in jobs[world.rank :: world.size]:
+            epochs = job.study.run.loop.epochs
+            if not job.file.exists():
+
+                def report(share: float, before: int = done, epochs: int = epochs) -> None:
+                    update(min(passes, world.size * (before + epochs * share)))
+
+                _save(_train(job, report), job.file)
+            done += epochs
+        # Files, not a barrier: the others may be at work for longer than any timeout.
+        while world.is_main and not all(job.file.exists() for job in jobs):
+            time.sleep(0.1)
+        update(passes)
+
+
+def _save(model: Method, path: Path) -> None:
+    state = {name: value.contiguous() for name, value in model.state_dict().items()}
+    with atomic_file(path) as file:
+        file.write(to_safetensors(state))
+
+
+def _train(job: Job, report: Callable[[float], None]) -> Method:
     """One method, at its best epoch on dev; by this process alone, whatever their number."""
-    run, alone = study.run, World(0, 1, torch.device("cpu"))
-    torch.manual_seed(derive_seed(seed, run.name))
+    study, variant, run = job.study, job.variant, job.study.run
+    alone = World(0, 1, torch.device("cpu"))
+    torch.manual_seed(derive_seed(job.seed, run.name))
     model = study.method(variant)
     optimizer = build_optimizer(model, run.optim)
     best, best_loss = model.state_dict(), float("inf")
     for epoch in range(run.loop.epochs):
-        order = torch.randperm(study.size(variant, "train")).tolist()
+        plan = _batches(study, variant)
         model.train()
         model.start_epoch(epoch + 1)
-        for start in range(0, len(order), run.loop.batch):
-            train_step(
-                model,
-                optimizer,
-                [study.batch(variant, "train", order[start : start + run.loop.batch])],
-                rate=learning_rate(run.optim, (epoch + start / len(order)) / run.loop.epochs),
-                clip=run.optim.clip,
-                world=alone,
-            )
+        seen = 0
+        for rows in plan:
+            done = (epoch + seen / study.size(variant, "train")) / run.loop.epochs
+            with torch.autocast("cpu", torch.bfloat16, enabled=run.loop.bf16):
+                train_step(
+                    model,
+                    optimizer,
+                    [study.batch(variant, "train", rows)],
+                    rate=learning_rate(run.optim, done),
+                    clip=run.optim.clip,
+                    world=alone,
+                )
+            seen += len(rows)
+            report(done)
         loss = _dev_loss(study, variant, model)
         if loss < best_loss:
             best_loss = loss
@@ -111,16 +155,32 @@ def _train(study: Study, variant: str, seed: int) -> Method:
     return model.eval()
 
 
+def _batches(study: Study, variant: str) -> list[list[int]]:
+    """The training items in a new order, cut into batches; alike ones together where told to."""
+    size = study.run.loop.batch
+    order, lengths = torch.randperm(study.size(variant, "train")).tolist(), study.lengths(variant)
+    if lengths is None:
+        return [order[start : start + size] for start in range(0, len(order), size)]
+    batches = []
+    for start in range(0, len(order), POOL * size):
+        pool = sorted(order[start : start + POOL * size], key=lengths.__getitem__)
+        batches += [pool[place : place + size] for place in range(0, len(pool), size)]
+    return [batches[place] for place in torch.randperm(len(batches)).tolist()]
+
+
 @torch.no_grad()
 def _dev_loss(study: Study, variant: str, model: Method) -> float:
-    batch = study.batch(variant, "dev")
-    sums = model.eval()(batch)
-    return float(
-        sum(
-            model.weights[term] * value / max(1, batch.count(model.terms[term]))
-            for term, value in sums.items()
-        )
-    )
+    model.eval()
+    sums: dict[str, float] = dict.fromkeys(model.terms, 0.0)
+    counts = dict.fromkeys(model.terms, 0)
+    size = study.size(variant, "dev")
+    for start in range(0, size, DEV_BATCH):
+        batch: Batch = study.batch(variant, "dev", range(start, min(size, start + DEV_BATCH)))
+        for term, value in model(batch).items():
+            sums[term] += float(value)
+        for term, target in model.terms.items():
+            counts[term] += batch.count(target)
+    return sum(model.weights[term] * sums[term] / max(1, counts[term]) for term in sums)
 
 
 if __name__ == "__main__":

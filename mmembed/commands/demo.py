@@ -122,15 +122,16 @@ def _summary(out: Path) -> dict[str, Any]:
     emotion = json.loads((out / "emotion" / "results.json").read_text())
     every = subset_name(STREAMS)
 
-    def correlations(subsets: dict[str, Any]) -> dict[str, float]:
-        return {name: s["sentiment"]["correlation"]["mean"] for name, s in subsets.items()}
+    def correlations(results: dict[str, Any]) -> dict[str, float]:
+        variants = results["tests"]["sentiment"]["variants"]
+        return {name: scores["correlation"]["mean"] for name, scores in variants.items()}
 
-    untrained = correlations(emotion["untrained"])
+    untrained = correlations(emotion["controls"]["untrained"])
     return {
         "wer": speech["heldout"]["wer"],
         "wer_new_speakers": speech["test"]["wer"],
         "speaker_accuracy": speech["heldout"]["speaker_accuracy"],
-        "sentiment_correlation": correlations(emotion["subsets"]),
+        "sentiment_correlation": correlations(emotion),
         "sentiment_correlation_untrained": untrained[every],
         "sentiment_correlation_untrained_by_streams": untrained,
     }

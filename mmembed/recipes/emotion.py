@@ -7,7 +7,7 @@ of the six emotions are chosen on dev.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
@@ -23,21 +23,13 @@ from mmembed.data.example import EMOTIONS
 from mmembed.data.shards import ShardSet
 from mmembed.errors import CorruptError, UsageError
 from mmembed.methods.emotion import EmotionConfig, EmotionRegressor
-from mmembed.metrics import (
-    bootstrap_interval,
-    emotion_scores,
-    pearson,
-    sentiment_scores,
-    trivial_emotions,
-    trivial_sentiment,
-)
-from mmembed.recipes.prediction import save_regressor
-from mmembed.recipes.study import FinetuneLoop, FinetuneRun, Models, Study
+from mmembed.metrics import emotion_scores, trivial_emotions
+from mmembed.recipes.scoring import Array, Held
+from mmembed.recipes.study import FinetuneLoop, FinetuneRun, Study, Trained
 from mmembed.training.optim import OptimConfig
 from mmembed.training.tracking import write_json
 
 SPLITS: Final = ("train", "dev", "test")
-Rows = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -76,7 +68,8 @@ class EmotionStudy(Study):
         self.variants = tuple(self._data)
         _, layers, width = next(iter(self._data.values()))["train"].values.shape
         self.run: EmotionRun = replace(run, method=replace(run.method, layers=layers, width=width))
-        self.controls = {}
+        some = self._data[self.variants[-1]]
+        self.tests = {"sentiment": _held(some["train"], some["test"])}
         if run.untrained:
             untrained = replace(run, embeddings=run.untrained, untrained=None)
             self.controls = {"untrained": EmotionStudy(untrained)}
@@ -85,7 +78,7 @@ class EmotionStudy(Study):
         """Labelled clips of a split."""
         return len(self._data[variant][split])
 
-    def batch(self, variant: str, split: str, rows: Sequence[int] | None = None) -> Batch:
+    def batch(self, variant: str, split: str, rows: Sequence[int]) -> Batch:
         """Their vectors."""
         return self._data[variant][split].batch(rows)
 
@@ -95,55 +88,57 @@ class EmotionStudy(Study):
         model.standardise_by(self._data[variant]["train"].values)
         return model
 
-    def results(self, models: Models) -> dict[str, Any]:
-        """Scores on test: mean and deviation over seeds, interval over speakers, trivial row."""
-        some = next(iter(self._data.values()))
-        train, test = some["train"], some["test"]
+    @torch.no_grad()
+    def answers(self, variant: str, test: str, method: Method) -> Array:
+        """Sentiment of the test clips."""
+        splits = self._data[variant]
+        predicted = method.predict(splits["test"].batch())["sentiment"].numpy()
+        answered: Array = predicted[_rated(splits["test"])]
+        return answered
+
+    def extras(self, out: Path, trained: Trained) -> dict[str, Any]:
+        """Scores of each emotion, and which layers the regressors of all streams read."""
+        everything = self.variants[-1]
+        train, test = self._data[everything]["train"], self._data[everything]["test"]
+        write_json(out / "predictions.json", _predictions(trained(everything), test))
         return {
-            "subsets": {
-                subset: _scores(models[subset], splits["dev"], splits["test"])
-                for subset, splits in self._data.items()
-            },
-            "trivial": {
-                "sentiment": trivial_sentiment(train.sentiment.numpy(), test.sentiment.numpy()),
-                "emotions": trivial_emotions(
+            "emotions": {
+                "variants": {
+                    subset: _emotions(trained(subset), splits["dev"], splits["test"])
+                    for subset, splits in self._data.items()
+                },
+                "trivial": trivial_emotions(
                     train.emotions.numpy(), test.emotions.numpy(), list(EMOTIONS)
                 ),
             },
-            "seeds": list(self.run.loop.seeds),
-            "layer_weights": self._layer_weights(models),
+            "layer_weights": self._layer_weights(trained(everything)),
         }
 
-    def _layer_weights(self, models: Models) -> dict[str, float]:
-        """How much of each layer the regressors of all streams read, mean over seeds."""
-        everything = self.variants[-1]
-        layers = ShardSet(self._folders[everything]).manifest["layers"]
-        regressors = [m for m in models[everything] if isinstance(m, EmotionRegressor)]
+    def _layer_weights(self, models: Sequence[Method]) -> dict[str, float]:
+        """Mean over seeds."""
+        layers = ShardSet(self._folders[self.variants[-1]]).manifest["layers"]
+        regressors = [model for model in models if isinstance(model, EmotionRegressor)]
         weights = torch.stack([model.layers.weights.detach() for model in regressors]).mean(0)
         return dict(zip(layers, weights.tolist(), strict=True))
 
-    def save(self, out: Path, models: Models) -> None:
-        """Regressors, and predictions of those of all streams."""
-        for subset, regressors in models.items():
-            for seed, model in zip(self.run.loop.seeds, regressors, strict=True):
-                save_regressor(out, subset, seed, model)
-        everything = self.variants[-1]
-        test = self._data[everything]["test"]
-        write_json(out / "predictions.json", _predictions(models[everything], test))
 
-    def table(self, results: Mapping[str, Any]) -> Iterator[str]:
-        """A row for each stream subset, and the trivial one."""
-        yield f"{'streams':20} {'sentiment r':>12} {'MAE':>6} {'untrained r':>12}"
-        for subset, scores in results["subsets"].items():
-            sentiment = scores["sentiment"]
-            untrained = results.get("untrained", {}).get(subset)
-            plain = f"{untrained['sentiment']['correlation']['mean']:.3f}" if untrained else "-"
-            yield (
-                f"{subset:20} {sentiment['correlation']['mean']:12.3f} "
-                f"{sentiment['mae']['mean']:6.3f} {plain:>12}"
-            )
-        trivial = results["trivial"]["sentiment"]
-        yield f"{'(mean of training)':20} {trivial['correlation']:12.3f} {trivial['mae']:6.3f}"
+def _rated(vectors: Vectors) -> NDArray[np.bool_]:
+    """(N,) whether the sentiment is known."""
+    rated: NDArray[np.bool_] = ~vectors.sentiment.isnan().numpy()
+    return rated
+
+
+def _held(train: Vectors, test: Vectors) -> Held:
+    """The test clips whose sentiment is known."""
+    rated = _rated(test)
+    return Held(
+        "sentiment",
+        "correlation",
+        tuple(np.array(test.keys)[rated].tolist()),
+        tuple(np.array(test.speakers)[rated].tolist()),
+        test.sentiment.numpy()[rated],
+        train.sentiment.numpy()[_rated(train)],
+    )
 
 
 @dataclass(frozen=True)
@@ -238,38 +233,15 @@ def _predict(models: Sequence[Method], vectors: Vectors) -> list[dict[str, NDArr
     return [{name: v.numpy() for name, v in model.predict(batch).items()} for model in models]
 
 
-def _scores(models: Sequence[Method], dev: Vectors, test: Vectors) -> dict[str, Any]:
-    """Scores of one stream subset; thresholds of the emotions are chosen on dev."""
-    sentiment, emotions = test.sentiment.numpy(), test.emotions.numpy()
-    thresholds = [_thresholds(model, dev) for model in models]
-    predicted = _predict(models, test)
-
-    def sentiment_of(seed: int, rows: Rows) -> dict[str, float]:
-        return sentiment_scores(sentiment[rows], predicted[seed]["sentiment"][rows])
-
-    def emotions_of(seed: int, rows: Rows) -> dict[str, dict[str, float]]:
-        found = predicted[seed]["emotions"][rows]
-        return emotion_scores(emotions[rows], found, EMOTIONS, thresholds[seed])
-
-    rows = np.arange(len(test))
-    seeds = range(len(models))
-    felt = [sentiment_of(seed, rows) for seed in seeds]
-    shown = [emotions_of(seed, rows) for seed in seeds]
-    scores = {name: _spread([f[name] for f in felt]) for name in felt[0]}
-    for name, statistic in (("mae", _mae), ("correlation", pearson)):
-        low, high = bootstrap_interval(
-            lambda rows, f=statistic: float(  # type: ignore[misc]
-                np.mean([f(sentiment[rows], p["sentiment"][rows]) for p in predicted])
-            ),
-            test.speakers,
-        )
-        scores[name] |= {"low": low, "high": high}
+def _emotions(models: Sequence[Method], dev: Vectors, test: Vectors) -> dict[str, Any]:
+    """Scores of each emotion by one stream subset; thresholds are chosen on dev."""
+    shown = [
+        emotion_scores(test.emotions.numpy(), found["emotions"], EMOTIONS, _thresholds(model, dev))
+        for model, found in zip(models, _predict(models, test), strict=True)
+    ]
     return {
-        "sentiment": scores,
-        "emotions": {
-            emotion: {score: _spread([s[emotion][score] for s in shown]) for score in ("wa", "f1")}
-            for emotion in EMOTIONS
-        },
+        emotion: {score: _spread([s[emotion][score] for s in shown]) for score in ("wa", "f1")}
+        for emotion in EMOTIONS
     }
 
 
@@ -286,10 +258,6 @@ def _thresholds(model: Method, dev: Vectors) -> list[float]:
         ]
         chosen.append(float(candidates[int(np.argmax(scores))]))
     return chosen
-
-
-def _mae(truth: NDArray[np.float32], predicted: NDArray[np.float32]) -> float:
-    return float(np.abs(truth - predicted).mean())
 
 
 def _spread(values: Sequence[float]) -> dict[str, float]:

@@ -8,12 +8,10 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import load_file
 
 from mmembed.batch import Batch, Padded, stream_subsets, subset_name
 from mmembed.config import from_dict
-from mmembed.contract import Method
-from mmembed.data.atomic import atomic_file
 from mmembed.data.example import EMOTIONS, Example, Labels
 from mmembed.embedder import Embedder
 from mmembed.errors import CorruptError, UsageError
@@ -83,12 +81,6 @@ class EmotionPredictor:
         emotions = torch.stack([a["emotions"] for a in answers]).mean(0).clamp(*EMOTION_RANGE)
         assert emotions.shape[1] == len(EMOTIONS)
         return Labels(sentiment=float(sentiment[0]), emotions=tuple(emotions[0].tolist()))
-
-
-def save_regressor(folder: Path, subset: str, seed: int, regressor: Method) -> None:
-    """Write `folder/SUBSET/seed-N.safetensors`."""
-    with atomic_file(folder / subset / f"seed-{seed}.safetensors") as file:
-        file.write(save({name: v.contiguous() for name, v in regressor.state_dict().items()}))
 
 
 def _load_regressor(

@@ -7,7 +7,7 @@ none, the last tenth of its training videos is held out for that.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -15,21 +15,18 @@ from typing import Any, Final
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import save as to_safetensors
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 from mmembed.batch import STREAMS, Batch, Padded
 from mmembed.contract import Method
-from mmembed.data.atomic import atomic_file
 from mmembed.data.dataset import Examples
 from mmembed.data.example import Labels
 from mmembed.errors import UsageError
 from mmembed.methods.self_mm import SelfMm, SelfMmConfig, StreamConfig
-from mmembed.metrics import accuracy, bootstrap_interval, sentiment_scores, trivial_sentiment
-from mmembed.recipes.study import FinetuneLoop, FinetuneRun, Models, Study
+from mmembed.recipes.scoring import Array, Held
+from mmembed.recipes.study import FinetuneLoop, FinetuneRun, Study
 from mmembed.training.optim import OptimConfig
-from mmembed.training.tracking import write_json
 
 POLARITY: Final = {"negative": -1.0, "positive": 1.0}
 HELD_OUT: Final = 0.1  # of the training videos, where there is no dev split
@@ -106,21 +103,20 @@ class SelfMmStudy(Study):
 
     def __init__(self, run: SelfMmRun) -> None:
         self.run: SelfMmRun = run
-        self.controls = {}
         self._splits = _standardised(read_items(Path(run.shards)))
+        self.tests = {"test": _held(self._splits["train"], self._splits["test"])}
         self.variants = ("self_mm", "multimodal", *self._splits["train"].streams)
 
     def size(self, variant: str, split: str) -> int:
         """Labelled items of a split."""
         return len(self._splits[split])
 
-    def batch(self, variant: str, split: str, rows: Sequence[int] | None = None) -> Batch:
+    def batch(self, variant: str, split: str, rows: Sequence[int]) -> Batch:
         """Their streams; training items have their row in the label bank."""
         items = self._splits[split]
-        chosen = range(len(items)) if rows is None else rows
-        some = items.take(chosen)
+        some = items.take(rows)
         streams = {name: Padded.stack(some.streams[name]) for name in self._streams(variant)}
-        context = {"row": torch.tensor(chosen)} if split == "train" else {}
+        context = {"row": torch.tensor(rows)} if split == "train" else {}
         return Batch(some.keys, streams, {"sentiment": some.sentiment}, context)
 
     def method(self, variant: str) -> Method:
@@ -152,28 +148,15 @@ class SelfMmStudy(Study):
         streams = tuple(self._splits["train"].streams)
         return (variant,) if variant in streams else streams
 
-    def results(self, models: Models) -> dict[str, Any]:
-        """Scores on test: mean and deviation over seeds, interval over videos, baselines."""
-        train, test = self._splits["train"], self._splits["test"]
-        truth = test.sentiment.numpy()
-        return {
-            "variants": {
-                variant: _scores(truth, self._predict(variant, methods), test.videos)
-                for variant, methods in models.items()
-            },
-            "logistic regression": {"acc2_pos": self._logistic()},
-            "trivial": trivial_sentiment(train.sentiment.numpy(), truth),
-            "seeds": list(self.run.loop.seeds),
-            "items": {split: len(items) for split, items in self._splits.items()},
-        }
-
     @torch.no_grad()
-    def _predict(self, variant: str, methods: Sequence[Method]) -> list[NDArray[np.float32]]:
-        batch = self.batch(variant, "test")
-        return [method.eval().predict(batch)["sentiment"].numpy() for method in methods]
+    def answers(self, variant: str, test: str, method: Method) -> Array:
+        """Sentiment of the test items."""
+        batch = self.batch(variant, test, range(len(self._splits[test])))
+        predicted: Array = method.predict(batch)["sentiment"].numpy()
+        return predicted
 
-    def _logistic(self) -> float:
-        """Accuracy of a logistic regression on the means of all streams, strength chosen on dev."""
+    def baselines(self, test: str) -> dict[str, Array]:
+        """-1 or 1 by a logistic regression on the means of all streams, strength chosen on dev."""
 
         def polar(split: str) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
             items = self._splits[split]
@@ -186,37 +169,19 @@ class SelfMmStudy(Study):
             for strength in STRENGTHS
         ]
         best = max(fitted, key=lambda model: float(model.score(*polar("dev"))))
-        return float(best.score(*polar("test")))
+        positive = best.predict(self._splits[test].means())
+        return {"logistic regression": np.where(positive, 1, -1).astype(np.float32)}
 
-    def save(self, out: Path, models: Models) -> None:
-        """Weights of every method; truth and mean predictions of each variant."""
-        for variant, methods in models.items():
-            for seed, method in zip(self.run.loop.seeds, methods, strict=True):
-                with atomic_file(out / variant / f"seed-{seed}.safetensors") as file:
-                    state = method.state_dict()
-                    file.write(to_safetensors({k: v.contiguous() for k, v in state.items()}))
-        test = self._splits["test"]
-        predicted = {
-            variant: np.mean(self._predict(variant, methods), axis=0).tolist()
-            for variant, methods in models.items()
-        }
-        told = {"keys": list(test.keys), "videos": list(test.videos)}
-        truth = test.sentiment.tolist()
-        write_json(out / "predictions.json", {**told, "truth": truth, "predicted": predicted})
 
-    def table(self, results: Mapping[str, Any]) -> Iterator[str]:
-        """A row for each variant, then the baselines."""
-        yield f"{'':20} {'Acc-2':>16} {'95 % interval':>14} {'F1':>6} {'MAE':>6} {'r':>6}"
-        for variant, scores in results["variants"].items():
-            acc = scores["acc2_pos"]
-            yield (
-                f"{variant:20} {acc['mean']:7.3f} +- {acc['std']:5.3f} "
-                f"{acc['low']:7.3f}-{acc['high']:.3f} {scores['f1_pos']['mean']:6.3f} "
-                f"{scores['mae']['mean']:6.3f} {scores['correlation']['mean']:6.3f}"
-            )
-        yield f"{'logistic regression':20} {results['logistic regression']['acc2_pos']:7.3f}"
-        trivial = results["trivial"]
-        yield f"{'(mean of training)':20} {trivial['acc2_pos']:7.3f}"
+def _held(train: Items, test: Items) -> Held:
+    return Held(
+        "sentiment",
+        "acc2_pos",
+        test.keys,
+        test.videos,
+        test.sentiment.numpy(),
+        train.sentiment.numpy(),
+    )
 
 
 def read_items(folder: Path) -> dict[str, Items]:
@@ -293,23 +258,3 @@ def _reading(name: str, steps: Sequence[Tensor]) -> Any:
     if max(map(len, steps)) == 1:
         return "vector"
     return "first" if name == "text" else "lstm"
-
-
-def _scores(
-    truth: NDArray[np.float32], predicted: Sequence[NDArray[np.float32]], videos: Sequence[str]
-) -> dict[str, dict[str, float]]:
-    """Mean and deviation over seeds; of Acc-2 the interval over videos too."""
-    each = [sentiment_scores(truth, found) for found in predicted]
-    scores = {
-        name: {"mean": float(np.mean(values)), "std": float(np.std(values))}
-        for name in each[0]
-        for values in [[scored[name] for scored in each]]
-    }
-
-    def right(rows: NDArray[np.int64]) -> float:
-        polar = rows[truth[rows] != 0]
-        return float(np.mean([accuracy(truth[polar] > 0, p[polar] > 0) for p in predicted]))
-
-    low, high = bootstrap_interval(right, videos)
-    scores["acc2_pos"] |= {"low": low, "high": high}
-    return scores

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
+
+import numpy as np
 
 from mmembed.batch import Batch
 from mmembed.contract import Method
+from mmembed.recipes.scoring import Array, Held, Scored
 from mmembed.training.optim import OptimConfig
 
-Models = Mapping[str, Sequence[Method]]
-"""Variant -> one trained method for each seed."""
+Trained = Callable[[str], Sequence[Method]]
+"""Variant -> its trained methods, one for each seed, read when asked for."""
 
 
 @dataclass(frozen=True)
@@ -23,11 +27,13 @@ class FinetuneLoop:
     Attributes:
         epochs: passes over the training items; the best by dev loss is kept.
         batch: items a step.
+        bf16: multiply matrices of training in bfloat16; dev and test stay in float32.
         seeds: one method each for every variant; tables give mean and deviation.
     """
 
     epochs: int = 20
     batch: int = 64
+    bf16: bool = False
     seeds: tuple[int, ...] = (0, 1, 2)
 
 
@@ -46,34 +52,89 @@ class Study(ABC):
     Attributes:
         run: with the sizes that only the data could tell; it is saved and decides everything.
         variants: what is trained side by side, such as stream subsets or ablations.
+        tests: name -> held-out items that all variants are scored on. They are answered once, when
+            everything is trained.
         controls: name -> the same study on other data, such as vectors of the untrained encoder;
             its variants' scores stand beside ours in the results.
     """
 
     run: FinetuneRun
     variants: tuple[str, ...]
-    controls: Mapping[str, Study]
+    tests: Mapping[str, Held]
+    controls: Mapping[str, Study] = MappingProxyType({})
 
     @abstractmethod
     def size(self, variant: str, split: str) -> int:
-        """Items of a split."""
+        """Items of a split, "train" or "dev"."""
 
     @abstractmethod
-    def batch(self, variant: str, split: str, rows: Sequence[int] | None = None) -> Batch:
-        """Some items of a split, or all."""
+    def batch(self, variant: str, split: str, rows: Sequence[int]) -> Batch:
+        """Some items of a split."""
+
+    def lengths(self, variant: str) -> Sequence[int] | None:
+        """How long each training item is, where alike ones should share a batch."""
+        return None
 
     @abstractmethod
     def method(self, variant: str) -> Method:
         """A new method, its weights drawn from torch's default generator."""
 
     @abstractmethod
-    def results(self, models: Models) -> dict[str, Any]:
-        """Scores on test, which is read here and nowhere else; plain JSON values."""
+    def answers(self, variant: str, test: str, method: Method) -> Array | None:
+        """(N, ...) predictions for a test's items; None where the variant has nothing to say."""
 
-    @abstractmethod
-    def save(self, out: Path, models: Models) -> None:
-        """Write the methods, and whatever a report wants beside the scores."""
+    def baselines(self, test: str) -> Mapping[str, Array]:
+        """Name -> (N, ...) predictions of simpler ways."""
+        return {}
 
-    @abstractmethod
-    def table(self, results: Mapping[str, Any]) -> Iterator[str]:
-        """The lines to print."""
+    def extras(self, out: Path, trained: Trained) -> dict[str, Any]:
+        """What else the results tell, as plain JSON values; may write files for the report."""
+        return {}
+
+    def score(self, out: Path, trained: Trained) -> dict[str, Any]:
+        """Scores on all tests; predictions are written to `out/predictions`."""
+        answers: dict[str, dict[str, Array]] = {test: {} for test in self.tests}
+        for variant in self.variants:
+            methods = trained(variant)
+            for test, found in answers.items():
+                each = [self.answers(variant, test, method.eval()) for method in methods]
+                if told := [one for one in each if one is not None]:
+                    found[variant] = np.stack(told)
+        return {
+            "tests": {test: self._score(out, test, found) for test, found in answers.items()},
+            "seeds": list(self.run.loop.seeds),
+            "items": {split: self.size(self.variants[0], split) for split in ("train", "dev")},
+            **self.extras(out, trained),
+        }
+
+    def _score(self, out: Path, test: str, variants: Mapping[str, Array]) -> dict[str, Any]:
+        held, plain = self.tests[test], self.baselines(test)
+        trivial = {"trivial": held.trivial(held.measure)}
+        single = {name: values[None] for name, values in {**plain, **trivial}.items()}
+        Scored(held, variants, single).write(out / "predictions" / f"{test}.safetensors")
+        return {
+            "task": held.task,
+            "measure": held.measure,
+            "items": len(held.keys),
+            "variants": {name: held.scores(values) for name, values in variants.items()},
+            "baselines": {name: held.scores(values[None]) for name, values in plain.items()},
+            "trivial": held.trivial_scores(),
+        }
+
+
+def table(results: Mapping[str, Any]) -> Iterator[str]:
+    """The lines to print: for each test a row for each variant, the baselines, the trivial one."""
+    for name, test in results["tests"].items():
+        decides = test["measure"]
+        others = [m for m in test["trivial"] if m != decides][:3]
+        yield f"{name} ({test['items']} items)"
+        yield f"{'':28} {decides:>16} {'95 % interval':>15} " + " ".join(f"{m:>11}" for m in others)
+        for row, scores in {**test["variants"], **test["baselines"]}.items():
+            main = scores[decides]
+            yield (
+                f"{row:28} {main['mean']:7.3f} +- {main['std']:5.3f} "
+                f"{main['low']:8.3f}-{main['high']:.3f}  "
+                + " ".join(f"{scores[m]['mean']:11.3f}" for m in others)
+            )
+        row = " ".join(f"{test['trivial'][m]:11.3f}" for m in others)
+        yield f"{'(trivial)':28} {test['trivial'][decides]:7.3f}{'':26}{row}"

@@ -105,14 +105,34 @@ class RunFolder:
 
     @property
     def subsets(self) -> dict[str, Json]:
-        """Stream subset -> emotion scores, single streams first."""
-        held = self.emotion.get("subsets") or {}
-        return {name: held[name] for name in in_stream_order(held)}
+        """Stream subset -> its scores of "sentiment" and "emotions", single streams first."""
+        return _by_subset(self.emotion)
 
     @property
     def untrained(self) -> dict[str, Json]:
         """The same scores of the same probe on the untrained encoder."""
-        return dict(self.emotion.get("untrained") or {})
+        return _by_subset((self.emotion.get("controls") or {}).get("untrained") or {})
+
+    @property
+    def trivial(self) -> Json:
+        """The scores of "sentiment" and "emotions" that the best constant answers have."""
+        return {
+            "sentiment": _sentiment(self.emotion).get("trivial"),
+            "emotions": (self.emotion.get("emotions") or {}).get("trivial"),
+        }
+
+
+def _by_subset(results: Json) -> dict[str, Json]:
+    held = _sentiment(results).get("variants") or {}
+    emotions = (results.get("emotions") or {}).get("variants") or {}
+    return {
+        name: {"sentiment": held[name], "emotions": emotions.get(name) or {}}
+        for name in in_stream_order(held)
+    }
+
+
+def _sentiment(results: Json) -> Json:
+    return (results.get("tests") or {}).get("sentiment") or {}
 
 
 def correlation(scores: Mapping[str, Any]) -> Score:

@@ -111,7 +111,7 @@ def _rows(run: RunFolder, part: str) -> list[Row]:
     rows = [Row(name, scores.get(part) or {}) for name, scores in run.subsets.items()]
     for name, scores in run.untrained.items():
         rows.append(Row(f"untrained, {name}", scores.get(part) or {}, baseline=True))
-    if trivial := (run.emotion.get("trivial") or {}).get(part):
+    if trivial := run.trivial.get(part):
         rows.append(Row("trivial", trivial, baseline=True))
     return [row for row in rows if row.scores]
 

@@ -25,12 +25,15 @@ def embeddings(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two stream subsets of made-up vectors; sentiment is a column of the second layer of audio."""
     folder = tmp_path_factory.mktemp("embeddings")
     random = np.random.default_rng(0)
+    feelings = {split: random.normal(0, 1, count).clip(-3, 3) for split, count in CLIPS.items()}
     for subset in ("audio", "video"):
         records = []
         for split, count in CLIPS.items():
             for index in range(count):
                 layers = random.standard_normal((2, 12)).astype(np.float32)
-                sentiment = float(np.clip(layers[1, 3], -3, 3)) if subset == "audio" else 0.5
+                sentiment = float(feelings[split][index])
+                if subset == "audio":
+                    layers[1, 3] = sentiment
                 described = {
                     "speaker": f"{split}-{index % 4}",
                     "labels": {
@@ -69,7 +72,8 @@ def alone(embeddings: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_finds_what_is_in_the_vectors(alone: Path) -> None:
     results = json.loads((alone / "results.json").read_text())
-    found = {name: s["sentiment"]["correlation"]["mean"] for name, s in results["subsets"].items()}
+    variants = results["tests"]["sentiment"]["variants"]
+    found = {name: scores["correlation"]["mean"] for name, scores in variants.items()}
     assert found["audio"] > 0.6 and abs(found["video"]) < 0.4
     weights = results["layer_weights"]
     assert list(weights) == ["first", "second"]
@@ -79,12 +83,14 @@ def test_finds_what_is_in_the_vectors(alone: Path) -> None:
 def test_the_same_vectors_give_the_same_scores(alone: Path) -> None:
     """Here the trained and the untrained encoder have the same embeddings."""
     results = json.loads((alone / "results.json").read_text())
-    assert results["untrained"] == results["subsets"]
+    assert results["controls"]["untrained"]["tests"] == results["tests"]
 
 
 def test_processes_change_nothing(embeddings: Path, alone: Path, tmp_path: Path) -> None:
     finetune(embeddings, tmp_path / "two", TORCHRUN)
     files = sorted(p.relative_to(alone) for p in alone.rglob("*") if p.is_file())
-    assert len([f for f in files if f.suffix == ".safetensors"]) == 2 * 3
+    assert (
+        len([f for f in files if f.suffix == ".safetensors"]) == 2 * 2 * 3 + 2
+    )  # methods of two encoders, and predictions
     for file in files:
         assert (alone / file).read_bytes() == (tmp_path / "two" / file).read_bytes(), file

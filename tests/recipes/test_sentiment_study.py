@@ -14,6 +14,7 @@ from mmembed.data.example import Example, Labels, Utterance
 from mmembed.data.examples import to_record
 from mmembed.data.shards import Record, shard_path, write_shard
 from mmembed.errors import UsageError
+from mmembed.recipes.scoring import Scored
 from mmembed.recipes.sentiment import SelfMmRun, SelfMmStudy, read_items
 
 
@@ -53,15 +54,15 @@ def test_the_last_tenth_of_the_videos_is_held_out(tmp_path: Path) -> None:
 def test_batches_are_standardised_and_know_their_rows(tmp_path: Path) -> None:
     made = study(write(tmp_path, {"train": 40, "dev": 8, "test": 8}))
     assert made.variants == ("self_mm", "multimodal", "audio", "text")
-    batch = made.batch("self_mm", "train")
+    batch = made.batch("self_mm", "train", range(40))
     text = batch.inputs["text"].values[:, 0]
     torch.testing.assert_close(text.mean(0), torch.zeros(5), atol=1e-5, rtol=0)
     torch.testing.assert_close(text.std(0, unbiased=False), torch.ones(5))
     assert batch.inputs["audio"].lengths[4] == 0 and batch.inputs["audio"].lengths[3] == 1
     assert set(batch.targets["sentiment"].tolist()) == {-1.0, 1.0}  # type: ignore[union-attr]
     assert made.batch("self_mm", "train", [7, 2]).context["row"].tolist() == [7, 2]  # type: ignore[union-attr]
-    assert "row" not in made.batch("self_mm", "dev").context
-    assert set(made.batch("text", "dev").inputs) == {"text"}
+    assert "row" not in made.batch("self_mm", "dev", [0]).context
+    assert set(made.batch("text", "dev", [0]).inputs) == {"text"}
 
 
 @pytest.mark.parametrize("steps", [1, 4])
@@ -73,15 +74,18 @@ def test_what_is_in_the_text_is_found(
     main([*arguments, "--loop.epochs", "12", "--loop.seeds", "0", "1", "--optim.lr", "1e-2"])
     assert "self_mm" in capsys.readouterr().out
     results = json.loads((tmp_path / "out" / "results.json").read_text())
-    scores = {name: v["acc2_pos"]["mean"] for name, v in results["variants"].items()}
+    test = results["tests"]["test"]
+    rows = {**test["variants"], **test["baselines"]}
+    scores = {name: row["acc2_pos"]["mean"] for name, row in rows.items()}
     if steps == 1:  # of longer text the first step is read, of which the label is a part
         assert scores["self_mm"] > 0.85 and scores["text"] > 0.85
-        assert results["logistic regression"]["acc2_pos"] > 0.9
+        assert scores["logistic regression"] > 0.9
     assert scores["self_mm"] > scores["audio"] and scores["audio"] < 0.75
-    assert results["items"] == {"train": 160, "dev": 40, "test": 60}
+    assert results["items"] == {"train": 160, "dev": 40} and test["items"] == 60
     assert (tmp_path / "out" / "self_mm" / "seed-1.safetensors").exists()
-    told = json.loads((tmp_path / "out" / "predictions.json").read_text())
-    assert len(told["predicted"]["self_mm"]) == len(told["truth"]) == 60
+    scored = Scored.read(tmp_path / "out" / "predictions" / "test.safetensors")
+    assert scored.variants["self_mm"].shape == (2, 60) and scored.held.truth.shape == (60,)
+    assert set(scored.baselines) == {"logistic regression", "trivial"}
 
 
 def test_folders_that_do_not_serve_are_told(tmp_path: Path) -> None:

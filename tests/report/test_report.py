@@ -68,15 +68,24 @@ def over_seeds(mean: float) -> dict[str, float]:
     return {"mean": mean, "std": 0.012, "low": mean - 0.05, "high": mean + 0.05}
 
 
-def emotion_result(level: float) -> dict[str, Any]:
+def emotion_results(levels: dict[str, float]) -> dict[str, Any]:
+    """What the emotion study writes, for stream subsets of these correlations."""
     names = ("acc2_nonneg", "f1_nonneg", "acc2_pos", "f1_pos", "acc7")
-    return {
-        "sentiment": {
+    sentiment = {
+        subset: {
             "mae": over_seeds(1.5 - level),
             "correlation": over_seeds(level),
             **{name: over_seeds(level) for name in names},
-        },
-        "emotions": {name: {"wa": over_seeds(level), "f1": over_seeds(level)} for name in EMOTIONS},
+        }
+        for subset, level in levels.items()
+    }
+    emotions = {
+        subset: {name: {"wa": over_seeds(level), "f1": over_seeds(level)} for name in EMOTIONS}
+        for subset, level in levels.items()
+    }
+    return {
+        "tests": {"sentiment": {"variants": sentiment, "trivial": {"mae": 1.313}}},
+        "emotions": {"variants": emotions, "trivial": {"happy": {"wa": 0.5, "f1": 0.7}}},
     }
 
 
@@ -119,9 +128,8 @@ def run(tmp_path: Path) -> Path:
     write(
         "emotion/results.json",
         {
-            "subsets": {"audio+video": emotion_result(0.654), "audio": emotion_result(0.321)},
-            "trivial": {"sentiment": {"mae": 1.313}, "emotions": {"happy": {"wa": 0.5, "f1": 0.7}}},
-            "untrained": {"audio+video": emotion_result(0.111)},
+            **emotion_results({"audio+video": 0.654, "audio": 0.321}),
+            "controls": {"untrained": emotion_results({"audio+video": 0.111})},
             "seeds": [0, 1],
             "layer_weights": {"frontend": 1.0},
         },
@@ -258,8 +266,8 @@ def test_transcripts_mark_the_minimal_edit() -> None:
 
 def test_scores_that_are_not_numbers_are_dashes_in_tables_and_bars(run: Path) -> None:
     results = json.loads((run / "emotion/results.json").read_text())
-    results["subsets"]["audio"]["sentiment"]["correlation"] = float("nan")
-    results["subsets"]["audio"]["sentiment"]["acc2_pos"] = None
+    results["tests"]["sentiment"]["variants"]["audio"]["correlation"] = float("nan")
+    results["tests"]["sentiment"]["variants"]["audio"]["acc2_pos"] = None
     (run / "emotion/results.json").write_text(json.dumps(results))
     text = Page(write_report(run).read_text()).text
     assert "nan" not in text.lower() and "0.654" in text

@@ -1,0 +1,69 @@
+"""Held-out truth: scores by hand, trivial answers, and predictions that come back as written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.metrics import f1_score, recall_score
+
+from mmembed.errors import CorruptError
+from mmembed.recipes.scoring import MEASURES, Held, Scored
+
+DRAW = np.random.default_rng(0)
+KEYS = tuple(f"k{n}" for n in range(60))
+GROUPS = tuple(f"g{n // 6}" for n in range(60))
+
+
+def classes() -> Held:
+    truth = DRAW.integers(0, 3, 60)
+    return Held("classes", "uar", KEYS, GROUPS, truth, np.array([2, 2, 0]), ("a", "b", "c"))
+
+
+def test_classes_against_scikit_learn() -> None:
+    held, logits = classes(), DRAW.normal(size=(2, 60, 3)).astype(np.float32)
+    scores = held.scores(logits)
+    found = logits.argmax(2)
+    assert scores["uar"]["mean"] == pytest.approx(
+        np.mean([recall_score(held.truth, f, average="macro") for f in found])
+    )
+    assert scores["weighted_f1"]["mean"] == pytest.approx(
+        np.mean([f1_score(held.truth, f, average="weighted") for f in found])
+    )
+    each = np.mean([f1_score(held.truth, f, average=None) for f in found], 0)
+    assert scores["f1"] == pytest.approx(dict(zip("abc", each, strict=True)))
+    assert scores["uar"]["low"] < scores["uar"]["mean"] < scores["uar"]["high"]
+    assert "low" not in scores["accuracy"]
+
+
+def test_trivial_answers() -> None:
+    held = classes()
+    assert held.trivial("uar").argmax(1).tolist() == [2] * 60
+    assert held.trivial_scores()["uar"] == pytest.approx(1 / 3)
+    train = np.array([1.0, 1.0, -3.0], np.float32)
+    truth = np.array([2.0, -1.0], np.float32)
+    felt = Held("sentiment", "mae", ("a", "b"), ("a", "b"), truth, train)
+    assert felt.trivial_scores()["acc2_pos"] == 0.5
+    assert felt.trivial_scores()["mae"] == pytest.approx((abs(2 + 1 / 3) + abs(-1 + 1 / 3)) / 2)
+    several = np.array([[1, 0], [1, 0], [1, 1]], np.float32)
+    shown = Held("labels", "macro_f1", ("a",), ("a",), several[:1], several, ("x", "y"))
+    assert shown.trivial("jaccard").tolist() == [[1, 0]]
+    assert shown.trivial("macro_f1").tolist() == [[1, 1]]
+
+
+def test_predictions_come_back(tmp_path: Path) -> None:
+    held = classes()
+    logits = DRAW.normal(size=(2, 60, 3)).astype(np.float32)
+    Scored(held, {"ours / a": logits}, {"trivial": logits[:1]}).write(tmp_path / "p.safetensors")
+    back = Scored.read(tmp_path / "p.safetensors")
+    np.testing.assert_array_equal(back.variants["ours / a"], logits)
+    assert back.held.keys == KEYS and back.held.groups == GROUPS and back.held.names == held.names
+    assert back.held.scores(back.baselines["trivial"]).keys() == held.scores(logits).keys()
+    (tmp_path / "p.safetensors").write_bytes(b"no")
+    with pytest.raises(CorruptError, match="no predictions"):
+        Scored.read(tmp_path / "p.safetensors")
+
+
+def test_every_task_has_measures() -> None:
+    assert set(MEASURES) == {"sentiment", "classes", "labels"}
