@@ -205,6 +205,7 @@ def load_backbone(name: str, *, masked_language: bool = False) -> tuple[HubBackb
         import transformers
     except ImportError as error:
         raise UsageError(f"{name}: needs pip install 'mmembed[text]' ({error})") from None
+    transformers.utils.logging.disable_progress_bar()  # weights from a folder load in an instant
     local = Path(name).is_dir()
     if not local and (name.startswith(("/", ".", "~")) or name.count("/") > 1):
         raise UsageError(f"{name}: there is no such folder")
