@@ -205,7 +205,8 @@ def load_backbone(name: str, *, masked_language: bool = False) -> tuple[HubBackb
         import transformers
     except ImportError as error:
         raise UsageError(f"{name}: needs pip install 'mmembed[text]' ({error})") from None
-    transformers.utils.logging.disable_progress_bar()  # weights from a folder load in an instant
+    # Weights load in an instant; what takes time, a download, has a bar of its own.
+    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     local = Path(name).is_dir()
     if not local and (name.startswith(("/", ".", "~")) or name.count("/") > 1):
         raise UsageError(f"{name}: there is no such folder")

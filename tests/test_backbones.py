@@ -115,6 +115,7 @@ def library(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 
     made = SimpleNamespace(
         asked=asked,
+        utils=SimpleNamespace(logging=SimpleNamespace(disable_progress_bar=lambda: None)),
         AutoTokenizer=source(lambda: FakeTokenizer(PairTokenizer(), True)),
         AutoModel=source(FakeModel),
         AutoModelForMaskedLM=source(lambda: FakeModel(1)),
