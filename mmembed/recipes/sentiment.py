@@ -1,8 +1,8 @@
-"""Self-MM on feature shards (CMU-MOSI, CMU-MOSEI, CH-SIMS), beside its ablation and baselines.
+"""Self-MM on feature shards (CMU-MOSI, CMU-MOSEI, CH-SIMS) or on our encoder's embeddings.
 
-Labels are sentiment; where a corpus says only negative or positive, -1 and 1. Streams are
-standardised with the steps of the training items. Epochs are chosen on dev; where a corpus has
-none, the last tenth of its training videos is held out for that.
+It stands beside its ablation and baselines. Labels are sentiment; where a corpus says only negative
+or positive, -1 and 1. Streams are standardised with the steps of the training items. Epochs are
+chosen on dev; where a corpus has none, the last tenth of its training videos is held out for that.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from mmembed.data.dataset import Examples
 from mmembed.data.example import Labels
 from mmembed.errors import UsageError
 from mmembed.methods.self_mm import SelfMm, SelfMmConfig, StreamConfig
+from mmembed.recipes.emotion import read_vectors, subset_folders
 from mmembed.recipes.scoring import Array, Held
 from mmembed.recipes.study import FinetuneLoop, FinetuneRun, Study
 from mmembed.training.optim import OptimConfig
@@ -39,6 +40,8 @@ class SelfMmRun(FinetuneRun):
 
     Attributes:
         shards: folder of prepared features.
+        embeddings: instead of it, folder of embedding shards as `mmembed extract --streams every`
+            writes them; the layers of each single stream are read with learned weights.
         width: of each stream in the fusion.
         fusion: width of the fusion.
         dropout: before the fusion and in the streams.
@@ -46,6 +49,7 @@ class SelfMmRun(FinetuneRun):
 
     name: str = "self_mm"
     shards: str = ""
+    embeddings: str = ""
     width: int = 32
     fusion: int = 128
     dropout: float = 0.1
@@ -56,7 +60,7 @@ class SelfMmRun(FinetuneRun):
 
 
 def self_mm() -> SelfMmRun:
-    """Sentiment from feature streams by Self-MM, its ablation, single streams and baselines."""
+    """Sentiment from features or embeddings by Self-MM, its ablation, single streams, baselines."""
     return SelfMmRun()
 
 
@@ -103,7 +107,14 @@ class SelfMmStudy(Study):
 
     def __init__(self, run: SelfMmRun) -> None:
         self.run: SelfMmRun = run
-        self._splits = _standardised(read_items(Path(run.shards)))
+        self._layers = bool(run.embeddings)
+        if bool(run.shards) == self._layers:
+            raise UsageError(
+                "give --shards DIR, a folder of prepared features, or --embeddings DIR, one of "
+                "embedding shards"
+            )
+        read = read_embeddings if self._layers else read_items
+        self._splits = _standardised(read(Path(run.embeddings or run.shards)), self._layers)
         self.tests = {"test": _held(self._splits["train"], self._splits["test"])}
         self.variants = ("self_mm", "multimodal", *self._splits["train"].streams)
 
@@ -126,11 +137,12 @@ class SelfMmStudy(Study):
             StreamConfig(
                 name,
                 train.streams[name][0].shape[1],
-                _reading(name, train.streams[name]),
+                "layers" if self._layers else _reading(name, train.streams[name]),
                 hidden=run.width,
                 out=run.width,
                 dropout=run.dropout,
                 post=run.width,
+                layers=len(train.streams[name][0]) if self._layers else 0,
             )
             for name in self._streams(variant)
         )
@@ -190,8 +202,6 @@ def read_items(folder: Path) -> dict[str, Items]:
     Raises:
         UsageError: no features, no sentiment, or no items for training or test.
     """
-    if not str(folder) or str(folder) == ".":
-        raise UsageError("no data: give --shards DIR, a folder of prepared features")
     found: dict[str, list[tuple[str, str, Mapping[str, Tensor], float]]] = {}
     widths: dict[str, int] = {}
     for example in Examples([folder]):
@@ -216,6 +226,27 @@ def read_items(folder: Path) -> dict[str, Items]:
     return splits if "dev" in splits else splits | _hold_out(splits["train"])
 
 
+def read_embeddings(folder: Path) -> dict[str, Items]:
+    """Split -> items of a folder of embedding shards; streams are its single-stream subsets.
+
+    Raises:
+        UsageError: no single stream, or no labelled items of a split.
+    """
+    found = {
+        subset: read_vectors(place, ("train", "dev", "test"))
+        for subset, place in subset_folders(folder).items()
+        if subset in STREAMS
+    }
+    if not found:
+        raise UsageError(f"{folder}: holds no single stream; extract with --streams every")
+    splits = {}
+    for split, some in next(iter(found.values())).items():
+        streams = {name: list(vectors[split].values) for name, vectors in found.items()}
+        items = Items(some.keys, some.speakers, streams, some.sentiment)
+        splits[split] = items.take(some.sentiment.isnan().logical_not().nonzero()[:, 0].tolist())
+    return splits
+
+
 def _sentiment(labels: Labels) -> float | None:
     if labels.sentiment is not None:
         return labels.sentiment
@@ -233,11 +264,16 @@ def _hold_out(train: Items) -> dict[str, Items]:
     }
 
 
-def _standardised(splits: Mapping[str, Items]) -> dict[str, Items]:
-    """All splits, with mean 0 and deviation 1 of the training steps in every column."""
+def _standardised(splits: Mapping[str, Items], each_step: bool) -> dict[str, Items]:
+    """All splits, with mean 0 and deviation 1 of the training steps in every column.
+
+    Args:
+        splits: with "train" among them.
+        each_step: steps are layers, and each of them is standardised by itself.
+    """
     scales = {}
     for name, items in splits["train"].streams.items():
-        steps = torch.cat(list(items))
+        steps = torch.stack(list(items)) if each_step else torch.cat(list(items))
         scales[name] = steps.mean(0), steps.std(0, unbiased=False).clamp(min=1e-5)
     return {
         split: Items(

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from mmembed_train.finetune import main
 
 from mmembed.data.shards import Record, finish, shard_path, write_shard
 
@@ -94,3 +95,15 @@ def test_processes_change_nothing(embeddings: Path, alone: Path, tmp_path: Path)
     )  # methods of two encoders, and predictions
     for file in files:
         assert (alone / file).read_bytes() == (tmp_path / "two" / file).read_bytes(), file
+
+
+def test_self_mm_reads_the_same_embeddings(embeddings: Path, tmp_path: Path) -> None:
+    main(
+        ["self_mm", "--embeddings", str(embeddings), "--out", str(tmp_path / "out"),
+         "--loop.seeds", "0", "--optim.lr", "1e-2"]
+    )  # fmt: skip
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    variants = results["tests"]["test"]["variants"]
+    assert list(variants) == ["self_mm", "multimodal", "audio", "video"]
+    found = {name: scores["correlation"]["mean"] for name, scores in variants.items()}
+    assert found["audio"] > 0.6 and found["self_mm"] > 0.6 and abs(found["video"]) < 0.4

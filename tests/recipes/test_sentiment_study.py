@@ -90,6 +90,8 @@ def test_what_is_in_the_text_is_found(
 
 def test_folders_that_do_not_serve_are_told(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="give --shards DIR"):
-        study(Path(""))
+        SelfMmStudy(SelfMmRun())
+    with pytest.raises(UsageError, match="or --embeddings DIR"):
+        SelfMmStudy(SelfMmRun(shards="a", embeddings="b"))
     with pytest.raises(UsageError, match="no labelled features of the splits train and test"):
         study(write(tmp_path, {"train": 4}))
