@@ -134,7 +134,8 @@ def test_a_folder_is_read_safely_and_alone(library: SimpleNamespace, tmp_path: P
     backbone, tokenizer = load_backbone(str(tmp_path))
     safe = {"local_files_only": True, "trust_remote_code": False}
     name = str(tmp_path)
-    assert library.asked == [(name, safe), (name, {**safe, "use_safetensors": True})]
+    told = {"use_safetensors": True, "attn_implementation": "eager"}
+    assert library.asked == [(name, safe), (name, {**safe, **told})]
     assert (backbone.pad, backbone.separator, backbone.width) == (PAD, SEPARATOR, 3)
     assert tokenizer.mask_token == "[MASK]" and backbone.model.pooler is None
     load_backbone("someone/model", masked_language=True)
