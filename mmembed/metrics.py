@@ -8,7 +8,7 @@ tables that cite it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 
 import jiwer
 import numpy as np
@@ -203,6 +203,20 @@ def bootstrap_interval(
     Returns:
         (low, high); resamples whose score is NaN are left out.
     """
+    scores = [statistic(rows) for rows in resamples(groups, draws=draws, seed=seed)]
+    low, high = np.nanquantile(scores, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def resamples(groups: Sequence[Hashable], *, draws: int = 1000, seed: int = 0) -> Iterator[Indices]:
+    """Item indices (n,), with repetitions, of as many groups as there are, drawn by chance.
+
+    Args:
+        groups: the group of each item; groups are numbered in the order of their first items, so
+            that the same groups and seed give the same draws.
+        draws: how many resamples.
+        seed: of the draws.
+    """
     if not len(groups):
         raise ValueError("no items: a score of nothing is not defined")
     members: dict[Hashable, list[int]] = {}
@@ -210,14 +224,9 @@ def bootstrap_interval(
         members.setdefault(group, []).append(index)
     items = [np.array(indices, np.int64) for indices in members.values()]
     generator = np.random.default_rng(seed)
-    scores = [
-        statistic(
-            np.concatenate([items[g] for g in generator.integers(len(items), size=len(items))])
-        )
-        for _ in range(draws)
-    ]
-    low, high = np.nanquantile(scores, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
+    for _ in range(draws):
+        drawn = generator.integers(len(items), size=len(items))
+        yield np.concatenate([items[group] for group in drawn])
 
 
 def _seven(values: Floats) -> Floats:
