@@ -69,7 +69,7 @@ class Table:
     """Rows on the same items.
 
     Attributes:
-        title: the test's name, with the runs' where two tables have the same.
+        title: the test's name; where two tables have the same, also whose answers it has.
         held: its items.
         measure: that is compared.
         reference: the row that others are compared with.
@@ -150,7 +150,7 @@ def compare(
 
         title, base, notes = draft.title, reference, draft.notes
         if titles.count(title) > 1:
-            title += f" ({', '.join(sheets[number].runs)})"
+            title += f" ({'; '.join(sheets[number].labels)})"
         if base not in answered[number]:
             base = answered[number][0]
             if reference is not None:

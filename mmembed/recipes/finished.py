@@ -128,6 +128,10 @@ class Sheet:
     def runs(self) -> list[str]:
         return list(dict.fromkeys(one.source.run.name for one in self.answers))
 
+    @property
+    def labels(self) -> list[str]:
+        return [one.source.label for one in self.answers]
+
     def has(self, source: Source) -> bool:
         return any(one.source is source for one in self.answers)
 
@@ -206,7 +210,7 @@ def obstacle(ours: Held, theirs: Held) -> str | None:
         return f"another task ({theirs.task})"
     if sorted(ours.keys) != sorted(theirs.keys):
         common = len({*ours.keys} & {*theirs.keys})
-        return f"different items ({len(theirs.keys)}, of which {common} are among these)"
+        return f"different items ({len(theirs.keys)}, {common} of them among these)"
     if ours.names != theirs.names:
         return "other classes"
     order = in_order(ours, theirs)
@@ -239,4 +243,4 @@ def _why_absent(sheet: Sheet, source: Source, sheets: Sequence[Sheet]) -> str:
     if len(alike) != 1:
         return f"not compared with {source.label}: none of its tests has these items"
     why = obstacle(sheet.held, theirs[alike[0]]) or "the same items under another name"
-    return f"not compared with test {alike[0]} of {source.label}: {why}"
+    return f"not compared with {alike[0]!r} of {source.label}: {why}"

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Final
 
 from mmembed import __version__
 from mmembed.data.atomic import atomic_file
@@ -14,9 +15,19 @@ from mmembed.recipes.finished import StudyRun
 from mmembed.recipes.scoring import LOWER_IS_BETTER
 from mmembed.report import plots
 from mmembed.report.data import Score
-from mmembed.report.emotion import cell
+from mmembed.report.emotion import SENTIMENT_COLUMNS, cell
 from mmembed.report.markup import DASH, Html, Section, cards, join, number, table, tag, words
 from mmembed.report.page import page
+
+NAMES: Final[Mapping[str, str]] = {
+    **SENTIMENT_COLUMNS,
+    "weighted_f1": "Weighted F1",
+    "uar": "UAR",
+    "accuracy": "Accuracy",
+    "macro_f1": "Macro F1",
+    "micro_f1": "Micro F1",
+    "jaccard": "Jaccard",
+}
 
 
 def write_comparison(runs: Sequence[StudyRun], tables: Sequence[Table], out: Path) -> Path:
@@ -40,20 +51,22 @@ def best_card(compared: Table) -> tuple[str, str, str]:
     which = f"best of {len(variants)}" if len(variants) > 1 else "one method"
     trivial = number(_score(compared.lines[-1], compared.measure).mean)
     note = f"{', '.join(names)} ({which}); trivial {trivial}"
-    return number(best), f"{words(compared.measure)}, {compared.title}", note
+    return number(best), f"{_called(compared.measure)}, {compared.title}", note
 
 
 def section(compared: Table) -> Section:
     """The table of a test, bars with intervals, and F1 of each class or label."""
     measure, title, held = compared.measure, compared.title, compared.held
+    called = _called(measure)
     better = "the lower the better" if measure in LOWER_IS_BETTER else "the higher the better"
+    means = {line.name: _score(line, measure) for line in compared.lines}
     content: list[object] = [tag("p", note, class_="missing") for note in compared.notes]
     content += [
-        _scores(compared),
-        tag("h3", f"{words(measure).capitalize()} with 95 % intervals"),
-        plots.bars(
-            {line.name: _score(line, measure) for line in compared.lines}, f"{measure} ({title})"
-        ),
+        _differences(compared),
+        tag("h3", f"{called} with 95 % intervals"),
+        plots.bars(means, f"{called} ({title})"),
+        tag("h3", "Other measures"),
+        _others(compared),
     ]
     if held.names:
         kind = "class" if held.task == "classes" else "label"
@@ -61,7 +74,7 @@ def section(compared: Table) -> Section:
     return Section(
         f"Scores: {title}",
         f"{len(held.keys):,} items in {len({*held.groups}):,} groups (speakers, videos or "
-        f"dialogues). {words(measure).capitalize()}, {better}: mean and standard deviation over "
+        f"dialogues). {called}, {better}: mean and standard deviation over "
         "seeds, below them the 95 % bootstrap interval over groups. Differences are to "
         f"{compared.reference}, with both scored on the same draws of groups; p is two-sided, of "
         "one difference, not corrected for the number of rows. The best variant is bold.",
@@ -69,27 +82,34 @@ def section(compared: Table) -> Section:
     )
 
 
-def _scores(compared: Table) -> Html:
-    measure, others = compared.measure, compared.others
-    shown = [measure, *others]
-    competing = [line for line in compared.lines if line.part == "variant"]
-    best = {name: _best(name, [_score(line, name).mean for line in competing]) for name in shown}
+def _differences(compared: Table) -> Html:
+    """The measure, and how far each row is from the reference."""
+    cells = _cells(compared, compared.measure)
+    body = [
+        (_name(line), cell, *_difference(line.difference))
+        for line, cell in zip(compared.lines, cells, strict=True)
+    ]
+    return table(("", _called(compared.measure), "difference", "p"), body)
 
-    def cells(line: Line) -> list[Html]:
-        return [
-            cell(
-                _score(line, name),
-                in_percent=False,
-                best=best[name] if line.part == "variant" else math.nan,
-            )
-            for name in shown
-        ]
 
-    body = []
-    for line in compared.lines:
-        first, *rest = cells(line)
-        body.append((_name(line), first, *_difference(line.difference), *rest))
-    return table(("", words(measure), "difference", "p", *map(words, others)), body)
+def _others(compared: Table) -> Html:
+    columns = [_cells(compared, measure) for measure in compared.others]
+    body = [
+        (_name(line), *cells)
+        for line, cells in zip(compared.lines, zip(*columns, strict=True), strict=True)
+    ]
+    return table(("", *map(_called, compared.others)), body)
+
+
+def _cells(compared: Table, measure: str) -> list[Html]:
+    """A column; its best variant is bold."""
+    scores = [_score(line, measure) for line in compared.lines]
+    competes = [line.part == "variant" for line in compared.lines]
+    best = _best(measure, [s.mean for s, one in zip(scores, competes, strict=True) if one])
+    return [
+        cell(score, in_percent=False, best=best if one else math.nan)
+        for score, one in zip(scores, competes, strict=True)
+    ]
 
 
 def _difference(gap: Difference | None) -> tuple[Html, str]:
@@ -106,13 +126,18 @@ def _single_f1(compared: Table) -> Html:
     body = []
     for name in compared.held.names:
         values = [line.scores["f1"][name] for line in lines]
-        best = max(v for v, line in zip(values, lines, strict=True) if line.part == "variant")
+        competing = [v for v, line in zip(values, lines, strict=True) if line.part == "variant"]
+        best = max(competing, default=math.nan)
         cells = [
             tag("b" if value == best and line.part == "variant" else "span", number(value))
             for value, line in zip(values, lines, strict=True)
         ]
         body.append((name, *cells))
     return table(("", *(line.name for line in lines)), body)
+
+
+def _called(measure: str) -> str:
+    return NAMES.get(measure, words(measure))
 
 
 def _name(line: Line) -> object:
