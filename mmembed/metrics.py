@@ -8,7 +8,8 @@ tables that cite it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from typing import Any, Final
 
 import jiwer
 import numpy as np
@@ -16,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 Floats = NDArray[np.float64]
 Indices = NDArray[np.int64]
+Score = Callable[[NDArray[Any], NDArray[Any]], float]
 
 SENTIMENT_BOUND = 3  # sentiment lies in [-3, 3]
 
@@ -112,16 +114,7 @@ def sentiment_scores(truth: ArrayLike, predicted: ArrayLike) -> dict[str, float]
             README of the MOSEI kit rounds by sign and ceiling instead.)
     """
     x, y = (np.asarray(side, np.float64) for side in _pair(truth, predicted))
-    polar = x != 0
-    return {
-        "mae": float(np.abs(x - y).mean()),
-        "correlation": pearson(x, y),
-        "acc2_nonneg": accuracy(x >= 0, y >= 0),
-        "f1_nonneg": weighted_f1(x >= 0, y >= 0),
-        "acc2_pos": accuracy(x[polar] > 0, y[polar] > 0) if polar.any() else float("nan"),
-        "f1_pos": weighted_f1(x[polar] > 0, y[polar] > 0) if polar.any() else float("nan"),
-        "acc7": accuracy(_seven(x), _seven(y)),
-    }
+    return {name: score(x, y) for name, score in SENTIMENT_SCORES.items()}
 
 
 def emotion_scores(
@@ -233,6 +226,16 @@ def _seven(values: Floats) -> Floats:
     return np.asarray(np.rint(np.clip(values, -SENTIMENT_BOUND, SENTIMENT_BOUND)))  # halves to even
 
 
+def _of_polar(score: Score) -> Score:
+    """Of (> 0) against (<= 0), without the items whose truth is 0."""
+
+    def scored(x: Floats, y: Floats) -> float:
+        polar = x != 0
+        return score(x[polar] > 0, y[polar] > 0) if polar.any() else float("nan")
+
+    return scored
+
+
 def _majority(labels: NDArray[np.generic]) -> float:
     """The most frequent label, the smallest of equals; of nothing, 0."""
     if not len(labels):
@@ -255,3 +258,15 @@ def _check_transcripts(references: Sequence[str], hypotheses: Sequence[str]) -> 
         raise ValueError(f"{len(references)} references but {len(hypotheses)} hypotheses")
     if not any(reference.split() for reference in references):
         raise ValueError("the references hold no word: an error rate is not defined")
+
+
+SENTIMENT_SCORES: Final[Mapping[str, Score]] = {
+    "mae": lambda x, y: float(np.abs(x - y).mean()),
+    "correlation": pearson,
+    "acc2_nonneg": lambda x, y: accuracy(x >= 0, y >= 0),
+    "f1_nonneg": lambda x, y: weighted_f1(x >= 0, y >= 0),
+    "acc2_pos": _of_polar(accuracy),
+    "f1_pos": _of_polar(weighted_f1),
+    "acc7": lambda x, y: accuracy(_seven(x), _seven(y)),
+}
+"""Each of `sentiment_scores` by itself, for truth and predictions (N,): quicker than all."""

@@ -103,8 +103,8 @@ class SelfMmStudy(Study):
 
     def __init__(self, run: SelfMmRun) -> None:
         self.run: SelfMmRun = run
-        self._splits = _standardised(read_items(Path(run.shards)))
-        self.tests = {"test": _held(self._splits["train"], self._splits["test"])}
+        self._splits = standardised(read_items(Path(run.shards)))
+        self.tests = {"test": held(self._splits["train"], self._splits["test"])}
         self.variants = ("self_mm", "multimodal", *self._splits["train"].streams)
 
     def size(self, variant: str, split: str) -> int:
@@ -173,7 +173,8 @@ class SelfMmStudy(Study):
         return {"logistic regression": np.where(positive, 1, -1).astype(np.float32)}
 
 
-def _held(train: Items, test: Items) -> Held:
+def held(train: Items, test: Items) -> Held:
+    """The test items, scored as two classes, -1 and 1; items of a video are drawn together."""
     return Held(
         "sentiment",
         "acc2_pos",
@@ -233,7 +234,7 @@ def _hold_out(train: Items) -> dict[str, Items]:
     }
 
 
-def _standardised(splits: Mapping[str, Items]) -> dict[str, Items]:
+def standardised(splits: Mapping[str, Items]) -> dict[str, Items]:
     """All splits, with mean 0 and deviation 1 of the training steps in every column."""
     scales = {}
     for name, items in splits["train"].streams.items():
