@@ -77,7 +77,8 @@ def section(compared: Table) -> Section:
         f"dialogues). {called}, {better}: mean and standard deviation over "
         "seeds, below them the 95 % bootstrap interval over groups. Differences are to "
         f"{compared.reference}, with both scored on the same draws of groups; p is two-sided, of "
-        "one difference, not corrected for the number of rows. The best variant is bold.",
+        "one difference, not corrected for the number of rows. Of few groups, intervals come out "
+        "too narrow. The best variant is bold.",
         content,
     )
 
