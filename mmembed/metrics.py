@@ -8,7 +8,8 @@ tables that cite it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from typing import Any, Final
 
 import jiwer
 import numpy as np
@@ -16,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 Floats = NDArray[np.float64]
 Indices = NDArray[np.int64]
+Score = Callable[[NDArray[Any], NDArray[Any]], float]
 
 SENTIMENT_BOUND = 3  # sentiment lies in [-3, 3]
 
@@ -112,16 +114,7 @@ def sentiment_scores(truth: ArrayLike, predicted: ArrayLike) -> dict[str, float]
             README of the MOSEI kit rounds by sign and ceiling instead.)
     """
     x, y = (np.asarray(side, np.float64) for side in _pair(truth, predicted))
-    polar = x != 0
-    return {
-        "mae": float(np.abs(x - y).mean()),
-        "correlation": pearson(x, y),
-        "acc2_nonneg": accuracy(x >= 0, y >= 0),
-        "f1_nonneg": weighted_f1(x >= 0, y >= 0),
-        "acc2_pos": accuracy(x[polar] > 0, y[polar] > 0) if polar.any() else float("nan"),
-        "f1_pos": weighted_f1(x[polar] > 0, y[polar] > 0) if polar.any() else float("nan"),
-        "acc7": accuracy(_seven(x), _seven(y)),
-    }
+    return {name: score(x, y) for name, score in SENTIMENT_SCORES.items()}
 
 
 def emotion_scores(
@@ -203,6 +196,20 @@ def bootstrap_interval(
     Returns:
         (low, high); resamples whose score is NaN are left out.
     """
+    scores = [statistic(rows) for rows in resamples(groups, draws=draws, seed=seed)]
+    low, high = np.nanquantile(scores, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def resamples(groups: Sequence[Hashable], *, draws: int = 1000, seed: int = 0) -> Iterator[Indices]:
+    """Item indices (n,), with repetitions, of as many groups as there are, drawn by chance.
+
+    Args:
+        groups: the group of each item; groups are numbered in the order of their first items, so
+            that the same groups and seed give the same draws.
+        draws: how many resamples.
+        seed: of the draws.
+    """
     if not len(groups):
         raise ValueError("no items: a score of nothing is not defined")
     members: dict[Hashable, list[int]] = {}
@@ -210,18 +217,23 @@ def bootstrap_interval(
         members.setdefault(group, []).append(index)
     items = [np.array(indices, np.int64) for indices in members.values()]
     generator = np.random.default_rng(seed)
-    scores = [
-        statistic(
-            np.concatenate([items[g] for g in generator.integers(len(items), size=len(items))])
-        )
-        for _ in range(draws)
-    ]
-    low, high = np.nanquantile(scores, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
+    for _ in range(draws):
+        drawn = generator.integers(len(items), size=len(items))
+        yield np.concatenate([items[group] for group in drawn])
 
 
 def _seven(values: Floats) -> Floats:
     return np.asarray(np.rint(np.clip(values, -SENTIMENT_BOUND, SENTIMENT_BOUND)))  # halves to even
+
+
+def _of_polar(score: Score) -> Score:
+    """Of (> 0) against (<= 0), without the items whose truth is 0."""
+
+    def scored(x: Floats, y: Floats) -> float:
+        polar = x != 0
+        return score(x[polar] > 0, y[polar] > 0) if polar.any() else float("nan")
+
+    return scored
 
 
 def _majority(labels: NDArray[np.generic]) -> float:
@@ -246,3 +258,15 @@ def _check_transcripts(references: Sequence[str], hypotheses: Sequence[str]) -> 
         raise ValueError(f"{len(references)} references but {len(hypotheses)} hypotheses")
     if not any(reference.split() for reference in references):
         raise ValueError("the references hold no word: an error rate is not defined")
+
+
+SENTIMENT_SCORES: Final[Mapping[str, Score]] = {
+    "mae": lambda x, y: float(np.abs(x - y).mean()),
+    "correlation": pearson,
+    "acc2_nonneg": lambda x, y: accuracy(x >= 0, y >= 0),
+    "f1_nonneg": lambda x, y: weighted_f1(x >= 0, y >= 0),
+    "acc2_pos": _of_polar(accuracy),
+    "f1_pos": _of_polar(weighted_f1),
+    "acc7": lambda x, y: accuracy(_seven(x), _seven(y)),
+}
+"""Each of `sentiment_scores` by itself, for truth and predictions (N,): quicker than all."""

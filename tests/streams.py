@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import torch
 
 from mmembed.batch import Batch, Padded, stream_subsets
+from mmembed.data.example import Example, Labels, Utterance
+from mmembed.data.examples import to_record
+from mmembed.data.shards import Record, shard_path, write_shard
 from mmembed.methods.self_mm import SelfMm, SelfMmConfig, StreamConfig
 
 ITEMS = 8
@@ -75,3 +80,25 @@ def sentiment_batch(
         {"sentiment": sentiment[rows]},
         {"row": torch.tensor(rows)},
     )
+
+
+def write_features(folder: Path, splits: dict[str, int], steps: int = 1) -> Path:
+    """Sentiment is the first column of the text; sound is noise that every fifth item lacks."""
+    draw, records = np.random.default_rng(0), []
+    for split, count in splits.items():
+        for number in range(count):
+            text = draw.normal(3, 2, (steps, 5)).astype(np.float32)
+            features = {"text": text, "audio": draw.normal(0, 1, (steps, 3)).astype(np.float32)}
+            if number % 5 == 4:
+                del features["audio"]
+            positive = text[:, 0].mean() > 3
+            row = Utterance(
+                f"{split}-{number}",
+                "features/all.safetensors#0",
+                dialogue=f"{split}-video-{number // 4}",
+                split=split,
+                labels=Labels(category="positive" if positive else "negative"),
+            )
+            records.append(Record(*to_record(Example(row, features=features))))
+    write_shard(shard_path(folder, 0), records, {})
+    return folder

@@ -29,6 +29,7 @@ SUMMARIES: Final[Mapping[str, str]] = {
     "extract": "run a frozen encoder over clips and write embedding shards",
     "finetune": "train an emotion model on embedding shards",
     "probe": "score frozen embeddings by linear probes over unseen speakers",
+    "compare": "methods of several runs side by side, with paired differences",
     "predict": "sentiment and emotions of clips",
     "report": "one self-contained HTML page about a run",
     "doctor": "check this installation and say what mends it",

@@ -13,7 +13,7 @@ def report(run: tyro.conf.Positional[Path], out: Path | None = None) -> None:
     """Write one self-contained HTML report of a run, and print where it is.
 
     Args:
-        run: The output folder of a run.
+        run: The output folder of the demo, or of finetune.
         out: The file to write; RUN/report.html if not given.
     """
     print(write_report(run, out))

@@ -28,22 +28,13 @@ LOWER_IS_BETTER: Final = frozenset({"mae"})
 WITH_INTERVAL: Final = frozenset({"mae", "correlation", "acc2_pos"})  # and whatever decides
 
 
-def _sentiment(name: str) -> Measure:
-    return lambda truth, predicted: metrics.sentiment_scores(truth, predicted)[name]
-
-
 def _uar(truth: Array, predicted: Array) -> float:
     hits = np.asarray(truth) == predicted.argmax(1)
     return float(np.mean([hits[truth == c].mean() for c in np.unique(truth)]))
 
 
 MEASURES: Final[Mapping[Task, Mapping[str, Measure]]] = {
-    "sentiment": {
-        "correlation": metrics.pearson,
-        "mae": lambda truth, predicted: float(np.abs(truth - predicted).mean()),
-        **{name: _sentiment(name) for name in ("acc2_nonneg", "f1_nonneg", "acc2_pos", "f1_pos")},
-        "acc7": _sentiment("acc7"),
-    },
+    "sentiment": {"correlation": metrics.pearson, **metrics.SENTIMENT_SCORES},
     "classes": {
         "weighted_f1": lambda truth, logits: metrics.weighted_f1(truth, logits.argmax(1)),
         "uar": _uar,

@@ -114,8 +114,8 @@ class SelfMmStudy(Study):
                 "embedding shards"
             )
         read = read_embeddings if self._layers else read_items
-        self._splits = _standardised(read(Path(run.embeddings or run.shards)), self._layers)
-        self.tests = {"test": _held(self._splits["train"], self._splits["test"])}
+        self._splits = standardised(read(Path(run.embeddings or run.shards)), self._layers)
+        self.tests = {"test": held(self._splits["train"], self._splits["test"])}
         self.variants = ("self_mm", "multimodal", *self._splits["train"].streams)
 
     def size(self, variant: str, split: str) -> int:
@@ -185,7 +185,8 @@ class SelfMmStudy(Study):
         return {"logistic regression": np.where(positive, 1, -1).astype(np.float32)}
 
 
-def _held(train: Items, test: Items) -> Held:
+def held(train: Items, test: Items) -> Held:
+    """The test items, scored as two classes, -1 and 1; items of a video are drawn together."""
     return Held(
         "sentiment",
         "acc2_pos",
@@ -202,6 +203,8 @@ def read_items(folder: Path) -> dict[str, Items]:
     Raises:
         UsageError: no features, no sentiment, or no items for training or test.
     """
+    if not str(folder) or str(folder) == ".":
+        raise UsageError("no data: give --shards DIR, a folder of prepared features")
     found: dict[str, list[tuple[str, str, Mapping[str, Tensor], float]]] = {}
     widths: dict[str, int] = {}
     for example in Examples([folder]):
@@ -264,7 +267,7 @@ def _hold_out(train: Items) -> dict[str, Items]:
     }
 
 
-def _standardised(splits: Mapping[str, Items], each_step: bool) -> dict[str, Items]:
+def standardised(splits: Mapping[str, Items], each_step: bool = False) -> dict[str, Items]:
     """All splits, with mean 0 and deviation 1 of the training steps in every column.
 
     Args:

@@ -7,8 +7,9 @@ from pathlib import Path
 from mmembed import __version__
 from mmembed.data.atomic import atomic_file
 from mmembed.errors import UsageError
-from mmembed.report import embeddings, emotion, overview, speech
+from mmembed.report import embeddings, emotion, overview, speech, studies
 from mmembed.report.data import RunFolder
+from mmembed.report.markup import Html
 from mmembed.report.page import page
 
 
@@ -16,8 +17,8 @@ def write_report(run: Path, out: Path | None = None) -> Path:
     """Write the report of a run folder; the same folder gives the same bytes.
 
     Args:
-        run: what the programs left: `pretrain/`, `emotion/`, `embeddings/`, `results.json`. A part
-            that is missing is said to be missing.
+        run: what the programs left: the output folder of `finetune`; or `pretrain/`, `emotion/`,
+            `embeddings/`, `results.json`, of which a part that is missing is said to be missing.
         out: the file to write, by default `report.html` in the run folder.
 
     Returns:
@@ -29,12 +30,22 @@ def write_report(run: Path, out: Path | None = None) -> Path:
     """
     if not run.is_dir():
         raise UsageError(f"{run}: no such folder; name the output folder of a run")
+    html = studies.study_page(run) if studies.is_study(run) else _run_page(run)
+    target = out or run / "report.html"
+    with atomic_file(target) as file:
+        file.write(html.encode("utf-8", "backslashreplace"))  # a name may be no text
+    return target
+
+
+def _run_page(run: Path) -> Html:
+    """Of pre-training, embeddings and emotion."""
     held = RunFolder.read(run)
     if held.is_empty:
         raise UsageError(
-            f"{run}: nothing to report; name a folder that holds pretrain/, emotion/ or embeddings/"
+            f"{run}: nothing to report; name the folder of a finished `finetune`, or one with "
+            "pretrain/, emotion/ or embeddings/"
         )
-    html = page(
+    return page(
         title=run.resolve().name,
         summary=overview.key_numbers(held),
         sections=[
@@ -48,7 +59,3 @@ def write_report(run: Path, out: Path | None = None) -> Path:
         ],
         note=f"Made by mmembed {__version__}. This file is complete in itself.",
     )
-    target = out or run / "report.html"
-    with atomic_file(target) as file:
-        file.write(html.encode("utf-8"))
-    return target

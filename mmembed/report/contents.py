@@ -17,7 +17,7 @@ from mmembed.data.facts import facts, sentiment_classes, warnings
 from mmembed.data.summary import Summary
 from mmembed.errors import printable
 from mmembed.report import plots
-from mmembed.report.markup import DASH, Html, Section, table, tag
+from mmembed.report.markup import DASH, Html, Section, cards, table, tag
 from mmembed.report.page import page
 
 BARS: Final = 30  # more names than this are drawn as a histogram, or counted
@@ -49,21 +49,14 @@ def write_contents(summary: Summary, out: Path) -> Path:
 def _cards(summary: Summary) -> Html:
     hours = f"{sum(summary.seconds) / 3600:,.2f}" if summary.seconds else DASH
     broken = summary.broken.total()
-    cards = [
+    figures = [
         (f"{summary.count:,}", "utterances", f"{broken:,} more cannot be used" if broken else ""),
         (hours, "hours", f"of {len(summary.seconds):,} utterances"),
         (f"{len(summary.speakers):,}" if summary.speakers else DASH, "speakers", ""),
         (f"{len(summary.vocabulary):,}" if summary.words else DASH, "different words", ""),
         (f"{len(warnings(summary))}", "warnings", ""),
     ]
-    return tag(
-        "div",
-        [
-            tag("div", tag("b", value), tag("span", name), tag("small", note), class_="card")
-            for value, name, note in cards
-        ],
-        class_="cards",
-    )
+    return cards(figures)
 
 
 def _numbers(summary: Summary) -> Section:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from mmembed.batch import stream_subsets, subset_name
 from mmembed.data.example import EMOTIONS
 from mmembed.data.shards import ShardSet
-from mmembed.errors import CorruptError
+from mmembed.training.tracking import read_json
 
 Json = dict[str, Any]
 
@@ -159,15 +159,7 @@ def _number(value: object) -> float:
 
 
 def _read_json(path: Path) -> Json:
-    if not path.is_file():
-        return {}
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise CorruptError(f"{path}: not valid JSON ({error}); write it again") from error
-    if not isinstance(value, dict):
-        raise CorruptError(f"{path}: holds no JSON object; write it again")
-    return value
+    return read_json(path) if path.is_file() else {}
 
 
 def _read_lines(path: Path) -> Iterator[Json]:

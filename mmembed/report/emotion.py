@@ -127,7 +127,7 @@ def _score_table(rows: Sequence[Row], columns: Mapping[str, str]) -> Html:
         (
             tag("span", row.name, class_="sub") if row.baseline else row.name,
             *(
-                _cell(
+                cell(
                     Score.of(row.scores.get(column)),
                     in_percent=column not in IN_UNITS,
                     best=math.nan if row.baseline else best[column],
@@ -140,7 +140,8 @@ def _score_table(rows: Sequence[Row], columns: Mapping[str, str]) -> Html:
     return table(("", *columns.values()), body)
 
 
-def _cell(score: Score, in_percent: bool, best: float) -> Html:
+def cell(score: Score, *, in_percent: bool, best: float) -> Html:
+    """Mean, bold where it is the best one, deviation and interval as far as they are known."""
     scale, digits = (100, 1) if in_percent else (1, 3)
     mean = tag("b" if score.mean == best else "span", number(score.mean * scale, digits))
     spread = f" \u00b1 {number(score.std * scale, digits)}" if math.isfinite(score.std) else ""

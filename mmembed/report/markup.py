@@ -74,6 +74,18 @@ def table(head: Sequence[object], rows: Iterable[Sequence[object]], caption: str
     return tag("div", tag("table", title, header, tag("tbody", body)), class_="scroll")
 
 
+def cards(figures: Iterable[tuple[str, str, str]]) -> Html:
+    """Figures to remember, each with a name and a note."""
+    return tag(
+        "div",
+        [
+            tag("div", tag("b", value), tag("span", name), tag("small", note), class_="card")
+            for value, name, note in figures
+        ],
+        class_="cards",
+    )
+
+
 def number(value: object, digits: int = 3) -> str:
     """`0.5` -> `0.500`, and a dash for what is no finite number."""
     if isinstance(value, int | float) and math.isfinite(value):

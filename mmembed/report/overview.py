@@ -7,6 +7,7 @@ from mmembed.report.data import RunFolder, Score, correlation, flatten, in_strea
 from mmembed.report.markup import (
     Html,
     Section,
+    cards,
     collapsed,
     missing,
     number,
@@ -23,7 +24,7 @@ def key_numbers(run: RunFolder) -> Html:
     wer = run.summary.get("wer", heldout.get("wer"))
     speaker = run.summary.get("speaker_accuracy", heldout.get("speaker_accuracy"))
     chance = percent(heldout.get("chance_speaker_accuracy"))
-    cards = [
+    figures = [
         (percent(wer), "word error rate", "utterances never trained on"),
         (percent(speaker), "speaker accuracy", f"chance {chance}"),
     ]
@@ -32,23 +33,16 @@ def key_numbers(run: RunFolder) -> Html:
     }
     names = in_stream_order(by_subset)
     if names:
-        cards.append((number(by_subset[names[-1]]), "sentiment correlation", names[-1]))
+        figures.append((number(by_subset[names[-1]]), "sentiment correlation", names[-1]))
     singles = [name for name in names if "+" not in name]
     if len(names) > len(singles) > 0:
         best = max(singles, key=lambda name: Score.of(by_subset[name]).mean)
-        cards.append((number(by_subset[best]), "best single stream", best))
+        figures.append((number(by_subset[best]), "best single stream", best))
     untrained = run.summary.get("sentiment_correlation_untrained")
     if untrained is None and run.untrained:
         untrained = max(correlation(scores).mean for scores in run.untrained.values())
-    cards.append((number(untrained), "untrained encoder", "sentiment correlation, same probe"))
-    return tag(
-        "div",
-        [
-            tag("div", tag("b", value), tag("span", name), tag("small", note), class_="card")
-            for value, name, note in cards
-        ],
-        class_="cards",
-    )
+    figures.append((number(untrained), "untrained encoder", "sentiment correlation, same probe"))
+    return cards(figures)
 
 
 def weights(run: RunFolder) -> Section:

@@ -9,13 +9,28 @@ from typing import Any
 
 from mmembed.config import differences
 from mmembed.data.atomic import atomic_file, hold_folder
-from mmembed.errors import UsageError
+from mmembed.errors import CorruptError, UsageError
 
 
 def write_json(path: Path, value: object) -> None:
     """Write JSON whole or not at all."""
     with atomic_file(path) as file:
         file.write((json.dumps(value, indent=1) + "\n").encode())
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read what `write_json` wrote of a mapping.
+
+    Raises:
+        CorruptError: it holds no JSON object.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CorruptError(f"{path}: not valid JSON ({error}); write it again") from error
+    if not isinstance(value, dict):
+        raise CorruptError(f"{path}: holds no JSON object; write it again")
+    return value
 
 
 def write_lines(path: Path, values: Iterable[object]) -> None:

@@ -5,39 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from mmembed_train.finetune import main
+from streams import write_features
 
-from mmembed.data.example import Example, Labels, Utterance
-from mmembed.data.examples import to_record
-from mmembed.data.shards import Record, shard_path, write_shard
 from mmembed.errors import UsageError
 from mmembed.recipes.scoring import Scored
 from mmembed.recipes.sentiment import SelfMmRun, SelfMmStudy, read_items
-
-
-def write(folder: Path, splits: dict[str, int], steps: int = 1) -> Path:
-    """Sentiment is the first column of the text; sound is noise that every fifth item lacks."""
-    draw, records = np.random.default_rng(0), []
-    for split, count in splits.items():
-        for number in range(count):
-            text = draw.normal(3, 2, (steps, 5)).astype(np.float32)
-            features = {"text": text, "audio": draw.normal(0, 1, (steps, 3)).astype(np.float32)}
-            if number % 5 == 4:
-                del features["audio"]
-            positive = text[:, 0].mean() > 3
-            row = Utterance(
-                f"{split}-{number}",
-                "features/all.safetensors#0",
-                dialogue=f"{split}-video-{number // 4}",
-                split=split,
-                labels=Labels(category="positive" if positive else "negative"),
-            )
-            records.append(Record(*to_record(Example(row, features=features))))
-    write_shard(shard_path(folder, 0), records, {})
-    return folder
 
 
 def study(folder: Path) -> SelfMmStudy:
@@ -45,14 +20,15 @@ def study(folder: Path) -> SelfMmStudy:
 
 
 def test_the_last_tenth_of_the_videos_is_held_out(tmp_path: Path) -> None:
-    items = read_items(write(tmp_path, {"train": 80, "test": 8}))
+    items = read_items(write_features(tmp_path, {"train": 80, "test": 8}))
     assert {split: len(some) for split, some in items.items()} == {"train": 72, "dev": 8, "test": 8}
     assert set(items["dev"].videos) == {"train-video-18", "train-video-19"}
-    assert len(read_items(write(tmp_path / "b", {"train": 8, "dev": 4, "test": 4}))["train"]) == 8
+    whole = read_items(write_features(tmp_path / "b", {"train": 8, "dev": 4, "test": 4}))
+    assert len(whole["train"]) == 8
 
 
 def test_batches_are_standardised_and_know_their_rows(tmp_path: Path) -> None:
-    made = study(write(tmp_path, {"train": 40, "dev": 8, "test": 8}))
+    made = study(write_features(tmp_path, {"train": 40, "dev": 8, "test": 8}))
     assert made.variants == ("self_mm", "multimodal", "audio", "text")
     batch = made.batch("self_mm", "train", range(40))
     text = batch.inputs["text"].values[:, 0]
@@ -69,7 +45,7 @@ def test_batches_are_standardised_and_know_their_rows(tmp_path: Path) -> None:
 def test_what_is_in_the_text_is_found(
     tmp_path: Path, steps: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = write(tmp_path / "shards", {"train": 160, "dev": 40, "test": 60}, steps)
+    folder = write_features(tmp_path / "shards", {"train": 160, "dev": 40, "test": 60}, steps)
     arguments = ["self_mm", "--shards", str(folder), "--out", str(tmp_path / "out")]
     main([*arguments, "--loop.epochs", "12", "--loop.seeds", "0", "1", "--optim.lr", "1e-2"])
     assert "self_mm" in capsys.readouterr().out
@@ -94,4 +70,4 @@ def test_folders_that_do_not_serve_are_told(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="or --embeddings DIR"):
         SelfMmStudy(SelfMmRun(shards="a", embeddings="b"))
     with pytest.raises(UsageError, match="no labelled features of the splits train and test"):
-        study(write(tmp_path, {"train": 4}))
+        study(write_features(tmp_path, {"train": 4}))

@@ -1,0 +1,95 @@
+"""Methods side by side, from the output folders of `mmembed finetune`.
+
+mmembed compare runs/self_mm runs/gated --reference "self_mm: self_mm" --out compare.html
+
+For each test a row for every run and variant, its controls, baselines and the trivial answer: mean
+and deviation over seeds, a 95 % interval over groups (speakers, videos, dialogues), and the
+difference to a reference row, with the interval and the two-sided p-value of a bootstrap that draws
+the same groups for both rows. Runs stand in one table where their tests have the same items.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import tyro
+
+from mmembed.commands.progress import progress
+from mmembed.errors import printable
+from mmembed.recipes.comparison import Table, compare
+from mmembed.recipes.finished import read_runs
+from mmembed.recipes.scoring import LOWER_IS_BETTER
+
+SHOWN: Final = 3  # measures printed beside the one that is compared
+
+
+@dataclass(frozen=True)
+class Compare:
+    """What is compared.
+
+    Attributes:
+        runs: output folders of finetune.
+        reference: the row that all others are compared with, by its name in the table; by default
+            the first.
+        measure: another one than that which decides, such as mae.
+        test: this test alone.
+        out: also write one page with tables and bars to this file.
+    """
+
+    runs: tyro.conf.Positional[tuple[Path, ...]]
+    reference: str | None = None
+    measure: str | None = None
+    test: str | None = None
+    out: Path | None = None
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Print a table for each test, and write the page if asked."""
+    settings = tyro.cli(Compare, prog="mmembed compare", args=argv, description=__doc__)
+    runs = read_runs(settings.runs)
+    with progress("compare %", 100) as update:
+        tables = compare(
+            runs,
+            measure=settings.measure,
+            reference=settings.reference,
+            test=settings.test,
+            update=lambda share: update(100 * share),
+        )
+    print("\n\n".join("\n".join(as_text(table)) for table in tables), flush=True)
+    if settings.out is not None:
+        from mmembed.report.comparison import write_comparison  # draws: takes a second to import
+
+        print(f"\n{write_comparison(runs, tables, settings.out)}")
+
+
+def as_text(table: Table) -> Iterator[str]:
+    """The lines for a terminal."""
+    measure, shown = table.measure, table.others[:SHOWN]
+    better = "lower" if measure in LOWER_IS_BETTER else "higher"
+    names = [printable(line.name) for line in table.lines]
+    width = max(24, *map(len, names))
+    yield (
+        f"{printable(table.title)}: {len(table.held.keys)} items in "
+        f"{len({*table.held.groups})} groups; {measure}: {better} is better; "
+        f"differences to {printable(table.reference)}"
+    )
+    yield (
+        f"{'':{width}} {measure:>16} {'95 % interval':>16} {'difference':>11} "
+        f"{'95 % interval':>17} {'p':>6} " + " ".join(f"{other:>11}" for other in shown)
+    )
+    for name, line in zip(names, table.lines, strict=True):
+        main, gap = line.scores[measure], line.difference
+        spread = f" +- {main['std']:5.3f}" if line.seeds > 1 else ""
+        between = f"{main['low']:.3f} to {main['high']:.3f}" if "low" in main else "-"
+        cells = f"{main['mean']:7.3f}{spread:9} {between:>16} "
+        if gap is None:
+            cells += f"{'-':>11} {'':17} {'':6} "
+        else:
+            between = f"{gap.low:+.3f} to {gap.high:+.3f}"
+            cells += f"{gap.mean:+11.3f} {between:>17} {gap.p:6.3f} "
+        others = " ".join(f"{line.scores[other]['mean']:11.3f}" for other in shown)
+        yield f"{name:{width}} {cells}{others}"
+    yield from (f"  {printable(note)}" for note in table.notes)

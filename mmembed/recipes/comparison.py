@@ -1,0 +1,252 @@
+"""Methods side by side: rows of several runs on the same items, and their paired differences.
+
+In each draw of the bootstrap all rows are scored on the same groups (speakers, videos, dialogues),
+so that what makes a group easy or hard for all of them cancels in the difference of two rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmembed.errors import CorruptError, UsageError
+from mmembed.metrics import resamples
+from mmembed.recipes.finished import Answers, Part, Sheet, StudyRun, in_order, sheets_of, sources_of
+from mmembed.recipes.scoring import DRAWS, MEASURES, Array, Held
+
+Floats = NDArray[np.float64]
+Update = Callable[[float], object]
+
+TRIVIAL: Final = "trivial"  # the baseline that studies write by this name
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How far a row is from the reference, in the measure's units; above 0 where it has more.
+
+    Attributes:
+        mean: of the row over its seeds, minus that of the reference over its own.
+        low: of the 95 % percentile interval over draws of groups.
+        high: likewise.
+        p: two-sided bootstrap p-value 2 (min(a, b) + 1) / (draws + 1), at most 1, where the
+            difference is at or below zero in `a` draws and at or above zero in `b`. It is of one
+            difference: nothing is corrected for how many rows a table has.
+    """
+
+    mean: float
+    low: float
+    high: float
+    p: float
+
+
+@dataclass(frozen=True)
+class Line:
+    """A row of a table.
+
+    Attributes:
+        name: "run: variant", or the variant where there is one run.
+        part: what it is; baselines include the trivial answer.
+        seeds: how many its means are over.
+        scores: measure -> {"mean", "std"}, with "low" and "high" of the table's measure; where
+            classes or labels have names also "f1", name -> F1.
+        difference: from the reference; None for itself, and for a trivial answer to another
+            measure than the deciding one, of which no predictions are stored.
+    """
+
+    name: str
+    part: Part
+    seeds: int
+    scores: Mapping[str, Any]
+    difference: Difference | None
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows on the same items.
+
+    Attributes:
+        title: the test's name; where two tables have the same, also whose answers it has.
+        held: its items.
+        measure: that is compared.
+        reference: the row that others are compared with.
+        lines: variants, controls, baselines, the trivial answer last.
+        notes: why runs are not in this table, and what else is to be known.
+    """
+
+    title: str
+    held: Held
+    measure: str
+    reference: str
+    lines: tuple[Line, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def others(self) -> list[str]:
+        """The measures that are not compared."""
+        return [name for name in MEASURES[self.held.task] if name != self.measure]
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A line to be; without predictions (S, N, ...) where there are none for the measure."""
+
+    name: str
+    part: Part
+    scores: Mapping[str, Any]
+    predicted: Array | None
+
+
+def compare(
+    runs: Sequence[StudyRun],
+    *,
+    measure: str | None = None,
+    reference: str | None = None,
+    test: str | None = None,
+    update: Update = lambda share: None,
+) -> list[Table]:
+    """A table for each set of items.
+
+    Args:
+        runs: with names that differ.
+        measure: of the tests' tasks; by default each test's deciding one.
+        reference: a row's name; by default the first row of each table. A table without that row
+            takes its first, and says so.
+        test: this one alone.
+        update: told the share of the work that is done.
+
+    Raises:
+        UsageError: no such measure, row or test.
+        CorruptError: predictions are missing or damaged, or do not fit the results.
+    """
+    sources = sources_of(runs)
+    tests = list(dict.fromkeys(name for source in sources for name in source.tests))
+    if test is not None and test not in tests:
+        raise UsageError(f"no test {test!r}; there are {', '.join(tests)}")
+    sheets = sheets_of(sources, tests if test is None else [test])
+    drafts = []
+    for sheet in sheets:
+        chosen = measure or sheet.held.measure
+        if chosen not in (known := MEASURES[sheet.held.task]):
+            raise UsageError(
+                f"test {sheet.name} has no measure {chosen!r}; there are {', '.join(known)}"
+            )
+        rows = _rows(sheet, chosen)
+        notes = tuple(sheet.notes(sheets, sources))
+        drafts.append((Table(sheet.name, sheet.held, chosen, "", (), notes), rows))
+    answered = [[row.name for row in rows if row.predicted is not None] for _, rows in drafts]
+    if reference is not None and not any(reference in names for names in answered):
+        every = dict.fromkeys(name for names in answered for name in names)
+        raise UsageError(f"no row {reference!r} to compare with; there are {', '.join(every)}")
+    titles = [sheet.name for sheet in sheets]
+    tables = []
+    for number, (draft, rows) in enumerate(drafts):
+
+        def report(share: float, done: int = number) -> None:
+            update((done + share) / len(drafts))
+
+        title, base, notes = draft.title, reference, draft.notes
+        if titles.count(title) > 1:
+            title += f" ({'; '.join(sheets[number].labels)})"
+        if base not in answered[number]:
+            base = answered[number][0]
+            if reference is not None:
+                notes += (f"{reference} has no answers here: differences are to {base}",)
+        lines = _lines(draft.held, draft.measure, rows, base, report)
+        tables.append(replace(draft, title=title, reference=base, lines=lines, notes=notes))
+    return tables
+
+
+def _rows(sheet: Sheet, measure: str) -> list[_Row]:
+    """Variants, controls, baselines, the trivial answer; a baseline that all share is one row."""
+    variants: list[_Row] = []
+    plain: dict[str, list[_Row]] = {}
+    for answers in sheet.answers:
+        order, scored = in_order(sheet.held, answers.scored.held), answers.scored
+        prefix, part = answers.source.prefix, answers.source.part
+        for name, values in scored.variants.items():
+            scores = _scores(answers, "variants", name)
+            variants.append(_Row(prefix + name, part, scores, values[:, order]))
+        for name, values in scored.baselines.items():
+            # What is stored is the constant that suits the deciding measure, and no other.
+            known = name != TRIVIAL or measure == scored.held.measure
+            scores = _scores(answers, "baselines", name)
+            row = _Row(prefix + name, "baseline", scores, values[:, order] if known else None)
+            plain.setdefault(name, []).append(row)
+    variants.sort(key=lambda row: row.part == "control")
+    for name in sorted(plain, key=lambda name: name == TRIVIAL):
+        first, *rest = plain[name]
+        shared = rest and all(_same(first, row) for row in rest)
+        variants += [replace(first, name=name)] if shared else plain[name]
+    return variants
+
+
+def _scores(answers: Answers, part: str, name: str) -> Mapping[str, Any]:
+    """As results.json has them."""
+    told = answers.source.tests[answers.test]
+    try:
+        if name == TRIVIAL:
+            return {measure: {"mean": value} for measure, value in told[TRIVIAL].items()}
+        scores: Mapping[str, Any] = told[part][name]
+    except KeyError:
+        raise CorruptError(
+            f"{answers.source.folder}: has predictions of {name} on test {answers.test}, and no "
+            "scores in results.json; remove that file and run `finetune` again"
+        ) from None
+    return scores
+
+
+def _same(a: _Row, b: _Row) -> bool:
+    if a.scores != b.scores or a.predicted is None or b.predicted is None:
+        return a.scores == b.scores
+    return np.array_equal(a.predicted, b.predicted)
+
+
+def _lines(
+    held: Held, measure: str, rows: Sequence[_Row], reference: str, update: Update
+) -> tuple[Line, ...]:
+    """All rows, scored on the same draws."""
+    answers = {row.name: row.predicted for row in rows if row.predicted is not None}
+    scores = _drawn(held, measure, list(answers.values()), update)
+    draws = dict(zip(answers, scores.T, strict=True))
+    base = next(row for row in rows if row.name == reference).scores[measure]["mean"]
+    lines = []
+    for row in rows:
+        told, gap = row.scores[measure], None
+        main = {name: told[name] for name in ("mean", "std") if name in told}
+        if row.name in draws:
+            main["low"], main["high"] = _interval(draws[row.name])
+            if row.name != reference:
+                gaps = draws[row.name] - draws[reference]
+                gap = Difference(main["mean"] - base, *_interval(gaps), _p_value(gaps))
+        seeds = 1 if row.predicted is None else len(row.predicted)
+        lines.append(Line(row.name, row.part, seeds, {**row.scores, measure: main}, gap))
+    return tuple(lines)
+
+
+def _drawn(held: Held, measure: str, answers: Sequence[Array], update: Update) -> Floats:
+    """(DRAWS, R) score, mean over seeds, of each of R answers (S, N, ...) on each draw."""
+    score = MEASURES[held.task][measure]
+    scores = np.empty((DRAWS, len(answers)))
+    for number, items in enumerate(resamples(held.groups, draws=DRAWS)):
+        truth = held.truth[items]
+        scores[number] = [np.mean([score(truth, p[items]) for p in seeds]) for seeds in answers]
+        update((number + 1) / DRAWS)
+    return scores
+
+
+def _interval(draws: Floats) -> tuple[float, float]:
+    low, high = np.nanquantile(draws, (0.025, 0.975))
+    return float(low), float(high)
+
+
+def _p_value(gaps: Floats) -> float:
+    """See `Difference`; draws that have no score are left out."""
+    known = gaps[np.isfinite(gaps)]
+    if not len(known):
+        return float("nan")
+    rarer = min((known <= 0).sum(), (known >= 0).sum())
+    return min(1.0, 2 * (int(rarer) + 1) / (len(known) + 1))

@@ -1,0 +1,62 @@
+"""The report of a study: what `mmembed finetune` left in a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+from mmembed import __version__
+from mmembed.recipes.comparison import compare
+from mmembed.recipes.finished import StudyRun
+from mmembed.report import comparison
+from mmembed.report.data import flatten
+from mmembed.report.markup import Html, Section, cards, collapsed, table
+from mmembed.report.page import page
+from mmembed.training.tracking import read_json
+
+PARTS: Final[Sequence[Callable[[StudyRun], Section | None]]] = ()
+"""What some studies have beside their scores: sections that are None where a run has no such thing.
+They stand between the scores and the configuration, in this order."""
+
+
+def is_study(folder: Path) -> bool:
+    """Whether a folder holds results of tests."""
+    results = folder / "results.json"
+    return results.is_file() and "tests" in read_json(results)
+
+
+def study_page(folder: Path) -> Html:
+    """Scores and paired differences to the first variant, its own parts, configuration.
+
+    Raises:
+        UsageError: it is no finished run.
+        CorruptError: a part is damaged.
+    """
+    run = StudyRun.read(folder)
+    tables = compare([run])
+    parts = [section for part in PARTS if (section := part(run)) is not None]
+    return page(
+        title=run.name,
+        summary=cards([*map(comparison.best_card, tables), *_sizes(run)]),
+        sections=[*map(comparison.section, tables), *parts, _configuration(run)],
+        note=f"Made by mmembed {__version__}. This file is complete in itself.",
+    )
+
+
+def _sizes(run: StudyRun) -> list[tuple[str, str, str]]:
+    items, seeds = run.results.get("items") or {}, run.results.get("seeds") or []
+    tests = [f"{name} {test['items']:,}" for name, test in run.results["tests"].items()]
+    rest = [f"{split} {count:,}" for split, count in items.items() if split != "train"]
+    return [
+        (f"{items.get('train', 0):,}", "training items", ", ".join([*rest, *tests])),
+        (f"{len(seeds)}", "seeds", "of each variant"),
+    ]
+
+
+def _configuration(run: StudyRun) -> Section:
+    return Section(
+        "Configuration",
+        "Everything that defines this run, as it was resolved when it started.",
+        [collapsed("Configuration", table(("Name", "Value"), flatten(run.config)))],
+    )
