@@ -133,9 +133,7 @@ def read_dialogues(folders: Sequence[str], backbone: str = "") -> Dialogues:
     classes = sorted({turn.row.labels.category or "" for turn in training} - {""})
     if len(classes) < 2:
         found = f"only {classes[0]}" if classes else "none"
-        raise UsageError(
-            f"{where}: training needs two classes in labels.category, found {found}"
-        )
+        raise UsageError(f"{where}: training needs two classes in labels.category, found {found}")
     scales = _scales(turns, training, where)
     num_speakers = max(len(set(_speakers(part)) - {-1}) for part in splits["train"].values())
     read = {
