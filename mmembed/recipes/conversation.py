@@ -49,9 +49,9 @@ class SDTRun(FinetuneRun):
     backbone: str = ""
     balanced: bool = False
     method: SDTConfig = field(default_factory=SDTConfig)
-    optim: OptimConfig = field(default_factory=lambda: OptimConfig(lr=3e-4, weight_decay=0.01))
+    optim: OptimConfig = field(default_factory=lambda: OptimConfig(lr=1e-3, weight_decay=0.01))
     loop: FinetuneLoop = field(
-        default_factory=lambda: FinetuneLoop(epochs=10, batch=16, seeds=(0, 1, 2, 3, 4))
+        default_factory=lambda: FinetuneLoop(epochs=15, batch=16, seeds=(0, 1, 2, 3, 4))
     )
 
 
