@@ -85,12 +85,12 @@ class RunFolder:
         """
         return cls(
             path=path,
-            config=_read_json(path / "pretrain" / "run.json"),
+            config=read_part(path / "pretrain" / "run.json"),
             metrics=list(_read_lines(path / "pretrain" / "metrics.jsonl")),
-            evaluation=_read_json(path / "pretrain" / "evaluation.json"),
-            emotion=_read_json(path / "emotion" / "results.json"),
-            predictions=_read_json(path / "emotion" / "predictions.json"),
-            summary=_read_json(path / "results.json"),
+            evaluation=read_part(path / "pretrain" / "evaluation.json"),
+            emotion=read_part(path / "emotion" / "results.json"),
+            predictions=read_part(path / "emotion" / "predictions.json"),
+            summary=read_part(path / "results.json"),
             points=_read_points(path / "embeddings"),
         )
 
@@ -158,7 +158,8 @@ def _number(value: object) -> float:
     return float(value) if isinstance(value, int | float) else math.nan
 
 
-def _read_json(path: Path) -> Json:
+def read_part(path: Path) -> Json:
+    """An object; {} where there is no such file."""
     return read_json(path) if path.is_file() else {}
 
 

@@ -206,7 +206,7 @@ def maps(
 def similarities(
     matrix: ArrayLike, rows: Sequence[str], columns: Sequence[str], axes: tuple[str, str]
 ) -> Html:
-    """A matrix in [0, 1] as a picture: the first row on top, values in the cells of a small one.
+    """How alike layers are, in [0, 1]; see `heat`.
 
     Args:
         matrix: (rows, columns).
@@ -214,17 +214,41 @@ def similarities(
         columns: names of the layers along the bottom.
         axes: what the rows and the columns are, as ("English", "German").
     """
+    title = f"similarity of layers, {axes[0]} and {axes[1]}"
+    return heat(matrix, rows, columns, axes, "similarity", title)
+
+
+def heat(
+    matrix: ArrayLike,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    axes: tuple[str, str],
+    label: str,
+    title: str,
+    top: float = 1.0,
+) -> Html:
+    """A matrix as a picture: the first row on top, values in the cells of a small one.
+
+    Args:
+        matrix: (rows, columns) in [0, top].
+        rows: names down the side.
+        columns: names along the bottom.
+        axes: what the rows and the columns are.
+        label: what the values are.
+        title: the picture in words; no other of the page has the same.
+        top: the value of the brightest colour.
+    """
     values = np.asarray(matrix, np.float64)
     if values.shape != (len(rows), len(columns)):
-        raise ValueError(f"{values.shape} similarities, {len(rows)} rows, {len(columns)} columns")
-    shades = mpl.colormaps["viridis"].resampled(20)  # a step is 0.05
+        raise ValueError(f"{values.shape} values, {len(rows)} rows, {len(columns)} columns")
+    shades = mpl.colormaps["viridis"].resampled(20)
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(WIDTH * 0.7, 1.4 + WIDTH * 0.55 * len(rows) / len(columns)))
         axis = figure.subplots()
-        mesh = axis.pcolormesh(values, cmap=shades, vmin=0, vmax=1)
+        mesh = axis.pcolormesh(values, cmap=shades, vmin=0, vmax=top)
         if values.size <= MARKED_CELLS:
             for (row, column), value in np.ndenumerate(values):
-                shade = "black" if value > 0.6 else "white"
+                shade = "black" if value > 0.6 * top else "white"
                 place = (column + 0.5, row + 0.5)
                 axis.annotate(f"{value:.2f}", place, ha="center", va="center", color=shade, size=7)
         axis.set_xticks(np.arange(len(columns)) + 0.5, columns, rotation=90)
@@ -232,8 +256,8 @@ def similarities(
         axis.set(xlabel=axes[1], ylabel=axes[0])
         axis.invert_yaxis()
         axis.grid(visible=False)
-        figure.colorbar(mesh, ax=axis, label="similarity")
-        return _svg(figure, f"similarity of layers, {axes[0]} and {axes[1]}")
+        figure.colorbar(mesh, ax=axis, label=label)
+        return _svg(figure, title)
 
 
 def _dots(axis: Axes, title: str, places: NDArray[np.float64], colours: Sequence[Any]) -> None:
