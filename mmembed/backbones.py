@@ -116,6 +116,21 @@ class HubBackbone(nn.Module):
         states: Tensor = self.model.base_model(**inputs).last_hidden_state  # type: ignore[operator]
         return states
 
+    def freeze(self, layers: int) -> None:
+        """Keep the embeddings and the lowest layers as they are; 0 keeps nothing.
+
+        Raises:
+            UsageError: there are fewer layers, or they are not where BERT's kin have them.
+        """
+        if not layers:
+            return
+        base: Any = self.model.base_model
+        stack = getattr(getattr(base, "encoder", None), "layer", ())
+        if not 0 < layers <= len(stack):
+            raise UsageError(f"freeze {layers}: found {len(stack)} layers in {type(base).__name__}")
+        for part in (base.embeddings, *stack[:layers]):
+            part.requires_grad_(False)
+
     def vocabulary_logits(self, states: Tensor) -> Tensor:
         """See `Backbone`; of the families of BERT ("cls") and RoBERTa ("lm_head")."""
         head = getattr(self.model, "cls", None) or getattr(self.model, "lm_head", None)

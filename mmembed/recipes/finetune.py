@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from mmembed.recipes.emotion import EmotionStudy, emotion
+from mmembed.recipes.multilabel import DemuxStudy, demux
 from mmembed.recipes.sentiment import SelfMmStudy, self_mm
 from mmembed.recipes.study import FinetuneRun, Study
 
@@ -25,6 +26,7 @@ class Recipe:
 
 
 RECIPES: Final[Mapping[str, Recipe]] = {
+    "demux": Recipe(demux, DemuxStudy),
     "emotion": Recipe(emotion, EmotionStudy),
     "self_mm": Recipe(self_mm, SelfMmStudy),
 }
