@@ -151,6 +151,7 @@ class HubTokenizer:
 
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
+        self._rooms: dict[str, int] = {}
 
     @property
     def mask_token(self) -> str:
@@ -178,7 +179,11 @@ class HubTokenizer:
 
     def _least(self, first: str) -> int:
         """Tokens of a pair with one token in the second: the library truncates no further."""
-        return len(self._tokenizer(first, text_pair="")["input_ids"]) + 1
+        if first not in self._rooms:
+            alone = self._tokenizer(first, add_special_tokens=False)["input_ids"]
+            twice = self._tokenizer(first, text_pair=first)["input_ids"]
+            self._rooms = {first: len(twice) - len(alone) + 1}  # all posts have one prompt
+        return self._rooms[first]
 
     def _aligned(self, first: str, ids: tuple[int, ...]) -> Iterator[Span | None]:
         """Spans by tokenising word by word, for tokenizers that keep no offsets (BERTweet's)."""

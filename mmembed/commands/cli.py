@@ -29,7 +29,7 @@ SUMMARIES: Final[Mapping[str, str]] = {
     "extract": "run a frozen encoder over clips and write embedding shards",
     "finetune": "train an emotion model on embedding shards",
     "probe": "score frozen embeddings by linear probes over unseen speakers",
-    "predict": "sentiment and emotions of clips",
+    "predict": "sentiment and emotions of clips, any emotions of texts",
     "report": "one self-contained HTML page about a run",
     "doctor": "check this installation and say what mends it",
 }
