@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import torch
 from torch import Tensor
@@ -29,9 +29,10 @@ from mmembed.errors import UsageError
 from mmembed.features.emotion_words import members, parse_emotions
 from mmembed.features.prompt import Prompt, Tokenizer, emotion_prompt
 from mmembed.methods.demux import Demux, DemuxConfig, Memo, MemoConfig, PromptedMethod
+from mmembed.metrics_multilabel import macro_f1
 from mmembed.recipes.posts import Posts, judge, linear_baseline, prompt_for, prompted, read_rows
 from mmembed.recipes.scoring import Array, Held
-from mmembed.recipes.study import FinetuneLoop, FinetuneRun, Study
+from mmembed.recipes.study import FinetuneLoop, FinetuneRun, Study, Trained
 from mmembed.training.optim import OptimConfig
 
 VARIANTS: Final = ("bce", "inter", "intra", "complete", "intra+global", "memo")
@@ -185,16 +186,25 @@ class DemuxStudy(Study):
 
     def batch(self, variant: str, split: str, rows: Sequence[int]) -> Batch:
         """Their prompts, and the emotions that the variant is trained on."""
-        posts, emotions = self._posts[split], emotions_of(self.run, variant)
-        prompts = self._read(kind_of(variant), split, emotions)
-        columns = [self.run.emotions.index(emotion) for emotion in emotions]
-        labels = posts.labels[list(rows)][:, columns]
-        return prompted([posts.keys[row] for row in rows], [prompts[row] for row in rows], labels)
+        keys, prompts = self._posts[split].keys, self._trained_on(variant, split)
+        return prompted(
+            [keys[row] for row in rows],
+            [prompts[row] for row in rows],
+            self._labels(variant, split)[list(rows)],
+        )
 
     def lengths(self, variant: str) -> list[int]:
         """Tokens of each training text with its prompt."""
-        prompts = self._read(kind_of(variant), "train", emotions_of(self.run, variant))
-        return [len(prompt.ids) for prompt in prompts]
+        return [len(prompt.ids) for prompt in self._trained_on(variant, "train")]
+
+    def _labels(self, variant: str, split: str) -> Tensor:
+        """(N, E) of the emotions that a variant is trained on."""
+        known = emotions_of(self.run, variant)
+        columns = [self.run.emotions.index(emotion) for emotion in known]
+        return self._posts[split].labels[:, columns]
+
+    def _trained_on(self, variant: str, split: str) -> list[Prompt]:
+        return self._read(kind_of(variant), split, emotions_of(self.run, variant))
 
     def _read(self, kind: type[PromptedMethod], part: str, words: tuple[str, ...]) -> list[Prompt]:
         """The prompts of some posts; each is made once."""
@@ -210,8 +220,7 @@ class DemuxStudy(Study):
         """Demux or MEmo around the pretrained backbone, told how its labels go together."""
         backbone, tokenizer = load_backbone(self.run.backbone)
         method = new_method(self.run, variant, backbone, tokenizer)
-        columns = [self.run.emotions.index(emotion) for emotion in method.emotions]
-        method.correlate(self._posts["train"].labels[:, columns])
+        method.correlate(self._labels(variant, "train"))
         return method
 
     def answers(self, variant: str, test: str, method: Method) -> Array | None:
@@ -236,6 +245,21 @@ class DemuxStudy(Study):
         question = self._questions[test]
         found = torch.from_numpy(self._linear[question.posts])
         return {"logistic regression": _pool(found, question.columns).numpy()}
+
+    def extras(self, out: Path, trained: Trained) -> dict[str, Any]:
+        """Macro F1 on dev, of the emotions a variant was trained on: to choose settings by."""
+
+        def dev(variant: str, method: Method) -> float:
+            assert isinstance(method, PromptedMethod)
+            found = judge(method, self._trained_on(variant, "dev"))
+            return macro_f1(self._labels(variant, "dev") > 0, found > 0.5)
+
+        return {
+            "dev_macro_f1": {
+                variant: [dev(variant, method) for method in trained(variant)]
+                for variant in self.variants
+            }
+        }
 
     @cached_property
     def _linear(self) -> dict[str, Array]:
@@ -263,6 +287,8 @@ def _complete(run: DemuxRun, train: Sequence[Utterance]) -> DemuxRun:
         raise UsageError("--test-languages, --leave-out and --clusters are runs of their own")
     present = {name for row in train for name in row.labels.present or ()}
     emotions = tuple(sorted(set(run.emotions or present)))
+    if not emotions:
+        raise UsageError(f"{run.shards}: no training text has any emotion")
     missing = [emotion for emotion in emotions if present.isdisjoint(members(emotion))]
     if missing:
         raise UsageError(f"{run.shards}: no training text has the emotion {missing[0]!r}")

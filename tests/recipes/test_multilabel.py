@@ -59,6 +59,8 @@ def test_variants_find_what_is_in_the_text(shards: Path, bert: Path, tmp_path: P
     assert results["items"] == {"train": 160, "dev": 40}
     found = scores(results, "test")
     assert set(found) == {*variants, "logistic regression"}
+    assert set(results["dev_macro_f1"]) == set(variants)
+    assert results["dev_macro_f1"]["bce"] == pytest.approx([1.0], abs=0.1)
     assert min(found[name] for name in ("bce", "intra+global")) > 0.9
     assert min(found[name] for name in ("memo", "logistic regression")) > 0.7
     assert results["tests"]["test"]["trivial"]["macro_f1"] < 0.6
@@ -108,6 +110,7 @@ def test_an_emotion_left_out_is_asked_of_those_that_can(
     assert set(scores(results, "fear")) == {"intra", "intra without fear", "logistic regression"}
     assert results["tests"]["joy"]["variants"]["intra without joy"]["f1"].keys() == {"joy"}
     assert scores(results, "joy")["intra"] > 0.9
+    assert min(seeds[0] for seeds in results["dev_macro_f1"].values()) > 0.9
     made = study(shards, bert, language="en", leave_out=("joy", "fear"))
     kept = made.method("intra without joy")
     assert isinstance(kept, Demux) and kept.config.emotions == ("anger", "fear")
