@@ -116,6 +116,21 @@ class HubBackbone(nn.Module):
         states: Tensor = self.model.base_model(**inputs).last_hidden_state  # type: ignore[operator]
         return states
 
+    def freeze(self, layers: int) -> None:
+        """Keep the embeddings and the lowest layers as they are; 0 keeps nothing.
+
+        Raises:
+            UsageError: there are fewer layers, or they are not where BERT's kin have them.
+        """
+        if not layers:
+            return
+        base: Any = self.model.base_model
+        stack = getattr(getattr(base, "encoder", None), "layer", ())
+        if not 0 < layers <= len(stack):
+            raise UsageError(f"freeze {layers}: found {len(stack)} layers in {type(base).__name__}")
+        for part in (base.embeddings, *stack[:layers]):
+            part.requires_grad_(False)
+
     def vocabulary_logits(self, states: Tensor) -> Tensor:
         """See `Backbone`; of the families of BERT ("cls") and RoBERTa ("lm_head")."""
         head = getattr(self.model, "cls", None) or getattr(self.model, "lm_head", None)
@@ -136,6 +151,7 @@ class HubTokenizer:
 
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
+        self._rooms: dict[str, int] = {}
 
     @property
     def mask_token(self) -> str:
@@ -163,7 +179,11 @@ class HubTokenizer:
 
     def _least(self, first: str) -> int:
         """Tokens of a pair with one token in the second: the library truncates no further."""
-        return len(self._tokenizer(first, text_pair="")["input_ids"]) + 1
+        if first not in self._rooms:
+            alone = self._tokenizer(first, add_special_tokens=False)["input_ids"]
+            twice = self._tokenizer(first, text_pair=first)["input_ids"]
+            self._rooms = {first: len(twice) - len(alone) + 1}  # all posts have one prompt
+        return self._rooms[first]
 
     def _aligned(self, first: str, ids: tuple[int, ...]) -> Iterator[Span | None]:
         """Spans by tokenising word by word, for tokenizers that keep no offsets (BERTweet's)."""

@@ -245,6 +245,11 @@ def test_a_real_model_of_transformers(tmp_path: Path) -> None:
     # [CLS] joy or enjoy ##ment [SEP] so joy [SEP]
     assert prompt.ids.tolist() == [2, 6, 5, 7, 8, 3, 9, 6, 3]
     assert prompt.owner.tolist() == [-1, 0, -1, 1, 1, -1, -1, -1, -1]
+    for length in range(1, 7):  # six tokens before the text
+        with pytest.raises(UsageError, match="emotion words take"):
+            emotion_prompt(("joy", "enjoyment"), "so joy", tokenizer, length)
+    cut = emotion_prompt(("joy", "enjoyment"), "so joy", tokenizer, 8)
+    assert cut.ids.tolist() == [2, 6, 5, 7, 8, 3, 9, 3]
     backbone.eval()
     with torch.no_grad():
         ids = prompt.ids[None]

@@ -27,10 +27,10 @@ SUMMARIES: Final[Mapping[str, str]] = {
     "convert": "turn a pickle or .csd file into safetensors and a manifest",
     "pretrain": "train an encoder on speech recognition and speakers",
     "extract": "run a frozen encoder over clips and write embedding shards",
-    "finetune": "train an emotion model on embedding shards",
+    "finetune": "train and score emotion models on embeddings, features or texts",
     "probe": "score frozen embeddings by linear probes over unseen speakers",
     "compare": "methods of several runs side by side, with paired differences",
-    "predict": "sentiment and emotions of clips",
+    "predict": "sentiment and emotions of clips, any emotions of texts",
     "report": "one self-contained HTML page about a run",
     "doctor": "check this installation and say what mends it",
 }

@@ -1,6 +1,7 @@
-"""Sentiment and emotions of video files.
+"""Sentiment and emotions of video files; any emotions, by their words, of texts.
 
 mmembed predict clip.mp4 --run demo
+mmembed predict "what a day" --emotions "joy, anger, hope or optimism" --run runs/demux
 """
 
 from __future__ import annotations
@@ -24,27 +25,44 @@ from mmembed.recipes.prediction import EmotionPredictor
 
 @dataclass(frozen=True)
 class Predict:
-    """Which clips, and with what.
+    """Which clips or texts, and with what.
 
     Attributes:
-        clips: media files, folders of them, manifests (.jsonl) or folders of prepared shards.
-        run: folder that holds pretrain/encoder and emotion, as the demo leaves it.
+        inputs: clips: media files, folders of them, manifests (.jsonl) or folders of prepared
+            shards. With --emotions texts; "-" reads one from each line of standard input.
+        run: folder that holds pretrain/encoder and emotion, as the demo leaves it; for texts one
+            that `mmembed finetune demux` wrote.
         text: what is said, when there is one clip and its words are known.
         streams: use no other streams than these, such as "audio+video".
+        emotions: what to look for in texts: words with commas between them; "or" makes a cluster.
+        variant: the method that judges texts, by default intra.
         json: print one JSON object a line instead of a table.
     """
 
-    clips: tyro.conf.Positional[tuple[Path, ...]]
+    inputs: tyro.conf.Positional[tuple[str, ...]]
     run: Path = Path("demo")
     text: str | None = None
     streams: str = "+".join(STREAMS)
+    emotions: str | None = None
+    variant: str | None = None
     json: bool = False
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Print a row for each clip; clips that cannot be read get a line on stderr instead."""
+    """Print a row for each clip or text; clips that cannot be read get a line on stderr instead."""
     settings = tyro.cli(Predict, prog="mmembed predict", args=argv, description=__doc__)
-    sources = open_sources(settings.clips)
+    if settings.emotions is not None:
+        from mmembed.commands.predict_texts import predict_texts  # what clips need not wait for
+
+        predict_texts(
+            settings.inputs,
+            settings.emotions,
+            settings.run,
+            settings.variant,
+            as_json=settings.json,
+        )
+        return
+    sources = open_sources(map(Path, settings.inputs))
     if settings.text is not None and len(sources) != 1:
         raise UsageError(f"--text goes with one clip, {len(sources)} were given")
     try:

@@ -1,0 +1,102 @@
+"""From texts to any emotions that a user has words for: the methods of a demux run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from mmembed.backbones import load_backbone
+from mmembed.config import from_dict
+from mmembed.errors import CorruptError, UsageError
+from mmembed.features.prompt import Tokenizer
+from mmembed.features.social_text import normalise_post
+from mmembed.methods.demux import Demux, PromptedMethod
+from mmembed.recipes.multilabel import DEFAULT, DemuxRun, new_method, trained_variants
+from mmembed.recipes.posts import judge, prompt_for
+from mmembed.recipes.scoring import Array
+
+
+class TextPredictor:
+    """The methods of one variant; answers are means over the run's seeds.
+
+    Attributes:
+        methods: one for each seed.
+    """
+
+    def __init__(
+        self, methods: Sequence[PromptedMethod], tokenizer: Tokenizer, length: int
+    ) -> None:
+        self.methods = methods
+        self._tokenizer, self._length = tokenizer, length
+
+    @classmethod
+    def from_run(cls, folder: Path, variant: str | None = None) -> TextPredictor:
+        """Load a folder that `finetune demux` wrote, and the text encoder that it names.
+
+        Args:
+            folder: of the run.
+            variant: by default "intra" where it was trained, else the first.
+
+        Raises:
+            UsageError: no run of demux, no such variant, or its text encoder is gone.
+            CorruptError: weights are missing or do not fit.
+        """
+        try:
+            run = from_dict(DemuxRun, json.loads((folder / "run.json").read_text()))
+        except (OSError, ValueError, TypeError, UsageError):
+            raise UsageError(
+                f"{folder}: holds no run of demux, as mmembed finetune demux --out leaves it"
+            ) from None
+        variants = trained_variants(run)
+        name = variant or (DEFAULT if DEFAULT in variants else variants[0])
+        if name not in variants:
+            raise UsageError(f"{folder}: has no variant {name!r}; it has {', '.join(variants)}")
+        methods = []
+        for seed in run.loop.seeds:
+            backbone, tokenizer = load_backbone(run.backbone)
+            method = new_method(run, name, backbone, tokenizer)
+            file = folder / name / f"seed-{seed}.safetensors"
+            try:
+                method.load_state_dict(load_file(file))
+            except (OSError, RuntimeError, SafetensorError) as error:
+                reason = str(error).partition("\n")[0]
+                raise CorruptError(f"{file}: no usable weights: {reason}") from None
+            methods.append(method.eval())
+        return cls(methods, tokenizer, run.length)
+
+    def __call__(self, texts: Sequence[str], emotions: Sequence[str]) -> Array:
+        """(N, E) probabilities.
+
+        Words are asked in alphabetical order, as in training: the order given changes none.
+
+        Args:
+            texts: N.
+            emotions: E words or clusters ("hope or optimism"); of MEmo those of its training.
+
+        Raises:
+            UsageError: MEmo is asked for others, or the words leave no room for a text.
+        """
+        words = tuple(sorted(emotions))
+        kind = type(self.methods[0])
+        for method in self.methods:
+            if isinstance(method, Demux):
+                method.ask(words)
+        known = self.methods[0].emotions
+        strange = [word for word in words if word not in known]
+        if strange:
+            raise UsageError(
+                f"MEmo knows the emotions of its training alone, not {strange[0]!r}: "
+                f"ask for some of {', '.join(known)}"
+            )
+        prompts = [
+            prompt_for(kind, normalise_post(text), words, self._tokenizer, self._length)
+            for text in texts
+        ]
+        likely = torch.stack([judge(method, prompts) for method in self.methods]).mean(0)
+        answers: Array = likely[:, [known.index(word) for word in emotions]].numpy()
+        return answers
