@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from mmembed.recipes.emotion import EmotionStudy, emotion
+from mmembed.recipes.queries import QueriesStudy, emotion_queries
 from mmembed.recipes.sentiment import SelfMmStudy, self_mm
 from mmembed.recipes.study import FinetuneRun, Study
 
@@ -26,5 +27,6 @@ class Recipe:
 
 RECIPES: Final[Mapping[str, Recipe]] = {
     "emotion": Recipe(emotion, EmotionStudy),
+    "emotion_queries": Recipe(emotion_queries, QueriesStudy),
     "self_mm": Recipe(self_mm, SelfMmStudy),
 }
