@@ -189,14 +189,14 @@ class QueriesStudy(Study):
         """
         if test != "seen":
             return {}
-        told = {split: self._statistics(clips) for split, clips in self._splits.items()}
+        told = {split: self._statistics(self._splits[split]) for split in ("train", "dev")}
         asked = self._statistics(self._clips[test])
         columns = {e: self._ridge(e, told, asked) for e in range(len(self.emotions))}
         return {"ridge regression": np.stack([columns[e] for _, e in self._labels[test]], 1)}
 
     def _ridge(self, emotion: int, told: Mapping[str, Array], asked: Array) -> Array:
         """(N,) how far the rows (N, W) that are asked show an emotion, about 0 to 1."""
-        known = {split: clips.emotions[:, emotion].numpy() for split, clips in self._splits.items()}
+        known = {split: self._splits[split].emotions[:, emotion].numpy() for split in told}
         rows = {split: ~np.isnan(found) for split, found in known.items()}
         fitted = [
             make_pipeline(StandardScaler(), Ridge(strength * asked.shape[1])).fit(
@@ -210,11 +210,11 @@ class QueriesStudy(Study):
         return np.asarray(best.predict(asked), np.float32)
 
     def _statistics(self, clips: Clips) -> Array:
-        """(N, W) all layers side by side, or mean and deviation of the frames."""
-        if self.run.reads == "layers":
-            return torch.stack([steps.flatten() for steps in clips.steps]).numpy()
-        floats = [steps.float() for steps in clips.steps]
-        return torch.stack([torch.cat((x.mean(0), x.std(0, correction=0))) for x in floats]).numpy()
+        """(N, W) float64: all layers side by side, or mean and deviation of the frames."""
+        steps = [x.double() for x in clips.steps]
+        if self.run.reads == "frames":
+            steps = [torch.stack((x.mean(0), x.std(0, correction=0))) for x in steps]
+        return torch.stack([x.flatten() for x in steps]).numpy()
 
     def extras(self, out: Path, trained: Trained) -> dict[str, Any]:
         """The area of each label, the words asked instead, and who was heard in which split."""

@@ -106,7 +106,8 @@ class Study(ABC):
             methods = trained(variant)
             for test, found in answers.items():
                 each = [self.rows(variant, test, method.eval()) for method in methods]
-                found |= {row: np.stack([told[row] for told in each]) for row in each[0]}
+                rows = dict.fromkeys(row for told in each for row in told)
+                found |= {row: np.stack([told[row] for told in each]) for row in rows}
         return {
             "tests": {test: self._score(out, test, found) for test, found in answers.items()},
             "seeds": list(self.run.loop.seeds),
