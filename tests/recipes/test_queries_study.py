@@ -20,6 +20,7 @@ from mmembed.errors import CorruptError, UsageError
 from mmembed.features.text import Vocabulary
 from mmembed.recipes.clip_queries import ClipQueries
 from mmembed.recipes.clips import ADJECTIVES, read_clips
+from mmembed.recipes.finished import obstacle
 from mmembed.recipes.queries import QueriesRun, QueriesStudy, asking
 
 WIDTH = 8
@@ -165,6 +166,7 @@ def test_labels_are_scored_within_their_corpus(tmp_path: Path, bert: str) -> Non
     assert np.isnan(angry.truth).sum(1).tolist() == [1] * len(angry.keys)
     assert all(key.startswith("rated") for key in happy.keys)
     assert made.tests["seen"].trivial_scores()["auroc"] == 0.5
+    assert obstacle(angry, study(tmp_path / "again", bert).tests["unseen-angry"]) is None
 
 
 def test_a_variant_answers_for_what_it_lacks(tmp_path: Path, bert: str) -> None:
