@@ -42,7 +42,8 @@ class EmotionQueriesConfig:
     """Settings of the method.
 
     Attributes:
-        streams: inputs that are read; "embedding" holds the frames of our encoder, (B, T, D).
+        streams: inputs that are read; "embedding" holds the frames of our encoder, (B, T, D), or
+            its layers as if they were frames, (B, L, 2 D).
         widths: of the features of each stream, in the same order.
         num_emotions: E of the training set; 0 until it is known.
         query_width: of the vectors of emotion words; 0 until it is known.

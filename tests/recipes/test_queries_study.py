@@ -169,6 +169,25 @@ def test_labels_are_scored_within_their_corpus(tmp_path: Path, bert: str) -> Non
     assert obstacle(angry, study(tmp_path / "again", bert).tests["unseen-angry"]) is None
 
 
+def test_frames_of_any_length_are_read(tmp_path: Path, bert: str) -> None:
+    records = [
+        record("k", f"s{speaker}", n, {"category": name}, members={"frames.npy": frames})
+        for speaker in range(4)
+        for n, name in enumerate(("angry", "sad"))
+        for frames in [np.full((1 + speaker + n, 3), n, np.float16)]
+    ]
+    run = QueriesRun(
+        embeddings=(write(tmp_path / "k", records),), streams="audio", reads="frames",
+        backbone=bert, leave_out=(),
+    )  # fmt: skip
+    made = QueriesStudy(run)
+    assert made.lengths("all") == [3, 4, 4, 5]  # of s2 and s3
+    assert made.batch("all", "train", [0, 3]).inputs["embedding"].lengths.tolist() == [3, 5]
+    assert made.baselines("seen")["ridge regression"].shape == (2, 2)
+    answers = made.answers("all", "seen", made.method("all").eval())
+    assert answers is not None and np.isfinite(answers).all()
+
+
 def test_a_variant_answers_for_what_it_lacks(tmp_path: Path, bert: str) -> None:
     made = study(tmp_path, bert)
     method = made.method("without-angry").eval()
