@@ -33,12 +33,13 @@ turn_emotion Padded (B, T) int64 (of each turn of a dialogue, UNLABELLED where i
 
 STEPWISE: Final = ("turn_emotion",)  # targets whose labels are counted by step, not by item
 
-CONTEXT: Final = ("turn_speaker", "prompt", "row", "language")
+CONTEXT: Final = ("turn_speaker", "prompt", "row", "language", "asked")
 """What a method may need to know beside inputs: turn_speaker Padded (B, T) int64 (who speaks each
 turn, numbered within the dialogue), prompt Padded (B, T) int64 (the emotion that each text token
 names, -1 for all others), row (B,) int64 (the item's number in the training set, -1 = not in it),
 language (B,) int64
-(0 = the source of a transfer, above 0 = its target, -1 = not known)."""
+(0 = the source of a transfer, above 0 = its target, -1 = not known), asked (B, E) bool (of which
+emotions the target "emotions" tells; without it, of all)."""
 
 
 def stream_subsets(streams: Sequence[str] = STREAMS) -> list[tuple[str, ...]]:

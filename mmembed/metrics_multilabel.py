@@ -1,4 +1,8 @@
-"""Scores of several labels an item, and F1 of single classes."""
+"""Scores of several labels an item, and F1 of single classes.
+
+Truth is (N, E): above 0 = present, NaN = not known, which counts neither for a prediction nor
+against it.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +18,8 @@ def jaccard(truth: ArrayLike, predicted: ArrayLike) -> float:
     The "accuracy" of SemEval-2018 Task 1 E-c (Mohammad et al. 2018).
 
     Args:
-        truth: (N, E) present or not.
-        predicted: (N, E) likewise.
+        truth: (N, E), see above.
+        predicted: (N, E) present or not.
     """
     expected, found = _pair(truth, predicted)
     either = (expected | found).sum(1)
@@ -42,22 +46,56 @@ def micro_f1(truth: ArrayLike, predicted: ArrayLike) -> float:
     return float(2 * (expected & found).sum() / max(1, int(expected.sum() + found.sum())))
 
 
+def label_auroc(truth: ArrayLike, predicted: ArrayLike) -> NDArray[np.float64]:
+    """(E,) area under the ROC curve: how often a present one is scored above an absent one.
+
+    Equal scores count half, so that a constant has 0.5. NaN where nothing known is present, or
+    nothing absent.
+
+    Args:
+        truth: (N, E), see above.
+        predicted: (N, E) scores, of any scale.
+    """
+    expected, scores = np.asarray(truth, np.float64), np.asarray(predicted, np.float64)
+    _check(expected, scores)
+    return np.array([_auroc(*columns) for columns in zip(expected.T, scores.T, strict=True)])
+
+
+def _auroc(truth: NDArray[np.float64], scores: NDArray[np.float64]) -> float:
+    """By ranks (Mann and Whitney 1947), equal scores sharing their mean rank."""
+    known = ~np.isnan(truth)
+    present = truth[known] > 0
+    _, place, counts = np.unique(scores[known], return_inverse=True, return_counts=True)
+    ranks = (counts.cumsum() - (counts - 1) / 2)[place]
+    hits, misses = int(present.sum()), int((~present).sum())
+    if not hits or not misses:
+        return float("nan")
+    return float((ranks[present].sum() - hits * (hits + 1) / 2) / (hits * misses))
+
+
+def auroc(truth: ArrayLike, predicted: ArrayLike) -> float:
+    """The mean of `label_auroc` over the labels that have one; NaN where none has."""
+    areas = label_auroc(truth, predicted)
+    told = ~np.isnan(areas)
+    return float(areas[told].mean()) if told.any() else float("nan")
+
+
 def one_hot(classes: ArrayLike, count: int) -> Bools:
     """(N,) class numbers -> (N, count) true where the item is of the class."""
     hot: Bools = np.asarray(classes)[:, None] == np.arange(count)
     return hot
 
 
-def best_constant(truth: Bools, score: str) -> Bools:
+def best_constant(truth: ArrayLike, score: str) -> Bools:
     """(E,) the labels which, always answered, score best on (N, E).
 
     Only sets of the most frequent labels are tried, of every size.
     """
-    often = np.argsort(-truth.mean(0), kind="stable")
-    candidates = [
-        np.isin(np.arange(truth.shape[1]), often[:size]) for size in range(len(often) + 1)
-    ]
-    scores = [SCORES[score](truth, np.broadcast_to(c, truth.shape)) for c in candidates]
+    expected = np.asarray(truth, np.float64)
+    known = ~np.isnan(expected)
+    often = np.argsort(-(expected > 0).sum(0) / known.sum(0).clip(1), kind="stable")
+    candidates = [np.isin(np.arange(len(often)), often[:size]) for size in range(len(often) + 1)]
+    scores = [SCORES[score](expected, np.broadcast_to(c, expected.shape)) for c in candidates]
     return candidates[int(np.argmax(scores))]
 
 
@@ -65,11 +103,15 @@ SCORES = {"macro_f1": macro_f1, "micro_f1": micro_f1, "jaccard": jaccard}
 
 
 def _pair(truth: ArrayLike, predicted: ArrayLike) -> tuple[Bools, Bools]:
-    expected, found = np.asarray(truth, bool), np.asarray(predicted, bool)
+    expected, found = np.asarray(truth, np.float64), np.asarray(predicted, bool)
+    _check(expected, found)
+    return expected > 0, found & ~np.isnan(expected)
+
+
+def _check(expected: NDArray[np.float64], found: NDArray[np.generic]) -> None:
     if expected.shape != found.shape or expected.ndim != 2:
         raise ValueError(
             f"truth {expected.shape} and predicted {found.shape} need one shape (N, E)"
         )
     if not len(expected):
         raise ValueError("no items: a score of nothing is not defined")
-    return expected, found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from sklearn.metrics import f1_score
+from sklearn.metrics import f1_score, roc_auc_score
 
 from mmembed import metrics_multilabel as multilabel
 
@@ -32,3 +32,31 @@ def test_the_best_constants() -> None:
     truth = np.array([[1, 0, 0], [1, 1, 0], [1, 0, 1], [1, 0, 0]], bool)
     assert multilabel.best_constant(truth, "macro_f1").tolist() == [True, True, True]
     assert multilabel.best_constant(truth, "jaccard").tolist() == [True, False, False]
+
+
+def test_areas_against_scikit_learn() -> None:
+    """With ties, with what is not known, and where a label has one side alone."""
+    draw = np.random.default_rng(0)
+    truth = (draw.random((80, 4)) < 0.3).astype(float)
+    scores = np.round(draw.normal(size=(80, 4)) + truth, 1)
+    truth[draw.random((80, 4)) < 0.2] = np.nan
+    truth[:, 3] = 0
+    known = ~np.isnan(truth)
+    each = [roc_auc_score(truth[known[:, e], e], scores[known[:, e], e]) for e in range(3)]
+    np.testing.assert_allclose(multilabel.label_auroc(truth, scores), [*each, np.nan])
+    assert multilabel.auroc(truth, scores) == pytest.approx(np.mean(each))
+    assert np.isnan(multilabel.auroc(truth[:, 3:], scores[:, 3:]))
+    assert multilabel.auroc(truth, np.zeros_like(scores)) == 0.5
+
+
+def test_what_is_not_known_counts_nowhere() -> None:
+    """As if each label were scored on its known items alone."""
+    draw = np.random.default_rng(1)
+    truth, found = (draw.random((60, 3)) < 0.4).astype(float), draw.random((60, 3)) < 0.5
+    truth[draw.random((60, 3)) < 0.3] = np.nan
+    known = ~np.isnan(truth)
+    each = [f1_score(truth[known[:, e], e], found[known[:, e], e]) for e in range(3)]
+    np.testing.assert_allclose(multilabel.label_f1(truth, found), each)
+    flat = f1_score(truth[known], found[known])
+    assert multilabel.micro_f1(truth, found) == pytest.approx(flat)
+    assert multilabel.best_constant([[1, np.nan], [0, 0], [0, 1]], "macro_f1").tolist() == [1, 1]

@@ -1,14 +1,15 @@
-"""Sentiment and emotions of video files; any emotions, by their words, of texts.
+"""Sentiment and emotions of video files; any emotions, by their words, of texts and clips.
 
 mmembed predict clip.mp4 --run demo
 mmembed predict "what a day" --emotions "joy, anger, hope or optimism" --run runs/demux
+mmembed predict clip.mp4 --emotions "angry, quietly proud" --run runs/queries --encoder ENCODER
 """
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,11 +17,15 @@ import tyro
 
 from mmembed.batch import STREAMS, parse_subset, subset_name
 from mmembed.data.decoding import Decoder
-from mmembed.data.example import EMOTIONS, Example, Labels
+from mmembed.data.example import EMOTIONS, Example
 from mmembed.data.sources import load_all, open_sources
 from mmembed.errors import BudgetError, DataError, UsageError
+from mmembed.features.emotion_words import parse_emotions
 from mmembed.features.text import normalise_transcript
 from mmembed.recipes.prediction import EmotionPredictor
+from mmembed.training.tracking import read_json
+
+Answer = Callable[[Example], Mapping[str, float]]
 
 
 @dataclass(frozen=True)
@@ -29,12 +34,14 @@ class Predict:
 
     Attributes:
         inputs: clips: media files, folders of them, manifests (.jsonl) or folders of prepared
-            shards. With --emotions texts; "-" reads one from each line of standard input.
-        run: folder that holds pretrain/encoder and emotion, as the demo leaves it; for texts one
-            that `mmembed finetune demux` wrote.
+            shards. With --emotions and a run of demux texts; "-" reads one from each line of
+            standard input.
+        run: folder that holds pretrain/encoder and emotion, as the demo leaves it; with --emotions
+            one that `mmembed finetune demux` or `mmembed finetune emotion_queries` wrote.
         text: what is said, when there is one clip and its words are known.
         streams: use no other streams than these, such as "audio+video".
-        emotions: what to look for in texts: words with commas between them; "or" makes a cluster.
+        emotions: what to look for: words with commas between them; of texts, "or" makes a cluster.
+        encoder: the frozen encoder that the run of emotion_queries was trained on.
         variant: the method that judges texts, by default intra.
         json: print one JSON object a line instead of a table.
     """
@@ -44,6 +51,7 @@ class Predict:
     text: str | None = None
     streams: str = "+".join(STREAMS)
     emotions: str | None = None
+    encoder: Path | None = None
     variant: str | None = None
     json: bool = False
 
@@ -51,7 +59,12 @@ class Predict:
 def main(argv: Sequence[str] | None = None) -> None:
     """Print a row for each clip or text; clips that cannot be read get a line on stderr instead."""
     settings = tyro.cli(Predict, prog="mmembed predict", args=argv, description=__doc__)
-    if settings.emotions is not None:
+    if settings.emotions is None:
+        _predict_clips(settings, ("sentiment", *EMOTIONS), _sentiment_and_emotions(settings.run))
+    elif _recipe_of(settings.run) == "emotion_queries":
+        asked = parse_emotions(settings.emotions)
+        _predict_clips(settings, asked, _queries(settings, asked))
+    else:
         from mmembed.commands.predict_texts import predict_texts  # what clips need not wait for
 
         predict_texts(
@@ -61,7 +74,35 @@ def main(argv: Sequence[str] | None = None) -> None:
             settings.variant,
             as_json=settings.json,
         )
-        return
+
+
+def _recipe_of(run: Path) -> object:
+    path = run / "run.json"
+    return read_json(path).get("name") if path.is_file() else None
+
+
+def _sentiment_and_emotions(run: Path) -> Answer:
+    predictor = EmotionPredictor.from_run(run)
+
+    def answer(example: Example) -> Mapping[str, float]:
+        labels = predictor(example)
+        assert labels.sentiment is not None and labels.emotions is not None
+        return {"sentiment": labels.sentiment, **dict(zip(EMOTIONS, labels.emotions, strict=True))}
+
+    return answer
+
+
+def _queries(settings: Predict, words: Sequence[str]) -> Answer:
+    from mmembed.recipes.clip_queries import ClipQueries  # reads a text encoder
+
+    if settings.encoder is None:
+        raise UsageError(f"{settings.run}: asks words of clips; give its encoder, --encoder DIR")
+    queries = ClipQueries.from_run(settings.run, settings.encoder)
+    return lambda example: queries(example, words)
+
+
+def _predict_clips(settings: Predict, columns: Sequence[str], answer: Answer) -> None:
+    """Print a row for each clip."""
     sources = open_sources(map(Path, settings.inputs))
     if settings.text is not None and len(sources) != 1:
         raise UsageError(f"--text goes with one clip, {len(sources)} were given")
@@ -69,11 +110,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         streams = parse_subset(settings.streams)
     except ValueError as error:
         raise UsageError(f"--streams: {error}") from None
-    predictor = EmotionPredictor.from_run(settings.run)
+    widths = [max(8, len(name)) for name in columns]
     if not settings.json:
-        print(
-            f"{'clip':32} {'streams':18} {'sentiment':>9} " + " ".join(f"{e:>8}" for e in EMOTIONS)
-        )
+        heads = [f"{name:>{width}}" for name, width in zip(columns, widths, strict=True)]
+        print(f"{'clip':32} {'streams':18} {' '.join(heads)}")
     failed = 0
     with Decoder() as decoder:
         for source, example in zip(sources, load_all(sources, decoder), strict=True):
@@ -87,17 +127,12 @@ def main(argv: Sequence[str] | None = None) -> None:
             if isinstance(example, DataError):
                 print(f"failed ({example.reason}): {example}", file=sys.stderr)
                 failed += 1
+                continue
+            used, found = subset_name(example.streams), answer(example)
+            if settings.json:
+                print(json.dumps({"clip": source.name, "streams": used, **found}))
             else:
-                print(_row(source.name, example, predictor(example), as_json=settings.json))
+                cells = [f"{found[c]:{width}.2f}" for c, width in zip(columns, widths, strict=True)]
+                print(f"{source.name[-32:]:32} {used:18} {' '.join(cells)}")
     if failed:
         raise BudgetError(f"{failed} of {len(sources)} clips could not be used")
-
-
-def _row(clip: str, example: Example, labels: Labels, *, as_json: bool) -> str:
-    used = subset_name(example.streams)
-    assert labels.sentiment is not None and labels.emotions is not None
-    if as_json:
-        named = dict(zip(EMOTIONS, labels.emotions, strict=True))
-        return json.dumps({"clip": clip, "streams": used, "sentiment": labels.sentiment, **named})
-    emotions = " ".join(f"{value:8.2f}" for value in labels.emotions)
-    return f"{clip[-32:]:32} {used:18} {labels.sentiment:9.2f} {emotions}"

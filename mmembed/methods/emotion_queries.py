@@ -9,6 +9,9 @@ and marked with a vector of its own,
     z_be = Block(P q_e / |q_e|; F_b)          logit_be = w tanh(V z_be + v) + c
     loss = sum over labelled clips of the mean over e of BCE(sigmoid(logit_be), emotions_be > 0)
 
+where e runs over the emotions that the clip's annotators were asked for (context "asked"), so that
+corpora of different label sets train together.
+
 The set of emotions is an input: `score` takes any words. Emotions do not see each other, so what is
 said of one depends neither on the order nor on the others that are asked for.
 
@@ -39,7 +42,8 @@ class EmotionQueriesConfig:
     """Settings of the method.
 
     Attributes:
-        streams: inputs that are read; "embedding" holds the frames of our encoder, (B, T, D).
+        streams: inputs that are read; "embedding" holds the frames of our encoder, (B, T, D), or
+            its layers as if they were frames, (B, L, 2 D).
         widths: of the features of each stream, in the same order.
         num_emotions: E of the training set; 0 until it is known.
         query_width: of the vectors of emotion words; 0 until it is known.
@@ -101,7 +105,7 @@ class EmotionQueries(Method):
         self.queries.copy_(queries)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """Sum over the items of which all emotions are known."""
+        """Sum over labelled items; of each the mean over the emotions it was asked for."""
         if not batch.count("emotions"):
             return {}
         emotions = batch.targets["emotions"]
@@ -110,7 +114,11 @@ class EmotionQueries(Method):
         logits = self.score(batch, self.queries)[known]
         present = (emotions[known] > 0).float()
         errors = F.binary_cross_entropy_with_logits(logits.float(), present, reduction="none")
-        return {"emotions": errors.mean(1).sum()}
+        asked = batch.context.get("asked", torch.ones_like(emotions, dtype=torch.bool))
+        assert isinstance(asked, Tensor)
+        weights = asked[known].float()
+        means = (errors * weights).sum(1) / weights.sum(1).clamp(min=1)
+        return {"emotions": means.sum()}
 
     def predict(self, batch: Batch) -> dict[str, Tensor]:
         """Emotions: (B, E) logits of the training set's emotions; above 0 = present."""

@@ -9,6 +9,7 @@ from typing import Any, Final
 from mmembed.recipes.conversation import SDTStudy, sdt
 from mmembed.recipes.emotion import EmotionStudy, emotion
 from mmembed.recipes.multilabel import DemuxStudy, demux
+from mmembed.recipes.queries import QueriesStudy, emotion_queries
 from mmembed.recipes.sentiment import SelfMmStudy, self_mm
 from mmembed.recipes.study import FinetuneRun, Study
 
@@ -29,6 +30,7 @@ class Recipe:
 RECIPES: Final[Mapping[str, Recipe]] = {
     "demux": Recipe(demux, DemuxStudy),
     "emotion": Recipe(emotion, EmotionStudy),
+    "emotion_queries": Recipe(emotion_queries, QueriesStudy),
     "sdt": Recipe(sdt, SDTStudy),
     "self_mm": Recipe(self_mm, SelfMmStudy),
 }

@@ -216,7 +216,7 @@ def obstacle(ours: Held, theirs: Held) -> str | None:
     order = in_order(ours, theirs)
     if order is None:
         return "keys that occur twice, in another order"
-    if not np.array_equal(ours.truth, theirs.truth[order]):
+    if not np.array_equal(ours.truth, theirs.truth[order], equal_nan=True):
         return "the same items with another truth"
     return None
 

@@ -41,14 +41,18 @@ MEASURES: Final[Mapping[Task, Mapping[str, Measure]]] = {
         "accuracy": lambda truth, logits: metrics.accuracy(truth, logits.argmax(1)),
     },
     "labels": {
-        name: lambda truth, likely, score=score: score(truth > 0, likely > 0.5)  # type: ignore[misc]
-        for name, score in multilabel.SCORES.items()
+        **{
+            name: lambda truth, likely, score=score: score(truth, likely > 0.5)  # type: ignore[misc]
+            for name, score in multilabel.SCORES.items()
+        },
+        "auroc": multilabel.auroc,
     },
 }
 """Task -> measure -> its value for truth and predictions of the same items.
 
 sentiment: truth (N,) in [-3, 3], predictions (N,). classes: truth (N,) class numbers, predictions
-(N, C) logits or probabilities. labels: truth (N, E) 0 or 1, predictions (N, E) probabilities.
+(N, C) logits or probabilities. labels: truth (N, E) 0 or 1, NaN = not known, predictions (N, E)
+probabilities.
 """
 
 
@@ -81,8 +85,10 @@ class Held:
         elif self.task == "classes":
             often = np.bincount(self.train, minlength=len(self.names)).argmax()
             constant = np.eye(len(self.names), dtype=np.float32)[often]
+        elif measure == "auroc":  # every constant has 0.5
+            constant = np.full(self.truth.shape[1], 0.5, np.float32)
         else:
-            constant = multilabel.best_constant(self.train > 0, measure).astype(np.float32)
+            constant = multilabel.best_constant(self.train, measure).astype(np.float32)
         return np.broadcast_to(constant, (len(self.keys), *np.shape(constant)))
 
     def trivial_scores(self) -> dict[str, float]:
@@ -117,7 +123,7 @@ class Held:
     def _f1(self, predicted: Array) -> NDArray[np.float64]:
         """(C,) F1 of each class or label."""
         if self.task == "labels":
-            return multilabel.label_f1(self.truth > 0, predicted > 0.5)
+            return multilabel.label_f1(self.truth, predicted > 0.5)
         count = len(self.names)
         truth = multilabel.one_hot(self.truth, count)
         return multilabel.label_f1(truth, multilabel.one_hot(predicted.argmax(1), count))

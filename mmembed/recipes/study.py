@@ -83,6 +83,14 @@ class Study(ABC):
     def answers(self, variant: str, test: str, method: Method) -> Array | None:
         """(N, ...) predictions for a test's items; None where the variant has nothing to say."""
 
+    def rows(self, variant: str, test: str, method: Method) -> Mapping[str, Array]:
+        """Row of the test's table -> answers; several where a method may be asked in several ways.
+
+        The rows depend on variant and test alone.
+        """
+        told = self.answers(variant, test, method)
+        return {} if told is None else {variant: told}
+
     def baselines(self, test: str) -> Mapping[str, Array]:
         """Name -> (N, ...) predictions of simpler ways."""
         return {}
@@ -97,9 +105,9 @@ class Study(ABC):
         for variant in self.variants:
             methods = trained(variant)
             for test, found in answers.items():
-                each = [self.answers(variant, test, method.eval()) for method in methods]
-                if told := [one for one in each if one is not None]:
-                    found[variant] = np.stack(told)
+                each = [self.rows(variant, test, method.eval()) for method in methods]
+                rows = dict.fromkeys(row for told in each for row in told)
+                found |= {row: np.stack([told[row] for told in each]) for row in rows}
         return {
             "tests": {test: self._score(out, test, found) for test, found in answers.items()},
             "seeds": list(self.run.loop.seeds),

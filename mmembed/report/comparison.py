@@ -27,6 +27,7 @@ NAMES: Final[Mapping[str, str]] = {
     "macro_f1": "Macro F1",
     "micro_f1": "Micro F1",
     "jaccard": "Jaccard",
+    "auroc": "AUROC",
 }
 
 

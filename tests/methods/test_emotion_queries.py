@@ -84,6 +84,23 @@ def test_loss_by_hand() -> None:
     assert batch.count("emotions") == 6
 
 
+def test_emotions_that_were_not_asked_for_do_not_count() -> None:
+    """Each item's loss is the mean over its own emotions; what stands for the others is ignored."""
+    method, batch = make(), clips([0, 1, 2])
+    asked = torch.tensor([[True, True, False, False], [False, True, False, False], [True] * 4])
+    logits, truth = method.predict(batch)["emotions"].tolist(), batch.targets["emotions"].tolist()
+    total = 0.0
+    for row, columns in enumerate(((0, 1), (1,), (0, 1, 2, 3))):
+        for e in columns:
+            p = 1 / (1 + math.exp(-logits[row][e]))
+            total -= math.log(p if truth[row][e] > 0 else 1 - p) / len(columns)
+    some = Batch(batch.keys, batch.inputs, batch.targets, {"asked": asked})
+    assert method(some)["emotions"].item() == pytest.approx(total, rel=1e-5)
+    other = batch.targets["emotions"].masked_fill(~asked, 3.0)
+    changed = Batch(batch.keys, batch.inputs, {"emotions": other}, {"asked": asked})
+    assert torch.equal(method(changed)["emotions"], method(some)["emotions"])
+
+
 def test_permuting_the_queries_permutes_the_logits_exactly() -> None:
     method, batch = make(), clips(list(range(8)))
     order = torch.tensor([2, 0, 3, 1])

@@ -50,6 +50,8 @@ def test_trivial_answers() -> None:
     shown = Held("labels", "macro_f1", ("a",), ("a",), several[:1], several, ("x", "y"))
     assert shown.trivial("jaccard").tolist() == [[1, 0]]
     assert shown.trivial("macro_f1").tolist() == [[1, 1]]
+    asked = Held("labels", "auroc", KEYS, GROUPS, np.tile(several[1:], (30, 1)), several)
+    assert asked.trivial_scores()["auroc"] == 0.5
 
 
 def test_predictions_come_back(tmp_path: Path) -> None:
