@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from mmembed.recipes.crosslingual import LayerAnchorStudy, layer_anchor
 from mmembed.recipes.emotion import EmotionStudy, emotion
 from mmembed.recipes.sentiment import SelfMmStudy, self_mm
 from mmembed.recipes.study import FinetuneRun, Study
@@ -26,5 +27,6 @@ class Recipe:
 
 RECIPES: Final[Mapping[str, Recipe]] = {
     "emotion": Recipe(emotion, EmotionStudy),
+    "layer_anchor": Recipe(layer_anchor, LayerAnchorStudy),
     "self_mm": Recipe(self_mm, SelfMmStudy),
 }
