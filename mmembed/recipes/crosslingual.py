@@ -1,21 +1,24 @@
 """Layer anchoring between two corpora: emotions of one language known, of the other hidden.
 
 Every target speaker is tested, by methods that have not met them in any way: target speakers are
-dealt into folds, and for each fold the methods learn from the labelled source and from the clips of
-all other target speakers, without labels. A row of the table puts the answers of all folds together.
-The oracle alone sees emotions of the target, again of the other folds' speakers only. Means,
-deviations and the similarity of layers, too, are of training clips. What is known of the target
+dealt into folds, and for each fold the methods learn from the labelled source and from clips of all
+other target speakers, without labels. A row of the table puts the answers of all folds together.
+The oracle learns from these other target speakers with their labels, and from nothing else. Means,
+deviations and the similarity of layers are of training clips, too. What is known of the target
 beforehand is that its clips are of the given classes.
 
 Epochs are chosen by the cross entropy of source speakers held out for it (the oracle's: of target
-speakers). These cannot tell how well the languages are aligned: the weight of the alignment and the
-way to standardise stay fixed.
+speakers). They can tell what an alignment costs, and nothing of what it gains.
+
+Anchors alone are read: where a classifier may read other layers as well, it does, and the anchored
+ones are aligned by shrinking them. So each anchored way has a twin that reads the same layers and
+aligns nothing; "source only" and the oracle read all.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -23,22 +26,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
-from torch import Tensor
 
-from mmembed.batch import UNLABELLED, Batch, Padded
+from mmembed.batch import Batch
 from mmembed.contract import Method
-from mmembed.data.sampling import derive_seed
-from mmembed.data.shards import ShardSet
-from mmembed.errors import CorruptError, UsageError
+from mmembed.errors import UsageError
 from mmembed.methods.layer_anchor import LayerAnchor, LayerAnchorConfig
-from mmembed.recipes.scoring import MEASURES, Array, Held, Indices
+from mmembed.recipes.crosslingual_clips import Clips, Fold, make_folds, read_corpora
+from mmembed.recipes.scoring import MEASURES, Array, Held
 from mmembed.recipes.study import FinetuneLoop, FinetuneRun, Study, Trained
-from mmembed.similarity import covariance_similarity, layer_similarity, most_similar_group
+from mmembed.similarity import most_similar_group
 from mmembed.training.optim import OptimConfig
 
-HELD_OUT: Final = 0.3  # of the training speakers, to choose epochs by; of six one is too few
 STRENGTHS: Final = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # of the logistic regression, chosen on dev
-VARIES: Final = 1e-4  # a layer that varies less, of a stream that no clip has, is not read
 ORACLE: Final = "oracle"
 UNALIGNED: Final = ", not aligned"
 
@@ -82,100 +81,12 @@ def layer_anchor() -> LayerAnchorRun:
     return LayerAnchorRun()
 
 
-@dataclass(frozen=True)
-class Clips:
-    """Embeddings of some clips.
-
-    Attributes:
-        keys: N of them.
-        speakers: (N,).
-        vectors: (N, L, W).
-        emotion: (N,) class numbers, `UNLABELLED` where they are hidden.
-        language: (N,) 0 = source, 1 = target.
-    """
-
-    keys: tuple[str, ...]
-    speakers: NDArray[np.str_]
-    vectors: Tensor
-    emotion: Tensor
-    language: Tensor
-
-    def __len__(self) -> int:
-        return len(self.keys)
-
-    def __add__(self, others: Clips) -> Clips:
-        return Clips(
-            self.keys + others.keys,
-            np.concatenate((self.speakers, others.speakers)),
-            torch.cat((self.vectors, others.vectors)),
-            torch.cat((self.emotion, others.emotion)),
-            torch.cat((self.language, others.language)),
-        )
-
-    def take(self, rows: Sequence[int] | Indices) -> Clips:
-        """Some of them, in this order."""
-        index = torch.as_tensor(rows)
-        return Clips(
-            tuple(self.keys[row] for row in index.tolist()),
-            self.speakers[index.numpy()],
-            self.vectors[index],
-            self.emotion[index],
-            self.language[index],
-        )
-
-    def split(self, speakers: Sequence[str]) -> tuple[Clips, Clips]:
-        """The clips of all other speakers, and of these."""
-        named = np.isin(self.speakers, speakers)
-        return self.take(np.flatnonzero(~named)), self.take(np.flatnonzero(named))
-
-    def hidden(self) -> Clips:
-        """The same without emotions."""
-        return replace(self, emotion=torch.full_like(self.emotion, UNLABELLED))
-
-    def standardised(self, by: Tensor) -> Clips:
-        """The same in deviations from the mean of other vectors (N', L, W)."""
-        scale = by.std(0, unbiased=False).clamp(min=1e-3)
-        return replace(self, vectors=(self.vectors - by.mean(0)) / scale)
-
-    def batch(self) -> Batch:
-        """All of them."""
-        lengths = torch.full((len(self),), self.vectors.shape[1], dtype=torch.int64)
-        return Batch(
-            self.keys,
-            {"embedding": Padded(self.vectors, lengths)},
-            {"emotion": self.emotion},
-            {"language": self.language},
-        )
-
-
-@dataclass(frozen=True)
-class Fold:
-    """Standardised clips of one fold.
-
-    Attributes:
-        train: labelled source, then target without labels.
-        dev: of source speakers held out.
-        oracle: target clips with labels, split -> clips: those of `train`, of which some speakers
-            are held out for dev; repeated so that an epoch has as many steps as the others'.
-        test: target clips of speakers that occur nowhere above.
-        rows: of `test` among all target clips.
-        similarity: (L, L) of source and target layers in `train`.
-    """
-
-    train: Clips
-    dev: Clips
-    oracle: Mapping[str, Clips]
-    test: Clips
-    rows: Indices
-    similarity: NDArray[np.float64]
-
-
 class LayerAnchorStudy(Study):
     """Variants: WAY/FOLD; of a way, such as "group", the table has one row for all folds."""
 
     def __init__(self, run: LayerAnchorRun) -> None:
         self.run: LayerAnchorRun = run
-        self._layers, source, target = read_corpora(run)
+        self._layers, source, target = read_corpora(run.source, run.target, run.classes)
         unknown = [name for name in run.anchors if name not in self._layers]
         if unknown:
             known = ", ".join(self._layers)
@@ -183,7 +94,7 @@ class LayerAnchorStudy(Study):
         if not 1 <= run.group <= len(self._layers):
             raise UsageError(f"--group {run.group}: there are {len(self._layers)} layers")
         self._target = target
-        self._folds = _make_folds(run, source, target)
+        self._folds = make_folds(source, target, run.folds, run.standardise)
         self._anchors = [most_similar_group(fold.similarity, run.group) for fold in self._folds]
         chosen = ("chosen layers",) if run.anchors else ()
         anchored = ("last layer", "group", *chosen)
@@ -203,7 +114,7 @@ class LayerAnchorStudy(Study):
         }
 
     def size(self, variant: str, split: str) -> int:
-        """Clips of both languages in "train", of the source in "dev"; of the target the oracle's."""
+        """Clips of both languages in "train", of the source in "dev"; the oracle has the target."""
         return len(self._clips(variant, split))
 
     def batch(self, variant: str, split: str, rows: Sequence[int]) -> Batch:
@@ -249,8 +160,8 @@ class LayerAnchorStudy(Study):
         return {
             "layer_similarity": {
                 "measure": "similarity of covariances",
-                "source": Path(self.run.source).name,
-                "target": Path(self.run.target).name,
+                "source": _short(self.run.source),
+                "target": _short(self.run.target),
                 "layers": list(self._layers),
                 "similarity": np.mean([fold.similarity for fold in self._folds], 0).tolist(),
                 "groups": [[self._layers[layer] for layer in group] for group in self._anchors],
@@ -301,56 +212,8 @@ class LayerAnchorStudy(Study):
         return (-1,) if way == "last layer" else ()
 
 
-def _make_folds(run: LayerAnchorRun, source: Clips, target: Clips) -> list[Fold]:
-    """The same for every run on the same clips.
-
-    Raises:
-        UsageError: too few speakers, or one of both corpora.
-    """
-    talkers, actors = _shuffled(source), _shuffled(target)
-    both = sorted(set(talkers) & set(actors))
-    if both:
-        raise UsageError(f"speaker {both[0]} is in {run.source} and in {run.target}")
-    if len(talkers) < 2:
-        raise UsageError(f"{run.source}: one speaker; another one is needed for dev")
-    if run.folds < 2 or len(actors) - -(-len(actors) // run.folds) < 2:
-        raise UsageError(
-            f"--folds {run.folds}: beside each fold at least two of the {len(actors)} speakers of "
-            f"{run.target} are needed"
-        )
-    known, dev = source.split(_held_out(talkers))
-    folds = []
-    for tested in (actors[number :: run.folds] for number in range(run.folds)):
-        adapt, test = target.split(tested)
-        by = [known.vectors, adapt.vectors]
-        if run.standardise == "both":
-            by = [torch.cat(by)] * 2
-        of_source, others = known.standardised(by[0]), adapt.standardised(by[1])
-        train = of_source + others.hidden()
-        labelled, chooses = others.split(_held_out([a for a in actors if a not in tested]))
-        repeated = labelled.take(np.resize(np.arange(len(labelled)), len(train)))
-        folds.append(
-            Fold(
-                train,
-                dev.standardised(by[0]),
-                {"train": repeated, "dev": chooses},
-                test.standardised(by[1]),
-                np.flatnonzero(np.isin(target.speakers, tested)),
-                layer_similarity(of_source.vectors, others.vectors, covariance_similarity),
-            )
-        )
-    return folds
-
-
-def _shuffled(clips: Clips) -> list[str]:
-    """The speakers in an order that tells nothing: corpora number men odd and women even."""
-    names = sorted(set(clips.speakers.tolist()))
-    order = np.random.default_rng(derive_seed("speakers", len(names))).permutation(len(names))
-    return [names[place] for place in order]
-
-
-def _held_out(speakers: Sequence[str]) -> Sequence[str]:
-    return speakers[: max(1, round(HELD_OUT * len(speakers)))]
+def _short(folder: str) -> str:
+    return "/".join(Path(folder).parts[-2:])  # such as emodb/audio
 
 
 def _regress(fold: Fold, layers: slice) -> NDArray[np.int64]:
@@ -369,52 +232,3 @@ def _regress(fold: Fold, layers: slice) -> NDArray[np.int64]:
     best = max(fitted, key=lambda model: float(model.score(vectors, truth)))
     classes: NDArray[np.int64] = best.predict(columns(fold.test))
     return classes
-
-
-def read_corpora(run: LayerAnchorRun) -> tuple[tuple[str, ...], Clips, Clips]:
-    """Names of the layers that vary, and the source's and the target's clips in these layers.
-
-    Raises:
-        UsageError: a folder is not given, was made by another encoder, or lacks a class.
-    """
-    for name in ("source", "target"):
-        if not getattr(run, name):
-            raise UsageError(f"no {name}: give --{name} DIR, a folder of embedding shards")
-    opened = [ShardSet(Path(folder)) for folder in (run.source, run.target)]
-    encoders = [shards.manifest.get("encoder_sha256") for shards in opened]
-    if None in encoders or encoders[0] != encoders[1]:
-        raise UsageError(f"{run.source} and {run.target}: not embeddings by one encoder")
-    source, target = (_read(s, run.classes, number) for number, s in enumerate(opened))
-    varying = torch.stack([c.vectors.std(0).amax(1) > VARIES for c in (source, target)]).all(0)
-    names = tuple(name for name, kept in zip(opened[0].manifest["layers"], varying, strict=True) if kept)  # fmt: skip
-    source, target = (replace(c, vectors=c.vectors[:, varying]) for c in (source, target))
-    return names, source, target
-
-
-def _read(shards: ShardSet, classes: Sequence[str], language: int) -> Clips:
-    """All clips of the classes."""
-    keys, speakers, vectors, emotion = [], [], [], []
-    for index in range(len(shards)):
-        record = shards.read(index, ["layers.npy", "json"])
-        layers, described = record.members.get("layers.npy"), record.members["json"]
-        if not isinstance(layers, np.ndarray) or not isinstance(described, dict):
-            raise CorruptError(f"{shards.folder}: {record.key} holds no layers.npy; extract again")
-        category = (described["labels"] or {}).get("category")
-        if category not in classes:
-            continue
-        if described["speaker"] is None:
-            raise UsageError(f"{shards.folder}: the speaker of {record.key} is not known")
-        keys.append(record.key)
-        speakers.append(described["speaker"])
-        vectors.append(torch.from_numpy(layers))
-        emotion.append(classes.index(category))
-    absent = [name for number, name in enumerate(classes) if number not in emotion]
-    if absent:
-        raise UsageError(f"{shards.folder}: no clip of class {', '.join(absent)}")
-    return Clips(
-        tuple(keys),
-        np.array(speakers),
-        torch.stack(vectors),
-        torch.tensor(emotion),
-        torch.full((len(keys),), language),
-    )
