@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from mmembed.recipes.conversation import SDTStudy, sdt
+from mmembed.recipes.crosslingual import LayerAnchorStudy, layer_anchor
 from mmembed.recipes.emotion import EmotionStudy, emotion
 from mmembed.recipes.multilabel import DemuxStudy, demux
 from mmembed.recipes.queries import QueriesStudy, emotion_queries
@@ -28,9 +29,10 @@ class Recipe:
 
 
 RECIPES: Final[Mapping[str, Recipe]] = {
-    "demux": Recipe(demux, DemuxStudy),
     "emotion": Recipe(emotion, EmotionStudy),
-    "emotion_queries": Recipe(emotion_queries, QueriesStudy),
-    "sdt": Recipe(sdt, SDTStudy),
     "self_mm": Recipe(self_mm, SelfMmStudy),
+    "sdt": Recipe(sdt, SDTStudy),
+    "demux": Recipe(demux, DemuxStudy),
+    "layer_anchor": Recipe(layer_anchor, LayerAnchorStudy),
+    "emotion_queries": Recipe(emotion_queries, QueriesStudy),
 }

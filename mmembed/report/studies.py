@@ -12,12 +12,14 @@ from mmembed.recipes.finished import StudyRun
 from mmembed.report import comparison
 from mmembed.report.conversation import conversations
 from mmembed.report.data import flatten
+from mmembed.report.layers import layer_similarities
 from mmembed.report.markup import Html, Section, cards, collapsed, table
 from mmembed.report.page import page
 from mmembed.training.tracking import read_json
 
 PARTS: Final[Sequence[Callable[[StudyRun], Section | None]]] = (
     lambda run: conversations(run.path),
+    lambda run: layer_similarities(run.results),
 )
 """What some studies have beside their scores: sections that are None where a run has no such thing.
 They stand between the scores and the configuration, in this order."""

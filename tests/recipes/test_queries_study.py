@@ -8,10 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 import torch
+from clips import RATE, tone
 from mmembed_train.finetune import main
 from support import small_encoder_config
 
+from mmembed.commands.predict import main as predict
 from mmembed.data.example import EMOTIONS, Example, Utterance
 from mmembed.data.shards import Record, finish, shard_path, write_shard
 from mmembed.embedder import Embedder, save_encoder
@@ -273,7 +276,9 @@ def test_from_folders_to_any_word_of_a_clip(
         ClipQueries.from_run(out, encoder)
 
 
-def test_clips_are_asked_as_the_study_asks(tmp_path: Path, bert: str, encoder: Path) -> None:
+def test_clips_are_asked_as_the_study_asks(
+    tmp_path: Path, bert: str, encoder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     embedder = Embedder.from_pretrained(encoder)
     clips = []
     for number in range(12):
@@ -294,6 +299,7 @@ def test_clips_are_asked_as_the_study_asks(tmp_path: Path, bert: str, encoder: P
         "--leave-out", "--loop.epochs", "1", "--loop.seeds", "3", "4", "--method.width", "16",
         "--out", str(out),
     ])  # fmt: skip
+    capsys.readouterr()
     queries = ClipQueries.from_run(out, encoder)
     run = QueriesRun(embeddings=(folder,), streams="audio", backbone=bert, leave_out=())
     again = QueriesStudy(run)
@@ -304,6 +310,14 @@ def test_clips_are_asked_as_the_study_asks(tmp_path: Path, bert: str, encoder: P
         assert list(found) == ["sad", "happy", "angry"]
         assert [found["angry"], found["sad"]] == pytest.approx(told[row].tolist(), abs=1e-5)
         assert queries(clip, ["happy"])["happy"] == pytest.approx(found["happy"], abs=1e-5)
+    soundfile.write(tmp_path / "clip.wav", tone(1.5), RATE)
+    asked = ["--emotions", "sad, quietly proud", "--run", str(out), "--encoder", str(encoder)]
+    predict([str(tmp_path / "clip.wav"), *asked, "--json"])
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["streams"] == "audio" and list(printed)[2:] == ["sad", "quietly proud"]
+    assert all(0 < printed[word] < 1 for word in ("sad", "quietly proud"))
+    with pytest.raises(UsageError, match="give its encoder, --encoder DIR"):
+        predict(["clip.wav", *asked[:4]])
     with pytest.raises(UsageError, match="k-s0-0: has none of audio"):
         queries(clips[0].only(("text",)), ["sad"])
     with pytest.raises(UsageError, match="no emotion to ask for"):
