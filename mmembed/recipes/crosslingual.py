@@ -100,6 +100,7 @@ class LayerAnchorStudy(Study):
         anchored = ("last layer", "group", *chosen)
         pairs = [way for name in anchored for way in (name, name + UNALIGNED)]
         self._ways = ("source only", *pairs, ORACLE)
+        self.bounds = frozenset({ORACLE})
         self.variants = tuple(f"{way}/{fold}" for way in self._ways for fold in range(run.folds))
         self.tests = {
             "target": Held(

@@ -136,7 +136,7 @@ class Scored:
     Attributes:
         held: the items, without the training truth.
         variants: variant -> (S, N, ...), one for each seed.
-        baselines: name -> (1, N, ...); "trivial" among them.
+        baselines: name -> (1, N, ...), or of bounds (S, N, ...); "trivial" among them.
     """
 
     held: Held

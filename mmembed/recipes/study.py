@@ -54,6 +54,8 @@ class Study(ABC):
         variants: what is trained side by side, such as stream subsets or ablations.
         tests: name -> held-out items that all variants are scored on. They are answered once, when
             everything is trained.
+        bounds: variants that know what is not theirs to know, such as an oracle; they stand with
+            the baselines and do not compete.
         controls: name -> the same study on other data, such as vectors of the untrained encoder;
             its variants' scores stand beside ours in the results.
     """
@@ -61,6 +63,7 @@ class Study(ABC):
     run: FinetuneRun
     variants: tuple[str, ...]
     tests: Mapping[str, Held]
+    bounds: frozenset[str] = frozenset()
     controls: Mapping[str, Study] = MappingProxyType({})
 
     @abstractmethod
@@ -116,16 +119,19 @@ class Study(ABC):
         }
 
     def _score(self, out: Path, test: str, variants: Mapping[str, Array]) -> dict[str, Any]:
-        held, plain = self.tests[test], self.baselines(test)
-        trivial = {"trivial": held.trivial(held.measure)}
-        single = {name: values[None] for name, values in {**plain, **trivial}.items()}
-        Scored(held, variants, single).write(out / "predictions" / f"{test}.safetensors")
+        held = self.tests[test]
+        bounds = {name: variants[name] for name in variants if name in self.bounds}
+        own = {name: variants[name] for name in variants if name not in bounds}
+        beside = {**bounds, **{name: one[None] for name, one in self.baselines(test).items()}}
+        trivial = {"trivial": held.trivial(held.measure)[None]}
+        file = out / "predictions" / f"{test}.safetensors"
+        Scored(held, own, {**beside, **trivial}).write(file)
         return {
             "task": held.task,
             "measure": held.measure,
             "items": len(held.keys),
-            "variants": {name: held.scores(values) for name, values in variants.items()},
-            "baselines": {name: held.scores(values[None]) for name, values in plain.items()},
+            "variants": {name: held.scores(values) for name, values in own.items()},
+            "baselines": {name: held.scores(values) for name, values in beside.items()},
             "trivial": held.trivial_scores(),
         }
 

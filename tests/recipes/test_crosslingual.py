@@ -152,7 +152,9 @@ def test_alignment_crosses_where_the_source_alone_is_misled(
     assert "group, not aligned" in capsys.readouterr().out
     results = json.loads((tmp_path / "results.json").read_text())
     test = results["tests"]["target"]
-    uar = {way: row["uar"]["mean"] for way, row in test["variants"].items()}
+    rows = {**test["variants"], **test["baselines"]}
+    uar = {way: row["uar"]["mean"] for way, row in rows.items()}
+    assert "oracle" not in test["variants"]  # it does not compete
     assert uar["group"] > uar["group, not aligned"] + 0.05
     assert uar["last layer"] > uar["last layer, not aligned"]
     assert uar["oracle"] > uar["source only"] + 0.15 and uar["source only"] < 0.65
