@@ -98,17 +98,15 @@ def _load(job: Job) -> Method:
 def _train_all(jobs: Sequence[Job], world: World) -> None:
     """Train what has not been trained; the main process returns when all of it is there."""
     passes = sum(job.study.run.loop.epochs for job in jobs)
+    mine = jobs[world.rank :: world.size]
     with progress("finetune", passes, show=world.is_main) as update:
-        done = 0
-        for job in jobs[world.rank :: world.size]:
-            epochs = job.study.run.loop.epochs
+        for place, job in enumerate(mine):
             if not job.file.exists():
 
-                def report(share: float, before: int = done, epochs: int = epochs) -> None:
-                    update(min(passes, world.size * (before + epochs * share)))
+                def report(share: float, before: int = place) -> None:
+                    update(passes * (before + share) / len(mine))  # others are about as far
 
                 _save(_train(job, report), job.file)
-            done += epochs
         # Files, not a barrier: the others may be at work for longer than any timeout.
         while world.is_main and not all(job.file.exists() for job in jobs):
             time.sleep(0.1)
