@@ -21,8 +21,8 @@ tags: [mmembed, audio, video, text, speech, emotion, embeddings]
 # {name}
 
 An encoder of clips of people talking: sound, face and words, any of them missing, to one vector a
-clip, one a frame (25 a second){words}. Written by mmembed {version}, which `pip install mmembed`
-brings; the weights are safetensors, SHA-256 `{sha256}`.
+clip, one a frame (25 a second){words}. Written by mmembed {version}; the weights have the SHA-256
+`{sha256}`. What it was trained with, setting by setting, is in config.json.
 
 ```python
 from mmembed import Embedder

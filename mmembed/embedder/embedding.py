@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, TypeAlias
+from urllib.parse import unquote
 
 from mmembed.config import Seconds
 from mmembed.errors import UsageError
@@ -66,5 +67,5 @@ class Embedding:
             UsageError: their times cannot be known; says why and what to do.
         """
         if isinstance(self.aligned, str):
-            raise UsageError(f"{self.key}: {self.aligned}")
+            raise UsageError(f"{unquote(self.key)}: {self.aligned}")
         return self.aligned
