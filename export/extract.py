@@ -100,8 +100,9 @@ def main(argv: Sequence[str] | None = None) -> None:
                     "records_per_shard": settings.records_per_shard,
                     "frames": settings.frames,
                 }
+                made = {"made_with": provenance.pop("made_with")}  # may change until all is done
                 claim_folder(folder, provenance)
-                finish(folder, **provenance)
+                finish(folder, **provenance, **made)
         world.wait()
         shown = progress("extract", len(plan), show=world.is_main)
         with shown as update, Decoder(seconds=settings.timeout) as decoder:
@@ -178,7 +179,7 @@ def _failure(item: str, reason: str, message: str) -> dict[str, str]:
 
 
 def _embed(embedder: Embedder, examples: Sequence[Example], frames: bool) -> Iterator[Record]:
-    encoding = embedder(examples)
+    encoding = embedder.encode(examples)
     for row, example in enumerate(examples):
         members: dict[str, NDArray[np.generic] | Mapping[str, object]] = {
             "pooled.npy": encoding.pooled[row].numpy(),

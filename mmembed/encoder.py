@@ -154,7 +154,11 @@ class Encoder(nn.Module):
         Raises:
             ValueError: an item has no stream at all.
         """
-        hidden = self.encode(inputs)
+        return self.pool(self.encode(inputs))
+
+    @staticmethod
+    def pool(hidden: Hidden) -> Encoding:
+        """The embedding of what `encode` found."""
         layers = torch.stack([mean_and_std(layer) for layer in hidden.layers.values()], 1)
         return Encoding(
             frames=hidden.fused.pad(),

@@ -19,6 +19,7 @@ FLOORS = [
     [
         "mmembed.nn",
         "mmembed.features",
+        "mmembed.ctc",
         "mmembed.losses",
         "mmembed.losses_multilabel",
         "mmembed.metrics",

@@ -12,6 +12,7 @@ import time
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -22,11 +23,11 @@ from mmembed.commands.progress import progress
 from mmembed.config import to_dict
 from mmembed.data.loader import Steps
 from mmembed.data.sampling import derive_seed
-from mmembed.embedder import save_encoder
+from mmembed.embedder import Recogniser, save_encoder
 from mmembed.encoder import FRAME_RATE
 from mmembed.errors import MmembedError, Stopped
 from mmembed.methods.ctc_speaker import CtcSpeaker
-from mmembed.recipes.corpus import Corpus, open_corpus
+from mmembed.recipes.corpus import Corpus, describe_data, open_corpus
 from mmembed.recipes.evaluation import evaluate_speech, quick_scores
 from mmembed.recipes.parsing import parse_recipe
 from mmembed.recipes.pretrain import RECIPES, PretrainRun
@@ -56,12 +57,13 @@ def main(argv: list[str] | None = None) -> None:
         torch.manual_seed(run.loop.seed)
         method = CtcSpeaker(run.method).to(world.device)
         if world.is_main:
-            save_encoder(out / "untrained", method.encoder, corpus.vocabulary, to_dict(run))
+            _save(out / "untrained", method, corpus, run)
         if run.loop.epochs:
             _train(run, method, corpus, out, world)
         evaluation = evaluate_speech(method, corpus, world)
         if world.is_main:
-            save_encoder(out / "encoder", method.encoder, corpus.vocabulary, to_dict(run))
+            data = describe_data(corpus) if run.loop.epochs else ()
+            _save(out / "encoder", method, corpus, run, data=data, evaluation=evaluation)
             write_json(out / "evaluation.json", evaluation)  # last: it says that all is done
             print(f"encoder: {out / 'encoder'}", flush=True)
 
@@ -147,6 +149,15 @@ def _resolved(run: PretrainRun, corpus: Corpus) -> PretrainRun:
         run.method, encoder=encoder, num_speakers=speakers, alphabet_size=len(corpus.alphabet)
     )
     return replace(run, method=method)
+
+
+def _save(folder: Path, method: CtcSpeaker, corpus: Corpus, run: PretrainRun, **known: Any) -> None:
+    """The encoder's folder; a head that was not to learn speech is none of it."""
+    recogniser = Recogniser(method.ctc_head, corpus.alphabet) if run.method.ctc_weight else None
+    settings = to_dict(run)
+    save_encoder(
+        folder, method.encoder, corpus.vocabulary, settings, recogniser=recogniser, **known
+    )
 
 
 def _describe(run: PretrainRun, corpus: Corpus, out: Path) -> None:

@@ -12,7 +12,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from mmembed.batch import STREAMS
-from mmembed.data.example import Example
+from mmembed.data.example import Example, Utterance
 from mmembed.data.examples import from_record
 from mmembed.data.shards import ShardSet
 
@@ -49,6 +49,12 @@ class Examples(Sequence[Example]):
         shards, place = self._find(index)
         record = shards.read(place)
         return from_record(record.key, record.members)
+
+    def utterance(self, index: int) -> Utterance:
+        """The manifest row of a record, without reading its streams."""
+        shards, place = self._find(index)
+        record = shards.read(place, ["json"])
+        return from_record(record.key, record.members).utterance
 
     def key(self, index: int) -> str:
         """The key of a record, without reading it."""

@@ -13,15 +13,16 @@ import multiprocessing
 import os
 import resource
 import signal
+import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from types import TracebackType
+from types import ModuleType, TracebackType
 from typing import Any, Final, Self
 
 import cv2
@@ -41,6 +42,7 @@ MEMORY: Final = 3 << 30  # bytes that one clip may take
 START: Final[Seconds] = 120.0  # for a process to import what it needs on a busy machine
 AHEAD: Final = 4  # clips decoded ahead of the one that is waited for, in each process
 LARGEST_REPLY: Final = 2 << 30  # bytes
+_STARTING: Final = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -178,7 +180,8 @@ class _Child:
         context.set_forkserver_preload([__name__])
         self.connection, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs, memory), daemon=True)
-        self._process.start()
+        with _nothing_to_import():
+            self._process.start()
         theirs.close()
         self.place: _Place | None = None
         self.deadline = math.inf
@@ -231,6 +234,20 @@ class _Child:
         self._process.kill()
         self._process.join()
         self.connection.close()
+
+
+@contextmanager
+def _nothing_to_import() -> Iterator[None]:
+    """A new process imports the program it was started by: one without `if __name__ ==
+    "__main__"` would start again in it. Ours need nothing of the program, so they see an empty one.
+    """
+    with _STARTING:
+        program = sys.modules["__main__"]
+        sys.modules["__main__"] = ModuleType("__main__")
+        try:
+            yield
+        finally:
+            sys.modules["__main__"] = program
 
 
 def _load(task: Task) -> Example | DataError:

@@ -11,7 +11,6 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
-from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
 from typing import Final
@@ -34,12 +33,11 @@ from mmembed.data.shards import (
     shard_sidecars,
     write_shard,
 )
+from mmembed.data.versions import made_with
 from mmembed.errors import BudgetError, DataError, UsageError
 from mmembed.features.video import check_face_model
 
 Failure = dict[str, str]
-
-_MADE_WITH: Final = ("mmembed", "numpy", "torch", "torchaudio", "av", "opencv-python-headless")
 
 
 @dataclass(frozen=True)
@@ -256,7 +254,7 @@ def _make_shard(job: Job, examples: Iterable[Example | DataError]) -> None:
     provenance = {
         "plan": job.plan,
         "streams": list(job.streams),
-        "made_with": {name: version(name) for name in _MADE_WITH},
+        "made_with": made_with(),
         "failed": failed,  # grows while the records are made; the index is written after them
     }
     write_shard(job.path, _records(job, examples, failed), provenance)

@@ -90,7 +90,7 @@ class ClipQueries:
         seen = example.only(self.streams)
         if not seen.streams:
             raise UsageError(f"{example.key}: has none of {subset_name(self.streams)}")
-        encoding = self.embedder([seen])
+        encoding = self.embedder.encode([seen])
         steps = encoding.layers[0] if self.reads == "layers" else encoding.frames.item(0)
         batch = Batch((example.key,), {"embedding": Padded.stack([steps])})
         vectors = self._ask(words)

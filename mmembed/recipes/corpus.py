@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +14,10 @@ from numpy.typing import NDArray
 from mmembed.batch import STREAMS
 from mmembed.data.collate import Item, to_item
 from mmembed.data.dataset import Examples, Meta
+from mmembed.data.places import SHARDS
 from mmembed.data.sampling import EpochPlan, draw, plan_epoch
+from mmembed.embedder.card import UNSTATED
+from mmembed.encoder import FRAME_RATE
 from mmembed.errors import UsageError
 from mmembed.features.text import Vocabulary, normalise_transcript
 from mmembed.losses import ctc_steps_needed
@@ -137,3 +142,29 @@ def _clock(examples: Examples) -> NDArray[np.int32]:
     audio, video, text = (examples.numbers(f"lengths.{stream}") for stream in STREAMS)
     frames = np.where(audio > 0, -(-audio // 4), np.where(video > 0, video, text))
     return frames.astype(np.int32)
+
+
+def describe_data(corpus: Corpus) -> list[dict[str, Any]]:
+    """What is trained on, for the model card: a row for each folder of shards, with its name,
+    utterances, hours, and how many utterances have which language and licence.
+    """
+    found, first = [], 0
+    for folder, size in zip(corpus.config.shards, corpus.train.sizes, strict=True):
+        languages, licences = Counter[str](), Counter[str]()
+        for index in range(first, first + size):
+            row = corpus.train.utterance(index)
+            languages[row.language or UNSTATED] += 1
+            licences[row.licence or UNSTATED] += 1
+        hours = float(corpus.lengths[first : first + size].sum()) / FRAME_RATE / 3600
+        parts = [part for part in folder.split("/") if part not in ("", SHARDS)]
+        found.append(
+            {
+                "name": parts[-1] if parts else folder,
+                "utterances": size,
+                "hours": round(hours, 4),
+                "languages": dict(sorted(languages.items())),
+                "licences": dict(sorted(licences.items())),
+            }
+        )
+        first += size
+    return found

@@ -73,7 +73,7 @@ class EmotionPredictor:
             raise UsageError(
                 f"{example.key}: no regressor for {subset}; there are {', '.join(self.regressors)}"
             )
-        layers = self.embedder([example]).layers
+        layers = self.embedder.encode([example]).layers
         lengths = torch.tensor([layers.shape[1]])
         batch = Batch((example.key,), {"embedding": Padded(layers, lengths)})
         answers = [regressor.predict(batch) for regressor in self.regressors[subset]]

@@ -8,10 +8,10 @@ from itertools import chain
 from typing import cast
 
 import torch
-from torch import Tensor
 
 from mmembed.batch import STREAMS, UNLABELLED
 from mmembed.contract import Method
+from mmembed.ctc import greedy_tokens
 from mmembed.data.collate import EMPTY, Item, collate
 from mmembed.data.example import Example
 from mmembed.features.text import BLANK, Vocabulary, normalise_transcript
@@ -30,11 +30,6 @@ class Transcribed:
     hypothesis: str
     speaker: int
     speaker_predicted: int
-
-
-def greedy_tokens(best: Tensor) -> list[int]:
-    """(T,) best class of each frame -> tokens: repetitions joined, blanks removed."""
-    return [token for token in torch.unique_consecutive(best).tolist() if token != BLANK]
 
 
 def only_streams(item: Item, streams: Sequence[str]) -> Item:
@@ -67,7 +62,7 @@ def transcribe(
         predicted = {name: value.cpu() for name, value in method.predict(batch).items()}
         for row, index in enumerate(chosen):
             item = items[index]
-            hypothesis = alphabet.decode(greedy_tokens(predicted["transcript"][row]))
+            hypothesis = alphabet.decode(greedy_tokens(predicted["transcript"][row], BLANK))
             speaker = int(predicted["speaker"][row].argmax())
             found.append(
                 (

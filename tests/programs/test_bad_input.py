@@ -155,7 +155,7 @@ def test_vectors_are_those_of_the_clips_alone(
     with Decoder() as decoder:
         for example in load_all(open_sources(map(Path, INPUTS)), decoder):
             if isinstance(example, Example) and example.streams:
-                alone = embedder([example]).pooled[0].numpy()
+                alone = embedder.encode([example]).pooled[0].numpy()
                 np.testing.assert_allclose(vectors.pop(example.key), alone, atol=1e-5)
     assert not vectors
 

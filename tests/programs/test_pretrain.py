@@ -17,6 +17,8 @@ import pytest
 from mmembed.data.example import Example, Utterance
 from mmembed.data.examples import to_record
 from mmembed.data.shards import Record, ShardSet, finish, shard_path, write_shard
+from mmembed.embedder import Embedder
+from mmembed.embedder.folder import FILES
 
 pytestmark = pytest.mark.xdist_group("test_pretrain")  # one run serves all tests
 
@@ -41,6 +43,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
             None,
             transcript=sentence,
             speaker=f"made-{index % 4}",
+            licence="CC BY 4.0",
             split="heldout" if index % 10 == 9 else "train",
         )
         example = Example(
@@ -102,9 +105,15 @@ def test_a_finished_run_holds_everything(undisturbed: Path) -> None:
     assert scores["heldout"]["wer"] >= 0  # type: ignore[index,operator]
     assert scores["heldout"]["speakers"] == 2  # type: ignore[index]
     assert losses[-1] < losses[0]
-    assert {p.name for p in (undisturbed / "encoder").iterdir()} == {
-        "config.json", "model.safetensors", "vocabulary.model",
-    }  # fmt: skip
+    for name in ("untrained", "encoder"):
+        assert {path.name for path in (undisturbed / name).iterdir()} == set(FILES)
+    embedder = Embedder.from_pretrained(undisturbed / "encoder")
+    (data,) = embedder.config["data"]
+    assert data["utterances"] == 36 and data["licences"] == {"CC BY 4.0": 36}
+    assert embedder.config["evaluation"]["heldout"]["wer"] == scores["heldout"]["wer"]  # type: ignore[index]
+    made = Example(Utterance("made", None), audio=np.zeros((100, 80), np.float16))
+    assert embedder.encode([made]).frames.lengths.tolist() == [25]
+    assert embedder.recogniser is not None
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])

@@ -287,7 +287,7 @@ def test_clips_are_asked_as_the_study_asks(
         clips.append(
             Example(Utterance(f"k-s{number // 2}-{number}", None), audio=audio, text="red at nine")
         )
-    layers = embedder([clip.only(("audio",)) for clip in clips]).layers.numpy()
+    layers = embedder.encode([clip.only(("audio",)) for clip in clips]).layers.numpy()
     records = []
     for number, one in enumerate(layers):
         labels = {"category": ("angry", "sad")[number % 2]}

@@ -1,0 +1,154 @@
+"""The model card: what a stranger has to know of an encoder, from its config.json alone."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+LANGUAGE: Final = re.compile(r"[a-z]{2,3}")
+UNSTATED: Final = "not stated"
+
+_HEAD: Final = """\
+---
+library_name: mmembed
+pipeline_tag: feature-extraction
+tags: [mmembed, audio, video, text, speech, emotion, embeddings]
+{languages}---
+
+# {name}
+
+An encoder of clips of people talking: sound, face and words, any of them missing, to one vector a
+clip, one a frame (25 a second){words}. Written by mmembed {version}; the weights have the SHA-256
+`{sha256}`. What it was trained with, setting by setting, is in config.json.
+
+```python
+from mmembed import Embedder
+
+embedder = Embedder.from_pretrained("FOLDER or OWNER/NAME")
+embedding = embedder("clip.mp4")
+embedding.pooled, embedding.frames, embedding.layers
+```
+
+Width {width}: `pooled` has {pooled} numbers, `frames` {width} each.
+"""
+
+_USE: Final = """
+## Intended use and limits
+
+- For features: small models of emotion, sentiment or speakers, and search, learn from the frozen
+  vectors. They are not meant to identify people, nor to judge them: what a voice or a face shows is
+  not what somebody feels, and decisions about persons need more than this.
+- Scores above are of the corpora named there. Other languages, accents, ages, rooms, cameras and
+  spontaneous speech can be far worse; measure on data of your own first.
+- One speaker a clip, of at most five minutes; of several faces the largest, most central one is
+  followed. Transcripts of the recogniser have the errors counted above.
+- Terms of the training data may bind the weights and what is made with them; they are named above
+  as far as the manifests name them.
+"""
+
+
+def model_card(config: Mapping[str, Any], sha256: str, recognises: bool) -> str:
+    """The README.md of an encoder folder; the same arguments give the same text.
+
+    Args:
+        config: config.json.
+        sha256: of the weights.
+        recognises: whether the folder has a recogniser.
+    """
+    data: Sequence[Mapping[str, Any]] = config.get("data") or ()
+    evaluation: Mapping[str, Any] = config.get("evaluation") or {}
+    width = config["encoder"]["width"]
+    spoken = sorted({name for part in data for name in part["languages"]} - {UNSTATED})
+    codes = [name for name in spoken if LANGUAGE.fullmatch(name)]
+    return (
+        _HEAD.format(
+            languages=f"language: [{', '.join(repr(code) for code in codes)}]\n" if codes else "",
+            name=_text(config["run"].get("name") or "encoder"),
+            words=", one a word" if recognises else "",
+            version=_text(config["version"]),
+            sha256=sha256,
+            width=width,
+            pooled=2 * width,
+        )
+        + _data(data)
+        + _scores(evaluation)
+        + _USE
+    )
+
+
+def _data(data: Sequence[Mapping[str, Any]]) -> str:
+    if not data:
+        return "\n## Training data\n\nNot known here, or none: the weights may be random.\n"
+    rows = [
+        (
+            part["name"],
+            f"{part['utterances']:,}",
+            f"{part['hours']:.2f}",
+            _tally(part["languages"]),
+            _tally(part["licences"]),
+        )
+        for part in data
+    ]
+    licences = Counter[str]()
+    for part in data:
+        licences.update(part["licences"])
+    head = ("shards", "utterances", "hours", "languages", "licences")
+    return (
+        "\n## Training data\n\n"
+        + _table(head, rows)
+        + f"\nLicences, by utterances, as far as the manifests tell: {_text(_tally(licences))}.\n"
+    )
+
+
+def _scores(evaluation: Mapping[str, Any]) -> str:
+    """By split: by stream subset, then with all streams by corpus."""
+    if not any(split in evaluation for split in ("heldout", "test")):
+        return "\n## Scores\n\nNone: it was not evaluated.\n"
+    text = (
+        "\n## Scores\n\nWord and character error rates of greedy CTC, and how often the speaker is "
+        "found among those of the training data; held out are further utterances of training "
+        "speakers, test has speakers of its own as far as the corpora allow.\n"
+    )
+    for split in ("heldout", "test"):
+        scores = evaluation.get(split)
+        if not scores:
+            continue
+        rows = [
+            (
+                name,
+                f"{found['utterances']:,}",
+                _share(found, "wer"),
+                _share(found, "cer"),
+                _share(found, "speaker_accuracy"),
+                _share(found, "chance_speaker_accuracy"),
+            )
+            for by in ("by_streams", "by_corpus")
+            for name, found in scores[by].items()
+        ]
+        head = ("streams or corpus", "utterances", "WER", "CER", "speakers", "by chance")
+        text += f"\n### {split}\n\n{_table(head, rows)}"
+    return text
+
+
+def _share(found: Mapping[str, float], name: str) -> str:
+    return f"{found[name]:.1%}" if name in found else ""
+
+
+def _tally(counts: Mapping[str, int]) -> str:
+    """`"960 CC BY 4.0, 240 not stated"`, the most frequent first."""
+    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    return ", ".join(f"{count:,} {name}" for name, count in ordered)
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join(f"| {' | '.join(map(_text, line))} |\n" for line in lines)
+
+
+def _text(text: str) -> str:
+    """Text from manifests, which is nobody's markup."""
+    escaped = html.escape(" ".join(text.split()), quote=False)
+    return re.sub(r"([\\`*_\[\]|#!])", r"\\\1", escaped)

@@ -1,0 +1,92 @@
+"""The speech recogniser beside the encoder: what was said, and when."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from mmembed.batch import Packed
+from mmembed.config import Seconds
+from mmembed.ctc import align, greedy_tokens
+from mmembed.encoder import FRAME_RATE
+from mmembed.features.text import BLANK, Vocabulary, normalise_transcript
+
+
+@dataclass(frozen=True)
+class Spoken:
+    """A word and its frames."""
+
+    text: str
+    frames: range
+
+    @property
+    def start(self) -> Seconds:
+        return self.frames.start / FRAME_RATE
+
+    @property
+    def end(self) -> Seconds:
+        return self.frames.stop / FRAME_RATE
+
+
+class Recogniser(nn.Module):
+    """The CTC head of pre-training with its alphabet; reads `Hidden.spoken`, never the text.
+
+    Attributes:
+        alphabet: its classes.
+    """
+
+    def __init__(self, head: nn.Linear, alphabet: Vocabulary) -> None:
+        super().__init__()
+        if head.out_features != len(alphabet):
+            raise ValueError(f"{head.out_features} classes for an alphabet of {len(alphabet)}")
+        self.head = head
+        self.alphabet = alphabet
+
+    @classmethod
+    def from_weights(cls, weights: Mapping[str, Tensor], alphabet: Vocabulary) -> Recogniser:
+        """The inverse of `state_dict`."""
+        made = cls(nn.Linear(weights["head.weight"].shape[1], len(alphabet)), alphabet)
+        made.load_state_dict(weights)
+        return made
+
+    def forward(self, spoken: Packed) -> Packed:
+        """(N, D) to (N, C) log-probabilities of the letters."""
+        return spoken.with_values(self.head(spoken.values).float().log_softmax(1))
+
+    def transcribe(self, log_probs: Tensor) -> str:
+        """(T, C) of one clip -> its greedy transcript, normalised."""
+        tokens = greedy_tokens(log_probs.argmax(1), BLANK)
+        return normalise_transcript(self.alphabet.decode(tokens))
+
+    def find_words(self, log_probs: NDArray[np.float32], transcript: str) -> list[Spoken]:
+        """The words of a normalised transcript, each with the frames from its first letter to its
+        last.
+
+        Args:
+            log_probs: (T, C) of one clip.
+            transcript: normalised.
+
+        Raises:
+            ValueError: it is too long for the clip.
+        """
+        if not transcript:
+            return []
+        pieces = self.alphabet.encode_spans(transcript)
+        frames = align(log_probs, [token for token, _, _ in pieces], BLANK)
+        words = transcript.split()
+        starts = itertools.accumulate((len(word) + 1 for word in words), initial=0)
+        found = []
+        for word, start in zip(words, starts, strict=False):
+            # A piece that is nothing but the space before the word is no part of it.
+            own = [
+                held
+                for held, (_, first, last) in zip(frames, pieces, strict=True)
+                if first < start + len(word) and start < last
+            ]
+            found.append(Spoken(word, range(own[0].start, own[-1].stop)))
+        return found

@@ -1,0 +1,43 @@
+"""CTC outputs read by hand, and our alignment beside torchaudio's."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torchaudio.functional import forced_align
+
+from mmembed.ctc import align, greedy_tokens
+
+
+def test_greedy_joins_repetitions_and_drops_blanks() -> None:
+    assert greedy_tokens(torch.tensor([0, 3, 3, 0, 3, 5, 5, 0]), 0) == [3, 3, 5]
+    assert greedy_tokens(torch.zeros(4, dtype=torch.int64), 0) == []
+
+
+def test_tokens_lie_where_they_were_emitted() -> None:
+    emitted = [0, 2, 2, 0, 0, 2, 1, 1, 0]
+    log_probs = np.full((9, 3), -9.0, np.float32)
+    log_probs[range(9), emitted] = 0.0
+    assert align(log_probs, [2, 2, 1], 0) == [range(1, 3), range(5, 6), range(6, 8)]
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_the_path_is_torchaudios(seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    tokens = torch.randint(1, 5, (1 + seed % 7,), generator=generator).tolist()
+    steps = 2 * len(tokens) + seed % 5
+    log_probs = torch.randn(steps, 5, generator=generator).log_softmax(1)
+    theirs, _ = forced_align(log_probs[None], torch.tensor([tokens]))
+    ours = torch.zeros(steps, dtype=torch.int64)
+    for token, frames in zip(tokens, align(log_probs.numpy(), tokens, 0), strict=True):
+        ours[frames.start : frames.stop] = token
+    assert ours.tolist() == theirs[0].tolist()
+
+
+def test_what_cannot_be_spelt_is_refused() -> None:
+    log_probs = np.zeros((3, 3), np.float32)
+    assert align(log_probs, [1, 1], 0) == [range(0, 1), range(2, 3)]
+    for tokens in ([1, 1, 2], [1, 2, 1, 2], []):
+        with pytest.raises(ValueError, match="cannot be spelt in 3 frames"):
+            align(log_probs, tokens, 0)
