@@ -174,6 +174,26 @@ def test_without_a_place_for_the_copy_vectors_are_held(
     assert not (folder / COPY).exists()
 
 
+def test_others_read_the_shards(folder: Path) -> None:
+    """The snippets of docs/embedding.md."""
+    import io
+    import json
+
+    import webdataset
+
+    keys, vectors, streams = [], [], []
+    for sample in webdataset.WebDataset(
+        str(folder / "shard-000000.tar"), shardshuffle=False, empty_check=False
+    ):
+        keys.append(sample["__key__"])
+        vectors.append(np.load(io.BytesIO(sample["pooled.npy"])))
+        streams.append(json.loads(sample["json"])["streams"])
+    found = load_embeddings(folder)
+    assert tuple(keys) == found.keys
+    np.testing.assert_array_equal(np.stack(vectors), found.vectors)
+    assert streams[0] == ["audio"]
+
+
 def test_the_package_tells_what_it_does_not_have() -> None:
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         mmembed.nothing  # noqa: B018
