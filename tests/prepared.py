@@ -84,6 +84,13 @@ def embedding(number: int, **changes: Any) -> Record:
     return Record(f"clip-{number}", {**members, **changes}, meta)
 
 
+def described(number: int, **changes: object) -> Record:
+    """`embedding(number)`, the JSON of which says something else."""
+    record = embedding(number)
+    members = {**record.members, "json": {**record.members["json"], **changes}}
+    return Record(record.key, members, {**record.meta, "split": members["json"]["split"]})
+
+
 def write_embeddings(folder: Path, records: Sequence[Record], streams: Sequence[str]) -> Path:
     write_shard(shard_path(folder, 0), records, {"failed": []})
     (folder / "failed.jsonl").write_text("")

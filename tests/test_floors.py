@@ -26,9 +26,16 @@ FLOORS = [
         "mmembed.metrics_multilabel",
         "mmembed.similarity",
     ],
-    ["mmembed.encoder", "mmembed.backbones", "mmembed.data"],
+    ["mmembed.encoder", "mmembed.backbones", "mmembed.data", "mmembed.embeddings"],
     ["mmembed.methods", "mmembed.training"],
-    ["mmembed.recipes", "mmembed.embedder", "mmembed.report"],
+    [
+        "mmembed.recipes",
+        "mmembed.embedder",
+        "mmembed.report",
+        "mmembed.clips",
+        "mmembed.estimators",
+        "mmembed.search",
+    ],
     ["mmembed.commands", "mmembed_train", "mmembed_export"],
 ]
 FLOOR_OF = {part: number for number, floor in enumerate(FLOORS) for part in floor}

@@ -116,6 +116,12 @@ class ShardSet:
         return tuple(self._index.column("key").to_pylist())
 
     @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the names and checksums of the shards: of what they hold."""
+        lines = [f"{shard.name} {shard.sha256}\n" for shard in self._index.shards]
+        return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+    @cached_property
     def _places(self) -> dict[str, int]:
         return {key: place for place, key in enumerate(self.keys)}
 

@@ -31,6 +31,8 @@ SHOWN: Final = 20  # defects of a folder that are kept one by one; the others ar
 PORTABLE: Final = re.compile(r"[A-Za-z0-9_%-]+")
 
 FAILED: Final = "failed.jsonl"
+ORIGIN: Final = ("encoder_sha256", "layers", "width", "frame_rate")  # of embeddings
+OUTLYING: Final = 10.0  # times longer or shorter than the median
 
 Shape: TypeAlias = tuple[int | None, ...]
 Widths: TypeAlias = dict[str, tuple[int, str]]  # member -> its width, and the key it was met in
@@ -126,6 +128,7 @@ def verify_shards(
     kind = f"{encoder} {made.get('streams')}" if encoder else "features"
     keys = known.setdefault(kind, {})
     widths: Widths = {}
+    norms: dict[str, float] = {}
     accounted: set[str] = set()
     numbers, unread = set(), False
     total = sum(path.stat().st_size for path in place.path.glob("shard-*.tar"))
@@ -144,9 +147,11 @@ def verify_shards(
         verdict.records += len(index.entries)
         verdict.failures += len(index.failed)
         verdict.size += index.size
-        for defect in _shard(index, keys, widths):
+        verdict.add(*_origin(index, made))
+        for defect in _shard(index, keys, widths, norms, made):
             verdict.add(defect)
         on_progress(verdict.size, total)
+    verdict.add(*_outliers(norms))
     verdict.add(*_shards(place.path, numbers, made))
     if not unread:  # else nobody knows what is lost
         verdict.add(*_totals(verdict, made))
@@ -184,7 +189,18 @@ def _leftovers(folder: Path) -> Iterator[Defect]:
             yield Defect(str(path), "no_index", note, exit_code=0)
 
 
-def _shard(index: Index, keys: dict[str, str], widths: Widths) -> Iterator[Defect]:
+def _origin(index: Index, made: Json) -> Iterator[Defect]:
+    """A shard of embeddings must be of the encoder that the folder names."""
+    for name in ORIGIN:
+        here, there = index.provenance.get(name), made.get(name)
+        if here is not None and there is not None and here != there:
+            found = f"its {name} is {here!r:.40}, of the folder {there!r:.40}"
+            yield Defect(str(index.tar), "origin", f"{found}; delete it and make it again")
+
+
+def _shard(
+    index: Index, keys: dict[str, str], widths: Widths, norms: dict[str, float], made: Json
+) -> Iterator[Defect]:
     tar = index.tar
     if not tar.is_file():
         again = f"delete {tar.stem}.json and make it again"
@@ -203,7 +219,7 @@ def _shard(index: Index, keys: dict[str, str], widths: Widths) -> Iterator[Defec
             if entry.key in keys:
                 yield Defect(entry.key, "duplicate", f"stands in {keys[entry.key]} and in {tar}")
             keys.setdefault(entry.key, str(tar))
-            yield from _record(file, entry, widths)
+            yield from _record(file, entry, widths, norms, made)
 
 
 def _tar_members(index: Index) -> Iterator[Defect]:
@@ -224,7 +240,9 @@ def _tar_members(index: Index) -> Iterator[Defect]:
         yield _corrupt(index.tar, "differs", f"its index differs from it in {different[0]}{others}")
 
 
-def _record(tar: BinaryIO, entry: Entry, widths: Widths) -> Iterator[Defect]:
+def _record(
+    tar: BinaryIO, entry: Entry, widths: Widths, norms: dict[str, float], made: Json
+) -> Iterator[Defect]:
     members: dict[str, Any] = {}
     for name, place in entry.members.items():
         try:
@@ -236,6 +254,31 @@ def _record(tar: BinaryIO, entry: Entry, widths: Widths) -> Iterator[Defect]:
             yield from _array(entry.key, name.removesuffix(".npy"), value, widths)
     if len(members) == len(entry.members):
         yield from _index_of(entry, members)
+    if isinstance(pooled := members.get("pooled.npy"), np.ndarray):
+        yield from _embedding(entry.key, members, made)
+        norms[entry.key] = float(np.linalg.norm(pooled.astype(np.float64)))
+
+
+def _embedding(key: str, members: Json, made: Json) -> Iterator[Defect]:
+    """What a record holds must be what the folder says of all."""
+    described, layers = members.get("json"), members.get("layers.npy")
+    names, streams = made.get("layers"), made.get("streams")
+    if isinstance(names, list) and isinstance(layers, np.ndarray) and len(layers) != len(names):
+        yield Defect(key, "origin", f"has {len(layers)} layers, the folder names {len(names)}")
+    used = described.get("streams") if isinstance(described, dict) else None
+    if isinstance(streams, list) and isinstance(used, list) and not set(used) <= set(streams):
+        found = f"is of {'+'.join(map(str, used))}, the folder of {'+'.join(map(str, streams))}"
+        yield Defect(key, "origin", found)
+
+
+def _outliers(norms: dict[str, float]) -> Iterator[Defect]:
+    """Vectors far longer or shorter than is usual here: whole, but look at their clips."""
+    known = {key: norm for key, norm in norms.items() if np.isfinite(norm)}  # others are listed
+    usual = float(np.median(list(known.values()))) if known else 0.0
+    for key, norm in known.items():
+        if not usual / OUTLYING <= norm <= usual * OUTLYING:
+            found = f"pooled has the length {norm:.3g}, of the median clip {usual:.3g}"
+            yield Defect(key, "length", found, exit_code=0)
 
 
 def _array(key: str, name: str, array: NDArray[Any], widths: Widths) -> Iterator[Defect]:

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, Final
-
-import cv2
-from numpy.typing import NDArray
+from typing import Final
 
 from mmembed import __version__
 from mmembed.data.atomic import atomic_file
@@ -19,10 +15,10 @@ from mmembed.errors import printable
 from mmembed.report import plots
 from mmembed.report.markup import DASH, Html, Section, cards, table, tag
 from mmembed.report.page import page
+from mmembed.report.pictures import picture
 
 BARS: Final = 30  # more names than this are drawn as a histogram, or counted
 TRANSCRIPT: Final = 300  # characters shown of one
-JPEG_QUALITY: Final = 85
 
 
 def write_contents(summary: Summary, out: Path) -> Path:
@@ -111,7 +107,7 @@ def _speakers(summary: Summary) -> Section:
 
 def _faces(summary: Summary) -> Section:
     figures = [
-        tag("figure", _picture(crops[len(crops) // 2], key), tag("small", key))
+        tag("figure", picture(crops[len(crops) // 2], key), tag("small", key))
         for key, stored in sorted(summary.crops.items, key=itemgetter(0))
         if len(crops := stored.read())
     ]
@@ -120,13 +116,6 @@ def _faces(summary: Summary) -> Section:
         "The middle frame of some utterances chosen by chance, as the encoder sees it.",
         [tag("div", figures, class_="faces")] if figures else [],
     )
-
-
-def _picture(pixels: NDArray[Any], name: str) -> Html:
-    """(H, W) grey pixels within the page itself."""
-    _, jpeg = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
-    source = "data:image/jpeg;base64," + base64.b64encode(jpeg.tobytes()).decode()
-    return tag("img", src=source, alt=name)
 
 
 def _transcripts(summary: Summary) -> Section:

@@ -293,8 +293,8 @@ def test_embeddings_of_all_subsets_share_keys(tmp_path: Path, capsys: Capture) -
 @pytest.mark.parametrize(
     ("changes", "found"),
     [
-        ({"pooled.npy": np.zeros(8)}, ["form"]),
-        ({"pooled.npy": np.zeros(9, np.float32)}, ["width"]),
+        ({"pooled.npy": np.ones(8)}, ["form"]),
+        ({"pooled.npy": np.ones(9, np.float32)}, ["width"]),
         ({"pooled.npy": np.full(8, np.nan, np.float32)}, ["not_finite"]),
         ({"frames.npy": np.zeros((9, 4), np.float16)}, ["meta"]),
         ({"frames.npy": np.zeros(6, np.float16)}, ["form"]),
@@ -310,6 +310,48 @@ def test_invalid_embeddings_are_found(
     printed = capsys.readouterr().out
     assert reasons(printed) == found
     assert f"{found[0]}: clip-1: " in printed
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"layers.npy": np.zeros((4, 8), np.float32)}, "has 4 layers, the folder names 3"),
+        (
+            {"json": {**embedding(1).members["json"], "streams": ["audio", "text"]}},
+            "is of audio+text, the folder of audio",
+        ),
+    ],
+)
+def test_embeddings_are_what_the_folder_says(
+    tmp_path: Path, capsys: Capture, changes: dict[str, object], message: str
+) -> None:
+    write_embeddings(tmp_path, [embedding(0), embedding(1, **changes)], ["audio"])
+    assert verify(tmp_path) == 4
+    assert f"  origin: clip-1: {message}" in capsys.readouterr().out
+
+
+def test_a_shard_of_another_encoder_is_found(tmp_path: Path, capsys: Capture) -> None:
+    write_embeddings(tmp_path, [embedding(0)], ["audio"])
+    write_shard(shard_path(tmp_path, 1), [embedding(1)], {"failed": [], "encoder_sha256": "fed"})
+    change_json(tmp_path / "manifest.json", lambda made: made.update(clips=2, records_per_shard=1))
+    assert verify(tmp_path) == 4
+    printed = capsys.readouterr().out
+    assert reasons(printed) == ["origin"]
+    assert "its encoder_sha256 is 'fed', of the folder '0123456789abcdef'" in printed
+
+
+@pytest.mark.parametrize("length", [0.0, 9.0, 1e6])
+def test_unusual_lengths_are_told_and_harm_nobody(
+    tmp_path: Path, capsys: Capture, length: float
+) -> None:
+    odd = np.zeros(8, np.float32)
+    odd[3] = length
+    records = [embedding(n) for n in range(4)]
+    write_embeddings(tmp_path, [*records, embedding(4, **{"pooled.npy": odd})], ["audio"])
+    assert verify(tmp_path) == 0
+    printed = capsys.readouterr().out
+    assert reasons(printed) == ([] if length == 9 else ["length"])
+    assert length == 9 or f"length: clip-4: pooled has the length {length:.3g}, of" in printed
 
 
 def test_hostile_names_reach_no_terminal(tmp_path: Path, capsys: Capture) -> None:

@@ -1,0 +1,191 @@
+"""The clips nearest to a clip, a text or a key, in a folder of embeddings.
+
+mmembed search embeddings/audio+video clip.mp4 --encoder demo/pretrain/encoder
+mmembed search embeddings/audio+video talkers-s00-003 --split test --html nearest.html
+
+Exact, by the cosine of the pooled vectors. The first search leaves a copy of the vectors beside the
+shards, `vectors.arrow`, which later ones map.
+
+A query is embedded from the streams that the folder was made of, as far as it has them. Where some
+are missing the cosines are lower and tell only what both have in common: a note says so. With
+none in common, as for a text in a folder of audio alone, there is nothing to compare.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import tyro
+from numpy.typing import NDArray
+
+from mmembed.batch import subset_name
+from mmembed.data.sources import MEDIA_SUFFIXES
+from mmembed.errors import UsageError, printable
+from mmembed.search import EmbeddingSearch, Hit, Sources, describe_labels
+
+By = Literal["clip", "text", "key"]
+
+
+@dataclass(frozen=True)
+class Search:
+    """Where, and for what.
+
+    Attributes:
+        folder: of embedding shards; where several stream subsets were embedded, that of one.
+        query: a media file, words, or the key of a clip in the folder.
+        by: which of them it is. By default a file that is there is a clip, a key of the folder a
+            key, and all else words.
+        k: how many to show.
+        encoder: the folder of the encoder that made the embeddings; clips and texts need it.
+        text: what is said in the clip, where the folder's embeddings know the words.
+        face_model: YuNet's ONNX file, where the encoder's faces were found with it.
+        label: only clips with this category, or with this emotion present.
+        speaker: only clips of this speaker.
+        split: only clips of this split.
+        json: print one JSON object a line instead of a table.
+        html: also write a page with faces and words to this file. They are taken from the prepared
+            shards that were embedded, where these are still at the same path.
+    """
+
+    folder: tyro.conf.Positional[Path]
+    query: tyro.conf.Positional[str]
+    by: By | None = None
+    k: int = 10
+    encoder: Path | None = None
+    text: str | None = None
+    face_model: Path | None = None
+    label: str | None = None
+    speaker: str | None = None
+    split: str | None = None
+    json: bool = False
+    html: Path | None = None
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the answer."""
+
+    rank: int
+    cosine: float
+    key: str
+    speaker: str | None
+    split: str | None
+    streams: str
+    labels: str
+    text: str | None
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Print a row for each clip found, nearest first."""
+    settings = tyro.cli(Search, prog="mmembed search", args=argv, description=__doc__)
+    if settings.k < 1:
+        raise UsageError(f"--k {settings.k}: at least 1")
+    search = EmbeddingSearch.open(settings.folder)
+    among = search.select(settings.label, settings.speaker, settings.split)
+    by = settings.by or _guess(search, settings.query)
+    if by == "key":
+        row = search.row_of(settings.query)
+        if row is None:
+            raise UsageError(f"{settings.folder}: holds no clip with the key {settings.query!r}")
+        hits = search.nearest_to(row, settings.k, among)
+    else:
+        hits = search.nearest(_embedded(settings, by, search), settings.k, among)
+    rows, crops = _rows(search, hits, pictures=settings.html is not None)
+    if settings.json:
+        for one in rows:
+            print(json.dumps(asdict(one)))
+    else:
+        print("\n".join(_as_text(rows)), flush=True)
+    if settings.html is not None:
+        from mmembed.report.nearest import write_nearest  # draws: takes a second to import
+
+        of = len(search.embeddings) if among is None else int(among.sum())
+        about = f"The {len(rows)} of {of:,} clips in {settings.folder} nearest to this {by}."
+        head = ("rank", "cosine", "key", "speaker", "split", "streams", "labels", "text")
+        cells = [_cells(one) for one in rows]
+        write_nearest(settings.query, about, head, cells, crops, settings.html)
+        print(printable(str(settings.html)), file=sys.stderr)
+
+
+def _guess(search: EmbeddingSearch, query: str) -> By:
+    if os.path.isfile(query):
+        return "clip"
+    if search.row_of(query) is not None:
+        return "key"
+    if Path(query).suffix.lower() in MEDIA_SUFFIXES:
+        raise UsageError(f"{query}: no such file; --by text searches for these words")
+    return "text"
+
+
+def _embedded(settings: Search, by: By, search: EmbeddingSearch) -> NDArray[np.float32]:
+    """(W,) the vector of a clip or a text."""
+    from mmembed.clips import embed, open_encoder, read_clips, text_example, with_words
+
+    made = search.embeddings.made
+    if settings.encoder is None:
+        raise UsageError(f"a {by} has to be embedded; name the encoder, --encoder DIR")
+    if settings.text is not None and by == "text":
+        raise UsageError("--text tells the words of a clip; the query is a text itself")
+    if "encoder_sha256" not in made or "streams" not in made:
+        raise UsageError(f"{settings.folder}: its manifest.json does not name the encoder")
+    embedder = open_encoder(settings.encoder, made["encoder_sha256"])
+    streams = tuple(made["streams"])
+    if by == "text":
+        example = text_example(settings.query)
+    else:
+        # Its words come from the command line alone, so that they are no reason to fail here.
+        (example,) = read_clips([settings.query], ("audio", "video"), settings.face_model)
+        if settings.text is not None:
+            example = with_words(example, settings.text)
+    has, example = subset_name(example.streams), example.only(streams)
+    there = subset_name(streams)
+    if not example.streams:
+        raise UsageError(
+            f"the query has {has}, {settings.folder} holds vectors of {there}: nothing in common"
+        )
+    if example.streams != streams:
+        print(
+            f"note: the query has only {subset_name(example.streams)} of {there}; cosines are "
+            "lower and tell what both have in common",
+            file=sys.stderr,
+        )
+    return embed(embedder, [example]).pooled[0].numpy()
+
+
+def _rows(
+    search: EmbeddingSearch, hits: Sequence[Hit], *, pictures: bool
+) -> tuple[list[Row], list[NDArray[np.uint8] | None]]:
+    sources = Sources(search.embeddings.made)
+    table = search.embeddings.table.take([hit.row for hit in hits])
+    rows, crops = [], []
+    for rank, (hit, held) in enumerate(zip(hits, table.to_pylist(), strict=True), start=1):
+        words, crop = sources.look_up(held["key"], picture=pictures)
+        known = {name: held[name] for name in ("key", "speaker", "split", "streams")}
+        rows.append(Row(rank, hit.cosine, **known, labels=describe_labels(held), text=words))
+        crops.append(crop)
+    return rows, crops
+
+
+def _cells(row: Row) -> list[str]:
+    values: Mapping[str, Any] = {**asdict(row), "cosine": f"{row.cosine:.4f}"}
+    return ["-" if value in (None, "") else str(value) for value in values.values()]
+
+
+def _as_text(rows: Sequence[Row]) -> Iterator[str]:
+    """The lines for a terminal; the streams are all the same in most folders and left out."""
+    names = ("rank", "cosine", "key", "speaker", "split", "labels", "text")
+    lines = [names]
+    for row in rows:
+        cells = _cells(row)
+        lines.append((*map(printable, cells[:5]), *map(printable, cells[6:])))  # type: ignore[arg-type]
+    widths = [max(len(line[place]) for line in lines) for place in range(len(names) - 1)]
+    for line in lines:
+        first = (f"{cell:<{width}}" for cell, width in zip(line[:-1], widths, strict=True))
+        yield f"{'  '.join(first)}  {line[-1]}"
