@@ -25,7 +25,7 @@ FLOORS = [
         "mmembed.metrics_multilabel",
         "mmembed.similarity",
     ],
-    ["mmembed.encoder", "mmembed.backbones", "mmembed.data"],
+    ["mmembed.encoder", "mmembed.traceable", "mmembed.backbones", "mmembed.data"],
     ["mmembed.methods", "mmembed.training"],
     ["mmembed.recipes", "mmembed.embedder", "mmembed.report"],
     ["mmembed.commands", "mmembed_train", "mmembed_export"],
