@@ -59,25 +59,27 @@ class TraceableEncoder(nn.Module):
             values = F.pad(heard["audio"].values, (0, 0, 0, 4))
             heard["audio"] = heard["audio"].with_values(values)
         clock = self.encoder.lengths(heard)[self.streams[0]]
-        layers: dict[str, Padded] = {}
+        layers: dict[str, Tensor] = {}
         paths: dict[str, Padded] = {}
         for stream in STREAMS:
             names = self.encoder.own_layer_names(stream)
             if stream in heard:
                 query = paths.get("audio")
                 own, paths[stream], _ = self.encoder.hear(stream, heard[stream], clock, query)
+                layers |= zip(names, map(mean_and_std, own), strict=True)
+                layers[f"{stream} on clock"] = mean_and_std(paths[stream])
             else:
                 like = paths.get("audio", heard[self.streams[0]])
                 absent = self.encoder.absent[stream].expand(*like.values.shape[:2], -1)
                 paths[stream] = Padded(absent, clock)
-                own = [paths[stream]] * len(names)
-            layers |= zip(names, own, strict=True)
-            layers[f"{stream} on clock"] = paths[stream]
+                same = mean_and_std(paths[stream])
+                layers |= dict.fromkeys((*names, f"{stream} on clock"), same)
         fused, _ = self.encoder.fuse({stream: path.values for stream, path in paths.items()})
-        layers["fused"] = Padded(fused, clock).zeroed()
-        pooled = torch.stack([mean_and_std(layers[n]) for n in self.encoder.layer_names], 1)
-        pooled, frames = (
-            x.masked_fill(~possible[:, None, None], torch.nan)
-            for x in (pooled, layers["fused"].values)
-        )  # plain numbers for lengths that cannot be would go unnoticed
-        return dict(zip(OUTPUTS, (pooled[:, -1], frames, clock, pooled), strict=True))
+        frames = Padded(fused, clock).zeroed()
+        layers["fused"] = mean_and_std(frames)
+        stacked = torch.stack([layers[name] for name in self.encoder.layer_names], 1)
+        # Plain numbers for a length that cannot be would go unnoticed.
+        stacked, values = (
+            x.masked_fill(~possible[:, None, None], torch.nan) for x in (stacked, frames.values)
+        )
+        return dict(zip(OUTPUTS, (stacked[:, -1], values, clock, stacked), strict=True))
