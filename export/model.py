@@ -144,7 +144,10 @@ def trace(encoder: Encoder, subset: Sequence[str]) -> ExportedProgram:
     shapes = {name: {n: axes[axis] for n, axis in places.items()} for name, places in named.items()}
     example = random_inputs(encoder, subset, *TRACED)
     wrapped = TraceableEncoder(encoder, subset).eval()
-    return torch.export.export(wrapped, (example,), dynamic_shapes=(shapes,))
+    program = torch.export.export(wrapped, (example,), dynamic_shapes=(shapes,))
+    for node in program.graph.nodes:
+        node.meta.pop("stack_trace", None)  # places in files of this machine
+    return program
 
 
 def random_inputs(encoder: Encoder, subset: Sequence[str], size: int, longest: int) -> Inputs:
