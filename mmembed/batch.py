@@ -15,7 +15,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Final, TypeVar
 
 import torch
 from torch import Tensor
@@ -101,6 +101,27 @@ class Padded:
         steps = torch.arange(self.values.shape[1], device=self.values.device)
         return steps < self.lengths.to(self.values.device)[:, None]
 
+    def with_values(self, values: Tensor) -> Padded:
+        return Padded(values, self.lengths)
+
+    def zeroed(self) -> Padded:
+        """The same steps, zeros after them."""
+        padding = ~self.mask.reshape(*self.values.shape[:2], *[1] * (self.values.ndim - 2))
+        return self.with_values(self.values.masked_fill(padding, 0))
+
+    def positions(self) -> Tensor:
+        """(B, T) int64: the place of each step within its item."""
+        shape = self.values.shape[:2]
+        return torch.arange(shape[1], device=self.values.device).expand(shape)
+
+    def to_steps(self, values: Tensor) -> Tensor:
+        """(B, ...) -> (B, 1, ...): what each item has, for all its steps."""
+        return values.to(self.values.device)[:, None]
+
+    def total(self) -> Tensor:
+        """(B, T, ...) -> (B, ...): the sum of each item's steps."""
+        return self.zeroed().values.sum(1)
+
     def pack(self) -> Packed:
         """The same steps without padding."""
         return Packed(self.values[self.mask], self.lengths)
@@ -158,6 +179,21 @@ class Packed:
         """(N,) int64: the place of each step within its item."""
         starts = self.offsets[:-1].repeat_interleave(self.lengths)
         return (torch.arange(int(self.lengths.sum())) - starts).to(self.values.device)
+
+    def to_steps(self, values: Tensor) -> Tensor:
+        """(B, ...) -> (N, ...): what each item has, for all its steps."""
+        return values.to(self.values.device)[self.item_index()]
+
+    def total(self) -> Tensor:
+        """(N, ...) -> (B, ...): the sum of each item's steps."""
+        total = self.values.new_zeros(len(self.lengths), *self.values.shape[1:])
+        return total.index_add(0, self.item_index(), self.values)
+
+
+Steps = TypeVar("Steps", Packed, Padded)
+"""What a layer takes and gives: packed steps, or padded ones where a graph must have no shapes that
+depend on lengths (`mmembed.traceable`). Shapes are told for packed steps, (N, ...); padded ones are
+(B, T, ...)."""
 
 
 @dataclass(frozen=True)

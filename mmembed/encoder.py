@@ -22,7 +22,7 @@ from typing import Any, Final, cast
 import torch
 from torch import Tensor, nn
 
-from mmembed.batch import STREAMS, Encoding, Packed, Padded
+from mmembed.batch import STREAMS, Encoding, Packed, Padded, Steps
 from mmembed.config import Hz
 from mmembed.features.audio import FEATURE_RATE, MEL_BANDS
 from mmembed.features.video import CROP, VIDEO_RATE
@@ -170,7 +170,7 @@ class Encoder(nn.Module):
 
     def encode(self, inputs: Mapping[str, Padded]) -> Hidden:
         """Everything on the clock, for heads that need more than the embedding."""
-        lengths = self._lengths(inputs)
+        lengths = self.lengths(inputs)
         present = torch.stack([lengths[stream] > 0 for stream in STREAMS], 1)
         clock = lengths["audio"]
         for stream in ("video", "text"):
@@ -197,45 +197,70 @@ class Encoder(nn.Module):
                 continue
             padded = inputs[stream]
             kept = Padded(padded.values[has.to(padded.values.device)], padded.lengths[has])
-            x: Packed = self.frontends[stream](kept)
-            places = _places(x, clock[has], spread=stream == "text")
-            own = [x]
-            for block in self._blocks(self.own, stream):
-                own.append(block(own[-1], places))
-            steps = torch.where(has, lengths[stream], 1)
-            if stream == "audio":
-                own[-1] = self._normed(stream, own[-1])
-                paths[stream] = self._filled(stream, own[-1], has, clock)
-            else:
+            query = None
+            if stream != "audio":
                 on_clock = has.repeat_interleave(clock).to(blank.values.device)
-                x = Packed(paths["audio"].values[on_clock], clock[has])
-                for block in self._blocks(self.cross, stream):
-                    x = block(x, positions[on_clock], own[-1], places)
-                paths[stream] = self._filled(stream, self._normed(stream, x), has, clock)
+                query = Packed(paths["audio"].values[on_clock], clock[has])
+            own, path, places = self.hear(stream, kept.pack(), clock[has], query)
+            paths[stream] = self._filled(stream, path, has, clock)
             if stream == "text":
                 text, text_positions = own[-1], places
+            steps = torch.where(has, lengths[stream], 1)
             for name, layer in zip(names, own, strict=True):
                 layers[name] = self._filled(stream, layer, has, steps)
 
-        weights = dict(zip(STREAMS, self.fusion_weights, strict=True))
-        heard = weights["audio"] * paths["audio"].values + weights["video"] * paths["video"].values
-        fused = heard + weights["text"] * paths["text"].values
+        fused, spoken = self.fuse({stream: path.values for stream, path in paths.items()})
         layers["video on clock"], layers["text on clock"] = paths["video"], paths["text"]
         layers["fused"] = blank.with_values(fused)
         layers = {name: layers[name] for name in self.layer_names}
         return Hidden(
             fused=layers["fused"],
-            spoken=blank.with_values(heard / (weights["audio"] + weights["video"])),
+            spoken=blank.with_values(spoken),
             layers=layers,
             text=text,
             text_positions=text_positions,
             present=present,
         )
 
-    def _lengths(self, inputs: Mapping[str, Padded]) -> dict[str, Tensor]:
+    def hear(
+        self, stream: str, features: Steps, clock: Tensor, query: Steps | None
+    ) -> tuple[list[Steps], Steps, Tensor]:
+        """One stream of items that all have it.
+
+        Args:
+            stream: its name.
+            features: (N, ...) as `Batch.inputs` holds them; in padding, zeros.
+            clock: (B,) int64, steps of each item on the clock.
+            query: (N', D) the audio path, which brings other streams to the clock; None for audio.
+
+        Returns:
+            The stream's own layers (N, D), its path (N', D) on the clock, and the places (N,) of
+            its own steps there.
+        """
+        x: Steps = self.frontends[stream](features)
+        places = _places(x, clock, spread=stream == "text")
+        own = [x]
+        for block in self._blocks(self.own, stream):
+            own.append(block(own[-1], places))
+        if query is None:
+            own[-1] = self._normed(stream, own[-1])
+            return own, own[-1], places
+        path, positions = query, query.positions().float()
+        for block in self._blocks(self.cross, stream):
+            path = block(path, positions, own[-1], places)
+        return own, self._normed(stream, path), places
+
+    def fuse(self, paths: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Weighted sums (..., D) of the streams' paths: of all three, and of audio and video."""
+        weights = dict(zip(STREAMS, self.fusion_weights, strict=True))
+        heard = weights["audio"] * paths["audio"] + weights["video"] * paths["video"]
+        fused = heard + weights["text"] * paths["text"]
+        return fused, heard / (weights["audio"] + weights["video"])
+
+    def lengths(self, inputs: Mapping[str, Padded]) -> dict[str, Tensor]:
         """Stream -> (B,) steps on the 25 Hz clock (tokens for text), 0 where missing."""
-        size = len(next(iter(inputs.values())))
-        lengths = {stream: torch.zeros(size, dtype=torch.int64) for stream in STREAMS}
+        none = torch.zeros_like(next(iter(inputs.values())).lengths)
+        lengths = dict.fromkeys(STREAMS, none)
         for stream, padded in inputs.items():
             lengths[stream] = (padded.lengths + 3) // 4 if stream == "audio" else padded.lengths
         return lengths
@@ -244,7 +269,7 @@ class Encoder(nn.Module):
     def _blocks(stacks: nn.ModuleDict, stream: str) -> list[Block]:
         return list(cast(Iterable[Block], stacks[stream]))
 
-    def _normed(self, stream: str, x: Packed) -> Packed:
+    def _normed(self, stream: str, x: Steps) -> Steps:
         return x.with_values(self.norms[stream](x.values))
 
     def _filled(self, stream: str, x: Packed | None, has: Tensor, lengths: Tensor) -> Packed:
@@ -258,7 +283,7 @@ class Encoder(nn.Module):
         return Packed(absent.to(x.values.dtype).index_copy(0, place, x.values), lengths)
 
 
-def _places(source: Packed, clock: Tensor, *, spread: bool) -> Tensor:
+def _places(source: Steps, clock: Tensor, *, spread: bool) -> Tensor:
     """(N,) places of a source's steps on the clock: its own count, or spread evenly over it.
 
     Tokens have no times of their own; spreading them over the clip is the monotonic guess that lets
@@ -267,5 +292,4 @@ def _places(source: Packed, clock: Tensor, *, spread: bool) -> Tensor:
     places = source.positions().float()
     if not spread:
         return places
-    steps_each = (clock / source.lengths).repeat_interleave(source.lengths).to(places.device)
-    return (places + 0.5) * steps_each - 0.5
+    return (places + 0.5) * source.to_steps(clock / source.lengths) - 0.5

@@ -26,7 +26,13 @@ FLOORS = [
         "mmembed.metrics_multilabel",
         "mmembed.similarity",
     ],
-    ["mmembed.encoder", "mmembed.backbones", "mmembed.data", "mmembed.embeddings"],
+    [
+        "mmembed.encoder",
+        "mmembed.traceable",
+        "mmembed.backbones",
+        "mmembed.data",
+        "mmembed.embeddings",
+    ],
     ["mmembed.methods", "mmembed.training"],
     [
         "mmembed.recipes",

@@ -1,4 +1,4 @@
-"""Attention over packed sequences: each item attends within itself, no padding, no masks."""
+"""Attention over packed or padded sequences: each item attends within itself."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmembed.batch import Packed
+from mmembed.batch import Padded, Steps
 
 
 def packed_attention(
@@ -58,16 +58,32 @@ def packed_attention(
     return torch.cat(items, 2)[0].transpose(0, 1)
 
 
+def padded_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
+    """The same over padded sequences.
+
+    Args:
+        query: (B, Tq, H, D / H).
+        key: (B, Tk, H, D / H), finite in the padding.
+        value: (B, Tk, H, D / H), finite in the padding.
+        mask: (B, Tk) bool, which keys are real.
+
+    Returns:
+        (B, Tq, H, D / H).
+    """
+    q, k, v = (x.transpose(1, 2) for x in (query, key, value))
+    return F.scaled_dot_product_attention(q, k, v, mask[:, None, None]).transpose(1, 2)
+
+
 def rotate(x: Tensor, positions: Tensor) -> Tensor:
     """Rotary position embedding (Su et al. 2021, arXiv 2104.09864).
 
     Args:
-        x: (N, H, D / H), D / H even.
-        positions: (N,) float, in steps; differences are what attention sees.
+        x: (..., H, D / H), D / H even.
+        positions: (...) float, in steps; differences are what attention sees.
     """
     half = x.shape[-1] // 2
     frequencies = 10_000.0 ** -(torch.arange(half, device=x.device) / half)
-    angles = (positions.to(x.device).float()[:, None] * frequencies)[:, None]
+    angles = (positions.to(x.device).float()[..., None] * frequencies)[..., None, :]
     cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
     first, second = x[..., :half], x[..., half:]
     return torch.cat((first * cos - second * sin, second * cos + first * sin), -1)
@@ -86,12 +102,15 @@ class Attention(nn.Module):
         self.out = nn.Linear(width, width)
 
     def forward(
-        self, x: Packed, source: Packed, x_positions: Tensor, source_positions: Tensor
+        self, x: Steps, source: Steps, x_positions: Tensor, source_positions: Tensor
     ) -> Tensor:
         """(Nq, D) from queries x (Nq, D) over source (Nk, D); positions (Nq,), (Nk,) in steps."""
         query = rotate(self.query(x.values).unflatten(-1, (self.num_heads, -1)), x_positions)
         key, value = self.key_value(source.values).unflatten(-1, (2, self.num_heads, -1)).unbind(-3)
         key = rotate(key, source_positions)
-        attended = packed_attention(query, key, value, x.lengths, source.lengths)
+        if isinstance(source, Padded):
+            attended = padded_attention(query, key, value, source.mask)
+        else:
+            attended = packed_attention(query, key, value, x.lengths, source.lengths)
         projected: Tensor = self.out(attended.flatten(-2))
         return projected

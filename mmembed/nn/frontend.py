@@ -1,7 +1,8 @@
 """Front ends: one for each stream, from features to vectors of one width at the common 25 Hz clock.
 
 None of them lets a step see padding or another item: every convolution over time works on packed
-steps with a gap of zeros between items, the picture convolutions on single frames.
+steps with a gap of zeros between items, or on padded ones with zeros behind each item, the picture
+convolutions on single frames.
 """
 
 from __future__ import annotations
@@ -10,13 +11,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmembed.batch import Packed, Padded
+from mmembed.batch import Padded, Steps
 
 
-class PackedConv(nn.Module):
+class DepthwiseConv(nn.Module):
     """A depthwise convolution over time, added to its input; equals zero padding of each item.
 
-    All items are laid out in one row with `size // 2` zeros between neighbours, so that one call
+    Packed items are laid out in one row with `size // 2` zeros between neighbours, so that one call
     serves the whole batch.
     """
 
@@ -27,9 +28,15 @@ class PackedConv(nn.Module):
         self.conv = nn.Conv1d(width, width, size, groups=width)
         self.norm = nn.LayerNorm(width)
 
-    def forward(self, x: Packed) -> Packed:
+    def forward(self, x: Steps) -> Steps:
         """(N, D) -> (N, D)."""
         gap = self.conv.kernel_size[0] // 2
+        if isinstance(x, Padded):
+            rows = x.with_values(self.norm(x.values)).zeroed().values.transpose(1, 2)
+            smoothed = F.conv1d(
+                rows, self.conv.weight, self.conv.bias, padding=gap, groups=self.conv.groups
+            )
+            return x.with_values(x.values + F.gelu(smoothed.transpose(1, 2)))
         starts = x.offsets[:-1] + gap * torch.arange(1, len(x.lengths) + 1)
         place = _rows(starts, x.lengths).to(x.values.device)
         total = len(x.values) + gap * (len(x.lengths) + 1)
@@ -46,8 +53,8 @@ class PackedConv(nn.Module):
 class AudioFrontend(nn.Module):
     """Log-mel at 100 Hz -> 25 Hz by two 3 x 3 convolutions of stride 2 in time and frequency.
 
-    All items stand one below the other in one tall picture, each beginning at a multiple of 4 (so
-    that strides fall alike in every item) behind a zeroed gap: no item pays for a longer one.
+    Packed items stand one below the other in one tall picture, each beginning at a multiple of 4
+    (so that strides fall alike in every item) behind a zeroed gap: no item pays for a longer one.
     """
 
     def __init__(self, bands: int, channels: int, width: int) -> None:
@@ -55,23 +62,28 @@ class AudioFrontend(nn.Module):
         self.first = _channels_last(nn.Conv2d(1, channels, 3, stride=2, padding=1))
         self.second = _channels_last(nn.Conv2d(channels, channels, 3, stride=2, padding=1))
         self.project = nn.Linear(channels * (-(-bands // 4)), width)
-        self.context = PackedConv(width, 15)
+        self.context = DepthwiseConv(width, 15)
 
-    def forward(self, audio: Padded) -> Packed:
-        """(B, T, bands) -> (N, D), ceil(T / 4) steps for an item of T."""
-        packed = audio.pack()
-        steps = (packed.lengths + 3) // 4  # at 25 Hz
-        starts = (steps + 1).cumsum(0) - steps  # at 25 Hz, one zero step before each item
-        height = int((steps + 1).sum()) + 1
-        values = packed.values.to(self.first.weight.dtype)
-        x = values.new_zeros(4 * height, values.shape[1])
-        x = x.index_copy(0, _rows(4 * starts, packed.lengths).to(x.device), values)[None, None]
-        x = F.gelu(self.first(x.to(memory_format=torch.channels_last)))
-        inside = x.new_zeros(2 * height, 1)
-        inside[_rows(2 * starts, (packed.lengths + 1) // 2).to(x.device)] = 1
-        x = F.gelu(self.second(x * inside))[0].transpose(0, 1)  # (height, channels, bands / 4)
-        frames = Packed(x[_rows(starts, steps).to(x.device)].flatten(1), steps)
-        context: Packed = self.context(frames.with_values(self.project(frames.values)))
+    def forward(self, audio: Steps) -> Steps:
+        """(N, bands) -> (N', D), ceil(T / 4) steps for an item of T; in padding, zeros."""
+        steps = (audio.lengths + 3) // 4  # at 25 Hz
+        values = audio.values.to(self.first.weight.dtype)
+        if isinstance(audio, Padded):
+            x = F.gelu(self.first(values[:, None])).transpose(1, 2)
+            x = Padded(x, (audio.lengths + 1) // 2).zeroed().values.transpose(1, 2)
+            x = F.gelu(self.second(x)).transpose(1, 2)  # (B, T / 4, channels, bands / 4)
+        else:
+            starts = (steps + 1).cumsum(0) - steps  # at 25 Hz, one zero step before each item
+            height = int((steps + 1).sum()) + 1
+            x = values.new_zeros(4 * height, values.shape[1])
+            x = x.index_copy(0, _rows(4 * starts, audio.lengths).to(x.device), values)[None, None]
+            x = F.gelu(self.first(x.to(memory_format=torch.channels_last)))
+            inside = x.new_zeros(2 * height, 1)
+            inside[_rows(2 * starts, (audio.lengths + 1) // 2).to(x.device)] = 1
+            x = F.gelu(self.second(x * inside))[0].transpose(0, 1)  # (height, channels, bands / 4)
+            x = x[_rows(starts, steps).to(x.device)]
+        frames: Steps = type(audio)(self.project(x.flatten(-2)), steps)
+        context: Steps = self.context(frames)
         return context
 
 
@@ -92,13 +104,13 @@ class VideoFrontend(nn.Module):
             nn.Flatten(),
             nn.Linear(2 * channels * (size // 16) ** 2, width),
         )
-        self.context = PackedConv(width, 7)
+        self.context = DepthwiseConv(width, 7)
 
-    def forward(self, video: Padded) -> Packed:
-        """(B, T, size, size) uint8 -> (N, D)."""
-        frames = video.pack()
-        pixels = (frames.values.to(self.context.conv.weight.dtype) - 128) / 64
-        context: Packed = self.context(frames.with_values(self.trunk(pixels[:, None])))
+    def forward(self, video: Steps) -> Steps:
+        """(N, size, size) uint8 -> (N, D)."""
+        pixels = (video.values.to(self.context.conv.weight.dtype) - 128) / 64
+        frames = self.trunk(pixels.flatten(0, -3)[:, None]).unflatten(0, pixels.shape[:-2])
+        context: Steps = self.context(video.with_values(frames))
         return context
 
 
@@ -109,10 +121,9 @@ class TextFrontend(nn.Module):
         super().__init__()
         self.embedding = nn.Embedding(vocabulary_size, width)
 
-    def forward(self, text: Padded) -> Packed:
-        """(B, T) int64 -> (N, D)."""
-        tokens = text.pack()
-        return tokens.with_values(self.embedding(tokens.values))
+    def forward(self, text: Steps) -> Steps:
+        """(N,) int64 -> (N, D)."""
+        return text.with_values(self.embedding(text.values))
 
 
 def _channels_last(conv: nn.Conv2d) -> nn.Conv2d:

@@ -5,26 +5,20 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from mmembed.batch import Packed
+from mmembed.batch import Steps
 
 VARIANCE_FLOOR = 1e-5  # keeps the gradient of the square root finite where nothing varies
 
 
-def mean_and_std(x: Packed) -> Tensor:
+def mean_and_std(x: Steps) -> Tensor:
     """(N, D) -> (B, 2 D): mean and (population) standard deviation of each item over its steps.
 
     An item without steps gives zeros.
     """
-    index = x.item_index()
     count = x.lengths.clamp(min=1).to(x.values.device, torch.float32)[:, None]
     values = x.values.float()
-
-    def average(steps: Tensor) -> Tensor:
-        total = values.new_zeros(len(x.lengths), values.shape[1])
-        return total.index_add(0, index, steps) / count
-
-    mean = average(values)
-    variance = average((values - mean[index]).square())
+    mean = x.with_values(values).total() / count
+    variance = x.with_values((values - x.to_steps(mean)).square()).total() / count
     std = (variance + VARIANCE_FLOOR).sqrt() - VARIANCE_FLOOR**0.5
     return torch.cat((mean, std), 1)
 

@@ -1,12 +1,12 @@
-"""Pre-norm transformer blocks over packed sequences."""
+"""Pre-norm transformer blocks over packed or padded sequences."""
 
 from __future__ import annotations
 
 from torch import Tensor, nn
 
-from mmembed.batch import Packed
+from mmembed.batch import Steps
 from mmembed.nn.attention import Attention
-from mmembed.nn.frontend import PackedConv
+from mmembed.nn.frontend import DepthwiseConv
 
 
 class Block(nn.Module):
@@ -42,15 +42,15 @@ class Block(nn.Module):
             nn.Linear(4 * width, width),
         )
         self.dropout = nn.Dropout(dropout)
-        self.conv = PackedConv(width, conv_size) if conv_size else None
+        self.conv = DepthwiseConv(width, conv_size) if conv_size else None
 
     def forward(
         self,
-        x: Packed,
+        x: Steps,
         positions: Tensor,
-        source: Packed | None = None,
+        source: Steps | None = None,
         source_positions: Tensor | None = None,
-    ) -> Packed:
+    ) -> Steps:
         """X (N, D) at `positions` (N,) -> (N, D)."""
         query = x.with_values(self.norm(x.values))
         if self.source_norm is None:

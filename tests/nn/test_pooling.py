@@ -13,6 +13,7 @@ def test_mean_and_std_by_hand() -> None:
     pooled = mean_and_std(x)
     expected = torch.tensor([[3.0, (8 / 3) ** 0.5], [0.0, 0.0], [2.0, 0.0]])
     torch.testing.assert_close(pooled, expected, rtol=0, atol=5e-3)
+    torch.testing.assert_close(mean_and_std(x.pad()), pooled)
 
 
 def test_gradient_is_finite_where_nothing_varies() -> None:

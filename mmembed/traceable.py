@@ -1,0 +1,85 @@
+"""The encoder for one stream subset, in tensors whose shapes no length decides.
+
+`Encoder` packs: shapes, loops and branches follow the lengths of the items, which neither
+torch.export nor ONNX can hold. Here the same layers run on padded steps, for items that all have
+the same streams.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mmembed.batch import STREAMS, Padded
+from mmembed.encoder import Encoder
+from mmembed.nn.pooling import mean_and_std
+
+OUTPUTS: Final = ("pooled", "frames", "frame_lengths", "layers")
+
+
+def lengths_name(stream: str) -> str:
+    """The input that tells a stream's lengths."""
+    return f"{stream}_lengths"
+
+
+class TraceableEncoder(nn.Module):
+    """Shares all layers and weights with the encoder that it is made of.
+
+    Args:
+        encoder: in evaluation mode.
+        streams: which every item has, in the order of `STREAMS`.
+    """
+
+    def __init__(self, encoder: Encoder, streams: Sequence[str]) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.streams = tuple(streams)
+
+    def forward(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Embed a batch.
+
+        Args:
+            inputs: for each stream its values as in `Batch.inputs`, anything in the padding, and
+                under `lengths_name` its lengths (B,) int64.
+
+        Returns:
+            pooled (B, 2 D), frames (B, T, D) with zeros from frame_lengths (B,) int64 on, and
+            layers (B, L, 2 D), see `Encoding`; NaN for an item with a length that is not between 1
+            and what its tensor holds.
+        """
+        heard = {s: Padded(inputs[s], inputs[lengths_name(s)]).zeroed() for s in self.streams}
+        possible = torch.stack(
+            [(x.lengths > 0) & (x.lengths <= x.values.shape[1]) for x in heard.values()]
+        ).all(0)
+        if "audio" in heard:  # one step more on the clock: torch.export asks for two at least
+            values = F.pad(heard["audio"].values, (0, 0, 0, 4))
+            heard["audio"] = heard["audio"].with_values(values)
+        clock = self.encoder.lengths(heard)[self.streams[0]]
+        layers: dict[str, Tensor] = {}
+        paths: dict[str, Padded] = {}
+        for stream in STREAMS:
+            names = self.encoder.own_layer_names(stream)
+            if stream in heard:
+                query = paths.get("audio")
+                own, paths[stream], _ = self.encoder.hear(stream, heard[stream], clock, query)
+                layers |= zip(names, map(mean_and_std, own), strict=True)
+                layers[f"{stream} on clock"] = mean_and_std(paths[stream])
+            else:
+                like = paths.get("audio", heard[self.streams[0]])
+                absent = self.encoder.absent[stream].expand(*like.values.shape[:2], -1)
+                paths[stream] = Padded(absent, clock)
+                same = mean_and_std(paths[stream])
+                layers |= dict.fromkeys((*names, f"{stream} on clock"), same)
+        fused, _ = self.encoder.fuse({stream: path.values for stream, path in paths.items()})
+        frames = Padded(fused, clock).zeroed()
+        layers["fused"] = mean_and_std(frames)
+        stacked = torch.stack([layers[name] for name in self.encoder.layer_names], 1)
+        # Plain numbers for a length that cannot be would go unnoticed.
+        stacked, values = (
+            x.masked_fill(~possible[:, None, None], torch.nan) for x in (stacked, frames.values)
+        )
+        return dict(zip(OUTPUTS, (stacked[:, -1], values, clock, stacked), strict=True))

@@ -1,0 +1,176 @@
+"""`mmembed export`: programs that run without mmembed and say what the encoder says."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+import torch
+from mmembed_export.model import CHECKED, TRACED, main
+from support import random_item, small_encoder_config, with_padding
+from torch import Tensor
+
+from mmembed.batch import parse_subset, stream_subsets, subset_name
+from mmembed.commands.cli import run_program
+from mmembed.data.collate import collate
+from mmembed.embedder import Embedder, save_encoder
+from mmembed.encoder import Encoder
+from mmembed.features.text import Vocabulary
+
+ROOT = Path(__file__).parents[2]
+SUBSETS = [subset_name(subset) for subset in stream_subsets()]
+OUTPUTS = ["pooled", "frames", "frame_lengths", "layers"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An encoder that has learned nothing."""
+    vocabulary = Vocabulary.train(["red on blue", "lay white at nine"], 20, "char")
+    torch.manual_seed(0)
+    config = dataclasses.replace(
+        small_encoder_config(), vocabulary_size=len(vocabulary), audio_layers=1
+    )
+    path = tmp_path_factory.mktemp("export") / "encoder"
+    save_encoder(path, Encoder(config), vocabulary, {"name": "made"})
+    return path
+
+
+def agree(run, folder: Path, subset: str) -> None:
+    """On batches of sizes and lengths that the command has not seen, NaN in the padding."""
+    encoder = Embedder.from_pretrained(folder).encoder
+    for seeds, extra in (([1], 1), ([6, 0, 3, 2, 5, 4, 1], 5)):
+        assert len(seeds) not in {TRACED[0], *(size for size, _ in CHECKED[2:])}
+        items = [random_item(parse_subset(subset), seed) for seed in seeds]
+        batch = with_padding(collate(items), extra, float("nan"))
+        inputs = {stream: batch.inputs[stream] for stream in parse_subset(subset)}
+        inputs |= {
+            s: dataclasses.replace(x, values=x.values % 9) for s, x in inputs.items() if s == "text"
+        }
+        expected = encoder(inputs)
+        named: dict[str, Tensor] = {stream: padded.values for stream, padded in inputs.items()}
+        named |= {f"{stream}_lengths": padded.lengths for stream, padded in inputs.items()}
+        found: Mapping[str, Tensor] = run(named)
+        longest = expected.frames.values.shape[1]
+        assert torch.equal(found["frame_lengths"], expected.frames.lengths)
+        for left, right in (
+            (found["pooled"], expected.pooled),
+            (found["layers"], expected.layers),
+            (found["frames"][:, :longest], expected.frames.values),
+        ):
+            torch.testing.assert_close(left, right, rtol=0, atol=1e-5)
+
+
+def tells_no_paths(path: Path) -> None:
+    """Exporters note where in which file of this machine each step was written."""
+    assert str(ROOT).encode() not in path.read_bytes()
+    assert b"traceable.py" not in path.read_bytes()
+
+
+def check_metadata(text: str, folder: Path, subset: str) -> None:
+    found = json.loads(text)
+    embedder = Embedder.from_pretrained(folder)
+    assert found["encoder_sha256"] == embedder.sha256
+    assert found["version"] == embedder.description["version"]
+    assert found["streams"] == subset.split("+")
+    assert list(found["outputs"]) == OUTPUTS
+    for stream in subset.split("+"):
+        assert found["inputs"][stream]["shape"][:2] == ["batch", f"{stream}_steps"]
+        assert found["inputs"][stream]["made_by"].startswith("mmembed.features.")
+        assert found["inputs"][f"{stream}_lengths"]["dtype"] == "int64"
+
+
+@pytest.fixture(scope="module")
+def programs(folder: Path) -> Path:
+    """A folder with every subset in torch.export's format."""
+    out = folder.parent / "programs"
+    main([str(folder), "--format", "torch-export", "--out", str(out / "encoder.pt2")])
+    return out
+
+
+@pytest.mark.xdist_group("test_export")
+@pytest.mark.parametrize("subset", SUBSETS)
+def test_torch_export_of_every_subset(programs: Path, folder: Path, subset: str) -> None:
+    assert sorted(path.name for path in programs.iterdir()) == sorted(
+        f"encoder.{name}.pt2" for name in SUBSETS
+    )
+    metadata = {"mmembed.json": ""}
+    path = programs / f"encoder.{subset}.pt2"
+    tells_no_paths(path)
+    program = torch.export.load(io.BytesIO(path.read_bytes()), extra_files=metadata)
+    agree(program.module(), folder, subset)
+    check_metadata(metadata["mmembed.json"], folder, subset)
+
+
+@pytest.mark.parametrize(
+    "subset",
+    [
+        pytest.param(name, marks=() if name in ("text", SUBSETS[-1]) else pytest.mark.slow)
+        for name in SUBSETS
+    ],
+)
+def test_onnx_of_every_subset(folder: Path, tmp_path: Path, subset: str) -> None:
+    onnx, onnxruntime = (pytest.importorskip(name) for name in ("onnx", "onnxruntime"))
+    pytest.importorskip("onnxscript")
+    arguments = [str(folder), "--format", "onnx", "--out", str(tmp_path / "encoder.onnx")]
+    main([*arguments, "--streams", subset])
+    (path,) = tmp_path.iterdir()
+    assert path.name == f"encoder.{subset}.onnx"
+    tells_no_paths(path)
+    session = onnxruntime.InferenceSession(path)
+
+    def run(inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        found = session.run(OUTPUTS, {name: value.numpy() for name, value in inputs.items()})
+        return dict(zip(OUTPUTS, map(torch.from_numpy, found), strict=True))
+
+    agree(run, folder, subset)
+    model = onnx.load(path)
+    check_metadata({p.key: p.value for p in model.metadata_props}["mmembed"], folder, subset)
+    axes = [
+        [d.dim_param or d.dim_value for d in x.type.tensor_type.shape.dim]
+        for x in model.graph.input
+    ]
+    assert axes[0][:2] == ["batch", f"{subset.split('+')[0]}_steps"]
+
+
+def test_what_differs_too_much_is_not_written(folder: Path, tmp_path: Path, capsys) -> None:
+    arguments = [str(folder), "--format", "torch-export", "--out", str(tmp_path / "e.pt2")]
+    assert run_program(main, [*arguments, "--streams", "text", "--tolerance", "0"]) == 5
+    assert "e.text.pt2: not written, it differs from the encoder by" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nan_is_no_agreement(folder: Path, tmp_path: Path, capsys) -> None:
+    """A program whose numbers are not numbers is not written, whatever the tolerance."""
+    embedder = Embedder.from_pretrained(folder)
+    embedder.encoder.fusion.fill_(float("nan"))
+    broken = tmp_path / "broken"
+    save_encoder(broken, embedder.encoder, embedder.vocabulary, {})
+    arguments = [str(broken), "--format", "torch-export", "--out", str(tmp_path / "out" / "e.pt2")]
+    assert run_program(main, [*arguments, "--streams", "text", "--tolerance", "inf"]) == 5
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "told"),
+    [
+        (["--format", "pickle"], 2, "torch-export"),
+        (["--streams", "smell"], 2, "--streams: streams ['smell']"),
+        (["nowhere"], 5, "nowhere: not an encoder folder"),
+    ],
+)
+def test_usage(
+    folder: Path, tmp_path: Path, change: list[str], code: int, told: str, capsys
+) -> None:
+    arguments = [str(folder), "--format", "torch-export", "--out", str(tmp_path / "e.pt2")]
+    arguments = [*change, *arguments[1:]] if change == ["nowhere"] else [*arguments, *change]
+    try:
+        found = run_program(main, arguments)
+    except SystemExit as stopped:  # tyro's own
+        found = int(stopped.code or 0)
+    assert found == code
+    assert told in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
