@@ -86,8 +86,9 @@ class Table:
 
     @property
     def others(self) -> list[str]:
-        """The measures that are not compared."""
-        return [name for name in MEASURES[self.held.task] if name != self.measure]
+        """The measures that do not decide and that all lines have: older runs may lack some."""
+        known = [m for m in MEASURES[self.held.task] if m != self.measure]
+        return [m for m in known if all(m in line.scores for line in self.lines)]
 
 
 @dataclass(frozen=True)
