@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from mmembed.commands.cli import run_program
+from mmembed.commands.verify import main
 from mmembed.data.example import Example, Labels, Utterance
 from mmembed.data.examples import to_record
 from mmembed.data.manifest import write_manifest
@@ -115,3 +117,13 @@ def seal(tar: Path) -> None:
     data = tar.read_bytes()
     digest = hashlib.sha256(data).hexdigest()
     change_json(tar.with_suffix(".json"), lambda i: i.update(bytes=len(data), sha256=digest))
+
+
+def verify(*arguments: object) -> int:
+    """The exit code of `mmembed verify`."""
+    return run_program(main, [str(argument) for argument in arguments])
+
+
+def reasons(printed: str) -> list[str]:
+    """The first word of each defect that it told."""
+    return [line.split(":")[0].strip() for line in printed.splitlines() if line[:2] == "  "]
