@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from prompted import EMOTIONS, POSTS, PairTokenizer, WordPieceTokenizer
+from tiny_bert import write_random_bert
 from torch import Tensor, nn
 
 from mmembed.backbones import (
@@ -231,15 +232,7 @@ def test_our_encoder_sees_neither_padding_nor_neighbours() -> None:
 
 def test_a_real_model_of_transformers(tmp_path: Path) -> None:
     """Spans and states of a BERT made here, saved and loaded again; needs the text extra."""
-    transformers = pytest.importorskip("transformers")
-    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "or", "joy", "enjoy", "##ment", "so"]
-    (tmp_path / "vocab.txt").write_text("\n".join(pieces))
-    transformers.BertTokenizerFast(str(tmp_path / "vocab.txt")).save_pretrained(tmp_path)
-    config = transformers.BertConfig(
-        vocab_size=10, hidden_size=8, num_hidden_layers=1, num_attention_heads=2,
-        intermediate_size=8,
-    )  # fmt: skip
-    transformers.BertModel(config).save_pretrained(tmp_path)
+    write_random_bert(tmp_path, ("or", "joy", "enjoy", "##ment", "so"))
     backbone, tokenizer = load_backbone(str(tmp_path))
     prompt = emotion_prompt(("joy", "enjoyment"), "so joy", tokenizer)
     # [CLS] joy or enjoy ##ment [SEP] so joy [SEP]

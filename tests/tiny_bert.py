@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,21 @@ SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "or", "emotion", "in", 
 CUES = {"anger": "furious", "fear": "scared", "joy": "sunny"}
 GERMAN = {"anger": "wuetend", "fear": "bange", "joy": "sonnig"}
 OTHER = ("quiet", "pride", "hope", "we", "saw", "them", "today", "again", "so", "what", "a", "day")
+
+
+def write_random_bert(folder: Path, words: Sequence[str], spread: float = 0.02) -> Path:
+    """One layer of width 16 with random weights; the pieces are the special ones and `words`."""
+    transformers = pytest.importorskip("transformers")
+    pieces = [*SPECIAL[:5], *words]
+    (folder / "vocab.txt").write_text("\n".join(pieces))
+    transformers.BertTokenizerFast(str(folder / "vocab.txt")).save_pretrained(folder)
+    config = transformers.BertConfig(
+        vocab_size=len(pieces), hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
+        intermediate_size=16, initializer_range=spread,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    transformers.BertModel(config).save_pretrained(folder)
+    return folder
 
 
 def write_bert(folder: Path) -> Path:

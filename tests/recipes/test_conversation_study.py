@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from mmembed_train.finetune import main
+from tiny_bert import write_random_bert
 
 from mmembed.batch import UNLABELLED, Padded
 from mmembed.data.example import Example, Labels, Utterance
@@ -126,17 +127,7 @@ def test_streams_are_standardised_and_what_is_missing_is_zero(tmp_path: Path) ->
 
 
 def test_transcripts_are_read_where_there_is_no_text(tmp_path: Path) -> None:
-    transformers = pytest.importorskip("transformers")
-    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "so", "joy", "good", "bad"]
-    model = tmp_path / "model"
-    model.mkdir()
-    (model / "vocab.txt").write_text("\n".join(pieces))
-    transformers.BertTokenizerFast(str(model / "vocab.txt")).save_pretrained(model)
-    config = transformers.BertConfig(
-        vocab_size=9, hidden_size=8, num_hidden_layers=1, num_attention_heads=2,
-        intermediate_size=8,
-    )  # fmt: skip
-    transformers.BertModel(config).save_pretrained(model)
+    model = write_random_bert(tmp_path, ("so", "joy", "good", "bad"))
     said = {"train": ("so good", " ", "so bad", "so good"), "dev": ("so bad",), "test": ("joy",)}
     turns = [
         turn(f"{split}-0", place, ("sad", "happy")[place % 2], transcript=words)
@@ -146,7 +137,7 @@ def test_transcripts_are_read_where_there_is_no_text(tmp_path: Path) -> None:
     turns[3] = replace(turns[3], features={"audio": np.ones((1, 2), np.float32)})
     folder = write(tmp_path / "shards", turns)
     data = read_dialogues([folder], str(model))
-    assert data.widths == {"audio": 2, "text": 8}
+    assert data.widths == {"audio": 2, "text": 16}
     text = data.splits["train"][0].streams["text"]
     assert torch.equal(text[0], text[3]) and not torch.equal(text[0], text[2])
     assert not text[1].any()

@@ -13,6 +13,7 @@ import torch
 from clips import RATE, tone
 from mmembed_train.finetune import main
 from support import small_encoder_config
+from tiny_bert import write_random_bert
 
 from mmembed.commands.predict import main as predict
 from mmembed.data.example import EMOTIONS, Example, Utterance
@@ -87,18 +88,8 @@ def rated(folder: Path) -> str:
 @pytest.fixture(scope="module")
 def bert(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A small text encoder of transformers, of random weights."""
-    transformers = pytest.importorskip("transformers")
-    folder = tmp_path_factory.mktemp("bert")
-    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *asking("proud").split(), *KNOWN]
-    (folder / "vocab.txt").write_text("\n".join(pieces))
-    transformers.BertTokenizerFast(str(folder / "vocab.txt")).save_pretrained(folder)
-    torch.manual_seed(0)
-    config = transformers.BertConfig(
-        vocab_size=len(pieces), hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
-        intermediate_size=16, initializer_range=0.5,
-    )  # fmt: skip
-    transformers.BertModel(config).save_pretrained(folder)
-    return str(folder)
+    words = [*asking("proud").split(), *KNOWN]
+    return str(write_random_bert(tmp_path_factory.mktemp("bert"), words, spread=0.5))
 
 
 def study(folder: Path, bert: str, **settings: Any) -> QueriesStudy:
