@@ -136,10 +136,15 @@ class Embedder:
             "layers": list(self.encoder.layer_names),
         }
 
+    def hidden(self, examples: Sequence[Example]) -> Hidden:
+        """What the encoder knows of examples, each with at least one stream, on the clock."""
+        items = [to_item(example, self.vocabulary) for example in examples]
+        return self.encoder.encode(collate(items).to(self.device).inputs)
+
     @torch.no_grad()
     def encode(self, examples: Sequence[Example]) -> Encoding:
         """Embed examples in one batch, each with at least one stream; the result is on the CPU."""
-        return self.encoder.pool(self._hidden(examples)).to("cpu")
+        return self.encoder.pool(self.hidden(examples)).to("cpu")
 
     @overload
     def __call__(
@@ -226,7 +231,7 @@ class Embedder:
         """Embeddings of a batch, in its order; `feed`: transcripts become the text stream."""
         known = [normalise_transcript(e.utterance.transcript or "") or None for e in examples]
         origins: list[Origin | None] = ["given" if words else None for words in known]
-        hidden = self._hidden(examples)
+        hidden = self.hidden(examples)
         heard: tuple[Tensor | None, ...] = (None,) * len(examples)
         if self.recogniser is not None and (transcribe or any(known)):
             heard = self.recogniser(hidden.spoken).split()
@@ -239,7 +244,7 @@ class Embedder:
                     replace(example, text=words or None) if origin == "ctc" else example
                     for example, words, origin in zip(examples, known, origins, strict=True)
                 ]
-                hidden = self._hidden(examples)
+                hidden = self.hidden(examples)
         encoding = self.encoder.pool(hidden).to("cpu")
         made = []
         for row, example in enumerate(examples):
@@ -293,10 +298,6 @@ class Embedder:
             Word(word.text, word.start, word.end, vector)
             for word, vector in zip(spoken, vectors, strict=True)
         ]
-
-    def _hidden(self, examples: Sequence[Example]) -> Hidden:
-        items = [to_item(example, self.vocabulary) for example in examples]
-        return self.encoder.encode(collate(items).to(self.device).inputs)
 
 
 def _parse(streams: str | None) -> tuple[str, ...]:

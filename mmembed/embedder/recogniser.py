@@ -63,13 +63,18 @@ class Recogniser(nn.Module):
         tokens = greedy_tokens(log_probs.argmax(1), BLANK)
         return normalise_transcript(self.alphabet.decode(tokens))
 
-    def find_words(self, log_probs: NDArray[np.float32], transcript: str) -> list[Spoken]:
-        """The words of a normalised transcript, each with the frames from its first letter to its
-        last.
+    def find_pieces(
+        self, log_probs: NDArray[np.float32], transcript: str
+    ) -> list[tuple[range, range]]:
+        """Where each piece of the alphabet, such as a letter, lies that a transcript is spelt with.
 
         Args:
             log_probs: (T, C) of one clip.
             transcript: normalised.
+
+        Returns:
+            For each piece its characters in the transcript and its frames; the space before a word
+            counts with the word's first piece, or is a piece of its own.
 
         Raises:
             ValueError: it is too long for the clip.
@@ -78,15 +83,22 @@ class Recogniser(nn.Module):
             return []
         pieces = self.alphabet.encode_spans(transcript)
         frames = align(log_probs, [token for token, _, _ in pieces], BLANK)
+        return [(range(*span), held) for (_, *span), held in zip(pieces, frames, strict=True)]
+
+    def find_words(self, log_probs: NDArray[np.float32], transcript: str) -> list[Spoken]:
+        """The words of a normalised transcript, each with the frames from its first letter to its
+        last; otherwise like `find_pieces`.
+        """
+        pieces = self.find_pieces(log_probs, transcript)
         words = transcript.split()
         starts = itertools.accumulate((len(word) + 1 for word in words), initial=0)
         found = []
         for word, start in zip(words, starts, strict=False):
             # A piece that is nothing but the space before the word is no part of it.
             own = [
-                held
-                for held, (_, first, last) in zip(frames, pieces, strict=True)
-                if first < start + len(word) and start < last
+                frames
+                for characters, frames in pieces
+                if characters.start < start + len(word) and start < characters.stop
             ]
             found.append(Spoken(word, range(own[0].start, own[-1].stop)))
         return found

@@ -29,17 +29,21 @@ from sklearn.linear_model import LogisticRegression
 
 from mmembed.batch import Batch
 from mmembed.contract import Method
+from mmembed.data.shards import ShardSet
+from mmembed.embedder import Embedder
 from mmembed.errors import UsageError
 from mmembed.methods.layer_anchor import LayerAnchor, LayerAnchorConfig
 from mmembed.recipes.crosslingual_clips import Clips, Fold, make_folds, read_corpora
 from mmembed.recipes.scoring import MEASURES, Array, Held
 from mmembed.recipes.study import FinetuneLoop, FinetuneRun, Study, Trained
+from mmembed.recipes.vowels import Vowels, read_vowels, vowel_similarity
 from mmembed.similarity import most_similar_group
 from mmembed.training.optim import OptimConfig
 
 STRENGTHS: Final = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # of the logistic regression, chosen on dev
 ORACLE: Final = "oracle"
 UNALIGNED: Final = ", not aligned"
+BY_VOWELS: Final = "group by vowels"
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,10 @@ class LayerAnchorRun(FinetuneRun):
         folds: parts of the target speakers.
         group: adjacent layers that are anchored together.
         anchors: names of layers; given, they are anchored in one more variant.
+        encoder: folder of the encoder; given, the group whose layers are most alike in vowels is
+            anchored in one more variant.
+        source_clips: prepared shards of the source's clips with their transcripts, for the vowels.
+        target_clips: of the target's.
         hidden: width of the projections.
         dropout: in front of the classifier.
         coral_weight: of the alignment.
@@ -67,6 +75,9 @@ class LayerAnchorRun(FinetuneRun):
     folds: int = 3
     group: int = 3
     anchors: tuple[str, ...] = ()
+    encoder: str = ""
+    source_clips: str = ""
+    target_clips: str = ""
     hidden: int = 64
     dropout: float = 0.3
     coral_weight: float = 100.0
@@ -95,9 +106,16 @@ class LayerAnchorStudy(Study):
             raise UsageError(f"--group {run.group}: there are {len(self._layers)} layers")
         self._target = target
         self._folds = make_folds(source, target, run.folds, run.standardise)
-        self._anchors = [most_similar_group(fold.similarity, run.group) for fold in self._folds]
+        self._similarity = {"group": [fold.similarity for fold in self._folds]}
+        self._error_rates: dict[str, float] = {}
+        if run.encoder:
+            self._similarity[BY_VOWELS] = self._compare_vowels(source)
+        self._anchors = {
+            way: [most_similar_group(similarity, run.group) for similarity in folds]
+            for way, folds in self._similarity.items()
+        }
         chosen = ("chosen layers",) if run.anchors else ()
-        anchored = ("last layer", "group", *chosen)
+        anchored = ("last layer", *self._anchors, *chosen)
         pairs = [way for name in anchored for way in (name, name + UNALIGNED)]
         self._ways = ("source only", *pairs, ORACLE)
         self.bounds = frozenset({ORACLE})
@@ -158,17 +176,50 @@ class LayerAnchorStudy(Study):
 
     def extras(self, out: Path, trained: Trained) -> dict[str, Any]:
         """How alike layers are and which were anchored; both losses at the end, dev scores."""
-        return {
-            "layer_similarity": {
-                "measure": "similarity of covariances",
-                "source": _short(self.run.source),
-                "target": _short(self.run.target),
-                "layers": list(self._layers),
-                "similarity": np.mean([fold.similarity for fold in self._folds], 0).tolist(),
-                "groups": [[self._layers[layer] for layer in group] for group in self._anchors],
-            },
+        found = {
+            "layer_similarity": self._told("group", "similarity of covariances"),
             "training": {way: self._training(way, trained) for way in self._ways},
         }
+        if BY_VOWELS in self._anchors:
+            found["vowel_similarity"] = self._told(BY_VOWELS, "linear CKA of vowels")
+            found["letter_error_rate"] = self._error_rates
+        return found
+
+    def _told(self, way: str, measure: str) -> dict[str, Any]:
+        groups = self._anchors[way]
+        return {
+            "measure": measure,
+            "source": _short(self.run.source),
+            "target": _short(self.run.target),
+            "layers": list(self._layers),
+            "similarity": np.mean(self._similarity[way], 0).tolist(),
+            "groups": [[self._layers[layer] for layer in group] for group in groups],
+        }
+
+    def _compare_vowels(self, source: Clips) -> list[NDArray[np.float64]]:
+        """(L, L) of each fold, of its training clips in both languages."""
+        embedder = Embedder.from_pretrained(self.run.encoder)
+        found: list[Vowels] = []
+        for name, clips, embeddings in (
+            ("source", source, self.run.source),
+            ("target", self._target, self.run.target),
+        ):
+            folder = {"source": self.run.source_clips, "target": self.run.target_clips}[name]
+            if not folder:
+                raise UsageError(f"--encoder: give --{name}-clips DIR too, to find vowels in")
+            made = ShardSet(Path(embeddings)).manifest
+            if made.get("encoder_sha256") != embedder.sha256:
+                raise UsageError(f"{embeddings}: not embeddings by {self.run.encoder}")
+            vowels = read_vowels(embedder, folder, made["streams"], self._layers, clips.keys)
+            self._error_rates[name] = vowels.error_rate
+            found.append(vowels)
+        of_source, of_target = found
+        return [
+            vowel_similarity(
+                of_source, of_target, *(fold.train.in_language(side).keys for side in (0, 1))
+            )
+            for fold in self._folds
+        ]
 
     def _score(self, out: Path, test: str, variants: Mapping[str, Array]) -> dict[str, Any]:
         """The folds of a way are one row."""
@@ -206,8 +257,8 @@ class LayerAnchorStudy(Study):
 
     def _anchors_of(self, variant: str) -> tuple[int, ...]:
         way, _, fold = variant.replace(UNALIGNED, "").rpartition("/")
-        if way == "group":
-            return self._anchors[int(fold)]
+        if way in self._anchors:
+            return self._anchors[way][int(fold)]
         if way == "chosen layers":
             return tuple(self._layers.index(name) for name in self.run.anchors)
         return (-1,) if way == "last layer" else ()
@@ -224,7 +275,7 @@ def _regress(fold: Fold, layers: slice) -> NDArray[np.int64]:
         wide: NDArray[np.float32] = clips.vectors[:, layers].flatten(1).numpy()
         return wide
 
-    source = fold.train.take(np.flatnonzero(fold.train.language.numpy() == 0))
+    source = fold.train.in_language(0)
     fitted = [
         LogisticRegression(C=strength, max_iter=2000).fit(columns(source), source.emotion.numpy())
         for strength in STRENGTHS

@@ -64,6 +64,10 @@ class Clips:
             self.language[index],
         )
 
+    def in_language(self, language: int) -> Clips:
+        """Those of the source (0) or of the target (1)."""
+        return self.take(np.flatnonzero(self.language.numpy() == language))
+
     def split(self, speakers: Sequence[str]) -> tuple[Clips, Clips]:
         """The clips of all other speakers, and of these."""
         named = np.isin(self.speakers, speakers)

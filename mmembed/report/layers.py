@@ -6,24 +6,28 @@ from collections.abc import Mapping
 from typing import Any
 
 from mmembed.report import plots
-from mmembed.report.markup import Section, table
+from mmembed.report.markup import Section, table, tag
 
 
 def layer_similarities(results: Mapping[str, Any]) -> Section | None:
     """The picture of a layer anchoring study's `results.json`; None of another study's."""
-    found = results.get("layer_similarity")
+    found = [results[name] for name in ("layer_similarity", "vowel_similarity") if name in results]
     if not found:
         return None
-    names = found["layers"]
-    sides = (f"source: {found['source']}", f"target: {found['target']}")
-    groups = [(str(number), ", ".join(group)) for number, group in enumerate(found["groups"])]
+    parts: list[str] = []
+    for one in found:
+        names = one["layers"]
+        sides = (f"source: {one['source']}", f"target: {one['target']}")
+        groups = [(str(number), ", ".join(group)) for number, group in enumerate(one["groups"])]
+        parts += [
+            tag("p", f"By {one['measure']}:"),
+            plots.similarities(one["similarity"], names, names, sides),
+            table(("Fold", "Anchored group"), groups),
+        ]
     return Section(
         "Layers across languages",
-        f"The {found['measure']} of each layer of the source with each of the target, 1 where they "
-        "are alike; mean over folds, on training clips, without labels. Adjacent layers that are "
-        "most alike are anchored together.",
-        [
-            plots.similarities(found["similarity"], names, names, sides),
-            table(("Fold", "Anchored group"), groups),
-        ],
+        "How alike each layer of the source is to each of the target, 1 where they are the same; "
+        "mean over folds, on training clips, without emotions. Adjacent layers that are most alike "
+        "are anchored together.",
+        parts,
     )
