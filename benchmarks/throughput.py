@@ -1,0 +1,276 @@
+"""Seconds of clip a second: each stage of extraction, the encoder beside its limits, wav2vec2.
+
+    python benchmarks/throughput.py CLIPS --encoder ENCODER
+
+CLIPS is a folder of media files, whose lengths should be mixed. All figures are of the same clips,
+cores and run; each is the best of `repeats`. Three tables:
+
+- stages of audio-visual extraction in one process, then decoding and cropping in the processes that
+  `mmembed extract` uses, alone, followed by the encoder, and overlapping with it;
+- the encoder on features: one clip at a time (a plain loop), batches as they come, batches of like
+  length, bfloat16, on request compiled, each with its share of the rate at which this machine
+  multiplies large matrices (matrix products, convolutions and attention are counted);
+- sound alone, from samples to vectors, beside wav2vec2-base (Baevski et al. 2020, arXiv 2006.11477)
+  of transformers with random weights, which serve for speed.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import torch
+import tyro
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from mmembed.data.decoding import Decoder
+from mmembed.data.example import Example, Utterance
+from mmembed.data.media import Clip, load_clip
+from mmembed.data.shards import Record, write_shard
+from mmembed.data.sources import MEDIA_SUFFIXES, load_all, open_sources
+from mmembed.embedder import Embedder
+from mmembed.errors import DataError
+from mmembed.features.audio import SAMPLE_RATE, log_mel
+from mmembed.features.video import face_crops
+
+T = TypeVar("T")
+AT_ONCE = 16  # clips in a batch, as `mmembed extract` has them
+MATRIX = 2048  # rows and columns of the products that measure the ceiling
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is measured.
+
+    Attributes:
+        clips: folder of media files.
+        encoder: folder of an encoder.
+        most: clips read, in the order of their names; 0 = all.
+        repeats: of each measurement.
+        compiled: also compile the encoder, which takes minutes and a C++ compiler.
+        wav2vec2: measure it, which needs transformers.
+    """
+
+    clips: tyro.conf.Positional[Path]
+    encoder: Path
+    most: int = 200
+    repeats: int = 3
+    compiled: bool = False
+    wav2vec2: bool = True
+
+
+def best(repeats: int, work: Callable[[], object]) -> float:
+    """Seconds by the clock of the quickest of some runs, after one that warms up."""
+    work()
+    taken = []
+    for _ in range(repeats):
+        begun = time.perf_counter()
+        work()
+        taken.append(time.perf_counter() - begun)
+    return min(taken)
+
+
+def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Parts of up to `size`, taken as they come."""
+    rest = iter(items)
+    while part := list(islice(rest, size)):
+        yield part
+
+
+def precision(half: bool) -> AbstractContextManager[object]:
+    """Bfloat16 or float32."""
+    return torch.autocast("cpu", torch.bfloat16) if half else nullcontext()
+
+
+def ceiling(repeats: int, half: bool) -> float:
+    """Operations a second in products of large square matrices."""
+    a = torch.randn(MATRIX, MATRIX, dtype=torch.bfloat16 if half else torch.float32)
+    return 2 * MATRIX**3 / best(3 * repeats, lambda: a @ a)
+
+
+def row(name: str, seconds: float, of: float, note: str = "") -> None:
+    """One line: seconds of clip for each second taken."""
+    print(f"{name:<44} {of / seconds:>9.1f}  {note}", flush=True)
+
+
+def as_example(number: int, clip: Clip, crops: NDArray[np.uint8] | None) -> Example:
+    """Its features."""
+    sound = None if clip.audio is None else log_mel(clip.audio)
+    return Example(Utterance(f"clip-{number}", None), audio=sound, video=crops)
+
+
+def stages(
+    settings: Settings, files: Sequence[Path], embedder: Embedder
+) -> tuple[list[Clip], list[Example]]:
+    """The first table; returns what was decoded."""
+    print("\naudio-visual extraction, seconds of clip a second")
+    clips: list[Clip] = []
+    spent = dict.fromkeys(("decode", "crop", "features", "encode", "write"), 0.0)
+
+    def timed(stage: str, work: Callable[[], T]) -> T:
+        begun = time.perf_counter()
+        made = work()
+        spent[stage] += time.perf_counter() - begun
+        return made
+
+    examples = []
+    for number, path in enumerate(files):
+        clip = timed("decode", partial(load_clip, path))
+        film = clip.video
+        crops = None if film is None else timed("crop", partial(face_crops, film))[0]
+        clips.append(clip)
+        examples.append(timed("features", partial(as_example, number, clip, crops)))
+    length = sum(clip.seconds for clip in clips)
+    records = []
+    for part in batched(examples, AT_ONCE):
+        encoding = timed("encode", partial(embedder.encode, part))
+        for place, example in enumerate(part):
+            vectors = {
+                "pooled.npy": encoding.pooled[place].numpy(),
+                "layers.npy": encoding.layers[place].numpy(),
+            }
+            records.append(Record(example.key, vectors, {}))
+    with tempfile.TemporaryDirectory() as folder:
+        timed("write", lambda: write_shard(Path(folder) / "shard-000000.tar", records, {}))
+    for stage, seconds in spent.items():
+        share = seconds / sum(spent.values())
+        row(f"{stage}, one process", seconds, length, f"{100 * share:.0f} % of the time")
+    row("all stages, one process", sum(spent.values()), length)
+
+    def decoded() -> Iterator[Example]:
+        with Decoder() as decoder:
+            for found in load_all(open_sources(files), decoder):
+                if isinstance(found, DataError):
+                    raise found
+                yield found
+
+    def embed(found: Iterator[Example]) -> None:
+        for part in batched(found, AT_ONCE):
+            embedder.encode(part)
+
+    alone = best(settings.repeats, lambda: list(decoded()))
+    apart = best(settings.repeats, lambda: embed(iter(list(decoded()))))
+    together = best(settings.repeats, lambda: embed(decoded()))
+    row("decode, crop, features in a child", alone, length)
+    row("and then the encoder", apart, length, f"{alone / apart:.2f} of decoding alone")
+    row("the encoder meanwhile", together, length, f"{alone / together:.2f} of decoding alone")
+    return clips, examples
+
+
+def encoder(settings: Settings, examples: Sequence[Example], embedder: Embedder) -> None:
+    """The second table, for sound alone and for all that clips have."""
+    limits = {half: ceiling(settings.repeats, half) for half in (False, True)}
+    print("\nceiling of matrix products, 1e9 operations a second")
+    for half, limit in limits.items():
+        print(f"{'bfloat16' if half else 'float32':<44} {limit / 1e9:>9.1f}")
+    for streams in (("audio",), ("audio", "video")):
+        held = [example.only(streams) for example in examples]
+        held = [example for example in held if example.streams == streams]
+        if not held:
+            continue
+        length = sum(len(example.audio) / 100 for example in held if example.audio is not None)
+        alike = sorted(held, key=lambda e: 0 if e.audio is None else len(e.audio))
+        ways = {
+            "one clip at a time": [[example] for example in held],
+            f"{AT_ONCE} as they come": [*batched(held, AT_ONCE)],
+            f"{AT_ONCE} of like length": [*batched(alike, AT_ONCE)],
+        }
+        print(f"\nencoder on features of {'+'.join(streams)}, seconds of clip a second")
+
+        def run(parts: Sequence[Sequence[Example]], half: bool) -> None:
+            with precision(half):
+                for part in parts:
+                    embedder.encode(part)
+
+        with FlopCounterMode(display=False) as counted:
+            run([held], False)
+        operations = counted.get_total_flops()
+
+        def measure(
+            name: str,
+            parts: Sequence[Sequence[Example]],
+            half: bool = False,
+            length: float = length,
+            operations: int = operations,
+        ) -> None:
+            taken = best(settings.repeats, lambda: run(parts, half))
+            share = operations / taken / limits[half]
+            row(name, taken, length, f"{100 * share:.0f} % of the ceiling")
+
+        for name, parts in ways.items():
+            measure(name, parts)
+        for name, parts in ways.items():
+            measure(f"{name}, bfloat16", parts, True)
+        if settings.compiled:
+            for blocks in embedder.encoder.own.values():
+                for block in blocks:  # type: ignore[attr-defined]
+                    block.compile(dynamic=True)
+            measure(f"{AT_ONCE} as they come, compiled", ways[f"{AT_ONCE} as they come"])
+
+
+def sound_alone(settings: Settings, clips: Sequence[Clip], embedder: Embedder) -> None:
+    """The third table."""
+    from transformers import Wav2Vec2Config, Wav2Vec2Model
+
+    sounds = sorted((clip.audio for clip in clips if clip.audio is not None), key=len)
+    length = sum(map(len, sounds)) / SAMPLE_RATE
+    torch.manual_seed(0)
+    other = Wav2Vec2Model(Wav2Vec2Config())
+    other.train(False)
+
+    @torch.no_grad()
+    def wav2vec2(at_once: int) -> None:
+        for part in batched(sounds, at_once):
+            longest = max(map(len, part))
+            padded = torch.stack([
+                torch.nn.functional.pad(torch.from_numpy(one), (0, longest - len(one)))
+                for one in part
+            ])  # fmt: skip
+            states: Tensor = other(padded)[0]
+            states.mean(1)
+
+    def ours() -> None:
+        for part in batched(sounds, AT_ONCE):
+            embedder.encode(
+                [as_example(n, Clip(one, None, 0.0), None) for n, one in enumerate(part)]
+            )
+
+    print("\nsound alone, from samples to vectors, seconds of clip a second")
+    for half in (False, True):
+        name = "bfloat16" if half else "float32"
+        with precision(half):
+            rates = {at_once: best(1, partial(wav2vec2, at_once)) for at_once in (1, 4)}
+            mine = best(settings.repeats, ours)
+        for at_once, taken in rates.items():
+            row(f"wav2vec2-base, {at_once} at once, {name}", taken, length)
+        fold = min(rates.values()) / mine
+        row(f"ours, {name}", mine, length, f"{fold:.1f} times the better of these")
+
+
+def main() -> None:
+    """Three tables."""
+    settings = tyro.cli(Settings, description=__doc__)
+    found = sorted(p for p in settings.clips.rglob("*") if p.suffix.lower() in MEDIA_SUFFIXES)
+    files = found[: settings.most or None]
+    embedder = Embedder.from_pretrained(settings.encoder)
+    cores = len(os.sched_getaffinity(0))
+    print(f"{len(files)} clips, {cores} cores, {torch.get_num_threads()} threads of torch")
+    clips, examples = stages(settings, files, embedder)
+    encoder(settings, examples, embedder)
+    if settings.wav2vec2:
+        sound_alone(settings, clips, embedder)
+
+
+if __name__ == "__main__":
+    main()
