@@ -15,6 +15,10 @@ JPEG_QUALITY: Final = 85
 
 def picture(pixels: NDArray[Any], name: str) -> Html:
     """(H, W) grey pixels within the page itself."""
+    return tag("img", src=picture_url(pixels), alt=name)
+
+
+def picture_url(pixels: NDArray[Any]) -> str:
+    """(H, W) grey pixels as a data URL."""
     _, jpeg = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
-    source = "data:image/jpeg;base64," + base64.b64encode(jpeg.tobytes()).decode()
-    return tag("img", src=source, alt=name)
+    return "data:image/jpeg;base64," + base64.b64encode(jpeg.tobytes()).decode()
