@@ -52,6 +52,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         from mmembed.serve.server import Address, serve
     except ImportError as error:
         raise UsageError(f"serve: needs pip install 'mmembed[serve]' ({error})") from None
+    from mmembed.data.decoding import Decoder
     from mmembed.embedder import Embedder
     from mmembed.recipes.prediction import EmotionPredictor
     from mmembed.search import EmbeddingSearch
@@ -61,7 +62,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     embedder = Embedder.from_pretrained(settings.encoder, face_model=settings.face_model)
     predictor = settings.regressor and EmotionPredictor.from_folder(embedder, settings.regressor)
     search = settings.embeddings and EmbeddingSearch.open(settings.embeddings)
-    analyser = Analyser(embedder, predictor or None, search or None)
     about = {
         "encoder": settings.encoder,
         "sha256": embedder.sha256,
@@ -79,4 +79,6 @@ def main(argv: Sequence[str] | None = None) -> None:
                 flush=True,
             )
 
-    serve(analyser, about, address, ready)
+    with Decoder() as decoder:  # whose end ends the analysis at hand as well
+        analyser = Analyser(embedder, decoder, predictor or None, search or None)
+        serve(analyser, about, address, ready)

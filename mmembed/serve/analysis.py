@@ -20,8 +20,8 @@ from mmembed.embedder.clips import Clip
 from mmembed.errors import DataError, UsageError
 from mmembed.features.audio import FEATURE_RATE
 from mmembed.features.video import VIDEO_RATE
+from mmembed.pictures import picture_url
 from mmembed.recipes.prediction import EmotionPredictor
-from mmembed.report.pictures import picture_url
 from mmembed.search import EmbeddingSearch, Found, Sources
 
 WINDOW: Final[Seconds] = 2.0  # of the clip that a point of a curve is of
@@ -130,6 +130,7 @@ class Analyser:
 
     Args:
         embedder: the frozen encoder.
+        decoder: opens the files; its process stays, so that clips after the first come quickly.
         predictor: regressors trained on its embeddings; None = neither mood nor curves.
         search: embeddings that it made; None = no neighbours.
 
@@ -140,6 +141,7 @@ class Analyser:
     def __init__(
         self,
         embedder: Embedder,
+        decoder: Decoder,
         predictor: EmotionPredictor | None = None,
         search: EmbeddingSearch | None = None,
     ) -> None:
@@ -149,12 +151,13 @@ class Analyser:
                 f"{search.encoder_sha256[:12]}...) than this one ({embedder.sha256[:12]}...)"
             )
         self.embedder = embedder
+        self.decoder = decoder
         self.predictor = predictor
         self.search = search
         self._sources = None if search is None else Sources(search.embeddings.made)
 
     def __call__(self, path: Path, name: str, text: str | None = None) -> Analysis:
-        """Analyse one clip, opened in a process of its own.
+        """Analyse one clip; not to be called twice at once.
 
         Args:
             path: the file.
@@ -188,8 +191,7 @@ class Analyser:
 
     def _decode(self, path: Path, name: str, text: str | None) -> Example:
         source = Clip(path, text=text, key="clip").source(STREAMS, self.embedder.face_model)
-        with Decoder() as decoder:
-            (example,) = load_all([source], decoder)
+        (example,) = load_all([source], self.decoder)
         if isinstance(example, DataError):
             said = str(example).removeprefix(f"{example.item}: ")
             raise DataError(name, example.reason, said)

@@ -17,11 +17,11 @@ import errno
 import ipaddress
 import json
 import logging
-import multiprocessing
 import signal
 import tempfile
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from importlib import resources
 from pathlib import Path
@@ -125,54 +125,47 @@ async def _serve(
 ) -> None:
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    async with listening(analyse, about, address) as url:
+        ready(url)
+        await stop.wait()
+
+
+@asynccontextmanager
+async def listening(
+    analyse: Analyse, about: Mapping[str, object], address: Address
+) -> AsyncIterator[str]:
+    """Serve while the context lasts; see `serve`.
+
+    Yields:
+        The page's URL.
+    """
     worker = ThreadPoolExecutor(1, "analysis")
     with tempfile.TemporaryDirectory(prefix="mmembed-") as folder:
-        app = application(analyse, about, address, worker, Path(folder))
+        app = _application(_Desk(analyse, worker, Path(folder)), about, address)
         runner = web.AppRunner(
             app, access_log=None, handler_cancellation=True, shutdown_timeout=LEAVING
         )
         await runner.setup()
         try:
-            site = web.TCPSite(runner, address.host, address.port)
             try:
-                await site.start()
+                await web.TCPSite(runner, address.host, address.port).start()
             except (OSError, OverflowError) as error:
                 raise UsageError(_refusal(address, error)) from None
-            ready(_url(address.host, runner.addresses[0][1]))
-            await stop.wait()
+            yield _url(address.host, runner.addresses[0][1])
         finally:
-            # The clip at hand is given up: without its decoder it is an error that nobody reads.
             worker.shutdown(wait=False, cancel_futures=True)
-            for decoder in multiprocessing.active_children():
-                decoder.kill()
             await runner.cleanup()
 
 
-def application(
-    analyse: Analyse,
-    about: Mapping[str, object],
-    address: Address,
-    worker: ThreadPoolExecutor,
-    folder: Path,
-) -> web.Application:
-    """The whole of it but the socket.
-
-    Args:
-        analyse: see `serve`.
-        about: see `serve`.
-        address: see `serve`.
-        worker: of one thread, that analyses.
-        folder: for clips while they are looked at.
-    """
-    guard = _guard(address)
-    app = web.Application(middlewares=[guard])
+def _application(desk: _Desk, about: Mapping[str, object], address: Address) -> web.Application:
+    app = web.Application(middlewares=[_guard(address)])
     app.on_response_prepare.append(_add_headers)
     page = resources.files("mmembed.serve") / "page"
     for path, (name, kind) in FILES.items():
         app.router.add_get(path, _answer((page / name).read_bytes(), kind))
     told = json.dumps({**about, "most_bytes": MOST_BYTES}).encode()
     app.router.add_get("/about", _answer(told, "application/json"))
-    app.router.add_post("/analyses", _Desk(analyse, worker, folder).take)
+    app.router.add_post("/analyses", desk.take)
     return app
 
 

@@ -2,9 +2,9 @@
 "use strict";
 
 const $ = (id) => document.getElementById(id);
-const LABEL = 84; // pixels left of the curves, for their names
+const LABEL = 92; // pixels left of the curves, for their names
 const VALUE = 44; // right of them, for the numbers at the playhead
-const GAP = 14;
+const GAP = 20;
 
 let about = null; // what the server says of itself
 let file = null; // the clip at hand
@@ -74,10 +74,10 @@ function fail(line) {
 
 function show(analysis, clip) {
   shown = analysis;
-  say("status", `analysed ${analysis.name}`);
+  say("status", `analysed ${clip.name}`);
   $("result").hidden = false;
   play(clip);
-  $("name").textContent = analysis.name;
+  $("name").textContent = clip.name;
   const has = analysis.streams.filter((stream) => stream.present).map((stream) => stream.name);
   say("facts", `${clock(analysis.seconds)} of ${has.join(", ")}`);
   showWords(analysis);
@@ -90,16 +90,22 @@ function show(analysis, clip) {
 function play(clip) {
   const player = $("player");
   if (player.src) URL.revokeObjectURL(player.src);
-  $("unplayable").hidden = true;
-  player.hidden = false;
+  setPlayable(true);
   player.classList.remove("sound");
   player.src = URL.createObjectURL(clip);
+  place = 0;
+}
+
+function setPlayable(playable) {
+  $("player").hidden = !playable;
+  $("unplayable").hidden = playable;
+  $("stage").classList.toggle("unplayable", !playable);
 }
 
 function showWords(analysis) {
   const from = { given: "As you gave them, found in the clip.", ctc: "As the recogniser hears them." };
   const lead = from[analysis.transcript_from] || "";
-  const click = analysis.words.length ? " A click plays from there." : "";
+  const click = analysis.words.length ? " A click goes there." : "";
   say("heard", analysis.notes.words ? `${analysis.notes.words}` : lead + click);
   $("words").replaceChildren(
     ...analysis.words.map((word) => {
@@ -126,7 +132,8 @@ function showMood(analysis) {
   if (!mood) return;
   const row = (name, value) =>
     make("tr", {}, make("th", { scope: "row" }, name), make("td", {}, value));
-  $("mood").caption.textContent = `The whole clip, by ${mood.streams.replaceAll("+", ", ")}`;
+  $("mood").caption.textContent = "The whole clip";
+  $("mood").title = `judged by ${mood.streams.replaceAll("+", ", ")}`;
   $("mood").tBodies[0].replaceChildren(
     row("sentiment", signed(mood.sentiment)),
     ...Object.entries(mood.emotions).map(([name, value]) => row(name, value.toFixed(2))),
@@ -137,10 +144,12 @@ function showStreams(analysis) {
   $("streams").replaceChildren(
     ...analysis.streams.map((stream) => {
       const share = `${(100 * stream.weight).toFixed(1)} %`;
+      const bar = make("i");
+      bar.style.width = share.replace(" ", "");
       return make(
         "div", { class: stream.present ? "stream" : "stream absent" },
         make("span", {}, stream.name),
-        make("meter", { value: stream.weight, "aria-label": `weight of ${stream.name}` }, share),
+        make("span", { class: "bar" }, bar),
         make("small", {}, stream.present ? share : `${share}, not in the clip`),
       );
     }),
@@ -248,7 +257,11 @@ function drawLane(svg, numbers, name, times, values, [low, high], height, top, x
     for (const mark of [low, high]) {
       svg.append(draw("text", { x: LABEL - 8, y: y(mark) + 4, "text-anchor": "end" }, signed(mark).slice(0, 2)));
     }
-  } else svg.append(draw("text", { x: LABEL - 8, y: top + 9, "text-anchor": "end" }, `${high}`));
+  } else {
+    for (const mark of [low, high]) {
+      svg.append(draw("text", { x: LABEL - 8, y: y(mark) + 4, "text-anchor": "end" }, `${mark}`));
+    }
+  }
   svg.append(draw("path", { class: "curve", d: `M${points.join("L")}` }));
   const number = draw("text", { class: "value", x: right + VALUE, y: middle + 4 });
   svg.append(number);
@@ -327,10 +340,10 @@ for (const event of ["play", "pause", "seeked", "timeupdate"]) {
 }
 $("player").addEventListener("loadedmetadata", () => {
   $("player").classList.toggle("sound", !$("player").videoWidth);
+  if (place) $("player").currentTime = place;
 });
 $("player").addEventListener("error", () => {
-  $("player").hidden = true;
-  $("unplayable").hidden = false;
+  setPlayable(false);
 });
 $("plot").addEventListener("pointerdown", (event) => {
   const move = (one) => seek($("plot").timeAt(one.clientX - $("plot").getBoundingClientRect().left));
