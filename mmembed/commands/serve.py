@@ -79,6 +79,9 @@ def main(argv: Sequence[str] | None = None) -> None:
                 flush=True,
             )
 
-    with Decoder() as decoder:  # whose end ends the analysis at hand as well
+    with Decoder() as decoder:
         analyser = Analyser(embedder, decoder, predictor or None, search or None)
-        serve(analyser, about, address, ready)
+        try:
+            serve(analyser, about, address, ready)
+        finally:
+            analyser.stop()

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from torch import Tensor
 
 from mmembed.batch import Batch, Padded, stream_subsets, subset_name
 from mmembed.config import from_dict
@@ -84,20 +85,28 @@ class EmotionPredictor:
         Raises:
             UsageError: no regressor was trained for its streams.
         """
-        return self.judge([example])[0]
+        try:
+            return self.judge(self.embedder.encode([example]).layers, example.streams)[0]
+        except UsageError as error:
+            raise UsageError(f"{example.key}: {error}") from None
 
     @torch.no_grad()
-    def judge(self, examples: Sequence[Example]) -> list[Labels]:
-        """The same of several that all have the same streams, as one batch."""
-        subset = subset_name(examples[0].streams)
+    def judge(self, layers: Tensor, streams: Sequence[str]) -> list[Labels]:
+        """The same of clips that are embedded already.
+
+        Args:
+            layers: (B, L, 2 D) of the encoder.
+            streams: those that all of the clips have.
+
+        Raises:
+            UsageError: no regressor was trained for them.
+        """
+        subset = subset_name(streams)
         if subset not in self.regressors:
-            raise UsageError(
-                f"{examples[0].key}: no regressor for {subset}; "
-                f"there are {', '.join(self.regressors)}"
-            )
-        layers = self.embedder.encode(examples).layers
+            there = ", ".join(self.regressors)
+            raise UsageError(f"no regressor for {subset}; there are {there}")
         lengths = torch.full((len(layers),), layers.shape[1])
-        keys = tuple(example.key for example in examples)
+        keys = tuple(map(str, range(len(layers))))
         batch = Batch(keys, {"embedding": Padded(layers, lengths)})
         answers = [regressor.predict(batch) for regressor in self.regressors[subset]]
         sentiment = torch.stack([a["sentiment"] for a in answers]).mean(0).clamp(*SENTIMENT_RANGE)

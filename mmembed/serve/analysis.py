@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
 import numpy as np
+import torch
 
 from mmembed.batch import STREAMS, subset_name
 from mmembed.config import Hz, Seconds
@@ -17,7 +19,7 @@ from mmembed.data.example import EMOTIONS, Example, Labels
 from mmembed.data.sources import load_all
 from mmembed.embedder import Embedder, Embedding
 from mmembed.embedder.clips import Clip
-from mmembed.errors import DataError, UsageError
+from mmembed.errors import DataError, Stopped, UsageError
 from mmembed.features.audio import FEATURE_RATE
 from mmembed.features.video import VIDEO_RATE
 from mmembed.pictures import picture_url
@@ -155,6 +157,7 @@ class Analyser:
         self.predictor = predictor
         self.search = search
         self._sources = None if search is None else Sources(search.embeddings.made)
+        self._stopped = threading.Event()
 
     def __call__(self, path: Path, name: str, text: str | None = None) -> Analysis:
         """Analyse one clip; not to be called twice at once.
@@ -166,9 +169,11 @@ class Analyser:
 
         Raises:
             DataError: the clip cannot be used; starts with `name`.
+            Stopped: `stop` was called.
         """
         notes: dict[str, str] = {}
         example = self._decode(path, name, text)
+        self._go_on()
         (embedding,) = self.embedder.embed(
             [example], transcribe=self.embedder.recogniser is not None
         )
@@ -183,11 +188,19 @@ class Analyser:
             transcript=embedding.transcript,
             transcript_from=embedding.transcript_from,
             words=_words(embedding),
-            mood=self._mood(example, notes),
+            mood=self._mood(embedding, notes),
             curves=self._curves(example, embedding.seconds or 0.0, notes),
-            neighbours=self._neighbours(example, notes),
+            neighbours=self._neighbours(example, embedding, notes),
             notes=notes,
         )
+
+    def stop(self) -> None:
+        """Have the analysis at hand, in another thread, end at its next step."""
+        self._stopped.set()
+
+    def _go_on(self) -> None:
+        if self._stopped.is_set():
+            raise Stopped("no more clips are analysed")
 
     def _decode(self, path: Path, name: str, text: str | None) -> Example:
         source = Clip(path, text=text, key="clip").source(STREAMS, self.embedder.face_model)
@@ -204,17 +217,18 @@ class Analyser:
             for stream, weight in zip(STREAMS, weights, strict=True)
         )
 
-    def _mood(self, example: Example, notes: dict[str, str]) -> Mood | None:
+    def _mood(self, embedding: Embedding, notes: dict[str, str]) -> Mood | None:
         if self.predictor is None:
             notes["mood"] = "none: the page was started without --regressor"
             return None
+        layers = torch.from_numpy(embedding.layers)
         try:
-            labels = self.predictor(example)
+            (labels,) = self.predictor.judge(layers[None], embedding.streams)
         except UsageError as error:
             notes["mood"] = str(error)
             return None
         sentiment, emotions = _numbers(labels)
-        return Mood(sentiment, emotions, subset_name(example.streams))
+        return Mood(sentiment, emotions, subset_name(embedding.streams))
 
     def _curves(self, example: Example, seconds: Seconds, notes: dict[str, str]) -> Curves | None:
         """From sound and pictures alone: a word more or less would switch to another regressor."""
@@ -226,8 +240,10 @@ class Analyser:
         judged: list[Labels] = []
         try:
             for first in range(0, len(points), WINDOWS_AT_ONCE):
+                self._go_on()
                 batch = [window for _, window in points[first : first + WINDOWS_AT_ONCE]]
-                judged += self.predictor.judge(batch)
+                layers = self.embedder.encode(batch).layers
+                judged += self.predictor.judge(layers, perceived.streams)
         except UsageError as error:
             notes["curves"] = str(error)
             return None
@@ -239,7 +255,9 @@ class Analyser:
             streams=subset_name(perceived.streams),
         )
 
-    def _neighbours(self, example: Example, notes: dict[str, str]) -> tuple[Neighbour, ...]:
+    def _neighbours(
+        self, example: Example, embedding: Embedding, notes: dict[str, str]
+    ) -> tuple[Neighbour, ...]:
         if self.search is None or self._sources is None:
             notes["neighbours"] = "none: the page was started without --embeddings"
             return ()
@@ -250,7 +268,10 @@ class Analyser:
             return ()
         if note is not None:
             notes["neighbours"] = note
-        hits = self.search.nearest(self.embedder.encode([query]).pooled[0].numpy(), NEIGHBOURS)
+        vector = embedding.pooled
+        if query.streams != embedding.streams:
+            vector = self.embedder.encode([query]).pooled[0].numpy()
+        hits = self.search.nearest(vector, NEIGHBOURS)
         found, crops = self._sources.describe(self.search.embeddings, hits, pictures=True)
         return tuple(
             Neighbour(one, None if crop is None else picture_url(crop))

@@ -17,7 +17,7 @@ from mmembed.clips import read_clips
 from mmembed.data.decoding import Decoder
 from mmembed.data.example import EMOTIONS, Example, Utterance
 from mmembed.embedder import Embedder
-from mmembed.errors import CorruptError, DataError, UsageError
+from mmembed.errors import CorruptError, DataError, Stopped, UsageError
 from mmembed.recipes.prediction import EmotionPredictor
 from mmembed.search import EmbeddingSearch
 from mmembed.serve.analysis import Analyser, windows
@@ -127,6 +127,13 @@ def test_a_bad_clip_is_one_line_with_its_name(made: Path, analyser: Analyser) ->
     assert caught.value.reason == "not_media"
     with pytest.raises(DataError, match=r"^mine: no such file"):
         analyser(made / "gone.mp4", "mine")
+
+
+def test_nothing_goes_on_once_it_is_stopped(made: Path, decoder: Decoder) -> None:
+    analyser = open_served(made, decoder)
+    analyser.stop()
+    with pytest.raises(Stopped):
+        analyser(made / "clip.mp4", "mine.mp4")
 
 
 def test_parts_that_do_not_fit_are_refused(
