@@ -57,6 +57,6 @@ def align(log_probs: NDArray[np.float32], tokens: Sequence[int], blank: int) -> 
     path = np.empty(len(emitted), np.int64)
     for frame in range(len(emitted) - 1, -1, -1):
         path[frame] = state
-        state -= came[frame, state]
+        state -= int(came[frame, state])
     places = (np.flatnonzero(path == 2 * number + 1) for number in range(len(tokens)))
     return [range(int(found[0]), int(found[-1]) + 1) for found in places]

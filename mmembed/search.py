@@ -18,6 +18,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import ArrayLike, NDArray
 
+from mmembed.batch import subset_name
+from mmembed.data.example import Example
 from mmembed.data.remote import as_url
 from mmembed.data.shards import ShardSet
 from mmembed.embeddings import Embeddings, Vectors, map_embeddings
@@ -117,10 +119,12 @@ class EmbeddingSearch:
 
     Attributes:
         embeddings: pooled vectors and what is known of each.
+        name: what errors call it.
     """
 
-    def __init__(self, embeddings: Embeddings) -> None:
+    def __init__(self, embeddings: Embeddings, name: str = "the embeddings") -> None:
         self.embeddings = embeddings
+        self.name = name
         self._index = VectorIndex(embeddings.vectors)
 
     @classmethod
@@ -132,10 +136,38 @@ class EmbeddingSearch:
                 vector that is not finite.
         """
         try:
-            return cls(map_embeddings(folder))
+            return cls(map_embeddings(folder), str(folder))
         except CorruptError as error:
             prefix = "" if str(folder) in str(error) else f"{folder}: "
             raise CorruptError(f"{prefix}{error}") from None
+
+    @property
+    def encoder_sha256(self) -> str:
+        """Names the encoder that a query has to be embedded with; a UsageError if it is unknown."""
+        made = self.embeddings.made
+        if "encoder_sha256" not in made or "streams" not in made:
+            raise UsageError(f"{self.name}: its manifest.json does not name the encoder")
+        return str(made["encoder_sha256"])
+
+    def comparable(self, example: Example) -> tuple[Example, str | None]:
+        """What of a clip can be compared with the vectors, and a note where that is not all.
+
+        Raises:
+            UsageError: the clip has none of the streams that were embedded.
+        """
+        streams = tuple(self.embeddings.made["streams"])
+        there, query = subset_name(streams), example.only(streams)
+        if not query.streams:
+            raise UsageError(
+                f"the query has {subset_name(example.streams)}, {self.name} holds vectors of "
+                f"{there}: nothing in common"
+            )
+        if query.streams == streams:
+            return query, None
+        return query, (
+            f"the query has only {subset_name(query.streams)} of {there}; cosines are lower and "
+            "tell what both have in common"
+        )
 
     def row_of(self, key: str) -> int | None:
         """The row of a key, None where it is not there."""
@@ -181,6 +213,28 @@ class EmbeddingSearch:
         return held
 
 
+@dataclass(frozen=True)
+class Found:
+    """What is known of one of the nearest.
+
+    Attributes:
+        rank: from 1.
+        cosine: of its vector with the query.
+        key, speaker, split, streams: as in the table of `Embeddings`.
+        labels: see `describe_labels`.
+        text: what is said, None where it is not known.
+    """
+
+    rank: int
+    cosine: float
+    key: str
+    speaker: str | None
+    split: str | None
+    streams: str
+    labels: str
+    text: str | None
+
+
 class Sources:
     """The prepared shards that embeddings were made of, where they are still on this machine.
 
@@ -197,6 +251,20 @@ class Sources:
                     self._sets.append(ShardSet(Path(name)))
                 except (DataError, CorruptError):  # a folder of media, or no longer whole
                     continue
+
+    def describe(
+        self, embeddings: Embeddings, hits: Sequence[Hit], *, pictures: bool = False
+    ) -> tuple[list[Found], list[NDArray[np.uint8] | None]]:
+        """What is known of the nearest, and a face crop (H, W) of each where there is one."""
+        table = embeddings.table.take([hit.row for hit in hits])
+        found, crops = [], []
+        for rank, (hit, held) in enumerate(zip(hits, table.to_pylist(), strict=True), start=1):
+            words, crop = self.look_up(held["key"], picture=pictures)
+            known = {name: held[name] for name in ("key", "speaker", "split", "streams")}
+            labels = describe_labels(held)
+            found.append(Found(rank, hit.cosine, **known, labels=labels, text=words))
+            crops.append(crop)
+        return found, crops
 
     def look_up(
         self, key: str, *, picture: bool = False

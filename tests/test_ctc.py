@@ -35,6 +35,15 @@ def test_the_path_is_torchaudios(seed: int) -> None:
     assert ours.tolist() == theirs[0].tolist()
 
 
+def test_long_transcripts() -> None:
+    """More states than came's own type could count."""
+    emitted = [token for number in range(400) for token in (1 + number % 2, 0)]
+    log_probs = np.full((800, 3), -9.0, np.float32)
+    log_probs[range(800), emitted] = 0.0
+    found = align(log_probs, emitted[::2], 0)
+    assert found == [range(2 * number, 2 * number + 1) for number in range(400)]
+
+
 def test_what_cannot_be_spelt_is_refused() -> None:
     log_probs = np.zeros((3, 3), np.float32)
     assert align(log_probs, [1, 1], 0) == [range(0, 1), range(2, 3)]

@@ -24,6 +24,7 @@ FLOORS = [
         "mmembed.losses_multilabel",
         "mmembed.metrics",
         "mmembed.metrics_multilabel",
+        "mmembed.pictures",
         "mmembed.similarity",
     ],
     [
@@ -41,6 +42,7 @@ FLOORS = [
         "mmembed.clips",
         "mmembed.estimators",
         "mmembed.search",
+        "mmembed.serve",
     ],
     ["mmembed.commands", "mmembed_train", "mmembed_export"],
 ]

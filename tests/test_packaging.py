@@ -59,7 +59,7 @@ def test_the_wheel_holds_every_module_and_nothing_else(wheel):
             ("export", "mmembed_export"),
         )
         for path in (ROOT / folder).rglob("*")
-        if path.suffix in (".py", ".json")
+        if path.suffix in (".py", ".json", ".html", ".css", ".js")
     }
     with zipfile.ZipFile(wheel) as file:
         held = {name for name in file.namelist() if ".dist-info/" not in name}

@@ -28,6 +28,7 @@ SUMMARIES: Final[Mapping[str, str]] = {
     "pretrain": "train an encoder on speech recognition and speakers",
     "extract": "run a frozen encoder over clips and write embedding shards",
     "search": "the clips nearest to a clip, a text or a key, among embeddings",
+    "serve": "a page on this machine that shows what the encoder hears and sees in a clip",
     "export": "write a frozen encoder as ONNX or torch.export programs",
     "finetune": "train and score emotion models on embeddings, features or texts",
     "probe": "score frozen embeddings by linear probes over unseen speakers",

@@ -25,10 +25,9 @@ import numpy as np
 import tyro
 from numpy.typing import NDArray
 
-from mmembed.batch import subset_name
 from mmembed.data.sources import MEDIA_SUFFIXES
 from mmembed.errors import UsageError, printable
-from mmembed.search import EmbeddingSearch, Hit, Sources, describe_labels
+from mmembed.search import EmbeddingSearch, Found, Sources
 
 By = Literal["clip", "text", "key"]
 
@@ -68,20 +67,6 @@ class Search:
     html: Path | None = None
 
 
-@dataclass(frozen=True)
-class Row:
-    """A line of the answer."""
-
-    rank: int
-    cosine: float
-    key: str
-    speaker: str | None
-    split: str | None
-    streams: str
-    labels: str
-    text: str | None
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     """Print a row for each clip found, nearest first."""
     settings = tyro.cli(Search, prog="mmembed search", args=argv, description=__doc__)
@@ -97,7 +82,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         hits = search.nearest_to(row, settings.k, among)
     else:
         hits = search.nearest(_embedded(settings, by, search), settings.k, among)
-    rows, crops = _rows(search, hits, pictures=settings.html is not None)
+    held = search.embeddings
+    rows, crops = Sources(held.made).describe(held, hits, pictures=settings.html is not None)
     if settings.json:
         for one in rows:
             print(json.dumps(asdict(one)))
@@ -128,15 +114,11 @@ def _embedded(settings: Search, by: By, search: EmbeddingSearch) -> NDArray[np.f
     """(W,) the vector of a clip or a text."""
     from mmembed.clips import embed, open_encoder, read_clips, text_example, with_words
 
-    made = search.embeddings.made
     if settings.encoder is None:
         raise UsageError(f"a {by} has to be embedded; name the encoder, --encoder DIR")
     if settings.text is not None and by == "text":
         raise UsageError("--text tells the words of a clip; the query is a text itself")
-    if "encoder_sha256" not in made or "streams" not in made:
-        raise UsageError(f"{settings.folder}: its manifest.json does not name the encoder")
-    embedder = open_encoder(settings.encoder, made["encoder_sha256"])
-    streams = tuple(made["streams"])
+    embedder = open_encoder(settings.encoder, search.encoder_sha256)
     if by == "text":
         example = text_example(settings.query)
     else:
@@ -144,41 +126,18 @@ def _embedded(settings: Search, by: By, search: EmbeddingSearch) -> NDArray[np.f
         (example,) = read_clips([settings.query], ("audio", "video"), settings.face_model)
         if settings.text is not None:
             example = with_words(example, settings.text)
-    has, example = subset_name(example.streams), example.only(streams)
-    there = subset_name(streams)
-    if not example.streams:
-        raise UsageError(
-            f"the query has {has}, {settings.folder} holds vectors of {there}: nothing in common"
-        )
-    if example.streams != streams:
-        print(
-            f"note: the query has only {subset_name(example.streams)} of {there}; cosines are "
-            "lower and tell what both have in common",
-            file=sys.stderr,
-        )
+    example, note = search.comparable(example)
+    if note is not None:
+        print(f"note: {note}", file=sys.stderr)
     return embed(embedder, [example]).pooled[0].numpy()
 
 
-def _rows(
-    search: EmbeddingSearch, hits: Sequence[Hit], *, pictures: bool
-) -> tuple[list[Row], list[NDArray[np.uint8] | None]]:
-    sources = Sources(search.embeddings.made)
-    table = search.embeddings.table.take([hit.row for hit in hits])
-    rows, crops = [], []
-    for rank, (hit, held) in enumerate(zip(hits, table.to_pylist(), strict=True), start=1):
-        words, crop = sources.look_up(held["key"], picture=pictures)
-        known = {name: held[name] for name in ("key", "speaker", "split", "streams")}
-        rows.append(Row(rank, hit.cosine, **known, labels=describe_labels(held), text=words))
-        crops.append(crop)
-    return rows, crops
-
-
-def _cells(row: Row) -> list[str]:
+def _cells(row: Found) -> list[str]:
     values: Mapping[str, Any] = {**asdict(row), "cosine": f"{row.cosine:.4f}"}
     return ["-" if value in (None, "") else str(value) for value in values.values()]
 
 
-def _as_text(rows: Sequence[Row]) -> Iterator[str]:
+def _as_text(rows: Sequence[Found]) -> Iterator[str]:
     """The lines for a terminal; the streams are all the same in most folders and left out."""
     names = ("rank", "cosine", "key", "speaker", "split", "labels", "text")
     lines = [names]

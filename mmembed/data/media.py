@@ -104,7 +104,8 @@ def load_clip(
         with opened as file:
             return _read_container(path, file, start, end, streams)
     except (av.FFmpegError, soundfile.SoundFileError) as error:
-        raise _damaged(path, str(error)) from None
+        # FFmpeg's whole message would name the file again.
+        raise _damaged(path, getattr(error, "strerror", None) or str(error)) from None
 
 
 def media_kind(path: Path, data: bytes | None = None) -> str:

@@ -221,14 +221,26 @@ class Embedder:
         with Decoder() as decoder:
             examples = _usable(sources, load_all(sources, decoder), wanted)
             while batch := list(islice(examples, CLIPS_AT_ONCE)):
-                found += self._embed(batch, transcribe, feed, tensors)
+                found += self.embed(batch, transcribe=transcribe, feed=feed, tensors=tensors)
         return found if isinstance(clips, list | tuple) else found[0]
 
     @torch.no_grad()
-    def _embed(
-        self, examples: Sequence[Example], transcribe: bool, feed: bool, tensors: bool
+    def embed(
+        self,
+        examples: Sequence[Example],
+        *,
+        transcribe: bool = False,
+        feed: bool = False,
+        tensors: bool = False,
     ) -> list[Embedding]:
-        """Embeddings of a batch, in its order; `feed`: transcripts become the text stream."""
+        """Embed examples in one batch, in their order, each with at least one stream.
+
+        Args:
+            examples: decoded clips.
+            transcribe: as in `__call__`; needs a recogniser.
+            feed: such transcripts become the text stream.
+            tensors: as in `__call__`.
+        """
         known = [normalise_transcript(e.utterance.transcript or "") or None for e in examples]
         origins: list[Origin | None] = ["given" if words else None for words in known]
         hidden = self.hidden(examples)

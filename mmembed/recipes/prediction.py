@@ -9,12 +9,13 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from torch import Tensor
 
 from mmembed.batch import Batch, Padded, stream_subsets, subset_name
 from mmembed.config import from_dict
 from mmembed.data.example import EMOTIONS, Example, Labels
 from mmembed.embedder import Embedder
-from mmembed.errors import CorruptError, UsageError
+from mmembed.errors import CorruptError, MmembedError, UsageError
 from mmembed.methods.emotion import EmotionConfig, EmotionRegressor
 
 SENTIMENT_RANGE = (-3.0, 3.0)
@@ -43,7 +44,16 @@ class EmotionPredictor:
             CorruptError: a part is missing or does not fit.
         """
         embedder = Embedder.from_pretrained(run / "pretrain" / "encoder")
-        folder = run / "emotion"
+        return cls.from_folder(embedder, run / "emotion")
+
+    @classmethod
+    def from_folder(cls, embedder: Embedder, folder: Path) -> EmotionPredictor:
+        """Load what `mmembed finetune emotion --out FOLDER` left, for an encoder that is there.
+
+        Raises:
+            CorruptError: a part is missing or damaged.
+            UsageError: the regressors read layers of other shapes than this encoder has.
+        """
         try:
             settings = json.loads((folder / "run.json").read_text())
             config = from_dict(EmotionConfig, settings["method"])
@@ -57,30 +67,55 @@ class EmotionPredictor:
             raise CorruptError(
                 f"{folder}: holds no trained regressor, {error.filename} is missing"
             ) from None
-        except (ValueError, KeyError, RuntimeError, SafetensorError) as error:
-            raise CorruptError(f"{folder}: not a usable regressor: {error}") from None
+        except (ValueError, KeyError, RuntimeError, SafetensorError, MmembedError) as error:
+            what = str(error).splitlines()[0]
+            raise CorruptError(f"{folder}: not a usable regressor: {what}") from None
+        encoder = embedder.encoder
+        held = (len(encoder.layer_names), 2 * encoder.config.width)
+        if (config.layers, config.width) != held:
+            raise UsageError(
+                f"{folder}: was trained on {config.layers} layers of {config.width}, the encoder "
+                f"has {held[0]} of {held[1]}; it is another"
+            )
         return cls(embedder, regressors)
 
-    @torch.no_grad()
     def __call__(self, example: Example) -> Labels:
         """Sentiment and emotions of an example, clipped to their ranges.
 
         Raises:
             UsageError: no regressor was trained for its streams.
         """
-        subset = subset_name(example.streams)
+        try:
+            return self.judge(self.embedder.encode([example]).layers, example.streams)[0]
+        except UsageError as error:
+            raise UsageError(f"{example.key}: {error}") from None
+
+    @torch.no_grad()
+    def judge(self, layers: Tensor, streams: Sequence[str]) -> list[Labels]:
+        """The same of clips that are embedded already.
+
+        Args:
+            layers: (B, L, 2 D) of the encoder.
+            streams: those that all of the clips have.
+
+        Raises:
+            UsageError: no regressor was trained for them.
+        """
+        subset = subset_name(streams)
         if subset not in self.regressors:
-            raise UsageError(
-                f"{example.key}: no regressor for {subset}; there are {', '.join(self.regressors)}"
-            )
-        layers = self.embedder.encode([example]).layers
-        lengths = torch.tensor([layers.shape[1]])
-        batch = Batch((example.key,), {"embedding": Padded(layers, lengths)})
+            there = ", ".join(self.regressors)
+            raise UsageError(f"no regressor for {subset}; there are {there}")
+        lengths = torch.full((len(layers),), layers.shape[1])
+        keys = tuple(map(str, range(len(layers))))
+        batch = Batch(keys, {"embedding": Padded(layers, lengths)})
         answers = [regressor.predict(batch) for regressor in self.regressors[subset]]
         sentiment = torch.stack([a["sentiment"] for a in answers]).mean(0).clamp(*SENTIMENT_RANGE)
         emotions = torch.stack([a["emotions"] for a in answers]).mean(0).clamp(*EMOTION_RANGE)
         assert emotions.shape[1] == len(EMOTIONS)
-        return Labels(sentiment=float(sentiment[0]), emotions=tuple(emotions[0].tolist()))
+        return [
+            Labels(sentiment=mood, emotions=tuple(intensities))
+            for mood, intensities in zip(sentiment.tolist(), emotions.tolist(), strict=True)
+        ]
 
 
 def _load_regressor(

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import base64
-from typing import Any, Final
+from typing import Any
 
-import cv2
 from numpy.typing import NDArray
 
+from mmembed.pictures import picture_url
 from mmembed.report.markup import Html, tag
-
-JPEG_QUALITY: Final = 85
 
 
 def picture(pixels: NDArray[Any], name: str) -> Html:
     """(H, W) grey pixels within the page itself."""
-    _, jpeg = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
-    source = "data:image/jpeg;base64," + base64.b64encode(jpeg.tobytes()).decode()
-    return tag("img", src=source, alt=name)
+    return tag("img", src=picture_url(pixels), alt=name)

@@ -1,0 +1,17 @@
+"""Pictures for pages."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any, Final
+
+import cv2
+from numpy.typing import NDArray
+
+JPEG_QUALITY: Final = 85
+
+
+def picture_url(pixels: NDArray[Any]) -> str:
+    """(H, W) grey pixels as a data URL."""
+    _, jpeg = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+    return "data:image/jpeg;base64," + base64.b64encode(jpeg.tobytes()).decode()

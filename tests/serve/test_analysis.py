@@ -1,0 +1,184 @@
+"""A clip as the page shows it: words, curves and neighbours against what makes each of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+from encoders import write_encoder
+from prepared import example
+from served import CLIPS, HOSTILE, open_served, write_regressors, write_served
+
+from mmembed.clips import read_clips
+from mmembed.data.decoding import Decoder
+from mmembed.data.example import EMOTIONS, Example, Utterance
+from mmembed.embedder import Embedder
+from mmembed.errors import CorruptError, DataError, Stopped, UsageError
+from mmembed.recipes.prediction import EmotionPredictor
+from mmembed.search import EmbeddingSearch
+from mmembed.serve.analysis import Analyser, windows
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_served(tmp_path_factory.mktemp("served"))
+
+
+@pytest.fixture(scope="module")
+def decoder() -> Iterator[Decoder]:
+    with Decoder() as decoder:
+        yield decoder
+
+
+@pytest.fixture(scope="module")
+def analyser(made: Path, decoder: Decoder) -> Analyser:
+    return open_served(made, decoder)
+
+
+def test_everything_of_a_clip(made: Path, analyser: Analyser) -> None:
+    shown = analyser(made / "clip.mp4", "mine.mp4", "Red, on blue!")
+    assert shown.name == "mine.mp4"
+    assert shown.seconds == pytest.approx(1.2, abs=0.1)  # AAC pads
+    assert [(stream.name, stream.present) for stream in shown.streams] == [
+        ("audio", True), ("video", True), ("text", True),
+    ]  # fmt: skip
+    assert [stream.weight for stream in shown.streams] == pytest.approx([0.4, 0.4, 0.2])
+    assert (shown.transcript, shown.transcript_from) == ("red on blue", "given")
+    embedding = analyser.embedder(made / "clip.mp4", text="red on blue")
+    assert [tuple(asdict(word).values()) for word in shown.words] == [
+        (word.text, word.start, word.end) for word in embedding.words
+    ]
+    assert shown.mood is None  # no regressor of all three
+    assert "no regressor for audio+video+text" in shown.notes["mood"]
+    assert shown.curves is not None and shown.curves.streams == "audio+video"
+    assert shown.curves.times[0] == 0 and shown.curves.times[-1] == shown.seconds
+    assert len(shown.neighbours) == CLIPS
+    assert "neighbours" not in shown.notes
+    assert shown.notes["streams"].startswith("no face was found")
+    assert json.loads(json.dumps(asdict(shown), allow_nan=False))["name"] == "mine.mp4"
+
+
+def test_what_the_clip_itself_says(made: Path, analyser: Analyser) -> None:
+    shown = analyser(made / "clip.mp4", "mine.mp4")
+    assert shown.transcript_from == "ctc"
+    assert " ".join(word.text for word in shown.words) == shown.transcript
+    assert [stream.present for stream in shown.streams] == [True, True, False]
+    assert shown.mood is not None and shown.mood.streams == "audio+video"
+    assert list(shown.mood.emotions) == list(EMOTIONS)
+
+
+def test_a_point_of_a_curve_is_the_answer_for_its_window(made: Path, analyser: Analyser) -> None:
+    curves = analyser(made / "clip.mp4", "mine.mp4").curves
+    assert curves is not None and analyser.predictor is not None
+    # At the start a second lies ahead, in the middle all of the clip is nearer than that.
+    for place, span in (0, {"start": 0.0, "end": 1.0}), (len(curves.times) // 2, {}):
+        (part,) = read_clips([made / "clip.mp4"])
+        if span:
+            assert part.audio is not None and part.video is not None
+            part = Example(part.utterance, part.audio[:100], part.video[:25])
+        answer = analyser.predictor(part)
+        assert curves.sentiment[place] == pytest.approx(answer.sentiment, abs=1e-5)
+        assert [curves.emotions[name][place] for name in EMOTIONS] == pytest.approx(
+            answer.emotions, abs=1e-5
+        )
+
+
+def test_neighbours_are_those_of_the_search(made: Path, analyser: Analyser) -> None:
+    near = [one.found for one in analyser(made / "clip.mp4", "mine.mp4", "red").neighbours]
+    vector = analyser.embedder(made / "clip.mp4").pooled  # the folder has no words
+    hits = EmbeddingSearch.open(made / "near" / "audio+video").nearest(vector)
+    assert [one.key for one in near] == [f"clip-{hit.row}" for hit in hits]
+    assert [one.cosine for one in near] == pytest.approx([hit.cosine for hit in hits], abs=1e-6)
+    assert [one.rank for one in near] == [1, 2, 3, 4, 5]
+    assert {(one.speaker, one.text) for one in near} == {(HOSTILE, HOSTILE)}
+    pictures = [one.picture for one in analyser(made / "clip.mp4", "mine.mp4").neighbours]
+    assert all(picture and picture.startswith("data:image/jpeg;base64,") for picture in pictures)
+
+
+def test_a_clip_without_pictures(made: Path, analyser: Analyser) -> None:
+    shown = analyser(made / "sound.m4a", "s.m4a")
+    assert [stream.present for stream in shown.streams] == [True, False, False]
+    assert shown.curves is not None and shown.curves.streams == "audio"
+    assert shown.notes["neighbours"].startswith("the query has only audio of audio+video;")
+    assert "streams" not in shown.notes
+
+
+def test_what_was_not_given_is_told(made: Path, decoder: Decoder, tmp_path: Path) -> None:
+    embedder = Embedder.from_pretrained(write_encoder(tmp_path / "e", recogniser=False))
+    shown = Analyser(embedder, decoder)(made / "clip.mp4", "mine.mp4")
+    assert (shown.words, shown.transcript, shown.mood, shown.curves, shown.neighbours) == (
+        (), None, None, None, (),
+    )  # fmt: skip
+    assert "holds no recogniser.safetensors" in shown.notes["words"]
+    assert "without --regressor" in shown.notes["curves"]
+    assert "without --regressor" in shown.notes["mood"]
+    assert "without --embeddings" in shown.notes["neighbours"]
+    words = Analyser(embedder, decoder, search=EmbeddingSearch.open(made / "near" / "text"))
+    assert "nothing in common" in words(made / "clip.mp4", "mine.mp4").notes["neighbours"]
+
+
+def test_a_bad_clip_is_one_line_with_its_name(made: Path, analyser: Analyser) -> None:
+    with pytest.raises(DataError, match=r"^mine: not a media file") as caught:
+        analyser(made / "bad.mp4", "mine")
+    assert caught.value.reason == "not_media"
+    with pytest.raises(DataError, match=r"^mine: no such file"):
+        analyser(made / "gone.mp4", "mine")
+
+
+def test_nothing_goes_on_once_it_is_stopped(made: Path, decoder: Decoder) -> None:
+    analyser = open_served(made, decoder)
+    analyser.stop()
+    with pytest.raises(Stopped):
+        analyser(made / "clip.mp4", "mine.mp4")
+
+
+def test_parts_that_do_not_fit_are_refused(
+    made: Path, decoder: Decoder, analyser: Analyser, tmp_path: Path
+) -> None:
+    write_regressors(tmp_path / "other", ["audio"], layers=3)
+    with pytest.raises(UsageError, match="on 3 layers of 64, the encoder has 10 of 64"):
+        EmotionPredictor.from_folder(analyser.embedder, tmp_path / "other")
+    with pytest.raises(CorruptError, match=r"holds no trained regressor, .*run\.json is missing"):
+        EmotionPredictor.from_folder(analyser.embedder, made / "near")
+    search = EmbeddingSearch.open(made / "near" / "text")
+    analyser.embedder.sha256, right = "0" * 64, analyser.embedder.sha256
+    try:
+        with pytest.raises(UsageError, match=r"near/text: made by another encoder"):
+            Analyser(analyser.embedder, decoder, search=search)
+    finally:
+        analyser.embedder.sha256 = right
+
+
+def lasting(audio: int, video: int | None) -> Example:
+    """So many steps of each, the number of each step in it."""
+    steps = np.arange(audio, dtype=np.float16)[:, None].repeat(80, 1)
+    crops = None if video is None else np.zeros((video, 64, 64), np.uint8)
+    return Example(Utterance("long", None), steps, crops)
+
+
+def test_windows_by_hand() -> None:
+    found = windows(lasting(400, 100), 4.0)
+    assert [time for time, _ in found] == [n / 4 for n in range(17)]
+    for place, (first, last, pictures) in {
+        0: (0, 99, 25), 8: (100, 299, 50), 10: (150, 349, 50), 16: (300, 399, 25),
+    }.items():  # fmt: skip
+        part = found[place][1]
+        assert part.audio is not None and part.video is not None
+        assert (part.audio[0, 0], part.audio[-1, 0]) == (first, last)
+        assert len(part.video) == pictures
+
+
+def test_windows_end_with_a_stream_and_are_not_too_many() -> None:
+    times = [time for time, _ in windows(lasting(400, 50), 4.0)]
+    assert times == [n / 4 for n in range(12)]  # at 3 s the pictures have been over for a second
+    times = [time for time, _ in windows(lasting(30_000, None), 300.0)]
+    assert len(times) == 240 and times[-1] == 300
+    assert [time for time, _ in windows(lasting(5, None), 0.05)] == [0.0, 0.05]
+
+
+def test_a_part_of_a_prepared_clip_keeps_its_words_out() -> None:
+    assert all(part.text is None for _, part in windows(example(0).only(("audio", "video")), 0.5))
