@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -78,15 +77,15 @@ class Recogniser(nn.Module):
             return []
         pieces = self.alphabet.encode_spans(transcript)
         frames = align(log_probs, [token for token, _, _ in pieces], BLANK)
-        words = transcript.split()
-        starts = itertools.accumulate((len(word) + 1 for word in words), initial=0)
-        found = []
-        for word, start in zip(words, starts, strict=False):
+        found: list[Spoken] = []
+        start = number = 0
+        for word in transcript.split():
             # A piece that is nothing but the space before the word is no part of it.
-            own = [
-                held
-                for held, (_, first, last) in zip(frames, pieces, strict=True)
-                if first < start + len(word) and start < last
-            ]
-            found.append(Spoken(word, range(own[0].start, own[-1].stop)))
+            while pieces[number][2] <= start:
+                number += 1
+            first = number
+            while number + 1 < len(pieces) and pieces[number + 1][1] < start + len(word):
+                number += 1
+            found.append(Spoken(word, range(frames[first].start, frames[number].stop)))
+            start += len(word) + 1
         return found
