@@ -149,9 +149,29 @@ class Encoded:
     log_probs: Tensor | None
 
 
+class _Rows:
+    """A matrix that is filled from the top; parts that are concatenated would need it twice."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._held: Tensor | None = None
+        self._filled = 0
+
+    def add(self, rows: Tensor) -> None:
+        if self._held is None:
+            self._held = torch.empty(self._most, rows.shape[1])
+        self._held[self._filled : self._filled + len(rows)] = rows
+        self._filled += len(rows)
+
+    @property
+    def values(self) -> Tensor:
+        assert self._held is not None
+        return self._held[: self._filled]
+
+
 def encode_windows(
     example: Example,
-    windows: Iterable[Window],
+    windows: Sequence[Window],
     words: Sequence[Placed],
     encode: Callable[[Example], Hidden],
     vocabulary: Vocabulary,
@@ -170,7 +190,8 @@ def encode_windows(
     """
     moments: dict[str, Moments] = defaultdict(Moments)
     absent: dict[str, Tensor] = {}
-    frames, log_probs = [], []
+    count = sum(len(window.core) for window in windows)
+    frames, log_probs = _Rows(count), _Rows(count)
     for window in windows:
         near = [word for word in words if window.span.start <= word.place < window.span.stop]
         part = cut(example, window.span, " ".join(word for word, _ in near))
@@ -188,18 +209,18 @@ def encode_windows(
             else:
                 values = values[window.kept]
             moments[name].add(values.cpu())
-        frames.append(hidden.fused.values[window.kept].cpu())
+        frames.add(hidden.fused.values[window.kept])
         if listen is not None:
-            log_probs.append(listen(hidden.spoken).values[window.kept].cpu())
+            log_probs.add(listen(hidden.spoken).values[window.kept])
         release(example.audio)
         release(example.video)
     for name, values in absent.items():
         if not moments[name].count:
             moments[name].add(values.cpu())
     return Encoded(
-        torch.cat(frames),
+        frames.values,
         torch.stack([moments[name].mean_and_std() for name in hidden.layers]),
-        torch.cat(log_probs) if listen is not None else None,
+        log_probs.values if listen is not None else None,
     )
 
 
