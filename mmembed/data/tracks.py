@@ -165,7 +165,7 @@ class Pictures:
         """Remove the first of the pictures held, at least one."""
         shape = (min(most, self.held), *self.shape)
         size = math.prod(shape)
-        taken = np.frombuffer(bytes(self.buffer[:size]), np.uint8).reshape(shape)
+        taken = np.frombuffer(self.buffer[:size], np.uint8).reshape(shape)
         del self.buffer[:size]
         self.taken += len(taken)
         return taken

@@ -261,8 +261,7 @@ class Embedder:
                 if known[row] is None and each.log_probs is not None and _perceived(example):
                     known[row], origins[row] = recogniser.transcribe(each.log_probs), "ctc"
                     if feed and is_long(example):
-                        heard = each.log_probs.cpu().numpy()
-                        placed[row] = place(recogniser.find_words(heard, known[row] or ""))
+                        placed[row] = place(known[row] or "", each.log_probs, recogniser)
             if feed:
                 examples = [
                     replace(example, text=words or None) if origin == "ctc" else example

@@ -29,7 +29,7 @@ from mmembed.batch import Packed
 from mmembed.data.example import Example
 from mmembed.data.mapped import release
 from mmembed.data.media import LONGEST
-from mmembed.embedder.recogniser import Spoken
+from mmembed.embedder.recogniser import Recogniser
 from mmembed.encoder import FRAME_RATE, Hidden
 from mmembed.features.audio import FEATURE_RATE
 from mmembed.features.text import Vocabulary
@@ -76,12 +76,9 @@ def plan(example: Example, core: int = CORE, context: int = CONTEXT) -> list[Win
     Where the pictures go on for longer than a context after the sound has ended, what follows is a
     recording of pictures alone: else there would be no frames of it, for sound is the clock.
     """
-    lasts = {stream: 0 for stream in STEPS}
-    for stream, steps in STEPS.items():
-        values = getattr(example, stream)
-        lasts[stream] = 0 if values is None else -(-len(values) // steps)
-    heard, seen = lasts["audio"], lasts["video"]
-    end = max(heard, seen)
+    held = {"audio": example.audio, "video": example.video}
+    lasts = {s: 0 if x is None else -(-len(x) // STEPS[s]) for s, x in held.items()}
+    heard, seen, end = lasts["audio"], lasts["video"], max(lasts.values())
     silent = heard if 0 < heard < seen - context else end
     return tile(range(silent), core, context) + tile(range(silent, end), core, context)
 
@@ -129,8 +126,12 @@ def spread(text: str, frames: int) -> list[Placed]:
     return [Placed(word, (n + 0.5) * frames / len(words)) for n, word in enumerate(words)]
 
 
-def place(words: Iterable[Spoken]) -> list[Placed]:
-    """Words that were found, at their middles."""
+def place(text: str, log_probs: Tensor, recogniser: Recogniser) -> list[Placed] | None:
+    """Words at the middles of where they are found, None if they are not."""
+    try:
+        words = recogniser.find_words(log_probs.cpu().numpy(), text)
+    except ValueError:
+        return None
     return [Placed(word.text, (word.frames.start + word.frames.stop) / 2) for word in words]
 
 

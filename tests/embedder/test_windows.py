@@ -144,6 +144,17 @@ def test_pictures_that_go_on_without_sound_have_frames(embedder: Embedder) -> No
     torch.testing.assert_close(found.frames[130:], alone.frames, rtol=0, atol=1e-6)
 
 
+def test_a_core_behind_the_sound_has_no_frames_and_loses_none(embedder: Embedder) -> None:
+    example = recording(100, 115)
+    windows = plan(example, core=105, context=20)
+    assert [window.core for window in windows] == [range(105), range(105, 115)]
+    found = joined(embedder, example, windows)
+    assert len(found.frames) == 100
+    name = embedder.encoder.layer_names.index("video 0")
+    whole = embedder.encode([example])
+    torch.testing.assert_close(found.layers[name], whole.layers[0, name], rtol=0, atol=1e-4)
+
+
 def test_windows_after_the_pictures_know_the_absent_vector(embedder: Embedder) -> None:
     example = recording(300, 90)
     found = joined(embedder, example, plan(example, core=100, context=20))
