@@ -38,6 +38,7 @@ from mmembed.data.shards import (
 )
 from mmembed.data.sources import Source, load_all, open_sources
 from mmembed.embedder import Embedder
+from mmembed.embedder.windows import batches
 from mmembed.errors import BudgetError, DataError, UsageError
 from mmembed.features.video import check_face_model
 from mmembed.training.distributed import join_world
@@ -83,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if settings.face_model is not None:
             check_face_model(settings.face_model)
         wanted = tuple(s for s in STREAMS if any(s in subset for subset in folders.values()))
-        sources = open_sources(settings.inputs, wanted, settings.face_model)
+        sources = open_sources(settings.inputs, wanted, settings.face_model, long=True)
         _check_keys(sources)
         plan = [
             (folder, subset, number)
@@ -152,25 +153,22 @@ def _make_shard(
 ) -> None:
     """Embed one shard's clips; what fails is listed in the shard's sidecar."""
     failed: list[dict[str, str]] = []
-    records: list[Record] = []
-    waiting: list[Example] = []
 
-    def embed() -> None:
-        records.extend(_embed(embedder, waiting, settings.frames))
-        waiting.clear()
+    def usable() -> Iterator[Example]:
+        for source, example in zip(sources, examples, strict=True):
+            if isinstance(example, DataError):
+                failed.append(_failure(source.name, example.reason, str(example)))
+            elif not set(example.streams) & set(streams):
+                message = f"{source.name}: has none of {', '.join(streams)}"
+                failed.append(_failure(source.name, "no_streams", message))
+            else:
+                yield example.only(streams)
 
-    for source, example in zip(sources, examples, strict=True):
-        if isinstance(example, DataError):
-            failed.append(_failure(source.name, example.reason, str(example)))
-        elif not set(example.streams) & set(streams):
-            message = f"{source.name}: has none of {', '.join(streams)}"
-            failed.append(_failure(source.name, "no_streams", message))
-        else:
-            waiting.append(example.only(streams))
-        if len(waiting) == settings.clips_at_once:
-            embed()
-    if waiting:
-        embed()
+    records = [
+        record
+        for batch in batches(usable(), settings.clips_at_once)
+        for record in _embed(embedder, batch, settings.frames)
+    ]
     write_shard(path, records, {**embedder.description, "failed": failed})
 
 

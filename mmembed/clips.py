@@ -93,7 +93,7 @@ def with_words(example: Example, text: str) -> Example:
 def _read(
     path: str | Path, streams: tuple[str, ...], face_model: Path | None, decoder: Decoder
 ) -> Example:
-    sources = open_sources([Path(path)], streams, face_model)
+    sources = open_sources([Path(path)], streams, face_model, long=True)
     if len(sources) != 1:
         raise UsageError(f"{path}: names {len(sources)} clips; name files of media one by one")
     (example,) = load_all(sources, decoder)

@@ -9,7 +9,6 @@ Developing estimators: https://scikit-learn.org/stable/developers/develop.html
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import islice
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -23,6 +22,7 @@ from torch import Tensor, nn
 
 from mmembed.batch import STREAMS, parse_subset
 from mmembed.clips import Clip, embed, open_encoder, read_clips
+from mmembed.embedder.windows import batches
 from mmembed.embeddings import PARTS
 from mmembed.errors import UsageError
 from mmembed.nn.pooling import LayerWeights
@@ -71,9 +71,9 @@ class EmbeddingTransformer(TransformerMixin, BaseEstimator):  # type: ignore[mis
         """
         check_is_fitted(self)
         examples = read_clips(X, self._subset())
-        parts = []
-        while some := list(islice(examples, _AT_ONCE)):
-            parts.append(getattr(embed(self.embedder_, some), self.part))
+        parts = [
+            getattr(embed(self.embedder_, some), self.part) for some in batches(examples, _AT_ONCE)
+        ]
         if not parts:
             raise UsageError("no clip was given")
         vectors: NDArray[np.float32] = torch.cat(parts).numpy()

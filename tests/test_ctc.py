@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -50,3 +52,30 @@ def test_what_cannot_be_spelt_is_refused() -> None:
     for tokens in ([1, 1, 2], [1, 2, 1, 2], []):
         with pytest.raises(ValueError, match="cannot be spelt in 3 frames"):
             align(log_probs, tokens, 0)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_band_finds_the_path_that_all_states_find(seed: int) -> None:
+    """Where sound and tokens agree, the likeliest state is never far from the right one."""
+    generator = np.random.default_rng(seed)
+    tokens = generator.integers(1, 5, 60).tolist()
+    emitted = [
+        letter
+        for token in tokens
+        for letter in [token] * generator.integers(1, 4) + [0] * generator.integers(1, 6)
+    ]
+    log_probs = generator.normal(0, 0.5, (len(emitted), 5)).astype("f4")
+    log_probs[range(len(emitted)), emitted] += 4
+    log_probs -= np.log(np.exp(log_probs).sum(1, keepdims=True))
+    exact = align(log_probs, tokens, 0)
+    assert align(log_probs, tokens, 0, band=24) == exact
+    assert all(emitted[frames.start] == token for frames, token in zip(exact, tokens, strict=True))
+
+
+def test_the_end_stays_within_reach_of_the_band() -> None:
+    """All blanks: the likeliest state is the first, until the tokens must be spelt at last."""
+    log_probs = np.full((400, 3), -4.0, np.float32)
+    log_probs[:, 0] = -0.1
+    found = align(log_probs, [1, 2] * 40, 0, band=16)
+    assert len(found) == 80 and found[-1].stop <= 400
+    assert all(one.stop <= other.start for one, other in itertools.pairwise(found))

@@ -103,7 +103,7 @@ def _queries(settings: Predict, words: Sequence[str]) -> Answer:
 
 def _predict_clips(settings: Predict, columns: Sequence[str], answer: Answer) -> None:
     """Print a row for each clip."""
-    sources = open_sources(map(Path, settings.inputs))
+    sources = open_sources(map(Path, settings.inputs), long=True)
     if settings.text is not None and len(sources) != 1:
         raise UsageError(f"--text goes with one clip, {len(sources)} were given")
     try:

@@ -17,9 +17,9 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from types import ModuleType, TracebackType
@@ -33,8 +33,9 @@ from numpy.typing import NDArray
 from mmembed.batch import STREAMS
 from mmembed.config import Seconds
 from mmembed.data.example import Example, Utterance
-from mmembed.data.examples import from_record, load_example, to_record
+from mmembed.data.examples import from_record, load_example, load_parts, to_record
 from mmembed.data.manifest import from_row, to_row
+from mmembed.data.recordings import Part, Spools, gather
 from mmembed.errors import DataError, MmembedError, UsageError
 
 PATIENCE: Final[Seconds] = 120.0  # to decode one clip; most take a tenth of a second
@@ -54,16 +55,29 @@ class Task:
         folder: where its relative media path starts.
         streams: those wanted.
         face_model: see `mmembed.features.video.face_crops`.
+        long: whether it may be longer than `mmembed.data.media.LONGEST`; its features are then
+            mapped from disk (`mmembed.data.mapped`).
     """
 
     utterance: Utterance
     folder: Path
     streams: tuple[str, ...] = STREAMS
     face_model: Path | None = None
+    long: bool = False
 
     def load(self) -> Example:
         """Load it in this process; raises DataError."""
-        return load_example(self.utterance, self.folder, self.streams, self.face_model)
+        return gather(self.parts())
+
+    def parts(self) -> Generator[Part, None, Example]:
+        """The example; of a long one the features come before it, part by part."""
+        what = (self.utterance, self.folder, self.streams, self.face_model)
+        try:
+            return load_example(*what)
+        except DataError as error:
+            if error.reason != "too_long" or not self.long:
+                raise
+        return (yield from load_parts(*what))
 
 
 class Decoder:
@@ -71,7 +85,7 @@ class Decoder:
 
     Args:
         workers: how many, at least 1.
-        seconds: the most that one clip may take.
+        seconds: the most that one clip may take, or the next part of a long one.
         memory: bytes that one clip may take.
     """
 
@@ -147,6 +161,9 @@ class Decoder:
             assert place is not None
             if connection in ready:
                 place.outcome = child.answer()
+                if place.outcome is None:
+                    child.deadline = time.monotonic() + self._seconds
+                    continue
             elif child.deadline <= now:
                 message = f"took more than {self._seconds:.0f} s and was given up"
                 place.outcome, child.alive = DataError(place.name, "timeout", message), False
@@ -164,6 +181,7 @@ class _Place:
 
     task: Task
     assigned: bool = False
+    spools: Spools = field(default_factory=Spools)
     outcome: Example | DataError | None = None
 
     @property
@@ -202,13 +220,14 @@ class _Child:
         settings = {name: text for name, text in os.environ.items() if name.startswith("MMEMBED_")}
         where = {"folder": str(task.folder), "here": os.getcwd(), "settings": settings}
         how = {"streams": task.streams, "face_model": task.face_model and str(task.face_model)}
-        request = {"row": to_row(task.utterance), **where, **how}
+        request = {"row": to_row(task.utterance), "long": task.long, **where, **how}
         place.assigned, self.place = True, place
         self.deadline = time.monotonic() + seconds
         with suppress(OSError):  # it has died since; reading will tell
             self.connection.send_bytes(json.dumps(request).encode())
 
-    def answer(self) -> Example | DataError:
+    def answer(self) -> Example | DataError | None:
+        """What has become of the clip; None if this was a part of it."""
         assert self.place is not None
         self.deadline = math.inf
         try:
@@ -217,7 +236,12 @@ class _Child:
                 self.alive = not head["last"]
                 return DataError(*(head[name] for name in ("item", "reason", "message")))
             members = {name: self._array(kind, shape) for name, kind, shape in head["arrays"]}
-            return from_record(self.place.task.utterance.key, {**members, "json": head["json"]})
+            if "json" not in head:
+                for part in members.items():
+                    self.place.spools.add(part)
+                return None
+            key = self.place.task.utterance.key
+            return self.place.spools.fill(from_record(key, {**members, "json": head["json"]}))
         except (EOFError, OSError, ValueError, KeyError):
             self.alive = False
             self._process.join(1.0)
@@ -279,10 +303,12 @@ def _answer(connection: Connection) -> bool:
     os.environ.update(request["settings"])
     face_model = request["face_model"] and Path(request["face_model"])
     where, streams = Path(request["folder"]), tuple(request["streams"])
-    head, arrays = _reply(Task(from_row(request["row"]), where, streams, face_model))
-    connection.send_bytes(json.dumps(head).encode())
-    for array in arrays:
-        connection.send_bytes(np.ascontiguousarray(array).data.cast("B"))
+    task = Task(from_row(request["row"]), where, streams, face_model, request["long"])
+    for head, arrays in _replies(task):
+        shapes = [[name, array.dtype.str, array.shape] for name, array in arrays.items()]
+        connection.send_bytes(json.dumps({**head, "arrays": shapes}).encode())
+        for array in arrays.values():
+            connection.send_bytes(np.ascontiguousarray(array).data.cast("B"))
     return not head.get("last")
 
 
@@ -299,11 +325,19 @@ def _follow_parent() -> None:
     os._exit(1)
 
 
-def _reply(task: Task) -> tuple[dict[str, Any], list[Any]]:
-    """The head of the answer and the arrays that follow it."""
+def _replies(task: Task) -> Iterator[tuple[dict[str, Any], dict[str, NDArray[Any]]]]:
+    """Head and arrays of each message: parts of a long clip, then the clip or why there is none."""
     item, last = str(task.folder / (task.utterance.media or task.utterance.key)), False
+    parts = task.parts()
     try:
-        example = task.load()
+        while True:
+            stream, values = next(parts)
+            yield {}, {stream: values}
+    except StopIteration as end:
+        _, members, _ = to_record(end.value)
+        arrays = {name: array for name, array in members.items() if isinstance(array, np.ndarray)}
+        yield {"json": members["json"]}, arrays
+        return
     except DataError as error:
         item, reason, message = error.item, error.reason, str(error)
     except MmembedError as error:  # a damaged file of features, a URL that is not allowed
@@ -313,10 +347,5 @@ def _reply(task: Task) -> tuple[dict[str, Any], list[Any]]:
         reason, message, last = "memory", f"{item}: needs more memory than one clip may take", True
     except Exception as error:  # of a library that met what its authors had not thought of
         reason, message = "damaged", f"{item}: cannot be decoded ({type(error).__name__}: {error})"
-    else:
-        _, members, _ = to_record(example)
-        present = {name: array for name, array in members.items() if isinstance(array, np.ndarray)}
-        shapes = [[name, array.dtype.str, array.shape] for name, array in present.items()]
-        return {"json": members["json"], "arrays": shapes}, list(present.values())
     message = " ".join(message.removeprefix(f"{item}: ").split())
-    return {"item": item, "reason": reason, "message": message, "last": last}, []
+    yield {"item": item, "reason": reason, "message": message, "last": last}, {}

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from functools import partial
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
@@ -17,7 +17,8 @@ from mmembed.data import archives
 from mmembed.data.example import Example, Utterance
 from mmembed.data.features import SUFFIX, read_features
 from mmembed.data.manifest import from_row, to_row
-from mmembed.data.media import Clip, load_clip
+from mmembed.data.media import load_clip, stream_clip
+from mmembed.data.recordings import Part, features_of
 from mmembed.data.remote import fetch_file
 from mmembed.errors import CorruptError, DataError
 from mmembed.features.audio import log_mel
@@ -63,7 +64,8 @@ def load_example(
         if text is None and not ("text" in streams and (utterance.transcript or "").strip()):
             raise DataError(utterance.key, "no_streams", f"has no {' or '.join(streams)}")
         return Example(utterance, text=text)
-    clip = _load_clip(utterance, utterance.media, folder, streams)
+    with _located(utterance.media, folder) as (path, data):
+        clip = load_clip(path, start=utterance.start, end=utterance.end, streams=streams, data=data)
     notes: dict[str, object] = {"seconds": round(clip.seconds, 3)}
     crops = None
     if clip.video is not None:
@@ -72,22 +74,55 @@ def load_example(
     return Example(utterance, audio=audio, video=crops, text=text, notes=notes)
 
 
-def _load_clip(row: Utterance, media: str, folder: Path, streams: Sequence[str]) -> Clip:
-    """Decode a file, a member of an archive, or what a URL leads to."""
-    load = partial(load_clip, start=row.start, end=row.end, streams=streams)
+def load_parts(
+    utterance: Utterance,
+    folder: Path,
+    streams: Sequence[str] = STREAMS,
+    face_model: Path | None = None,
+) -> Generator[Part, None, Example]:
+    """The features of media that `load_example` refuses as too long, part by part.
+
+    Args:
+        utterance: see `load_example`, as for all arguments.
+        folder: likewise.
+        streams: likewise.
+        face_model: likewise.
+
+    Yields:
+        See `mmembed.data.recordings.features_of`.
+
+    Returns:
+        The example without them.
+
+    Raises:
+        DataError: the media cannot be used; part of it may have been yielded.
+    """
+    assert utterance.media is not None
+    with _located(utterance.media, folder) as (path, data):
+        blocks = stream_clip(
+            path, start=utterance.start, end=utterance.end, streams=streams, data=data
+        )
+        notes = yield from features_of(blocks, path, face_model)
+    text = normalise_transcript(utterance.transcript or "") or None if "text" in streams else None
+    return Example(utterance, text=text, notes=notes)
+
+
+@contextmanager
+def _located(media: str, folder: Path) -> Iterator[tuple[Path, bytes | None]]:
+    """Where a file lies, or the bytes of a member of an archive; what a URL leads to is fetched."""
     archive, _, member = media.rpartition("#")
     if "://" in media:
         file = fetch_file(media)
         path = Path(f"/proc/self/fd/{file.number}")  # stays, whatever becomes of the cache
         try:
-            return load(path)
+            yield path, None
         except DataError as error:
             message = str(error).removeprefix(f"{path}: ")
             raise DataError(media, error.reason, message) from None
-    if archive.endswith(archives.SUFFIXES):
-        data = archives.read_member(folder / archive, member, LARGEST_MEMBER)
-        return load(folder / media, data=data)
-    return load(folder / media)
+    elif archive.endswith(archives.SUFFIXES):
+        yield folder / media, archives.read_member(folder / archive, member, LARGEST_MEMBER)
+    else:
+        yield folder / media, None
 
 
 def portable_key(name: str) -> str:

@@ -7,11 +7,12 @@ variable frame rates and gaps come out right. Damage raises; a stream that is no
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, NamedTuple
 
 import av
 import numpy as np
@@ -21,12 +22,14 @@ from numpy.typing import NDArray
 
 from mmembed.batch import STREAMS
 from mmembed.config import Seconds
-from mmembed.data.tracks import Pictures, Sound
+from mmembed.data.tracks import Pictures, Sound, Track
 from mmembed.errors import DataError
 from mmembed.features.audio import SAMPLE_RATE, resample
 from mmembed.features.video import VIDEO_RATE
 
 LONGEST: Final[Seconds] = 300.0  # bounds memory: 1 GB of 480 x 270 pictures
+LONGEST_RECORDING: Final[Seconds] = 86_400.0  # a day: its crops take 9 GB of disk
+BLOCK: Final = 12  # whole seconds of a recording that are decoded at once
 MOST_PIXELS: Final = 8192 * 8192  # of a declared picture; more is refused before decoding
 SAMPLE_RATES: Final = range(1_000, 768_001)  # Hz, of sound that is believed
 WARM_UP: Final[Seconds] = 1.0  # decoded and dropped before `start`: codecs look back
@@ -61,6 +64,20 @@ class Clip:
     seconds: Seconds
 
 
+class Block(NamedTuple):
+    """The next part of one stream of a recording.
+
+    Attributes:
+        stream: "audio" or "video".
+        values: (samples,) float32 mono, or (T, height, width) uint8 luma.
+        rate: of the samples, as in the file, or of the pictures, 25; Hz.
+    """
+
+    stream: str
+    values: NDArray[Any]
+    rate: int
+
+
 def load_clip(
     path: Path,
     *,
@@ -82,11 +99,50 @@ def load_clip(
         DataError: with reason "missing", "unreadable", "empty", "not_media", "no_streams",
             "too_short", "too_long", "too_large" or "damaged".
     """
+    with _open(path, data) as file:
+        _check_part(path, start, end, LONGEST)
+        if not isinstance(file, soundfile.SoundFile):
+            return _read_container(path, file, start, end, streams)
+        blocks = list(_stream_sound(path, file, start, end, streams, LONGEST))
+        samples = np.concatenate([np.zeros(0, np.float32), *(block.values for block in blocks)])
+        return _clip(path, to_16k(path, samples, file.samplerate), None)
+
+
+def stream_clip(
+    path: Path,
+    *,
+    start: Seconds = 0.0,
+    end: Seconds | None = None,
+    streams: Sequence[str] = STREAMS,
+    data: bytes | None = None,
+) -> Iterator[Block]:
+    """Decode what `load_clip` would refuse as too long, in blocks of `BLOCK` seconds.
+
+    One pass over the file, whatever its kind; arguments and errors are those of `load_clip`, except
+    that up to `LONGEST_RECORDING` may be wanted.
+
+    Yields:
+        The blocks of both streams as they are complete; those of each are in order, and all but the
+        last last `BLOCK` seconds.
+    """
+    held, longest = False, LONGEST_RECORDING
+    with _open(path, data) as file:
+        _check_part(path, start, end, longest)
+        if isinstance(file, soundfile.SoundFile):
+            blocks = _stream_sound(path, file, start, end, streams, longest)
+        else:
+            blocks = _stream_container(path, file, start, end, streams, longest)
+        for block in blocks:
+            held = True
+            yield block
+    if not held:
+        raise _nothing(path)
+
+
+@contextmanager
+def _open(path: Path, data: bytes | None) -> Iterator[soundfile.SoundFile | InputContainer]:
+    """The file in the decoder for its kind; what that finds wrong is a DataError."""
     kind = media_kind(path, data)
-    if not 0 <= start < (np.inf if end is None else end):
-        raise DataError(str(path), "too_short", f"nothing lies from {start} s to {end} s")
-    if end is not None:
-        _check_length(path, end - start)
     try:
         if kind in SOUND_KINDS:
             try:
@@ -96,13 +152,13 @@ def load_clip(
                 pass  # a codec that only FFmpeg knows, or damage that it will name
             else:
                 with file:
-                    return _read_sound(path, file, start, end, streams)
+                    yield file
+                return
         options = {"protocol_whitelist": "file"}
         # FFmpeg takes "12:30.mp4" for a protocol.
         source = str(path.absolute()) if data is None else BytesIO(data)
-        opened = av.open(source, "r", format=kind, options=options, metadata_errors="ignore")
-        with opened as file:
-            return _read_container(path, file, start, end, streams)
+        with av.open(source, "r", format=kind, options=options, metadata_errors="ignore") as opened:
+            yield opened
     except (av.FFmpegError, soundfile.SoundFileError) as error:
         # FFmpeg's whole message would name the file again.
         raise _damaged(path, getattr(error, "strerror", None) or str(error)) from None
@@ -155,13 +211,24 @@ def _without(path: Path, streams: Sequence[str]) -> DataError:
     return DataError(str(path), "no_streams", f"holds no {wanted}")
 
 
-def _check_length(path: Path, seconds: Seconds) -> None:
-    if seconds > LONGEST:
+def _check_part(path: Path, start: Seconds, end: Seconds | None, longest: Seconds) -> None:
+    if not 0 <= start < (np.inf if end is None else end):
+        raise DataError(str(path), "too_short", f"nothing lies from {start} s to {end} s")
+    if end is not None:
+        _check_length(path, end - start, longest)
+
+
+def _check_length(path: Path, seconds: Seconds, longest: Seconds) -> None:
+    if seconds > longest:
         raise DataError(
             str(path),
             "too_long",
-            f"lasts {seconds:.0f} s, at most {LONGEST:.0f} s at once: give start and end",
+            f"lasts {seconds:.0f} s, at most {longest:.0f} s at once: give start and end",
         )
+
+
+def _nothing(path: Path) -> DataError:
+    return DataError(str(path), "too_short", "nothing to decode: no sample and no picture")
 
 
 def _check_rate(path: Path, rate: int) -> None:
@@ -182,12 +249,13 @@ def _clip(path: Path, audio: NDArray[np.float32] | None, video: NDArray[np.uint8
         0.0 if video is None else len(video) / VIDEO_RATE,
     )
     if not seconds:
-        raise DataError(str(path), "too_short", "nothing to decode: no sample and no picture")
-    _check_length(path, seconds)
+        raise _nothing(path)
+    _check_length(path, seconds, LONGEST)
     return Clip(audio, video, seconds)
 
 
-def _to_16k(path: Path, samples: NDArray[np.float32], rate: int) -> NDArray[np.float32] | None:
+def to_16k(path: Path, samples: NDArray[np.float32], rate: int) -> NDArray[np.float32] | None:
+    """Decoded sound at `rate` to 16 kHz in [-1, 1], None if there is none; raises DataError."""
     if not len(samples):
         return None
     if not np.isfinite(samples).all():
@@ -195,27 +263,31 @@ def _to_16k(path: Path, samples: NDArray[np.float32], rate: int) -> NDArray[np.f
     return np.clip(resample(samples, rate), -1.0, 1.0)
 
 
-def _read_sound(
+def _stream_sound(
     path: Path,
     file: soundfile.SoundFile,
     start: Seconds,
     end: Seconds | None,
     streams: Sequence[str],
-) -> Clip:
+    longest: Seconds,
+) -> Iterator[Block]:
     if "audio" not in streams:
         raise _without(path, streams)
-    rate = file.samplerate
+    rate = int(file.samplerate)
     _check_rate(path, rate)
     last = file.frames if end is None else min(file.frames, round(end * rate))
     count = max(0, last - round(start * rate))
-    _check_length(path, count / rate)
+    _check_length(path, count / rate, longest)
+    if file.frames == 0 and file.format == "OGG":
+        raise _damaged(path, "no sample is there")  # an ogg file that was cut short says so
     if count:
         file.seek(last - count)
-    samples = file.read(count, dtype="float32", always_2d=True)
-    # A file cut short holds fewer samples than its header says; an ogg file then says none.
-    if len(samples) < count or (file.frames == 0 and file.format == "OGG"):
-        raise _damaged(path, f"{len(samples)} of {count} samples are there")
-    return _clip(path, _to_16k(path, samples.mean(axis=1), rate), None)
+    for first in range(0, count, BLOCK * rate):
+        wanted = min(BLOCK * rate, count - first)
+        samples = file.read(wanted, dtype="float32", always_2d=True)
+        if len(samples) < wanted:  # than the header says
+            raise _damaged(path, f"{first + len(samples)} of {count} samples are there")
+        yield Block("audio", samples.mean(axis=1), rate)
 
 
 def _read_container(
@@ -226,9 +298,54 @@ def _read_container(
     streams: Sequence[str],
 ) -> Clip:
     """One pass over the file: each frame goes to its track until both have reached the end."""
-    tracks = _open_tracks(path, container, start, end, streams)
-    if end is None and container.duration is not None:
-        _check_length(path, container.duration / av.time_base - start)
+    tracks = _open_tracks(path, container, start, end, streams, LONGEST)
+    for track, frame, time in _frames(path, container, tracks, start):
+        track.add(frame, time)
+    audio = video = None
+    for track in tracks.values():
+        if isinstance(track, Sound):
+            audio = to_16k(path, track.take(track.held), track.rate)
+        else:
+            video = track.finish()
+    return _clip(path, audio, video)
+
+
+def _stream_container(
+    path: Path,
+    container: InputContainer,
+    start: Seconds,
+    end: Seconds | None,
+    streams: Sequence[str],
+    longest: Seconds,
+) -> Iterator[Block]:
+    tracks = _open_tracks(path, container, start, end, streams, longest)
+
+    def ready(track: Track, least: int = 1) -> Iterator[Block]:
+        """What the track holds, in blocks; the last of fewer than `least` stays."""
+        while track.held >= least:
+            name = "audio" if isinstance(track, Sound) else "video"
+            yield Block(name, track.take(BLOCK * track.rate), track.rate)
+            _check_length(path, track.taken / track.rate, longest)
+
+    for track, frame, time in _frames(path, container, tracks, start):
+        if isinstance(track, Pictures) and time is not None:
+            # A picture may stay for hours.
+            while not track.show_until(time, BLOCK * VIDEO_RATE):
+                yield from ready(track, BLOCK * VIDEO_RATE)
+        track.add(frame, time)
+        yield from ready(track, BLOCK * track.rate)
+    for track in tracks.values():
+        if isinstance(track, Pictures):
+            while not track.show_until(track.shown_until, BLOCK * VIDEO_RATE):
+                yield from ready(track, BLOCK * VIDEO_RATE)
+            track.close()
+        yield from ready(track)
+
+
+def _frames(
+    path: Path, container: InputContainer, tracks: Mapping[int, Track], start: Seconds
+) -> Iterator[tuple[Track, Any, Seconds | None]]:
+    """Decoded frames with the track of each and its time, until all tracks are done."""
     origin = (container.start_time or 0) / av.time_base
     if start > WARM_UP and container.format.name.split(",")[0] in SEEKABLE_KINDS:
         container.seek(round((origin + start - WARM_UP) * av.time_base))
@@ -239,21 +356,12 @@ def _read_container(
         if packet.is_corrupt:
             raise _damaged(path, "the file is cut short or overwritten")
         for frame in () if track.done else packet.decode():
-            if isinstance(frame, av.VideoFrame) and isinstance(track, Pictures):
-                track.add(frame, None if frame.time is None else frame.time - origin)
-            elif isinstance(frame, av.AudioFrame) and isinstance(track, Sound):
-                if frame.sample_rate != track.rate:
-                    raise _damaged(path, "the sample rate changes")
-                track.add(frame, None if frame.time is None else frame.time - origin)
+            if isinstance(frame, av.AudioFrame) and frame.sample_rate != track.rate:
+                raise _damaged(path, "the sample rate changes")
+            if isinstance(frame, av.AudioFrame | av.VideoFrame):
+                yield track, frame, None if frame.time is None else frame.time - origin
         if all(track.done for track in tracks.values()):
             break
-    audio = video = None
-    for track in tracks.values():
-        if isinstance(track, Sound):
-            audio = _to_16k(path, track.finish(), track.rate)
-        else:
-            video = track.finish()
-    return _clip(path, audio, video)
 
 
 def _open_tracks(
@@ -262,10 +370,11 @@ def _open_tracks(
     start: Seconds,
     end: Seconds | None,
     streams: Sequence[str],
-) -> dict[int, Sound | Pictures]:
+    longest: Seconds,
+) -> dict[int, Track]:
     """A track for the first stream of each wanted kind, by the index of the stream."""
-    stop = start + LONGEST + 1.0 if end is None else end
-    tracks: dict[int, Sound | Pictures] = {}
+    stop = start + longest + 1.0 if end is None else end
+    tracks: dict[int, Track] = {}
     if "audio" in streams and container.streams.audio:
         sound = container.streams.audio[0]
         _check_codec(path, sound)
@@ -282,4 +391,6 @@ def _open_tracks(
         tracks[films[0].index] = Pictures(start, stop)
     if not tracks:
         raise _without(path, streams)
+    if end is None and container.duration is not None:
+        _check_length(path, container.duration / av.time_base - start, longest)
     return tracks

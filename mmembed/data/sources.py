@@ -42,6 +42,8 @@ def open_sources(
     inputs: Iterable[Path],
     streams: tuple[str, ...] = STREAMS,
     face_model: Path | None = None,
+    *,
+    long: bool = False,
 ) -> list[Source]:
     """All clips named by `inputs`, in order; within a folder sorted by path.
 
@@ -53,15 +55,17 @@ def open_sources(
         inputs: files and folders.
         streams: those wanted; others are not decoded.
         face_model: see `mmembed.features.video.face_crops`.
+        long: see `Task`.
 
     Raises:
         UsageError: a folder without any clip.
         DataError: a broken manifest.
     """
     sources: list[Source] = []
+    task = partial(Task, streams=streams, face_model=face_model, long=long)
     for path in inputs:
         if path.is_dir() or as_url(path) is not None:
-            found = _from_folder(path, streams, face_model)
+            found = _from_folder(path, task)
             if not found:
                 raise UsageError(
                     f"{path}: holds no clip (looked for {' '.join(MEDIA_SUFFIXES)} and shards)"
@@ -69,11 +73,10 @@ def open_sources(
             sources += found
         elif path.suffix in SUFFIXES:
             sources += [
-                Source(row.key, row.key, Task(row, path.parent, streams, face_model))
-                for row in read_manifest(path)
+                Source(row.key, row.key, task(row, path.parent)) for row in read_manifest(path)
             ]
         else:
-            sources.append(_from_file(path, streams, face_model))
+            sources.append(_from_file(path, task))
     return sources
 
 
@@ -99,7 +102,7 @@ def _read(origin: Callable[[], Example]) -> Example | DataError:
         return error
 
 
-def _from_folder(folder: Path, streams: tuple[str, ...], face_model: Path | None) -> list[Source]:
+def _from_folder(folder: Path, task: Callable[[Utterance, Path], Task]) -> list[Source]:
     if as_url(folder) is not None or any(folder.glob("shard-*.tar")):
         examples = Examples([folder])
         keys = [examples.key(index) for index in range(len(examples))]
@@ -107,12 +110,12 @@ def _from_folder(folder: Path, streams: tuple[str, ...], face_model: Path | None
             Source(key, key, partial(examples.__getitem__, index)) for index, key in enumerate(keys)
         ]
     return [
-        _from_file(path, streams, face_model)
+        _from_file(path, task)
         for path in sorted(folder.rglob("*"))
         if path.suffix.lower() in MEDIA_SUFFIXES and path.is_file()
     ]
 
 
-def _from_file(path: Path, streams: tuple[str, ...], face_model: Path | None) -> Source:
+def _from_file(path: Path, task: Callable[[Utterance, Path], Task]) -> Source:
     key = portable_key(str(path))
-    return Source(key, str(path), Task(Utterance(key, str(path)), Path(), streams, face_model))
+    return Source(key, str(path), task(Utterance(key, str(path)), Path()))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from collections import deque
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, ClassVar, Final, TypeAlias
 
 import av
 import cv2
@@ -26,7 +28,8 @@ class Sound:
     stop: Seconds
     done: bool = False
     filled: int = 0
-    chunks: list[NDArray[np.float32]] = field(default_factory=list)
+    taken: int = 0
+    chunks: deque[NDArray[np.float32]] = field(default_factory=deque)
 
     @property
     def size(self) -> int:
@@ -38,7 +41,8 @@ class Sound:
         if time is not None:
             ahead = round((time - self.start) * self.rate) - self.filled
             if not self.filled or abs(ahead) > ROUNDING * self.rate:
-                self._append(np.zeros(min(max(ahead, 0), self.size - self.filled), np.float32))
+                silence = min(max(ahead, 0), self.size - self.filled)
+                self._append(np.broadcast_to(np.float32(0), silence))  # takes no memory
                 samples = samples[max(-ahead, 0) :]
         self._append(samples)
         self.done = self.filled >= self.size
@@ -47,8 +51,23 @@ class Sound:
         self.chunks.append(samples)
         self.filled += len(samples)
 
-    def finish(self) -> NDArray[np.float32]:
-        return np.concatenate([np.zeros(0, np.float32), *self.chunks])[: self.size]
+    @property
+    def held(self) -> int:
+        """Samples that can be taken."""
+        return min(self.filled, self.size) - self.taken
+
+    def take(self, most: int) -> NDArray[np.float32]:
+        """Remove the first of the samples held."""
+        wanted = min(most, self.held)
+        self.taken += wanted
+        parts = [np.zeros(0, np.float32)]
+        while wanted:
+            chunk = self.chunks.popleft()
+            parts.append(chunk[:wanted])
+            if len(chunk) > wanted:
+                self.chunks.appendleft(chunk[wanted:])
+            wanted -= len(parts[-1])
+        return np.concatenate(parts)
 
 
 def _mono(frame: av.AudioFrame) -> NDArray[np.float32]:
@@ -75,11 +94,13 @@ class Pictures:
     One growing buffer holds them: a list of arrays to stack would need the memory twice.
     """
 
+    rate: ClassVar[int] = VIDEO_RATE
     start: Seconds
     stop: Seconds
     done: bool = False
     shape: tuple[int, ...] = ()
     filled: int = 0
+    taken: int = 0
     shown: tuple[Seconds, Seconds, NDArray[np.uint8]] | None = None  # since, for, what
     buffer: bytearray = field(default_factory=bytearray)
 
@@ -88,35 +109,69 @@ class Pictures:
         if frame.duration and frame.time_base:
             lasts = float(frame.duration * frame.time_base)
         if time is None:
-            time = self.shown[0] + self.shown[1] if self.shown else 0.0
-        self._show_until(time)
+            time = self.shown_until
+        self.show_until(time)
         self.shown = (time, lasts, _luma(frame))
         self.done = time >= self.stop
 
-    def _show_until(self, time: Seconds) -> None:
+    @property
+    def shown_until(self) -> Seconds:
+        """When the shown picture has lasted its time."""
+        return self.shown[0] + self.shown[1] if self.shown else 0.0
+
+    def show_until(self, time: Seconds, most: int | None = None) -> bool:
         """Repeat the shown picture for the steps before `time`.
 
         A step asks at its middle, where rounded timestamps do no harm.
+
+        Args:
+            time: in the file.
+            most: steps at once; None = all.
+
+        Returns:
+            Whether it has got there.
         """
-        count = round((min(time, self.stop) - self.start) * VIDEO_RATE) - self.filled
-        if self.shown is None or count <= 0:
-            return
+        due = round((min(time, self.stop) - self.start) * VIDEO_RATE) - self.filled
+        if self.shown is None or due <= 0:
+            return True
+        count = due if most is None else min(due, most)
         picture = self.shown[2]
         self.shape = self.shape or picture.shape
         if picture.shape != self.shape:
             picture = _resize(picture, self.shape[1], self.shape[0])
         self.buffer += picture.tobytes() * count
         self.filled += count
+        return count == due
+
+    def close(self) -> None:
+        """Show the last picture for its time."""
+        if self.shown is not None:
+            self.show_until(self.shown_until)
+            if not self.filled and self.shown_until > self.start:
+                self.show_until(self.start + 1 / VIDEO_RATE)  # less than half a step is a step
 
     def finish(self) -> NDArray[np.uint8] | None:
-        if self.shown is not None:
-            since, lasts, _ = self.shown
-            self._show_until(since + lasts)
-            if not self.filled and since + lasts > self.start:
-                self._show_until(self.start + 1 / VIDEO_RATE)  # less than half a step is a step
+        self.close()
         if not self.filled:
             return None
         return np.frombuffer(self.buffer, np.uint8).reshape(-1, *self.shape)
+
+    @property
+    def held(self) -> int:
+        """Pictures that can be taken."""
+        return self.filled - self.taken
+
+    def take(self, most: int) -> NDArray[np.uint8]:
+        """Remove the first of the pictures held, at least one."""
+        shape = (min(most, self.held), *self.shape)
+        size = math.prod(shape)
+        taken = np.frombuffer(self.buffer[:size], np.uint8).reshape(shape)
+        del self.buffer[:size]
+        self.taken += len(taken)
+        return taken
+
+
+Track: TypeAlias = Sound | Pictures
 
 
 def _luma(frame: av.VideoFrame) -> NDArray[np.uint8]:

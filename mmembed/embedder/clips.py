@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Final, TypeAlias
@@ -16,7 +16,8 @@ from mmembed.config import Hz, Seconds
 from mmembed.data.decoding import Task
 from mmembed.data.example import Example, Utterance
 from mmembed.data.examples import portable_key
-from mmembed.data.media import LONGEST, SAMPLE_RATES
+from mmembed.data.media import BLOCK, LONGEST, LONGEST_RECORDING, SAMPLE_RATES, Block
+from mmembed.data.recordings import Part, features_of, gather
 from mmembed.data.sources import Source
 from mmembed.data.tracks import Pictures
 from mmembed.errors import UsageError
@@ -70,7 +71,7 @@ class Clip:
         end = None if self.end is None else float(self.end)
         path = os.fspath(self.path)
         row = Utterance(self._key(), path, float(self.start), end, transcript=self.text)
-        return Source(row.key, path, Task(row, Path(), streams, face_model))
+        return Source(row.key, path, Task(row, Path(), streams, face_model, long=True))
 
     def _key(self) -> str:
         return portable_key(self.name)
@@ -78,24 +79,56 @@ class Clip:
     def _example(self, streams: tuple[str, ...], face_model: Path | None) -> Example:
         audio = video = None
         if self.audio is not None and "audio" in streams:
-            audio = sound(self.audio, self.sample_rate, self.name)
+            audio = _check_sound(self.audio, self.sample_rate, self.name)
         if self.video is not None and "video" in streams:
-            video = pictures(self.video, self.name)
-        lasts = [len(audio) / SAMPLE_RATE] if audio is not None else []
-        lasts += [len(video) / VIDEO_RATE] if video is not None else []
-        notes: dict[str, object] = {"seconds": round(max(lasts), 3)} if any(lasts) else {}
-        if any(seconds > LONGEST for seconds in lasts):
-            raise UsageError(
-                f"{self.name}: lasts {max(lasts):.0f} s, at most {LONGEST:.0f} s at once"
-            )
+            video = _check_pictures(self.video, self.name)
         text = normalise_transcript(self.text or "") if "text" in streams else ""
-        return Example(
-            Utterance(self._key(), None, transcript=self.text),
-            audio=log_mel(audio) if audio is not None and len(audio) else None,
-            video=face_crops(video, face_model)[0] if video is not None and len(video) else None,
-            text=text or None,
-            notes=notes,
+        row = Utterance(self._key(), None, transcript=self.text)
+        example = Example(row, text=text or None)
+        seconds = 0.0 if audio is None else len(audio) / int(self.sample_rate or 1)
+        seconds = max(seconds, 0.0 if video is None else len(video) / VIDEO_RATE)
+        if seconds > LONGEST_RECORDING:
+            raise UsageError(
+                f"{self.name}: lasts {seconds:.0f} s, at most {LONGEST_RECORDING:.0f} s at once"
+            )
+        if seconds > LONGEST:
+            return gather(self._parts(audio, video, example, face_model))
+        mono = luma = None
+        if audio is not None and len(audio):
+            mono = sound(audio, self.sample_rate, self.name)
+        if video is not None and len(video):
+            luma = pictures(video, self.name)
+        lasts = [] if mono is None else [len(mono) / SAMPLE_RATE]
+        lasts += [] if luma is None else [len(luma) / VIDEO_RATE]
+        return replace(
+            example,
+            audio=None if mono is None else log_mel(mono),
+            video=None if luma is None else face_crops(luma, face_model)[0],
+            notes={"seconds": round(max(lasts), 3)} if lasts else {},
         )
+
+    def _parts(
+        self,
+        audio: NDArray[Any] | None,
+        video: NDArray[np.uint8] | None,
+        example: Example,
+        face_model: Path | None,
+    ) -> Generator[Part, None, Example]:
+        """The example with its features before it, of arrays that are read block by block."""
+
+        def blocks() -> Iterator[Block]:
+            if audio is not None:
+                rate = int(self.sample_rate or 1)
+                for start in range(0, len(audio), BLOCK * rate):
+                    samples = _floats(audio[start : start + BLOCK * rate], self.name)
+                    yield Block("audio", samples, rate)
+            if video is not None:
+                for start in range(0, len(video), BLOCK * VIDEO_RATE):
+                    luma = pictures(video[start : start + BLOCK * VIDEO_RATE], self.name)
+                    yield Block("video", luma, VIDEO_RATE)
+
+        notes = yield from features_of(blocks(), Path(self.name), face_model)
+        return replace(example, notes=notes)
 
 
 Described: TypeAlias = str | os.PathLike[str] | Mapping[str, Any]
@@ -132,6 +165,11 @@ def sound(audio: ArrayLike, sample_rate: Hz | None, name: str) -> NDArray[np.flo
     Raises:
         UsageError: it is not such sound.
     """
+    samples = _floats(_check_sound(audio, sample_rate, name), name)
+    return np.clip(resample(samples, int(sample_rate or 1)), -1.0, 1.0)
+
+
+def _check_sound(audio: ArrayLike, sample_rate: Hz | None, name: str) -> NDArray[Any]:
     samples = np.asarray(audio)
     if samples.ndim != 1:
         raise UsageError(
@@ -143,16 +181,20 @@ def sound(audio: ArrayLike, sample_rate: Hz | None, name: str) -> NDArray[np.flo
             f"{name}: sample_rate is {sample_rate}: give that of audio, a whole number of Hz from "
             f"{SAMPLE_RATES.start} to {SAMPLE_RATES.stop - 1}"
         )
-    if samples.dtype in FULL_SCALE:
-        samples = samples / np.float32(FULL_SCALE[samples.dtype])
-    elif not np.issubdtype(samples.dtype, np.floating):
+    if samples.dtype not in FULL_SCALE and not np.issubdtype(samples.dtype, np.floating):
         raise UsageError(
             f"{name}: audio must be floats in [-1, 1], int16 or int32, found {samples.dtype}"
         )
+    return samples
+
+
+def _floats(samples: NDArray[Any], name: str) -> NDArray[np.float32]:
+    if samples.dtype in FULL_SCALE:
+        samples = samples / np.float32(FULL_SCALE[samples.dtype])
     samples = samples.astype(np.float32)
     if not np.isfinite(samples).all():
         raise UsageError(f"{name}: audio holds values that are not finite")
-    return np.clip(resample(samples, int(sample_rate)), -1.0, 1.0)
+    return samples
 
 
 def pictures(video: ArrayLike, name: str) -> NDArray[np.uint8]:
@@ -161,6 +203,16 @@ def pictures(video: ArrayLike, name: str) -> NDArray[np.uint8]:
     Raises:
         UsageError: they are no such frames.
     """
+    frames = _check_pictures(video, name)
+    track = Pictures(0.0, len(frames) / VIDEO_RATE)
+    for number, frame in enumerate(np.ascontiguousarray(frames)):
+        picture = av.VideoFrame.from_ndarray(frame, format="gray" if frame.ndim == 2 else "rgb24")
+        track.add(picture, number / VIDEO_RATE)
+    found = track.finish()
+    return np.zeros((0, 1, 1), np.uint8) if found is None else found
+
+
+def _check_pictures(video: ArrayLike, name: str) -> NDArray[np.uint8]:
     frames = np.asarray(video)
     grey, colour = frames.ndim == 3, frames.ndim == 4 and frames.shape[-1] == 3
     if not (grey or colour) or frames.dtype != np.uint8 or 0 in frames.shape[1:]:
@@ -168,9 +220,4 @@ def pictures(video: ArrayLike, name: str) -> NDArray[np.uint8]:
             f"{name}: video must be uint8, (T, height, width) or (T, height, width, 3) at "
             f"{VIDEO_RATE} Hz, found {frames.shape} of {frames.dtype}"
         )
-    track = Pictures(0.0, len(frames) / VIDEO_RATE)
-    for number, frame in enumerate(np.ascontiguousarray(frames)):
-        picture = av.VideoFrame.from_ndarray(frame, format="gray" if grey else "rgb24")
-        track.add(picture, number / VIDEO_RATE)
-    found = track.finish()
-    return np.zeros((0, 1, 1), np.uint8) if found is None else found
+    return frames

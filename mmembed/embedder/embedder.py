@@ -6,7 +6,6 @@ import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 from typing import Any, Final, Literal, overload
 
@@ -15,7 +14,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from mmembed import __version__
-from mmembed.batch import STREAMS, Encoding, Packed, parse_subset
+from mmembed.batch import STREAMS, Encoding, Packed, Padded, parse_subset
 from mmembed.config import Hz
 from mmembed.data.collate import collate, to_item
 from mmembed.data.decoding import Decoder
@@ -26,6 +25,17 @@ from mmembed.embedder import hub
 from mmembed.embedder.clips import Described, as_clip
 from mmembed.embedder.embedding import Array, Embedding, Word
 from mmembed.embedder.folder import FILES, HEAD, Saved, read_folder, write_folder
+from mmembed.embedder.recogniser import Recogniser
+from mmembed.embedder.windows import (
+    Encoded,
+    Placed,
+    batches,
+    encode_windows,
+    is_long,
+    place,
+    plan,
+    spread,
+)
 from mmembed.encoder import FRAME_RATE, Hidden
 from mmembed.errors import DataError, UsageError
 from mmembed.features.text import normalise_transcript
@@ -143,8 +153,24 @@ class Embedder:
 
     @torch.no_grad()
     def encode(self, examples: Sequence[Example]) -> Encoding:
-        """Embed examples in one batch, each with at least one stream; the result is on the CPU."""
-        return self.encoder.pool(self.hidden(examples)).to("cpu")
+        """Embed examples in one batch, each with at least one stream; the result is on the CPU.
+
+        Long recordings are encoded by windows, see `mmembed.embedder.windows`. `frames` is padded
+        to the longest: give them one by one.
+        """
+        if not any(map(is_long, examples)):
+            return self.encoder.pool(self.hidden(examples)).to("cpu")
+        encoded = self._encode(examples)
+        frames = [each.frames for each in encoded]
+        lengths = torch.tensor([len(each) for each in frames])
+        layers = torch.stack([each.layers for each in encoded])
+        return Encoding(
+            frames=Padded(frames[0][None], lengths) if len(frames) == 1 else Padded.stack(frames),
+            pooled=layers[:, -1],
+            layers=layers,
+            streams=torch.tensor([[name in e.streams for name in STREAMS] for e in examples]),
+            frame_rate=FRAME_RATE,
+        )
 
     @overload
     def __call__(
@@ -220,7 +246,7 @@ class Embedder:
         found: list[Embedding] = []
         with Decoder() as decoder:
             examples = _usable(sources, load_all(sources, decoder), wanted)
-            while batch := list(islice(examples, CLIPS_AT_ONCE)):
+            for batch in batches(examples, CLIPS_AT_ONCE):
                 found += self.embed(batch, transcribe=transcribe, feed=feed, tensors=tensors)
         return found if isinstance(clips, list | tuple) else found[0]
 
@@ -243,27 +269,27 @@ class Embedder:
         """
         known = [normalise_transcript(e.utterance.transcript or "") or None for e in examples]
         origins: list[Origin | None] = ["given" if words else None for words in known]
-        hidden = self.hidden(examples)
-        heard: tuple[Tensor | None, ...] = (None,) * len(examples)
-        if self.recogniser is not None and (transcribe or any(known)):
-            heard = self.recogniser(hidden.spoken).split()
-        if transcribe and self.recogniser is not None:
-            for row, (example, log_probs) in enumerate(zip(examples, heard, strict=True)):
-                if known[row] is None and log_probs is not None and _perceived(example):
-                    known[row], origins[row] = self.recogniser.transcribe(log_probs), "ctc"
+        recogniser = self.recogniser
+        listen = recogniser is not None and (transcribe or any(known))
+        encoded = self._encode(examples, listen)
+        if transcribe and recogniser is not None:
+            placed: list[list[Placed] | None] = [None] * len(examples)
+            for row, (example, each) in enumerate(zip(examples, encoded, strict=True)):
+                if known[row] is None and each.log_probs is not None and _perceived(example):
+                    known[row], origins[row] = recogniser.transcribe(each.log_probs), "ctc"
+                    if feed and is_long(example):
+                        placed[row] = place(known[row] or "", each.log_probs, recogniser)
             if feed:
                 examples = [
                     replace(example, text=words or None) if origin == "ctc" else example
                     for example, words, origin in zip(examples, known, origins, strict=True)
                 ]
-                hidden = self.hidden(examples)
-        encoding = self.encoder.pool(hidden).to("cpu")
+                encoded = self._encode(examples, listen, placed)
         made = []
-        for row, example in enumerate(examples):
-            frames = encoding.frames.item(row).clone()
-            times = (torch.arange(len(frames)) + 0.5) / FRAME_RATE
+        for row, (example, each) in enumerate(zip(examples, encoded, strict=True)):
+            times = (torch.arange(len(each.frames)) + 0.5) / FRAME_RATE
             seconds = example.notes.get("seconds")
-            aligned = self._words(example, known[row], heard[row], frames)
+            aligned = self._words(example, known[row], each.log_probs, each.frames)
 
             def array(tensor: Tensor) -> Array:
                 return tensor if tensors else tensor.numpy()
@@ -273,10 +299,10 @@ class Embedder:
                     key=example.key,
                     streams=example.streams,
                     seconds=seconds if isinstance(seconds, float) else None,
-                    pooled=array(encoding.pooled[row].clone()),
-                    frames=array(frames),
+                    pooled=array(each.layers[-1].clone()),
+                    frames=array(each.frames),
                     times=array(times if _perceived(example) else times * torch.nan),
-                    layers=array(encoding.layers[row].clone()),
+                    layers=array(each.layers),
                     layer_names=self.encoder.layer_names,
                     transcript=known[row],
                     transcript_from=origins[row],
@@ -286,6 +312,51 @@ class Embedder:
                 )
             )
         return made
+
+    def _encode(
+        self,
+        examples: Sequence[Example],
+        listen: bool = False,
+        placed: Sequence[list[Placed] | None] | None = None,
+    ) -> list[Encoded]:
+        """Clips as one batch, each long recording by windows.
+
+        Args:
+            examples: each with at least one stream.
+            listen: whether log-probabilities of the letters are wanted.
+            placed: the words of long recordings whose times are known.
+        """
+        ears = self.recogniser if listen else None
+        clips = [example for example in examples if not is_long(example)]
+        encoded = iter(self._encode_clips(clips, ears) if clips else [])
+        found = []
+        for example, words in zip(examples, placed or [None] * len(examples), strict=True):
+            if not is_long(example):
+                found.append(next(encoded))
+                continue
+            windows = plan(example)
+            if words is None:
+                words = spread(example.text or "", windows[-1].core.stop)
+            found.append(
+                encode_windows(
+                    example,
+                    windows,
+                    words,
+                    lambda part: self.hidden([part]),
+                    self.vocabulary,
+                    ears,
+                )
+            )
+        return found
+
+    def _encode_clips(self, clips: Sequence[Example], ears: Recogniser | None) -> list[Encoded]:
+        hidden = self.hidden(clips)
+        heard = [None] * len(clips) if ears is None else ears(hidden.spoken).split()
+        encoding = self.encoder.pool(hidden).to("cpu")
+        return [
+            Encoded(encoding.frames.item(row).clone(), encoding.layers[row].clone(), log_probs)
+            for row, log_probs in enumerate(heard)
+        ]
 
     def _words(
         self, example: Example, transcript: str | None, log_probs: Tensor | None, frames: Tensor

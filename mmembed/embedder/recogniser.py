@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -90,15 +89,15 @@ class Recogniser(nn.Module):
         last; otherwise like `find_pieces`.
         """
         pieces = self.find_pieces(log_probs, transcript)
-        words = transcript.split()
-        starts = itertools.accumulate((len(word) + 1 for word in words), initial=0)
-        found = []
-        for word, start in zip(words, starts, strict=False):
+        found: list[Spoken] = []
+        start = number = 0
+        for word in transcript.split():
             # A piece that is nothing but the space before the word is no part of it.
-            own = [
-                frames
-                for characters, frames in pieces
-                if characters.start < start + len(word) and start < characters.stop
-            ]
-            found.append(Spoken(word, range(own[0].start, own[-1].stop)))
+            while pieces[number][0].stop <= start:
+                number += 1
+            first = number
+            while number + 1 < len(pieces) and pieces[number + 1][0].start < start + len(word):
+                number += 1
+            found.append(Spoken(word, range(pieces[first][1].start, pieces[number][1].stop)))
+            start += len(word) + 1
         return found

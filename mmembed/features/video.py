@@ -57,27 +57,86 @@ def face_crops(
     """
     if frames.ndim != 3 or not len(frames):
         raise ValueError(f"frames must be (T, height, width), found {frames.shape}")
-    height, width = frames.shape[1:]
-    searched = list(range(0, len(frames), DETECT_EVERY))
-    if len(frames) - 1 - searched[-1] >= DETECT_EVERY // 2:
-        searched.append(len(frames) - 1)
-    found: list[tuple[int, Box]] = []
-    for t in searched:
-        last = found[-1][1] if found else None
-        box = _central(
-            _haar(frames[t], last) if model is None else _yunet(frames[t], model), frames[t]
-        )
+    faces = FaceCrops(model)
+    faces.add(frames)
+    crops = faces.finish()
+    assert crops is not None
+    return crops, faces.how
+
+
+class FaceCrops:
+    """`face_crops` of pictures that come block by block, in memory for two blocks.
+
+    The crops are those of all blocks as one wherever a block and its neighbours show the face at
+    least twice each. Where none of the three does, the last box is held, or until a face has been
+    found the central square is taken.
+
+    Args:
+        model: see `face_crops`.
+    """
+
+    def __init__(self, model: Path | None = None) -> None:
+        self._model = model
+        self._found: list[tuple[int, Box]] = []  # two from before the waiting block, all since
+        self._start = 0  # of the waiting block
+        self._waiting: NDArray[np.uint8] | None = None
+        self._seen = False
+
+    @property
+    def how(self) -> str:
+        """How the faces were found; "full frame" if there was none so far."""
+        return "full frame" if not self._seen else "haar" if self._model is None else "yunet"
+
+    def add(self, frames: NDArray[np.uint8]) -> NDArray[np.uint8] | None:
+        """Take the next frames (T, height, width), and cut those that were taken before.
+
+        Args:
+            frames: a multiple of 12, unless they are the last.
+
+        Returns:
+            (T, 64, 64) crops of the block before; None after the first.
+        """
+        start = self._start + (0 if self._waiting is None else len(self._waiting))
+        for t in range(0, len(frames), DETECT_EVERY):
+            self._search(frames[t], start + t)
+        crops = self.finish(last=False)
+        self._start, self._waiting = start, frames
+        return crops
+
+    def finish(self, *, last: bool = True) -> NDArray[np.uint8] | None:
+        """Crops of the block that was added last, None if there is none."""
+        if self._waiting is None:
+            return None
+        steps = self._start + np.arange(len(self._waiting))
+        if last and (len(steps) - 1) % DETECT_EVERY >= DETECT_EVERY // 2:
+            self._search(self._waiting[-1], int(steps[-1]))
+        crops = _cut(self._waiting, self._boxes(steps, self._waiting.shape))
+        since = [t for t, _ in self._found if t > steps[-1]]
+        self._found = self._found[-len(since) - 2 :]
+        self._waiting = None
+        return crops
+
+    def _search(self, frame: NDArray[np.uint8], t: int) -> None:
+        last = self._found[-1][1] if self._found else None
+        faces = _haar(frame, last) if self._model is None else _yunet(frame, self._model)
+        box = _central(faces, frame)
         if box is not None:
-            found.append((t, box))
-    if not found:
-        central = np.array([width / 2, height / 2, min(width, height)])
-        boxes, how = np.tile(central, (len(frames), 1)), "full frame"
-    else:
-        times, seen = np.array([t for t, _ in found]), np.stack([box for _, box in found])
-        seen = _median_of_three(seen)
-        steps = np.arange(len(frames))
-        boxes = np.stack([np.interp(steps, times, column) for column in seen.T], 1)
-        how = "haar" if model is None else "yunet"
+            self._seen = True
+            self._found.append((t, box))
+
+    def _boxes(self, steps: NDArray[np.int64], shape: tuple[int, ...]) -> NDArray[np.float64]:
+        """(T, 3), one for each step."""
+        height, width = shape[1:]
+        if not self._found:
+            central = np.array([width / 2, height / 2, min(width, height)])
+            return np.tile(central, (len(steps), 1))
+        times = np.array([t for t, _ in self._found])
+        seen = _median_of_three(np.stack([box for _, box in self._found]))
+        return np.stack([np.interp(steps, times, column) for column in seen.T], 1)
+
+
+def _cut(frames: NDArray[np.uint8], boxes: NDArray[np.float64]) -> NDArray[np.uint8]:
+    """(T, 64, 64) of boxes (T, 3)."""
     crops = np.empty((len(frames), CROP, CROP), np.uint8)
     for place, (frame, (x, y, side)) in enumerate(zip(frames, boxes, strict=True)):
         # One affine map from crop to frame: sub-pixel boxes, edges repeated beyond the picture.
@@ -91,7 +150,7 @@ def face_crops(
             flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE,
         )  # fmt: skip
         crops[place] = cv2.resize(cut, (CROP, CROP), interpolation=cv2.INTER_AREA)
-    return crops, how
+    return crops
 
 
 def _central(boxes: NDArray[np.float64], frame: NDArray[np.uint8]) -> Box | None:

@@ -1,0 +1,126 @@
+"""Long recordings: features of blocks that are those of the whole, in bounded memory.
+
+Sound is resampled and analysed with a second on either side of each block, faces are followed from
+block to block. So a seam between blocks leaves no trace: the sound's features differ from those of
+the whole by the rounding of float16 at most, the crops not at all while the face is seen
+(`mmembed.features.video.FaceCrops`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmembed.data.example import Example
+from mmembed.data.mapped import Spool
+from mmembed.data.media import BLOCK, Block, to_16k
+from mmembed.features.audio import FEATURE_RATE, SAMPLE_RATE, log_mel
+from mmembed.features.video import DETECT_EVERY, VIDEO_RATE, FaceCrops
+
+Part = tuple[str, NDArray[Any]]
+"""A stream and its next steps: features as an `Example` holds them."""
+
+assert BLOCK * VIDEO_RATE % DETECT_EVERY == 0
+
+
+class _SoundFeatures:
+    """Log-mel of sound that comes block by block."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._before = self._waiting = np.zeros(0, np.float32)
+        self._rate = SAMPLE_RATE
+        self.samples = 0
+
+    def add(self, samples: NDArray[np.float32], rate: int) -> Iterator[NDArray[np.float16]]:
+        """Take whole seconds, unless they are the last; log-mel of those taken before."""
+        self._rate = rate
+        self.samples += len(samples)
+        yield from self.finish(samples[:rate])
+        self._before, self._waiting = self._waiting[-rate:], samples
+
+    def finish(self, after: NDArray[np.float32] | None = None) -> Iterator[NDArray[np.float16]]:
+        """Log-mel of what was taken last; `after`: the second that follows it, if any."""
+        if not len(self._waiting):
+            return
+        own = -(-len(self._waiting) * FEATURE_RATE // self._rate)
+        parts = [self._before, self._waiting, *([] if after is None else [after])]
+        sound = to_16k(self._path, np.concatenate(parts), self._rate)
+        assert sound is not None
+        first = FEATURE_RATE * len(self._before) // self._rate
+        yield log_mel(sound)[first : first + own]
+
+    @property
+    def seconds(self) -> float:
+        return -(-self.samples * SAMPLE_RATE // self._rate) / SAMPLE_RATE
+
+
+def features_of(
+    blocks: Iterable[Block], path: Path, face_model: Path | None = None
+) -> Generator[Part, None, dict[str, object]]:
+    """Features of a recording, block by block.
+
+    Args:
+        blocks: see `mmembed.data.media.stream_clip`.
+        path: what errors call it.
+        face_model: see `mmembed.features.video.face_crops`.
+
+    Yields:
+        Each stream's parts in order, one block behind.
+
+    Returns:
+        The notes of the example.
+
+    Raises:
+        DataError: the sound holds infinite values, and whatever `blocks` raises.
+    """
+    sound, faces, pictures = _SoundFeatures(path), FaceCrops(face_model), 0
+    for block in blocks:
+        if block.stream == "audio":
+            for mel in sound.add(block.values, block.rate):
+                yield "audio", mel
+        else:
+            pictures += len(block.values)
+            crops = faces.add(block.values)
+            if crops is not None:
+                yield "video", crops
+    for mel in sound.finish():
+        yield "audio", mel
+    crops = faces.finish()
+    if crops is not None:
+        yield "video", crops
+    notes: dict[str, object] = {"seconds": round(max(sound.seconds, pictures / VIDEO_RATE), 3)}
+    return {**notes, "face": faces.how} if pictures else notes
+
+
+def gather(parts: Generator[Part, None, Example]) -> Example:
+    """The example that a generator of its features returns, with these, mapped from disk."""
+    spools = Spools()
+    while True:
+        try:
+            spools.add(next(parts))
+        except StopIteration as end:
+            example: Example = end.value
+            return spools.fill(example)
+
+
+class Spools:
+    """The streams of one recording, on disk."""
+
+    def __init__(self) -> None:
+        self._spools: dict[str, Spool] = {}
+
+    def add(self, part: Part) -> None:
+        stream, values = part
+        self._spools.setdefault(stream, Spool()).add(values)
+
+    def fill(self, example: Example) -> Example:
+        """The example with these streams."""
+        held = {stream: spool.finish() for stream, spool in self._spools.items()}
+        audio, video = held.get("audio", example.audio), held.get("video", example.video)
+        return replace(example, audio=audio, video=video)

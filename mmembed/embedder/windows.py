@@ -1,0 +1,268 @@
+"""Recordings of any length in bounded memory: encoded window by window, joined at the cores.
+
+    recording  |---------------------------------------------------------|
+    cores      |---------------|---------------|---------------|---------|
+    windows    |------------------|
+                            |---------------------|
+                                            |---------------------|
+                                                            |------------|
+
+The cores tile the recording. Each is encoded with `CONTEXT` on either side, which is then dropped.
+What comes out is near to what the encoder would say of the whole and not equal to it, since its
+attention sees all of what it is given: benchmarks/long.py measures the difference.
+"""
+
+from __future__ import annotations
+
+import itertools
+from bisect import bisect_right
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Final, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mmembed.batch import Packed
+from mmembed.data.example import Example
+from mmembed.data.mapped import release
+from mmembed.data.media import LONGEST
+from mmembed.embedder.recogniser import Recogniser
+from mmembed.encoder import FRAME_RATE, Hidden
+from mmembed.features.audio import FEATURE_RATE
+from mmembed.features.text import Vocabulary
+from mmembed.features.video import VIDEO_RATE
+from mmembed.nn.pooling import VARIANCE_FLOOR
+
+CORE: Final = 3_000  # frames, 120 s
+CONTEXT: Final = 375  # frames, 15 s
+STEPS: Final = {"audio": 4, "video": 1}  # of a stream in a frame
+assert STEPS["audio"] * FRAME_RATE == FEATURE_RATE and FRAME_RATE == VIDEO_RATE
+
+
+@dataclass(frozen=True)
+class Window:
+    """A part of a recording, in frames.
+
+    Attributes:
+        span: what is encoded.
+        core: what is kept of it.
+    """
+
+    span: range
+    core: range
+
+    @property
+    def kept(self) -> slice:
+        """The core, counted from the start of the span."""
+        return slice(self.core.start - self.span.start, self.core.stop - self.span.start)
+
+
+def tile(frames: range, core: int = CORE, context: int = CONTEXT) -> list[Window]:
+    """Windows whose cores hold each of the frames once; none reaches beyond them."""
+    windows = []
+    for start in range(frames.start, frames.stop, core):
+        stop = min(start + core, frames.stop)
+        span = range(max(start - context, frames.start), min(stop + context, frames.stop))
+        windows.append(Window(span, range(start, stop)))
+    return windows
+
+
+def plan(example: Example, core: int = CORE, context: int = CONTEXT) -> list[Window]:
+    """Windows over all that is heard or seen.
+
+    Where the pictures go on for longer than a context after the sound has ended, what follows is a
+    recording of pictures alone: else there would be no frames of it, for sound is the clock.
+    """
+    held = {"audio": example.audio, "video": example.video}
+    lasts = {s: 0 if x is None else -(-len(x) // STEPS[s]) for s, x in held.items()}
+    heard, seen, end = lasts["audio"], lasts["video"], max(lasts.values())
+    silent = heard if 0 < heard < seen - context else end
+    return tile(range(silent), core, context) + tile(range(silent, end), core, context)
+
+
+class Moments:
+    """Mean and deviation of steps that come in parts (Chan, Golub and LeVeque 1983), in float64."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.mean = torch.zeros((), dtype=torch.float64)
+        self.squares = torch.zeros((), dtype=torch.float64)  # sum of squares about the mean
+
+    def add(self, values: Tensor) -> None:
+        """(T, D), T may be 0."""
+        if not len(values):
+            return
+        values = values.double()
+        mean = values.mean(0)
+        count = self.count + len(values)
+        ahead = mean - self.mean
+        self.squares = (
+            self.squares
+            + (values - mean).square().sum(0)
+            + ahead.square() * (self.count * len(values) / count)
+        )
+        self.mean = self.mean + ahead * (len(values) / count)
+        self.count = count
+
+    def mean_and_std(self) -> Tensor:
+        """(2 D,) float32, as `mmembed.nn.pooling.mean_and_std` gives of all steps at once."""
+        std = (self.squares / self.count + VARIANCE_FLOOR).sqrt() - VARIANCE_FLOOR**0.5
+        return torch.cat((self.mean, std)).float()
+
+
+class Placed(NamedTuple):
+    """A word and where it lies, in frames."""
+
+    word: str
+    place: float
+
+
+def spread(text: str, frames: int) -> list[Placed]:
+    """Words without times, evenly over the frames, as the encoder spreads tokens over a clip."""
+    words = text.split()
+    return [Placed(word, (n + 0.5) * frames / len(words)) for n, word in enumerate(words)]
+
+
+def place(text: str, log_probs: Tensor, recogniser: Recogniser) -> list[Placed] | None:
+    """Words at the middles of where they are found, None if they are not."""
+    try:
+        words = recogniser.find_words(log_probs.cpu().numpy(), text)
+    except ValueError:
+        return None
+    return [Placed(word.text, (word.frames.start + word.frames.stop) / 2) for word in words]
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """What an encoder and a recogniser say of one example.
+
+    Attributes:
+        frames: (T, D), the fused frames.
+        layers: (L, 2 D), mean and deviation of every layer, the last that of `frames`.
+        log_probs: (T, C) of the letters, where they were asked for.
+    """
+
+    frames: Tensor
+    layers: Tensor
+    log_probs: Tensor | None
+
+
+class _Rows:
+    """A matrix that is filled from the top; parts that are concatenated would need it twice."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._held: Tensor | None = None
+        self._filled = 0
+
+    def add(self, rows: Tensor) -> None:
+        if self._held is None:
+            self._held = torch.empty(self._most, rows.shape[1])
+        self._held[self._filled : self._filled + len(rows)] = rows
+        self._filled += len(rows)
+
+    @property
+    def values(self) -> Tensor:
+        assert self._held is not None
+        return self._held[: self._filled]
+
+
+def encode_windows(
+    example: Example,
+    windows: Sequence[Window],
+    words: Sequence[Placed],
+    encode: Callable[[Example], Hidden],
+    vocabulary: Vocabulary,
+    listen: Callable[[Packed], Packed] | None = None,
+) -> Encoded:
+    """Encode an example of sound or pictures window by window and join the cores.
+
+    Args:
+        example: its own text is not read.
+        windows: see `plan`.
+        words: of the text stream; each window is given those in its span, and each counts in the
+            layers of the window whose core it is in.
+        encode: of one example.
+        vocabulary: the encoder's.
+        listen: from `Hidden.spoken` to log-probabilities.
+    """
+    moments: dict[str, Moments] = defaultdict(Moments)
+    absent: dict[str, Tensor] = {}
+    count = sum(len(window.core) for window in windows)
+    frames, log_probs = _Rows(count), _Rows(count)
+    for window in windows:
+        near = [word for word in words if window.span.start <= word.place < window.span.stop]
+        part = cut(example, window.span, " ".join(word for word, _ in near))
+        hidden = encode(part)
+        for name, layer in hidden.layers.items():
+            stream, _, depth = name.partition(" ")
+            values = layer.values
+            if not depth.isdigit():
+                values = values[window.kept]
+            elif stream not in part.streams:
+                absent[name] = values  # one step: the encoder's vector for what is not there
+                continue
+            elif stream == "text":
+                values = values[_in_core(part.text or "", near, window.core, vocabulary)]
+            else:
+                values = values[window.kept]
+            moments[name].add(values.cpu())
+        frames.add(hidden.fused.values[window.kept])
+        if listen is not None:
+            log_probs.add(listen(hidden.spoken).values[window.kept])
+        release(example.audio)
+        release(example.video)
+    for name, values in absent.items():
+        if not moments[name].count:
+            moments[name].add(values.cpu())
+    return Encoded(
+        frames.values,
+        torch.stack([moments[name].mean_and_std() for name in hidden.layers]),
+        log_probs.values if listen is not None else None,
+    )
+
+
+def cut(example: Example, span: range, text: str) -> Example:
+    """What of the sound and the pictures lies in a span of frames, with these words."""
+    parts = {}
+    for stream, steps in STEPS.items():
+        values = getattr(example, stream)
+        if values is not None:
+            parts[stream] = np.array(values[steps * span.start : steps * span.stop])
+    return replace(example, audio=parts.get("audio"), video=parts.get("video"), text=text or None)
+
+
+def _in_core(text: str, near: Sequence[Placed], core: range, vocabulary: Vocabulary) -> list[int]:
+    """Which tokens of a window's words belong to words in its core."""
+    ends = list(itertools.accumulate(len(word) + 1 for word, _ in near))  # with the space behind
+    kept = [core.start <= place < core.stop for _, place in near]
+    return [
+        number
+        for number, (_, start, _) in enumerate(vocabulary.encode_spans(text))
+        if kept[bisect_right(ends, start)]
+    ]
+
+
+def is_long(example: Example) -> bool:
+    """Whether it is encoded by windows: it is longer than a clip may be."""
+    audio, video = (0 if x is None else len(x) for x in (example.audio, example.video))
+    return max(audio / FEATURE_RATE, video / VIDEO_RATE) > LONGEST
+
+
+def batches(examples: Iterable[Example], size: int) -> Iterator[list[Example]]:
+    """Up to `size` examples together; a long one alone, as soon as it is there."""
+    batch: list[Example] = []
+    for example in examples:
+        if is_long(example) or len(batch) == size:
+            if batch:
+                yield batch
+            batch = []
+        batch.append(example)
+        if is_long(example):
+            yield batch
+            batch = []
+    if batch:
+        yield batch
