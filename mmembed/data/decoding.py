@@ -34,6 +34,7 @@ from mmembed.batch import STREAMS
 from mmembed.config import Seconds
 from mmembed.data.example import Example, Utterance
 from mmembed.data.examples import from_record, load_example, to_record
+from mmembed.data.headers import look_at
 from mmembed.data.manifest import from_row, to_row
 from mmembed.errors import DataError, MmembedError, UsageError
 
@@ -54,15 +55,19 @@ class Task:
         folder: where its relative media path starts.
         streams: those wanted.
         face_model: see `mmembed.features.video.face_crops`.
+        header: do not decode it, only look: see `mmembed.data.headers.look_at`.
     """
 
     utterance: Utterance
     folder: Path
     streams: tuple[str, ...] = STREAMS
     face_model: Path | None = None
+    header: bool = False
 
     def load(self) -> Example:
         """Load it in this process; raises DataError."""
+        if self.header:
+            return look_at(self.utterance, self.folder, self.streams)
         return load_example(self.utterance, self.folder, self.streams, self.face_model)
 
 
@@ -201,7 +206,8 @@ class _Child:
         # The server may have been started elsewhere and with other settings.
         settings = {name: text for name, text in os.environ.items() if name.startswith("MMEMBED_")}
         where = {"folder": str(task.folder), "here": os.getcwd(), "settings": settings}
-        how = {"streams": task.streams, "face_model": task.face_model and str(task.face_model)}
+        faces = task.face_model and str(task.face_model)
+        how = {"streams": task.streams, "face_model": faces, "header": task.header}
         request = {"row": to_row(task.utterance), **where, **how}
         place.assigned, self.place = True, place
         self.deadline = time.monotonic() + seconds
@@ -279,7 +285,8 @@ def _answer(connection: Connection) -> bool:
     os.environ.update(request["settings"])
     face_model = request["face_model"] and Path(request["face_model"])
     where, streams = Path(request["folder"]), tuple(request["streams"])
-    head, arrays = _reply(Task(from_row(request["row"]), where, streams, face_model))
+    row, header = from_row(request["row"]), request["header"]
+    head, arrays = _reply(Task(row, where, streams, face_model, header))
     connection.send_bytes(json.dumps(head).encode())
     for array in arrays:
         connection.send_bytes(np.ascontiguousarray(array).data.cast("B"))

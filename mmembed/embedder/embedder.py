@@ -141,6 +141,10 @@ class Embedder:
         """Embed examples in one batch, each with at least one stream; the result is on the CPU."""
         return self.encoder.pool(self._hidden(examples)).to("cpu")
 
+    def embed(self, examples: Sequence[Example], *, words: bool = False) -> list[Embedding]:
+        """As `encode`, one embedding for each example; `words`: find the known ones in the clip."""
+        return self._embed(examples, words=words)
+
     @overload
     def __call__(
         self,
@@ -216,19 +220,25 @@ class Embedder:
         with Decoder() as decoder:
             examples = _usable(sources, load_all(sources, decoder), wanted)
             while batch := list(islice(examples, CLIPS_AT_ONCE)):
-                found += self._embed(batch, transcribe, feed, tensors)
+                found += self._embed(batch, transcribe, feed, tensors, words=True)
         return found if isinstance(clips, list | tuple) else found[0]
 
     @torch.no_grad()
     def _embed(
-        self, examples: Sequence[Example], transcribe: bool, feed: bool, tensors: bool
+        self,
+        examples: Sequence[Example],
+        transcribe: bool = False,
+        feed: bool = False,
+        tensors: bool = False,
+        *,
+        words: bool,
     ) -> list[Embedding]:
         """Embeddings of a batch, in its order; `feed`: transcripts become the text stream."""
         known = [normalise_transcript(e.utterance.transcript or "") or None for e in examples]
         origins: list[Origin | None] = ["given" if words else None for words in known]
         hidden = self._hidden(examples)
         heard: tuple[Tensor | None, ...] = (None,) * len(examples)
-        if self.recogniser is not None and (transcribe or any(known)):
+        if self.recogniser is not None and (transcribe or (words and any(known))):
             heard = self.recogniser(hidden.spoken).split()
         if transcribe and self.recogniser is not None:
             for row, (example, log_probs) in enumerate(zip(examples, heard, strict=True)):
