@@ -37,6 +37,7 @@ FLOORS = [
     [
         "mmembed.recipes",
         "mmembed.embedder",
+        "mmembed.extraction",
         "mmembed.report",
         "mmembed.clips",
         "mmembed.estimators",

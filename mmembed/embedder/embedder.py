@@ -253,7 +253,7 @@ class Embedder:
         encoding = self.encoder.pool(hidden).to("cpu")
         made = []
         for row, example in enumerate(examples):
-            frames = encoding.frames.item(row).clone()
+            frames = encoding.frames.item(row).float().clone()  # bfloat16 under autocast
             times = (torch.arange(len(frames)) + 0.5) / FRAME_RATE
             seconds = example.notes.get("seconds")
             aligned = self._words(example, known[row], heard[row], frames)

@@ -120,7 +120,9 @@ class Content:
                 {"text": word.text, "start": word.start, "end": word.end} for word in words
             ]
             if isinstance(embedding.aligned, str):
-                described["no_words"] = embedding.aligned
+                unknown = embedding.transcript is None
+                why = "its words are not known" if unknown else embedding.aligned
+                described["no_words"] = why
         with np.errstate(over="ignore"):  # what is too large for float16 is told as not finite
             return {name: x.astype(self.dtype) for name, x in arrays.items()}, described
 
