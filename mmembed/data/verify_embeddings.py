@@ -68,8 +68,9 @@ def is_embedding(members: Json) -> bool:
 def check_embedding(key: str, members: Json, made: Json) -> Iterator[Defect]:
     """What a record holds must be what the folder says of all."""
     described, layers = members.get("json"), members.get("layers.npy")
-    promised = made.get("granularity")
-    for granularity, parts in HELD.items() if isinstance(promised, list) else ():
+    found = made.get("granularity")
+    promised = found if isinstance(found, list) else []
+    for granularity, parts in HELD.items():
         absent = [name for name in parts if name not in members]
         if granularity in promised and absent:
             yield Defect(key, "origin", f"lacks {', '.join(absent)}, of granularity {granularity}")
