@@ -140,6 +140,11 @@ class Extract:
 def main(argv: Sequence[str] | None = None) -> None:
     """Open everything, make the shards that are missing, report."""
     settings = tyro.cli(Extract, prog="mmembed extract", args=argv, description=__doc__)
+    if not settings.inputs:
+        raise UsageError("nothing to extract; name clips, folders, manifests or shards")
+    for name in ("records_per_shard", "clips_at_once"):
+        if getattr(settings, name) < 1:
+            raise UsageError(f"--{name.replace('_', '-')}: at least 1")
     if "TORCHELASTIC_RUN_ID" in os.environ:
         follow_parent()
         if "-" in settings.inputs:

@@ -127,6 +127,8 @@ def test_wildcards_lists_and_odd_names_are_inputs(extract: Extract, here: Path) 
         (["clips", "--layers", "fused", "audio 9"], "--layers 'audio 9': there are audio 0, "),
         (["clips", "--streams", "smell"], "--streams: "),
         (["clips", "--rank", "2", "--world", "2"], "rank 2 of 2"),
+        (["clips", "--records-per-shard", "0"], "--records-per-shard: at least 1"),
+        ([], "nothing to extract"),
     ],
 )
 def test_what_cannot_be_meant_is_one_line(extract: Extract, words: list[str], line: str) -> None:
