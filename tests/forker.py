@@ -1,8 +1,12 @@
 """Runs a program many times in processes of its own, imported once: `python forker.py PROGRAM`.
 
-Each line on stdin is a request: {"runs": [argv, ...], "cwd": ..., "kill_after": seconds or null,
-"largest_file": bytes or null, "stdin": text, "env": {...}}. All runs begin together, each in a
-fork. The answer is a line with [exit code or -signal, what it said] of each.
+Each line on stdin is a request:
+
+    {"runs": [argv, ...], "cwd": ..., "stdin": text, "env": {...}, "largest_file": bytes,
+     "kill": {"folder": of shards, "shards": that it has got more, "seconds": after that}}
+
+All runs begin together, each in a fork. The answer is a line with [exit code or -signal, what it
+said] of each.
 """
 
 from __future__ import annotations
@@ -60,16 +64,31 @@ def serve(program: str) -> None:
             if not (pid := os.fork()):
                 run(module.main, argv, said.fileno(), request)
             begun.append((pid, said))
-        if (after := request.get("kill_after")) is not None:
-            time.sleep(after)
+        if (kill := request.get("kill")) is not None:
+            wait_for_shards(kill["folder"], kill["shards"], [pid for pid, _ in begun])
+            time.sleep(kill["seconds"])
             for pid, _ in begun:
-                os.kill(pid, signal.SIGKILL)
+                os.kill(pid, signal.SIGKILL)  # one that has ended is still there to be waited for
         answers = []
         for pid, said in begun:
             _, status = os.waitpid(pid, 0)
             said.seek(0)
             answers.append([os.waitstatus_to_exitcode(status), said.read()])
         print(json.dumps(answers), flush=True)
+
+
+def wait_for_shards(folder: str, more: int, runs: list[int]) -> None:
+    """Until a folder has so many shards more than now, or a run has ended."""
+
+    def count() -> int:
+        return sum(1 for _ in Path(folder).rglob("shard-*.json"))
+
+    def at_work(pid: int) -> bool:
+        return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+
+    wanted = count() + more
+    while count() < wanted and all(map(at_work, runs)):
+        time.sleep(0.002)
 
 
 def run(main: Any, argv: list[str], said: int, request: dict[str, Any]) -> NoReturn:

@@ -428,15 +428,15 @@ def kill_and_compare(forker: Forker, here: Path, kills: int, seed: int) -> Count
     argv = ["corpus/shards", "--encoder", "encoder", "--records-per-shard", "3"]
     argv += ["--streams", "audio", "audio+video+text", "--format", "npy"]
     undisturbed, out = here / f"undisturbed-{kills}", here / f"killed-{kills}"
-    began = time.monotonic()
     ((code, said),) = forker([*argv, "--out", str(undisturbed)], cwd=str(here))
-    lasts = time.monotonic() - began
     assert code == 0, said
     expected = contents(undisturbed)
     runs = [[*argv, "--out", str(out), "--rank", str(rank), "--world", "2"] for rank in range(2)]
     draw, seen = random.Random(seed), Counter[str]()
     while seen["kills"] < kills:
-        answers = forker(*runs, cwd=str(here), kill_after=draw.uniform(0, lasts))
+        kill = {"folder": str(out), "shards": draw.choice((0, 1, 1, 2, 3, 5))}
+        kill["seconds"] = draw.uniform(0, 0.3 if kill["shards"] == 0 else 0.05)
+        answers = forker(*runs, cwd=str(here), kill=kill)
         assert {code for code, _ in answers} <= {0, -9}, answers
         seen["kills"] += any(code == -9 for code, _ in answers)
         committed = {p: p.stat().st_mtime_ns for p in out.rglob("*.tar") if is_committed(p)}
