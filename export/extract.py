@@ -3,46 +3,59 @@
     export/extract.py clips/ --encoder runs/tiny/encoder --out embeddings
     torchrun --nproc-per-node 2 export/extract.py corpus/shards --encoder E --out D --streams every
 
-Inputs are media files, folders of them, manifests (.jsonl) or folders of prepared shards. Shards
-are plain webdataset tars: KEY.pooled.npy (2 D,) and KEY.layers.npy (L, 2 D) float32, on request
-KEY.frames.npy (T, D) float16, and KEY.json (streams used, seconds, speaker, split, labels).
+Inputs are media files, folders of them, wildcards in quotes ("clips/**/*.mp4"), manifests (.jsonl,
+.parquet), folders of prepared shards, http, https and s3 URLs of media files or of such shards, and
+`-`, a list on stdin. Shards are plain webdataset tars: KEY.pooled.npy (2 D,) and KEY.layers.npy
+(L, 2 D), or KEY.frames.npy (T, D), or KEY.words.npy (W, 2 D), and KEY.json (streams used, seconds,
+speaker, split, labels, words).
 
-The plan of shards is fixed by the inputs, so any number of processes may share the work, and the
-same command again makes only the shards that are missing.
+The plan of shards is fixed by the inputs, so any number of processes and machines may share the
+work, and the same command again makes only the shards that are missing. Whoever ends last writes
+manifest.json.
 """
 
 from __future__ import annotations
 
+import os
+import shlex
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from functools import partial
+from hashlib import sha256
 from pathlib import Path
+from typing import Any, Final
 
-import numpy as np
 import tyro
-from numpy.typing import NDArray
 
 from mmembed.batch import STREAMS, parse_subset, stream_subsets, subset_name
 from mmembed.commands.cli import leave, run_program
 from mmembed.commands.progress import progress
+from mmembed.data.atomic import only_one
 from mmembed.data.decoding import Decoder
-from mmembed.data.example import Example
-from mmembed.data.manifest import to_row
-from mmembed.data.shards import (
-    Record,
-    finish,
-    index_shards,
-    is_committed,
-    shard_sidecars,
-    write_shard,
+from mmembed.data.prepare import Part
+from mmembed.data.shards import finish, index_shards, shard_sidecars
+from mmembed.data.sources import (
+    check_keys,
+    digest_of,
+    expand_inputs,
+    load_all,
+    open_sources,
+    without_secrets,
 )
-from mmembed.data.sources import Source, load_all, open_sources
 from mmembed.embedder import Embedder
-from mmembed.embedder.windows import batches
-from mmembed.errors import BudgetError, DataError, UsageError
-from mmembed.features.video import check_face_model
-from mmembed.training.distributed import join_world
-from mmembed.training.tracking import claim_folder, write_lines
+from mmembed.errors import BudgetError, UsageError
+from mmembed.extraction.content import Content, Dtype, Granularity
+from mmembed.extraction.formats import Format, write_formats
+from mmembed.extraction.rehearsal import check_writable, rehearse
+from mmembed.extraction.shards import Plan, Subset, make_shards
+from mmembed.training.distributed import follow_parent, local_device
+from mmembed.training.tracking import claim_folder, is_claimed, write_lines
+
+SHOWN: Final = 5  # failures of each folder that are printed
+
+# What may change from one start to the next: it names the same bytes in other ways.
+FREE: Final = ("command", "encoder", "inputs")
 
 
 @dataclass(frozen=True)
@@ -50,172 +63,198 @@ class Extract:
     """What to embed and how.
 
     Attributes:
-        inputs: media files, folders, manifests (.jsonl) or folders of prepared shards.
-        encoder: folder of the frozen encoder.
+        inputs: media files, folders, wildcards, manifests, folders of prepared shards, URLs, or `-`
+            for a list of any of these on stdin, one a line.
+        encoder: folder of the frozen encoder, or its name on the Hugging Face hub.
         out: folder for the shards; with several stream subsets, one folder below it for each.
         streams: stream subsets such as "audio+video"; "all" = what each clip has;
             "every" = each non-empty subset.
-        frames: also write the frames (T, D).
+        granularity: utterance = one vector a clip, of the fused frames and of every layer; frame =
+            25 vectors a second; word = one for each word of a known transcript.
+        layers: those to store; by default all. A wrong name lists them.
+        dtype: of what is written.
+        bf16: multiply matrices in bfloat16.
+        format: what to write beside the webdataset shards, when these are complete.
         records_per_shard: clips in one shard.
-        clips_at_once: clips in one batch; does not change the vectors.
+        clips_at_once: clips in one batch; changes vectors in the last digits alone.
         error_budget: share of clips that may fail before the command does.
         timeout: seconds after which a clip is given up.
         face_model: YuNet's ONNX file, where the encoder's faces were found with it.
+        dry_run: look at everything, write nothing: what there is to do, and what would fail.
+        rank: which part of the work this process does, of `world`; torchrun sets both.
+        world: how many processes or machines share the work.
     """
 
-    inputs: tyro.conf.Positional[tuple[Path, ...]]
-    encoder: Path
+    inputs: tyro.conf.Positional[tuple[str, ...]]
+    encoder: str
     out: Path
     streams: tuple[str, ...] = ("all",)
-    frames: bool = False
+    granularity: tuple[Granularity, ...] = ("utterance",)
+    layers: tuple[str, ...] = ()
+    dtype: Dtype = "float32"
+    bf16: bool = False
+    format: tuple[Format, ...] = ("webdataset",)
     records_per_shard: int = 512
     clips_at_once: int = 16
     error_budget: float = 0.01
     timeout: float = 120.0
     face_model: Path | None = None
+    dry_run: bool = False
+    rank: int = field(default_factory=lambda: int(os.environ.get("RANK", "0")))
+    world: int = field(default_factory=lambda: int(os.environ.get("WORLD_SIZE", "1")))
+
+    @property
+    def folders(self) -> dict[Path, Subset]:
+        """Output folder -> the streams used there."""
+        if self.streams == ("all",):
+            return {self.out: STREAMS}
+        if self.streams == ("every",):
+            subsets = stream_subsets()
+        else:
+            try:
+                subsets = [parse_subset(name) for name in self.streams]
+            except ValueError as error:
+                raise UsageError(f"--streams: {error}; or all, or every") from None
+        return {self.out / subset_name(subset): subset for subset in subsets}
+
+    @property
+    def command(self) -> str:
+        """The command that makes these bytes again, anywhere: without what changes none of them."""
+        words = [
+            "mmembed",
+            "extract",
+            *map(without_secrets, self.inputs),
+            "--encoder",
+            self.encoder,
+        ]
+        names = ("streams", "granularity", "layers", "dtype", "bf16", "records_per_shard")
+        kept = (*names, "clips_at_once", "timeout", "face_model")
+        for setting in fields(self):
+            value = getattr(self, setting.name)
+            if setting.name in kept and value != setting.default:
+                values = value if isinstance(value, tuple) else () if value is True else (value,)
+                words += [f"--{setting.name.replace('_', '-')}", *map(str, values)]
+        return shlex.join(words)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Parse, open, embed, report."""
+    """Open everything, make the shards that are missing, report."""
     settings = tyro.cli(Extract, prog="mmembed extract", args=argv, description=__doc__)
-    with join_world() as world:
-        embedder = Embedder.from_pretrained(settings.encoder, world.device)
-        folders = _folders(settings)
-        if settings.face_model is not None:
-            check_face_model(settings.face_model)
-        wanted = tuple(s for s in STREAMS if any(s in subset for subset in folders.values()))
-        sources = open_sources(settings.inputs, wanted, settings.face_model, long=True)
-        _check_keys(sources)
-        plan = [
-            (folder, subset, number)
-            for folder, subset in folders.items()
-            for number in range(-(-len(sources) // settings.records_per_shard))
-        ]
-        if world.is_main:
-            for folder, subset in folders.items():
-                provenance = {
-                    **embedder.description,
-                    "streams": list(subset),
-                    "inputs": [str(path) for path in settings.inputs],
-                    "clips": len(sources),
-                    "records_per_shard": settings.records_per_shard,
-                    "frames": settings.frames,
-                }
-                made = {"made_with": provenance.pop("made_with")}  # may change until all is done
-                claim_folder(folder, provenance)
-                finish(folder, **provenance, **made)
-        world.wait()
-        shown = progress("extract", len(plan), show=world.is_main)
-        with shown as update, Decoder(seconds=settings.timeout) as decoder:
-            for place in range(world.rank, len(plan), world.size):
-                folder, subset, number = plan[place]
-                first = number * settings.records_per_shard
-                part = sources[first : first + settings.records_per_shard]
-                path = folder / f"shard-{number:06d}.tar"
-                if not is_committed(path):
-                    _make_shard(settings, embedder, load_all(part, decoder), part, subset, path)
-                update(min(place + world.size, len(plan)))
-        world.wait()
-        if world.is_main:
-            _report(settings, folders, len(sources))
-
-
-def _check_keys(sources: Sequence[Source]) -> None:
-    """The key is all that tells one vector from another."""
-    seen: set[str] = set()
-    for source in sources:
-        if source.key in seen:
-            raise UsageError(f"{source.name}: another clip has its key; name each clip once")
-        seen.add(source.key)
-
-
-def _folders(settings: Extract) -> dict[Path, tuple[str, ...]]:
-    """Output folder -> the streams used there."""
-    if settings.streams == ("all",):
-        return {settings.out: STREAMS}
-    if settings.streams == ("every",):
-        subsets = stream_subsets()
+    if not settings.inputs:
+        raise UsageError("nothing to extract; name clips, folders, manifests or shards")
+    for name in ("records_per_shard", "clips_at_once"):
+        if getattr(settings, name) < 1:
+            raise UsageError(f"--{name.replace('_', '-')}: at least 1")
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        follow_parent()
+        if "-" in settings.inputs:
+            raise UsageError("-: processes of torchrun share one stdin; give a manifest instead")
+    part = Part(settings.rank, settings.world)
+    embedder = Embedder.from_pretrained(
+        settings.encoder, local_device(), face_model=settings.face_model
+    )
+    content = Content(
+        embedder, settings.granularity, settings.layers, settings.dtype, settings.bf16
+    )
+    wanted = tuple(s for s in STREAMS if any(s in held for held in settings.folders.values()))
+    inputs = expand_inputs(settings.inputs, sys.stdin)
+    sources = open_sources(inputs, wanted, settings.face_model, long=True)
+    check_keys(sources)
+    plan = Plan(sources, settings.folders, settings.records_per_shard)
+    provenance = partial(_provenance, settings, content, plan, digest_of(sources))
+    if settings.dry_run:
+        _rehearse(settings, plan, content, provenance)
+        return
+    for folder, streams in plan.folders.items():
+        config = provenance(streams)
+        config.pop("made_with")  # libraries may change until all is done
+        name = f"{part.rank}-of-{part.world}" if part.world > 1 else ""
+        claim_folder(folder, config, FREE, name)
+    own = plan.numbers[part.rank :: part.world]
+    total = sum(len(plan.clips(number)) for number in own)
+    missing = [number for number in own if plan.missing(number)]
+    done = total - sum(len(plan.clips(number)) for number in missing)
+    shown = progress("extract", total, start=done, show=part.rank == 0)
+    with shown as update, Decoder(seconds=settings.timeout) as decoder:
+        for number in missing:
+            examples = load_all(plan.clips(number), decoder)
+            size = settings.clips_at_once
+            for _ in make_shards(plan, number, examples, content, provenance, size):
+                done += 1
+                update(done)
+        update(total)
+    if plan.complete:
+        _finish(settings, plan, provenance)
     else:
-        try:
-            subsets = [parse_subset(name) for name in settings.streams]
-        except ValueError as error:
-            raise UsageError(f"--streams: {error}; or all, or every") from None
-    return {settings.out / subset_name(subset): subset for subset in subsets}
+        print(f"rank {part.rank} of {part.world} has made its shards; others have not", flush=True)
 
 
-def _make_shard(
-    settings: Extract,
-    embedder: Embedder,
-    examples: Iterable[Example | DataError],
-    sources: Sequence[Source],
-    streams: tuple[str, ...],
-    path: Path,
-) -> None:
-    """Embed one shard's clips; what fails is listed in the shard's sidecar."""
-    failed: list[dict[str, str]] = []
-
-    def usable() -> Iterator[Example]:
-        for source, example in zip(sources, examples, strict=True):
-            if isinstance(example, DataError):
-                failed.append(_failure(source.name, example.reason, str(example)))
-            elif not set(example.streams) & set(streams):
-                message = f"{source.name}: has none of {', '.join(streams)}"
-                failed.append(_failure(source.name, "no_streams", message))
-            else:
-                yield example.only(streams)
-
-    records = [
-        record
-        for batch in batches(usable(), settings.clips_at_once)
-        for record in _embed(embedder, batch, settings.frames)
-    ]
-    write_shard(path, records, {**embedder.description, "failed": failed})
+def _provenance(
+    settings: Extract, content: Content, plan: Plan, digest: str, streams: Subset
+) -> dict[str, Any]:
+    """How the shards of a stream subset are made; stands in each of them. Nothing is drawn by
+    chance, so there is no seed.
+    """
+    faces = settings.face_model
+    return {
+        **content.description,
+        "streams": list(streams),
+        "clips": len(plan.sources),
+        "inputs_sha256": digest,
+        "records_per_shard": settings.records_per_shard,
+        "clips_at_once": settings.clips_at_once,
+        "timeout": settings.timeout,
+        "face_model_sha256": None if faces is None else sha256(faces.read_bytes()).hexdigest(),
+        "inputs": [without_secrets(name) for name in settings.inputs],
+        "encoder": settings.encoder,
+        "command": settings.command,
+    }
 
 
-def _failure(item: str, reason: str, message: str) -> dict[str, str]:
-    return {"item": item, "reason": reason, "message": message}
+def _rehearse(settings: Extract, plan: Plan, content: Content, provenance: Any) -> None:
+    """Say what the run would do, and end as it would."""
+    for folder, streams in plan.folders.items():
+        config = provenance(streams)
+        config.pop("made_with")
+        is_claimed(folder, config, FREE)
+        check_writable(folder)
+    headers = [source.header for source in plan.sources]
+    total = len(headers)
+    with progress("look", total) as update, Decoder(seconds=settings.timeout) as decoder:
+        found = rehearse(plan, load_all(headers, decoder), content, settings.format, update)
+        update(total)
+    for error in found.failures[:SHOWN]:
+        print(f"would fail ({error.reason}): {error}", file=sys.stderr)
+    print("\n".join(found.lines), flush=True)
+    found.check_space()
+    _check_budget(settings, plan, len(found.failures), "would fail")
 
 
-def _embed(embedder: Embedder, examples: Sequence[Example], frames: bool) -> Iterator[Record]:
-    encoding = embedder.encode(examples)
-    for row, example in enumerate(examples):
-        members: dict[str, NDArray[np.generic] | Mapping[str, object]] = {
-            "pooled.npy": encoding.pooled[row].numpy(),
-            "layers.npy": encoding.layers[row].numpy(),
-        }
-        if frames:
-            members["frames.npy"] = encoding.frames.item(row).numpy().astype(np.float16)
-        described = to_row(example.utterance)
-        members["json"] = {
-            **{name: described.get(name) for name in ("speaker", "split", "labels", "language")},
-            "streams": list(example.streams),
-            "notes": dict(example.notes),
-            "frame_rate": encoding.frame_rate,
-        }
-        meta = {
-            "frames": int(encoding.frames.lengths[row]),
-            "split": example.utterance.split,
-            "speaker": example.utterance.speaker,
-        }
-        yield Record(example.key, members, meta)
+def _finish(settings: Extract, plan: Plan, provenance: Any) -> None:
+    """Gather what failed, index the shards, write other formats, say what came out."""
+    failures = 0
+    with only_one(settings.out / ".finish"):  # another part may see the end at the same moment
+        for folder, streams in plan.folders.items():
+            listed = [f for p in shard_sidecars(folder) for f in p["provenance"]["failed"]]
+            write_lines(folder / "failed.jsonl", listed)
+            finish(folder, **provenance(streams))
+            index_shards(folder)
+            write_formats(folder, settings.format)
+            failures += len(listed)
+            for failure in listed[:SHOWN]:
+                print(f"failed ({failure['reason']}): {failure['message']}", file=sys.stderr)
+    done = len(plan.sources) * len(plan.folders) - failures
+    print(f"{done} embeddings in {settings.out}, {failures} failed", flush=True)
+    _check_budget(settings, plan, failures, f"failed: see failed.jsonl in {settings.out}")
 
 
-def _report(settings: Extract, folders: Mapping[Path, tuple[str, ...]], total: int) -> None:
-    """Index the shards, gather what failed from all of them, print the outcome."""
-    failures = []
-    for folder in folders:
-        listed = [f for p in shard_sidecars(folder) for f in p["provenance"]["failed"]]
-        write_lines(folder / "failed.jsonl", listed)
-        index_shards(folder)
-        failures += listed
-        for failure in listed[:5]:
-            print(f"failed ({failure['reason']}): {failure['message']}", file=sys.stderr)
-    done = total * len(folders) - len(failures)
-    print(f"{done} embeddings in {settings.out}, {len(failures)} failed", flush=True)
-    if len(failures) > settings.error_budget * total * len(folders):
+def _check_budget(settings: Extract, plan: Plan, failures: int, what: str) -> None:
+    total = len(plan.sources) * len(plan.folders)
+    if failures > settings.error_budget * total:
+        verb, _, where = what.partition(":")
         raise BudgetError(
-            f"{len(failures)} of {total * len(folders)} failed, more than "
-            f"--error-budget {settings.error_budget}: see failed.jsonl in {settings.out}"
+            f"{failures} of {total} {verb}, more than --error-budget {settings.error_budget}"
+            f"{where and ':'}{where}"
         )
 
 

@@ -33,7 +33,7 @@ COPY, ABOUT, LOCK = "vectors.arrow", "vectors.json", ".vectors.lock"
 
 _FORMAT: Final = "vectors 1"
 _VECTOR: Final = "pooled"  # its column in the copy
-_TYPES: Final[Mapping[str, pa.DataType]] = {
+COLUMNS: Final[Mapping[str, pa.DataType]] = {
     "key": pa.string(),
     "speaker": pa.string(),
     "split": pa.string(),
@@ -97,14 +97,16 @@ def load_embeddings(
     places = _places(shards, split)
     member = f"{part}.npy"
     vectors: Vectors | None = None
-    columns: dict[str, list[Any]] = {name: [] for name in _TYPES}
+    columns: dict[str, list[Any]] = {name: [] for name in COLUMNS}
     scores: list[Mapping[str, float]] = []
     for row, place in enumerate(places):
         record = shards.read(place, [member, "json"])
         if member not in record.members:
+            held = shards.manifest.get("granularity", ())
+            why = f"extract with --granularity utterance, not {' '.join(held)} alone"
+            none = "these are no embeddings: mmembed extract makes some"
             raise UsageError(
-                f"{folder}: {record.key} has no {part} vectors; these are no embeddings: "
-                "mmembed extract makes some"
+                f"{folder}: {record.key} has no {part} vectors; {why if held else none}"
             )
         vector = record.members[member]
         if vectors is None:
@@ -116,7 +118,7 @@ def load_embeddings(
             )
         vectors[row] = vector
         try:
-            values = _row(record.key, record.members["json"], record.meta)
+            values = columns_of(record.key, record.members["json"], record.meta)
             scores.append(values.pop("scores"))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise CorruptError(f"{folder}: {record.key} is no embedding: {error!r}") from None
@@ -124,7 +126,7 @@ def load_embeddings(
             columns[name].append(value)
     assert vectors is not None  # a set of shards may be empty, a split of it is not
     try:
-        table = pa.table({n: pa.array(columns[n], kind) for n, kind in _TYPES.items()})
+        table = pa.table({n: pa.array(columns[n], kind) for n, kind in COLUMNS.items()})
         for name in sorted({name for held in scores for name in held}):
             column = pa.array([held.get(name) for held in scores], pa.float64())
             table = table.append_column(f"scores.{name}", column)
@@ -208,8 +210,14 @@ def _places(shards: ShardSet, split: str | None) -> list[int]:
     return places
 
 
-def _row(key: str, described: Mapping[str, Any], meta: Mapping[str, Any]) -> dict[str, Any]:
-    """A record's columns, and its scores."""
+def columns_of(key: str, described: Mapping[str, Any], meta: Mapping[str, Any]) -> dict[str, Any]:
+    """What a record says in each of `COLUMNS`, and its "scores".
+
+    Args:
+        key: of the record.
+        described: its JSON.
+        meta: its meta.
+    """
     labels = described["labels"] or {}
     seconds = described["notes"].get("seconds")
     return {

@@ -70,7 +70,7 @@ def write_prepared(
 
 
 def embedding(number: int, **changes: Any) -> Record:
-    """As `mmembed extract --frames` writes one."""
+    """As `mmembed extract --granularity utterance frame` writes one."""
     draw = np.random.default_rng(number)
     members = {
         "pooled.npy": draw.standard_normal(8).astype(np.float32),

@@ -38,6 +38,7 @@ FLOORS = [
     [
         "mmembed.recipes",
         "mmembed.embedder",
+        "mmembed.extraction",
         "mmembed.report",
         "mmembed.clips",
         "mmembed.estimators",

@@ -58,7 +58,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.executable, "-m", "torch.distributed.run", "--standalone",
         "--nproc-per-node", str(demo.processes),
     ]  # fmt: skip
-    extract = [*torchrun, _program("mmembed_export.extract"), str(shards), "--streams", "every"]
+    extract = [
+        *torchrun, _program("mmembed_export.extract"), str(shards), "--streams", "every",
+        "--records-per-shard", "256",  # shards are what processes share
+    ]  # fmt: skip
     steps = {
         "make a corpus of talkers": [
             *mmembed, "prepare", "talkers", "--out", str(out / "corpus"),

@@ -78,6 +78,18 @@ def hold_folder(folder: Path, part: str = "", patience: float = PATIENCE) -> Non
     _held[folder] = locks
 
 
+def is_held(folder: Path) -> bool:
+    """Whether another program keeps a folder for itself; nothing is written."""
+    try:
+        with (folder / ".lock").open("rb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
+
+
 @contextmanager
 def only_one(path: Path) -> Iterator[None]:
     """One process at a time gets beyond this; `path` is a file that stays."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
 
@@ -76,6 +78,12 @@ class Examples(Sequence[Example]):
         parts = zip(self._sets, self._selected, strict=True)
         taken = [shards.texts(name).take(pa.array(selected)) for shards, selected in parts]
         return pa.chunked_array([chunk for part in taken for chunk in part.chunks], pa.string())
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of what all folders hold; see `ShardSet.digest`."""
+        digests = [shards.digest for shards in self._sets]
+        return hashlib.sha256("".join(digests).encode()).hexdigest()
 
     def _find(self, index: int) -> tuple[ShardSet, int]:
         if not -len(self) <= index < len(self):

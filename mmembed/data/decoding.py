@@ -34,6 +34,7 @@ from mmembed.batch import STREAMS
 from mmembed.config import Seconds
 from mmembed.data.example import Example, Utterance
 from mmembed.data.examples import from_record, load_example, load_parts, to_record
+from mmembed.data.headers import look_at
 from mmembed.data.manifest import from_row, to_row
 from mmembed.data.recordings import Part, Spools, gather
 from mmembed.errors import DataError, MmembedError, UsageError
@@ -57,6 +58,7 @@ class Task:
         face_model: see `mmembed.features.video.face_crops`.
         long: whether it may be longer than `mmembed.data.media.LONGEST`; its features are then
             mapped from disk (`mmembed.data.mapped`).
+        header: do not decode it, only look: see `mmembed.data.headers.look_at`.
     """
 
     utterance: Utterance
@@ -64,6 +66,7 @@ class Task:
     streams: tuple[str, ...] = STREAMS
     face_model: Path | None = None
     long: bool = False
+    header: bool = False
 
     def load(self) -> Example:
         """Load it in this process; raises DataError."""
@@ -71,13 +74,15 @@ class Task:
 
     def parts(self) -> Generator[Part, None, Example]:
         """The example; of a long one the features come before it, part by part."""
-        what = (self.utterance, self.folder, self.streams, self.face_model)
+        what = (self.utterance, self.folder, self.streams)
+        if self.header:
+            return look_at(*what, long=self.long)
         try:
-            return load_example(*what)
+            return load_example(*what, self.face_model)
         except DataError as error:
             if error.reason != "too_long" or not self.long:
                 raise
-        return (yield from load_parts(*what))
+        return (yield from load_parts(*what, self.face_model))
 
 
 class Decoder:
@@ -219,8 +224,10 @@ class _Child:
         # The server may have been started elsewhere and with other settings.
         settings = {name: text for name, text in os.environ.items() if name.startswith("MMEMBED_")}
         where = {"folder": str(task.folder), "here": os.getcwd(), "settings": settings}
-        how = {"streams": task.streams, "face_model": task.face_model and str(task.face_model)}
-        request = {"row": to_row(task.utterance), "long": task.long, **where, **how}
+        faces = task.face_model and str(task.face_model)
+        how = {"streams": task.streams, "face_model": faces}
+        which = {"long": task.long, "header": task.header}
+        request = {"row": to_row(task.utterance), **where, **how, **which}
         place.assigned, self.place = True, place
         self.deadline = time.monotonic() + seconds
         with suppress(OSError):  # it has died since; reading will tell
@@ -303,7 +310,8 @@ def _answer(connection: Connection) -> bool:
     os.environ.update(request["settings"])
     face_model = request["face_model"] and Path(request["face_model"])
     where, streams = Path(request["folder"]), tuple(request["streams"])
-    task = Task(from_row(request["row"]), where, streams, face_model, request["long"])
+    how = {"long": request["long"], "header": request["header"]}
+    task = Task(from_row(request["row"]), where, streams, face_model, **how)
     for head, arrays in _replies(task):
         shapes = [[name, array.dtype.str, array.shape] for name, array in arrays.items()]
         connection.send_bytes(json.dumps({**head, "arrays": shapes}).encode())

@@ -33,6 +33,7 @@ BLOCK: Final = 12  # whole seconds of a recording that are decoded at once
 MOST_PIXELS: Final = 8192 * 8192  # of a declared picture; more is refused before decoding
 SAMPLE_RATES: Final = range(1_000, 768_001)  # Hz, of sound that is believed
 WARM_UP: Final[Seconds] = 1.0  # decoded and dropped before `start`: codecs look back
+HEAD: Final = 192  # bytes that tell the kind of a file
 MOST_RIFF: Final = 0x7FFF0000  # bytes; headers of unfinished recordings claim more
 
 SIGNATURES: Final = (
@@ -164,20 +165,25 @@ def _open(path: Path, data: bytes | None) -> Iterator[soundfile.SoundFile | Inpu
         raise _damaged(path, getattr(error, "strerror", None) or str(error)) from None
 
 
-def media_kind(path: Path, data: bytes | None = None) -> str:
+def media_kind(path: Path, data: bytes | None = None, size: int | None = None) -> str:
     """The demuxer for the file, by its first bytes; nothing is decoded.
+
+    Args:
+        path: of the file.
+        data: its bytes, or the first `HEAD` of them, where it is no file here.
+        size: bytes of the whole file, where `data` is its beginning.
 
     Raises:
         DataError: with reason "missing", "unreadable", "empty", "not_media" or "damaged".
     """
     try:
         if data is not None:
-            head, size = data[:192], len(data)
+            head, size = data[:HEAD], len(data) if size is None else size
         else:
             if path.exists() and not path.is_file():
                 raise DataError(str(path), "not_media", "not a file")
             with path.open("rb") as file:
-                head, size = file.read(192), path.stat().st_size
+                head, size = file.read(HEAD), path.stat().st_size
     except FileNotFoundError:
         raise DataError(str(path), "missing", "no such file") from None
     except (OSError, ValueError) as error:  # no permission, an impossible name

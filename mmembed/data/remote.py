@@ -73,6 +73,21 @@ def fetch_file(url: str) -> Descriptor:
     return RemoteFolder(url).open_whole(name, int(size))
 
 
+def read_head(url: str, count: int) -> tuple[bytes, int]:
+    """The first bytes of a file behind a URL, and how many it has.
+
+    Raises:
+        UsageError, DataError: as `fetch_file`.
+    """
+    if as_url(url) is None:
+        raise UsageError(f"{url}: not a URL")
+    folder = RemoteFolder(url)
+    size = folder.stat().get("size")
+    if size is None:
+        raise DataError(url, "unreachable", "the server does not say how large it is")
+    return folder.head(count), int(size)
+
+
 class RemoteFolder:
     """The files of a folder behind a URL; it holds no connection and can be forked and copied."""
 
@@ -101,6 +116,14 @@ class RemoteFolder:
     def stat(self) -> dict[str, Any]:
         """What the server says of the URL itself, where that is a file."""
         return self._call(self.name, lambda files: files.info(self._url))
+
+    def head(self, count: int) -> bytes:
+        """The first bytes of the URL itself, where that is a file."""
+
+        def fetch(files: Any) -> bytes:
+            return bytes(files.cat_file(self._url, start=0, end=count))[:count]
+
+        return self._call(self.name, fetch)
 
     def open_whole(self, cached: str, size: int) -> Descriptor:
         """The URL itself, where that is a file."""

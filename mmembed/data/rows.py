@@ -140,7 +140,7 @@ def _prepared(tar: BinaryIO, path: Path, entry: Entry) -> Row:
     }
     try:
         notes = described.get("notes") or {}
-        if POOLED in entry.members:
+        if "utterance" not in described:  # an embedding
             held = {name: described[name] for name in _LABELS if described.get(name) is not None}
             utterance, text = from_row({"key": entry.key, **held}), ""
             streams = _in_order(described.get("streams") or ())

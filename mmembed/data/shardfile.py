@@ -17,7 +17,8 @@ import hashlib
 import io
 import json
 import tarfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -64,6 +65,19 @@ def write_shard(path: Path, records: Iterable[Record], provenance: Mapping[str, 
     Raises:
         DataError: two records share a key, or a key has a dot.
     """
+    with shard_writer(path, provenance) as put:
+        for record in records:
+            put(record)
+
+
+@contextmanager
+def shard_writer(
+    path: Path, provenance: Mapping[str, object]
+) -> Iterator[Callable[[Record], None]]:
+    """`write_shard` for records that come one by one: the function to call with each of them.
+
+    The shard is committed when the block ends; where that raises, nothing is.
+    """
     sidecar = path.with_suffix(".json")
     for old in (path.with_name(FOLDER_INDEX), sidecar):
         if old.exists():  # an old index must never stand beside a new tar
@@ -74,24 +88,26 @@ def write_shard(path: Path, records: Iterable[Record], provenance: Mapping[str, 
     digest, position = hashlib.sha256(), 0
     with atomic_file(path) as file:
 
-        def put(data: bytes) -> None:
+        def write(data: bytes) -> None:
             nonlocal position
             file.write(data)
             digest.update(data)
             position += len(data)
 
-        for record in records:
+        def put(record: Record) -> None:
             _check_key(record.key, seen, path)
             seen.add(record.key)
             members: dict[str, list[int]] = {}
             for name, value in record.members.items():
                 data = _encode(name, value)
-                put(_header(f"{record.key}.{name}", len(data)))
+                write(_header(f"{record.key}.{name}", len(data)))
                 members[name] = [position, len(data), crc32(data)]
-                put(data + bytes(-len(data) % tarfile.BLOCKSIZE))
+                write(data + bytes(-len(data) % tarfile.BLOCKSIZE))
             index.append({"key": record.key, "members": members, "meta": dict(record.meta)})
+
+        yield put
         end = position + 2 * tarfile.BLOCKSIZE  # an archive ends with two empty blocks
-        put(bytes(2 * tarfile.BLOCKSIZE + -end % tarfile.RECORDSIZE))
+        write(bytes(2 * tarfile.BLOCKSIZE + -end % tarfile.RECORDSIZE))
     content = {
         "bytes": position,
         "count": len(index),

@@ -17,6 +17,7 @@ from mmembed.data.shardfile import (
     Record,
     is_committed,
     read_local_sidecar,
+    shard_writer,
     to_json,
     write_shard,
 )
@@ -31,6 +32,7 @@ __all__ = [
     "is_committed",
     "shard_path",
     "shard_sidecars",
+    "shard_writer",
     "write_shard",
 ]
 

@@ -19,10 +19,19 @@ from typing import Any, BinaryIO, Final, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from mmembed.data.defects import Defect, corrupt
 from mmembed.data.examples import FEATURES, from_record, to_record
 from mmembed.data.manifest import read_manifest
 from mmembed.data.places import MADE, Entry, Index, Json, Place, Progress, read_index, read_member
 from mmembed.data.shards import shard_path
+from mmembed.data.verify_embeddings import (
+    check_copies,
+    check_embedding,
+    check_origin,
+    index_of,
+    is_embedding,
+    outliers,
+)
 from mmembed.errors import CorruptError, DataError, MmembedError
 from mmembed.features.audio import MEL_BANDS
 from mmembed.features.video import CROP
@@ -31,38 +40,19 @@ SHOWN: Final = 20  # defects of a folder that are kept one by one; the others ar
 PORTABLE: Final = re.compile(r"[A-Za-z0-9_%-]+")
 
 FAILED: Final = "failed.jsonl"
-ORIGIN: Final = ("encoder_sha256", "layers", "width", "frame_rate")  # of embeddings
-OUTLYING: Final = 10.0  # times longer or shorter than the median
 
 Shape: TypeAlias = tuple[int | None, ...]
 Widths: TypeAlias = dict[str, tuple[int, str]]  # member -> its width, and the key it was met in
 _FORMS: Final[dict[str, tuple[tuple[str, ...], tuple[Shape, ...]]]] = {
     "audio": (("float16",), ((None, MEL_BANDS),)),
     "video": (("uint8",), ((None, CROP, CROP),)),
-    "pooled": (("float32",), ((None,),)),
-    "frames": (("float16",), ((None, None),)),
+    "pooled": (("float16", "float32"), ((None,),)),
+    "frames": (("float16", "float32"), ((None, None),)),
     "words": (("float16", "float32"), ((None, None),)),
     "layers": (("float16", "float32"), ((None, None), (None, None, None))),
 }
 """Member -> dtypes and shapes allowed, None = any size; see docs/architecture.md."""
 _FEATURES: Final = (("float32",), ((None, None),))
-
-
-@dataclass(frozen=True)
-class Defect:
-    """Something wrong with one item.
-
-    Attributes:
-        item: a path, or the key of a record.
-        reason: a short stable code.
-        message: what was found, and what to do where that is not plain.
-        exit_code: 5 = damaged, 4 = whole but invalid, 0 = worth knowing, harms nobody.
-    """
-
-    item: str
-    reason: str
-    message: str
-    exit_code: int = DataError.exit_code
 
 
 @dataclass
@@ -122,6 +112,7 @@ def verify_shards(
     """
     verdict = Verdict(place)
     verdict.add(*_leftovers(place.path))
+    verdict.add(*check_copies(place.path))
     made = place.made
     # The same clips embedded from other streams have the same keys, and shall.
     encoder = made.get("encoder_sha256")
@@ -139,7 +130,7 @@ def verify_shards(
             index = read_index(sidecar)
         except CorruptError as error:
             remedy = "delete it and its .tar, and make the shards again"
-            verdict.add(_corrupt(sidecar, "index", f"{error}; {remedy}"))
+            verdict.add(corrupt(sidecar, "index", f"{error}; {remedy}"))
             unread = True
             continue
         accounted |= {entry.key for entry in index.entries}
@@ -147,11 +138,11 @@ def verify_shards(
         verdict.records += len(index.entries)
         verdict.failures += len(index.failed)
         verdict.size += index.size
-        verdict.add(*_origin(index, made))
+        verdict.add(*check_origin(index, made))
         for defect in _shard(index, keys, widths, norms, made):
             verdict.add(defect)
         on_progress(verdict.size, total)
-    verdict.add(*_outliers(norms))
+    verdict.add(*outliers(norms))
     verdict.add(*_shards(place.path, numbers, made))
     if not unread:  # else nobody knows what is lost
         verdict.add(*_totals(verdict, made))
@@ -175,10 +166,6 @@ def not_finite(item: str, name: str, array: NDArray[Any]) -> list[Defect]:
     return [Defect(item, "not_finite", message)] if bad else []
 
 
-def _corrupt(item: object, reason: str, message: str) -> Defect:
-    return Defect(str(item), reason, message, CorruptError.exit_code)
-
-
 def _leftovers(folder: Path) -> Iterator[Defect]:
     """Harmless: readers do not see them, and the next run sweeps them."""
     note = "left by a writer that was killed or is still at work; the same command again goes on"
@@ -189,29 +176,20 @@ def _leftovers(folder: Path) -> Iterator[Defect]:
             yield Defect(str(path), "no_index", note, exit_code=0)
 
 
-def _origin(index: Index, made: Json) -> Iterator[Defect]:
-    """A shard of embeddings must be of the encoder that the folder names."""
-    for name in ORIGIN:
-        here, there = index.provenance.get(name), made.get(name)
-        if here is not None and there is not None and here != there:
-            found = f"its {name} is {here!r:.40}, of the folder {there!r:.40}"
-            yield Defect(str(index.tar), "origin", f"{found}; delete it and make it again")
-
-
 def _shard(
     index: Index, keys: dict[str, str], widths: Widths, norms: dict[str, float], made: Json
 ) -> Iterator[Defect]:
     tar = index.tar
     if not tar.is_file():
         again = f"delete {tar.stem}.json and make it again"
-        yield _corrupt(tar, "missing", f"only its index is there; {again}")
+        yield corrupt(tar, "missing", f"only its index is there; {again}")
         return
     remedy = "delete it and its .json and make it again"
     with tar.open("rb") as file:
         if (size := tar.stat().st_size) != index.size:
-            yield _corrupt(tar, "size", f"{size} bytes, {index.size} were written; {remedy}")
+            yield corrupt(tar, "size", f"{size} bytes, {index.size} were written; {remedy}")
         elif hashlib.file_digest(file, "sha256").hexdigest() != index.sha256:
-            yield _corrupt(tar, "checksum", f"its SHA-256 differs; {remedy}")
+            yield corrupt(tar, "checksum", f"its SHA-256 differs; {remedy}")
         else:
             yield from _tar_members(index)
         for entry in index.entries:
@@ -233,11 +211,11 @@ def _tar_members(index: Index) -> Iterator[Defect]:
         with tarfile.open(index.tar, "r:") as tar:
             held = {member.name: (member.offset_data, member.size) for member in tar}
     except tarfile.TarError as error:
-        yield _corrupt(index.tar, "differs", f"not a tar ({error}), as its index has it")
+        yield corrupt(index.tar, "differs", f"not a tar ({error}), as its index has it")
         return
     if different := sorted(name for name in {*held, *listed} if held.get(name) != listed.get(name)):
         others = f" and {len(different) - 1} others" if different[1:] else ""
-        yield _corrupt(index.tar, "differs", f"its index differs from it in {different[0]}{others}")
+        yield corrupt(index.tar, "differs", f"its index differs from it in {different[0]}{others}")
 
 
 def _record(
@@ -248,37 +226,16 @@ def _record(
         try:
             members[name] = read_member(tar, name, place)
         except ValueError as error:
-            yield _corrupt(entry.key, "damaged", f"{name} in {tar.name}: {error}")
+            yield corrupt(entry.key, "damaged", f"{name} in {tar.name}: {error}")
     for name, value in members.items():
         if isinstance(value, np.ndarray):
             yield from _array(entry.key, name.removesuffix(".npy"), value, widths)
     if len(members) == len(entry.members):
         yield from _index_of(entry, members)
+    if is_embedding(members):
+        yield from check_embedding(entry.key, members, made)
     if isinstance(pooled := members.get("pooled.npy"), np.ndarray):
-        yield from _embedding(entry.key, members, made)
         norms[entry.key] = float(np.linalg.norm(pooled.astype(np.float64)))
-
-
-def _embedding(key: str, members: Json, made: Json) -> Iterator[Defect]:
-    """What a record holds must be what the folder says of all."""
-    described, layers = members.get("json"), members.get("layers.npy")
-    names, streams = made.get("layers"), made.get("streams")
-    if isinstance(names, list) and isinstance(layers, np.ndarray) and len(layers) != len(names):
-        yield Defect(key, "origin", f"has {len(layers)} layers, the folder names {len(names)}")
-    used = described.get("streams") if isinstance(described, dict) else None
-    if isinstance(streams, list) and isinstance(used, list) and not set(used) <= set(streams):
-        found = f"is of {'+'.join(map(str, used))}, the folder of {'+'.join(map(str, streams))}"
-        yield Defect(key, "origin", found)
-
-
-def _outliers(norms: dict[str, float]) -> Iterator[Defect]:
-    """Vectors far longer or shorter than is usual here: whole, but look at their clips."""
-    known = {key: norm for key, norm in norms.items() if np.isfinite(norm)}  # others are listed
-    usual = float(np.median(list(known.values()))) if known else 0.0
-    for key, norm in known.items():
-        if not usual / OUTLYING <= norm <= usual * OUTLYING:
-            found = f"pooled has the length {norm:.3g}, of the median clip {usual:.3g}"
-            yield Defect(key, "length", found, exit_code=0)
 
 
 def _array(key: str, name: str, array: NDArray[Any], widths: Widths) -> Iterator[Defect]:
@@ -311,10 +268,8 @@ def _size(size: int | None) -> str:
 def _index_of(entry: Entry, members: Json) -> Iterator[Defect]:
     """What the index says of a record must be what the record says."""
     try:
-        if "pooled.npy" in members:
-            expected = {name: members["json"].get(name) for name in ("split", "speaker")}
-            if "frames.npy" in members:
-                expected["frames"] = len(members["frames.npy"])
+        if is_embedding(members):
+            expected = index_of(members)
         else:
             example = from_record(entry.key, members)
             key, _, meta = to_record(example)
@@ -342,7 +297,7 @@ def _shards(folder: Path, names: Collection[str], made: Json) -> Iterator[Defect
         for number in range(-(-total // size)):
             path = shard_path(folder, number)
             if path.stem not in names:
-                yield _corrupt(path, "missing", "not there; the same command again makes it")
+                yield corrupt(path, "missing", "not there; the same command again makes it")
 
 
 def _inputs(made: Json) -> int | None:

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Final, TypeAlias
 
 from mmembed.data.decoding import Decoder, Task
+from mmembed.data.defects import Defect
 from mmembed.data.example import Utterance
 from mmembed.data.features import SUFFIX, read_features
 from mmembed.data.manifest import from_row, read_manifest
 from mmembed.data.media import LONGEST, media_kind
 from mmembed.data.places import Place, Progress
-from mmembed.data.verify import Defect, Verdict, not_finite, portable
+from mmembed.data.verify import Verdict, not_finite, portable
 from mmembed.errors import CorruptError, DataError
 from mmembed.features.text import normalise_transcript
 

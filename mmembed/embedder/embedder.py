@@ -255,6 +255,7 @@ class Embedder:
         self,
         examples: Sequence[Example],
         *,
+        words: bool = True,
         transcribe: bool = False,
         feed: bool = False,
         tensors: bool = False,
@@ -263,6 +264,7 @@ class Embedder:
 
         Args:
             examples: decoded clips.
+            words: whether those that are known are to be found in the clips.
             transcribe: as in `__call__`; needs a recogniser.
             feed: such transcripts become the text stream.
             tensors: as in `__call__`.
@@ -270,7 +272,7 @@ class Embedder:
         known = [normalise_transcript(e.utterance.transcript or "") or None for e in examples]
         origins: list[Origin | None] = ["given" if words else None for words in known]
         recogniser = self.recogniser
-        listen = recogniser is not None and (transcribe or any(known))
+        listen = recogniser is not None and (transcribe or (words and any(known)))
         encoded = self._encode(examples, listen)
         if transcribe and recogniser is not None:
             placed: list[list[Placed] | None] = [None] * len(examples)
@@ -354,7 +356,9 @@ class Embedder:
         heard = [None] * len(clips) if ears is None else ears(hidden.spoken).split()
         encoding = self.encoder.pool(hidden).to("cpu")
         return [
-            Encoded(encoding.frames.item(row).clone(), encoding.layers[row].clone(), log_probs)
+            Encoded(
+                encoding.frames.item(row).float().clone(), encoding.layers[row].clone(), log_probs
+            )
             for row, log_probs in enumerate(heard)
         ]
 

@@ -210,7 +210,7 @@ def encode_windows(
             else:
                 values = values[window.kept]
             moments[name].add(values.cpu())
-        frames.add(hidden.fused.values[window.kept])
+        frames.add(hidden.fused.values[window.kept].float())  # bfloat16 under autocast
         if listen is not None:
             log_probs.add(listen(hidden.spoken).values[window.kept])
         release(example.audio)

@@ -128,14 +128,16 @@ def _row(folder: str, shards: ShardSet, index: int, reads: str) -> Row:
     record = shards.read(index, [f"{reads}.npy", "json"])
     steps, described = record.members.get(f"{reads}.npy"), record.members.get("json")
     if not isinstance(steps, np.ndarray) or not isinstance(described, Mapping):
-        how = "with --frames" if reads == "frames" else "again"
-        raise UsageError(f"{folder}: {record.key} holds no {reads}; extract it {how}")
+        how = "frame" if reads == "frames" else "utterance"
+        raise UsageError(
+            f"{folder}: {record.key} holds no {reads}; extract it with --granularity {how}"
+        )
     labels: Mapping[str, Any] = described["labels"] or {}
     known: dict[str, float] | str = _word(labels.get("category") or "")
     if labels.get("emotions") is not None:
         intensities = zip(EMOTIONS, labels["emotions"], strict=True)
         known = {_word(name): float(value > 0) for name, value in intensities}
-    return record.key, str(described["speaker"]), torch.from_numpy(steps), known
+    return record.key, str(described["speaker"]), torch.from_numpy(steps.astype(np.float32)), known
 
 
 def _word(name: str) -> str:

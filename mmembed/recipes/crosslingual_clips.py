@@ -151,7 +151,7 @@ def _read(shards: ShardSet, classes: Sequence[str], language: int) -> Clips:
             raise UsageError(f"{shards.folder}: the speaker of {record.key} is not known")
         keys.append(record.key)
         speakers.append(described["speaker"])
-        vectors.append(torch.from_numpy(layers))
+        vectors.append(torch.from_numpy(layers.astype(np.float32)))
         emotion.append(classes.index(category))
     absent = [name for number, name in enumerate(classes) if number not in emotion]
     if absent:

@@ -185,7 +185,9 @@ def read_vectors(folder: Path, splits: Sequence[str]) -> dict[str, Vectors]:
         record = shards.read(index)
         layers, described = record.members.get("layers.npy"), record.members["json"]
         if not isinstance(layers, np.ndarray) or not isinstance(described, dict):
-            raise CorruptError(f"{folder}: {record.key} holds no layers.npy; extract it again")
+            raise CorruptError(
+                f"{folder}: {record.key} holds no layers.npy; extract it with utterances"
+            )
         labels = described["labels"] or {}
         sentiment, emotions = labels.get("sentiment"), labels.get("emotions")
         if sentiment is None and emotions is None:
@@ -195,7 +197,7 @@ def read_vectors(folder: Path, splits: Sequence[str]) -> dict[str, Vectors]:
             (
                 record.key,
                 str(described["speaker"]),
-                layers,
+                layers.astype(np.float32),
                 nan if sentiment is None else sentiment,
                 [nan] * len(EMOTIONS) if emotions is None else emotions,
             )

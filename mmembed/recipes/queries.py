@@ -48,7 +48,7 @@ class QueriesRun(FinetuneRun):
         embeddings: folders of embedding shards, one a corpus.
         streams: the stream subset whose embeddings are read.
         reads: what the words attend to: mean and deviation of each layer, or the fused frames
-            (extracted with --frames).
+            (extracted with --granularity frame).
         backbone: text encoder of the emotion words: a folder, or a name on the hub.
         leave_out: emotions that a variant each is trained without.
         encoder: SHA-256 of the weights that made the embeddings; they tell it.

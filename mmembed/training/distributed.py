@@ -58,21 +58,29 @@ def follow_parent() -> None:
         ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGTERM)
 
 
+def local_device() -> torch.device:
+    """Where this process computes: on the GPU numbered LOCAL_RANK, else on the CPU.
+
+    On CPUs each process computes with one thread unless OMP_NUM_THREADS says otherwise: a loop over
+    short sequences gains nothing from a second one.
+    """
+    if torch.cuda.is_available():
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        torch.cuda.set_device(device)
+        return device
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    return torch.device("cpu")
+
+
 @contextmanager
 def join_world() -> Iterator[World]:
     """Join the processes that torchrun started, or be one alone.
 
-    gloo on CPUs, NCCL with one GPU a process. On CPUs each process computes with one thread unless
-    OMP_NUM_THREADS says otherwise: a loop over short sequences gains nothing from a second one.
+    gloo on CPUs, NCCL with one GPU a process; see `local_device`.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     rank = int(os.environ.get("RANK", "0"))
-    if torch.cuda.is_available():
-        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-        torch.cuda.set_device(device)
-    else:
-        device = torch.device("cpu")
-        torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    device = local_device()
     if size == 1:
         yield World(0, 1, device)
         return

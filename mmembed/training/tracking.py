@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from mmembed.config import differences
-from mmembed.data.atomic import atomic_file, hold_folder
+from mmembed.data.atomic import atomic_file, hold_folder, only_one
 from mmembed.errors import CorruptError, UsageError
 
 
@@ -39,19 +40,33 @@ def write_lines(path: Path, values: Iterable[object]) -> None:
         file.write("".join(json.dumps(value, sort_keys=True) + "\n" for value in values).encode())
 
 
-def claim_folder(out: Path, config: Mapping[str, Any], free: Collection[str] = ()) -> None:
+def claim_folder(
+    out: Path, config: Mapping[str, Any], free: Collection[str] = (), part: str = ""
+) -> None:
     """Make `out` the folder of this configuration, and of this process until it ends.
 
     Args:
         out: folder of the run.
         config: all settings, nested.
         free: those that may change from one start to the next, such as "loop.workers".
+        part: a name under which this process shares the folder with those of other names.
 
     Raises:
         UsageError: it already belongs to another one; names the fields that differ. Or another
             program is at work there.
     """
-    hold_folder(out)
+    hold_folder(out, part)
+    with only_one(out / ".claim") if part else nullcontext():  # parts may start at one moment
+        if not is_claimed(out, config, free):
+            write_json(out / "run.json", json.loads(json.dumps(config)))
+
+
+def is_claimed(out: Path, config: Mapping[str, Any], free: Collection[str] = ()) -> bool:
+    """Whether `out` belongs to this configuration already; nothing is written.
+
+    Raises:
+        UsageError: it belongs to another one; names the fields that differ.
+    """
     path = out / "run.json"
     plain = json.loads(json.dumps(config))
     if path.exists():
@@ -65,8 +80,8 @@ def claim_folder(out: Path, config: Mapping[str, Any], free: Collection[str] = (
                 f"{out} holds a run with other settings ({'; '.join(changed[:8])}): "
                 "choose another --out, or remove the folder to start again"
             )
-        return
-    write_json(path, plain)
+        return True
+    return False
 
 
 class MetricsLog:

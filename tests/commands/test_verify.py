@@ -327,6 +327,19 @@ def test_embeddings_are_what_the_folder_says(
     assert f"  origin: clip-1: {message}" in capsys.readouterr().out
 
 
+def test_each_granularity_that_is_promised_is_there(tmp_path: Path, capsys: Capture) -> None:
+    words = {"words.npy": np.zeros((2, 8), np.float16)}
+    told = {**embedding(1).members["json"], "words": [{"text": "no"}]}
+    records = [embedding(0), embedding(1, **words, json=told)]
+    write_embeddings(tmp_path, records, ["audio"])
+    change_json(tmp_path / "manifest.json", lambda made: made.update(granularity=["frame", "word"]))
+    assert verify(tmp_path) == 4
+    assert capsys.readouterr().out.splitlines()[1:3] == [
+        "  origin: clip-0: lacks words.npy, of granularity word",
+        "  record: clip-1: its JSON does not tell the 2 words of words.npy",
+    ]
+
+
 def test_a_shard_of_another_encoder_is_found(tmp_path: Path, capsys: Capture) -> None:
     write_embeddings(tmp_path, [embedding(0)], ["audio"])
     write_shard(shard_path(tmp_path, 1), [embedding(1)], {"failed": [], "encoder_sha256": "fed"})

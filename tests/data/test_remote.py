@@ -24,6 +24,7 @@ from mmembed.data.example import Example, Utterance
 from mmembed.data.examples import load_example
 from mmembed.data.remote import as_url
 from mmembed.data.shards import Record, ShardSet, finish, index_shards, shard_path, write_shard
+from mmembed.data.sources import open_sources
 from mmembed.errors import CorruptError, DataError, UsageError
 
 SHARDS, PER_SHARD = 3, 4
@@ -376,6 +377,17 @@ def test_what_is_a_url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 # Media.
+
+
+def test_a_clip_in_an_object_store(bucket: str, folder: Path) -> None:
+    soundfile.write(folder / "tone.wav", np.zeros(16_000), 16_000)
+    files = fsspec.filesystem("s3", use_listings_cache=False)
+    files.put_file(str(folder / "tone.wav"), f"{bucket}/tone.wav")
+    (clip,) = open_sources([f"{bucket}/tone.wav"])
+    assert clip.name == f"{bucket}/tone.wav" and clip.key.endswith("corpora%2Fone%2Ftone%2Ewav")
+    assert isinstance(clip.origin, Task) and isinstance(clip.header.origin, Task)
+    assert clip.header.origin.load().notes == {"streams": None, "seconds": None}
+    assert clip.origin.load().notes == {"seconds": 1.0}
 
 
 def test_media_behind_a_url(server: Server, folder: Path, settings: Path) -> None:

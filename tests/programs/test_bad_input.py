@@ -107,7 +107,8 @@ def extract(here: Path, out: str, *more: str, processes: int = 1) -> tuple[int, 
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+    files = (path for path in sorted(folder.iterdir()) if not path.name.startswith("."))
+    return {path.name: path.read_bytes() for path in files}
 
 
 def pooled(folder: Path) -> dict[str, np.ndarray]:

@@ -204,7 +204,7 @@ def test_a_variant_answers_for_what_it_lacks(tmp_path: Path, bert: str) -> None:
         ({"backbone": ""}, "give --backbone"),
         ({"embeddings": ()}, "give --embeddings"),
         ({"streams": "video"}, "holds no embeddings of video, but of audio"),
-        ({"reads": "frames"}, "holds no frames; extract it with --frames"),
+        ({"reads": "frames"}, "holds no frames; extract it with --granularity frame"),
         ({"leave_out": ("jealous",)}, "--leave-out jealous: no training clip shows it"),
     ],
 )
