@@ -150,7 +150,7 @@ def encode(embedder: Embedder, example: Example, windows: Sequence[Window]) -> E
             example,
             windows,
             [],
-            lambda part: embedder._hidden([part]),
+            lambda part: embedder.hidden([part]),
             embedder.vocabulary,
             embedder.recogniser,
         )

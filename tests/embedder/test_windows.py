@@ -63,7 +63,7 @@ def joined(embedder: Embedder, example: Example, windows: list[Window]) -> Encod
             example,
             windows,
             words,
-            lambda part: embedder._hidden([part]),
+            lambda part: embedder.hidden([part]),
             embedder.vocabulary,
             embedder.recogniser,
         )
@@ -106,7 +106,7 @@ def test_one_window_is_the_whole(
     assert len(windows) == 1
     found = joined(embedder, example, windows)
     with torch.no_grad():
-        hidden = embedder._hidden([example])
+        hidden = embedder.hidden([example])
     torch.testing.assert_close(found.frames, hidden.fused.values, rtol=0, atol=1e-6)
     whole = Encoder.pool(hidden).layers[0]
     torch.testing.assert_close(found.layers, whole, rtol=0, atol=2e-5)
@@ -179,7 +179,7 @@ def test_each_window_has_the_words_of_its_span_and_counts_those_of_its_core(
     def encode(part: Example) -> object:
         seen.append(part.text)
         with torch.no_grad():
-            return embedder._hidden([part])
+            return embedder.hidden([part])
 
     words = [Placed("red", 2.0), Placed("lay", 9.5), Placed("on", 12.0), Placed("at", 29.0)]
     windows = tile(range(30), core=10, context=3)
@@ -275,7 +275,7 @@ embedder = Embedder.from_pretrained(sys.argv[1])
 for name in sys.argv[2:]:
     example = gather(load_parts(Utterance("a", name), Path()))
     windows = plan(example, core=250, context=50)
-    hidden = lambda part: embedder._hidden([part])
+    hidden = lambda part: embedder.hidden([part])
     encoded = encode_windows(example, windows, [], hidden, embedder.vocabulary)
     print(len(encoded.frames), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
