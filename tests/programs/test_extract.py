@@ -509,7 +509,7 @@ def broken_rows(folder: Path, each: int) -> list[Utterance]:
         "too_short": {"media": "good.wav", "start": 9.0},
         "too_long": {"media": "good.wav", "end": 400.0},
     }
-    return [Utterance(f"{way}-{n}", **held) for way, held in ways.items() for n in range(each)]
+    return [Utterance(f"{way}-{n}", **held) for n in range(each) for way, held in ways.items()]
 
 
 REASONS = {"folder": "not_media", "half": "damaged"}
