@@ -57,8 +57,6 @@ class EmotionPredictor:
         try:
             settings = json.loads((folder / "run.json").read_text())
             config = from_dict(EmotionConfig, settings["method"])
-            if config.layers != len(embedder.encoder.layer_names):
-                raise ValueError(f"it reads {config.layers} layers, the encoder has others")
             seeds = settings["loop"]["seeds"]
             regressors = {
                 subset: [_load_regressor(folder, subset, seed, config) for seed in seeds]
