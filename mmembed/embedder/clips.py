@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Final, TypeAlias
@@ -12,6 +12,7 @@ import av
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from mmembed.batch import STREAMS, parse_subset
 from mmembed.config import Hz, Seconds
 from mmembed.data.decoding import Task
 from mmembed.data.example import Example, Utterance
@@ -20,7 +21,7 @@ from mmembed.data.media import BLOCK, LONGEST, LONGEST_RECORDING, SAMPLE_RATES, 
 from mmembed.data.recordings import Part, features_of, gather
 from mmembed.data.sources import Source
 from mmembed.data.tracks import Pictures
-from mmembed.errors import UsageError
+from mmembed.errors import DataError, UsageError
 from mmembed.features.audio import SAMPLE_RATE, log_mel, resample
 from mmembed.features.text import normalise_transcript
 from mmembed.features.video import VIDEO_RATE, face_crops
@@ -221,3 +222,36 @@ def _check_pictures(video: ArrayLike, name: str) -> NDArray[np.uint8]:
             f"{VIDEO_RATE} Hz, found {frames.shape} of {frames.dtype}"
         )
     return frames
+
+
+def parse_streams(streams: str | None) -> tuple[str, ...]:
+    """The streams that are wanted, all with None; `streams` such as "audio+video".
+
+    Raises:
+        UsageError: one is none.
+    """
+    try:
+        return STREAMS if streams is None else parse_subset(streams)
+    except (ValueError, AttributeError):
+        raise UsageError(
+            f"streams {streams!r}: one or more of {', '.join(STREAMS)} with + between them"
+        ) from None
+
+
+def usable(
+    sources: Sequence[Source],
+    loaded: Iterator[Example | DataError],
+    streams: tuple[str, ...],
+) -> Iterator[Example]:
+    """What was loaded, without the features of others, which our encoder cannot read.
+
+    Raises:
+        DataError: a clip could not be loaded, or has none of the streams.
+    """
+    for source, example in zip(sources, loaded, strict=True):
+        if isinstance(example, DataError):
+            raise example
+        held = replace(example, features={})
+        if not held.streams:
+            raise DataError(source.name, "no_streams", f"has no {' or '.join(streams)}")
+        yield held

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, Literal, overload
@@ -14,15 +14,15 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from mmembed import __version__
-from mmembed.batch import STREAMS, Encoding, Packed, Padded, parse_subset
+from mmembed.batch import STREAMS, Encoding, Packed, Padded
 from mmembed.config import Hz
 from mmembed.data.collate import collate, to_item
 from mmembed.data.decoding import Decoder
 from mmembed.data.example import Example
-from mmembed.data.sources import Source, load_all
+from mmembed.data.sources import load_all
 from mmembed.data.versions import made_with
 from mmembed.embedder import hub
-from mmembed.embedder.clips import Described, as_clip
+from mmembed.embedder.clips import Described, as_clip, parse_streams, usable
 from mmembed.embedder.embedding import Array, Embedding, Word
 from mmembed.embedder.folder import FILES, HEAD, Saved, read_folder, write_folder
 from mmembed.embedder.recogniser import Recogniser
@@ -37,7 +37,7 @@ from mmembed.embedder.windows import (
     spread,
 )
 from mmembed.encoder import FRAME_RATE, Hidden
-from mmembed.errors import DataError, UsageError
+from mmembed.errors import UsageError
 from mmembed.features.text import normalise_transcript
 from mmembed.features.video import check_face_model
 from mmembed.nn.pooling import mean_and_std
@@ -229,7 +229,7 @@ class Embedder:
             DataError: a clip cannot be used.
             UsageError: the call contradicts itself, or the folder has no recogniser.
         """
-        wanted = _parse(streams)
+        wanted = parse_streams(streams)
         if transcribe and self.recogniser is None:
             raise UsageError(f"transcribe: {_NO_RECOGNISER}")
         given = {"audio": audio, "sample_rate": sample_rate, "video": video, "text": text}
@@ -245,7 +245,7 @@ class Embedder:
         feed = streams is not None and "text" in wanted
         found: list[Embedding] = []
         with Decoder() as decoder:
-            examples = _usable(sources, load_all(sources, decoder), wanted)
+            examples = usable(sources, load_all(sources, decoder), wanted)
             for batch in batches(examples, CLIPS_AT_ONCE):
                 found += self.embed(batch, transcribe=transcribe, feed=feed, tensors=tensors)
         return found if isinstance(clips, list | tuple) else found[0]
@@ -387,29 +387,6 @@ class Embedder:
         ]
 
 
-def _parse(streams: str | None) -> tuple[str, ...]:
-    try:
-        return STREAMS if streams is None else parse_subset(streams)
-    except (ValueError, AttributeError):
-        raise UsageError(
-            f"streams {streams!r}: one or more of {', '.join(STREAMS)} with + between them"
-        ) from None
-
-
 def _perceived(example: Example) -> bool:
     """Whether there is something to hear or to see."""
     return bool({"audio", "video"} & set(example.streams))
-
-
-def _usable(
-    sources: Sequence[Source],
-    loaded: Iterator[Example | DataError],
-    streams: tuple[str, ...],
-) -> Iterator[Example]:
-    for source, example in zip(sources, loaded, strict=True):
-        if isinstance(example, DataError):
-            raise example
-        held = replace(example, features={})  # vectors of others, which this encoder cannot read
-        if not held.streams:
-            raise DataError(source.name, "no_streams", f"has no {' or '.join(streams)}")
-        yield held
