@@ -507,7 +507,7 @@ def broken_rows(folder: Path, each: int) -> list[Utterance]:
         "half": {"media": "cut.mp4"},
         "no_streams": {"media": None, "transcript": "?!"},
         "too_short": {"media": "good.wav", "start": 9.0},
-        "too_long": {"media": "good.wav", "end": 400.0},
+        "too_long": {"media": "good.wav", "end": 90_000.0},
     }
     return [Utterance(f"{way}-{n}", **held) for n in range(each) for way, held in ways.items()]
 

@@ -42,10 +42,10 @@ def test_it_serves_until_it_is_stopped(tmp_path: Path) -> None:
         line = program.stdout.readline()
         assert line.startswith(f"{encoder} is at http://")
         port = int(line.split("http://")[1].split("/")[0].split(":")[1])
-        with urlopen(f"http://127.0.0.1:{port}/about", timeout=30) as answer:
+        with urlopen(f"http://127.0.0.1:{port}/about", timeout=120) as answer:
             assert str(encoder) in answer.read().decode()
         program.send_signal(number)
-        _, errors = program.communicate(timeout=30)
+        _, errors = program.communicate(timeout=120)
         assert program.returncode == code
         assert errors.startswith(told) and errors.count("\n") == 1
 
