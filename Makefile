@@ -17,7 +17,7 @@ demo: .venv/.installed
 	$(BIN)/mmembed demo --out demo
 
 test: .venv/.installed
-	$(BIN)/pytest --numprocesses 2 --dist loadgroup
+	$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 check: .venv/.installed
 	$(BIN)/ruff check

@@ -14,8 +14,6 @@ from pathlib import Path
 import pytest
 from streams import write_features
 
-pytestmark = pytest.mark.xdist_group("test_walkthrough")  # one copy serves all tests
-
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "adding-a-method.md").read_text()
 FILES = re.findall(r"^`([^`\n]+)`(?:, a new file)?:\n\n```(\w+)\n(.*?)^```$", PAGE, re.M | re.S)

@@ -24,8 +24,6 @@ from mmembed.embedder import Embedder, save_encoder
 from mmembed.encoder import Encoder, EncoderConfig
 from mmembed.features.text import Vocabulary
 
-pytestmark = pytest.mark.xdist_group("test_bad_input")  # one run serves all tests
-
 PROGRAM = Path(__file__).parents[2] / "export" / "extract.py"
 INPUTS = ["clips", "rows.jsonl"]
 REASONS = {

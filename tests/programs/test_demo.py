@@ -13,8 +13,6 @@ import pytest
 
 from mmembed.batch import stream_subsets, subset_name
 
-pytestmark = pytest.mark.xdist_group("test_demo")  # one run serves all tests
-
 
 def mmembed(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(

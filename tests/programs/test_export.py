@@ -91,7 +91,6 @@ def programs(folder: Path) -> Path:
     return out
 
 
-@pytest.mark.xdist_group("test_export")
 @pytest.mark.parametrize("subset", SUBSETS)
 def test_torch_export_of_every_subset(programs: Path, folder: Path, subset: str) -> None:
     assert sorted(path.name for path in programs.iterdir()) == sorted(

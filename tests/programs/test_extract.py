@@ -37,8 +37,6 @@ from mmembed.data.manifest import write_manifest
 from mmembed.data.shards import ShardSet, is_committed
 from mmembed.embedder import Embedder
 
-pytestmark = pytest.mark.xdist_group("test_extract")  # one forker serves all tests
-
 PROGRAM = Path(__file__).parents[2] / "export" / "extract.py"
 ALL = ["--granularity", "utterance", "frame", "word"]
 WORDS = ["red on blue", "lay white at nine"]

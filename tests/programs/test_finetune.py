@@ -14,8 +14,6 @@ from mmembed_train.finetune import main
 
 from mmembed.data.shards import Record, finish, shard_path, write_shard
 
-pytestmark = pytest.mark.xdist_group("test_finetune")  # one run serves all tests
-
 PROGRAM = Path(__file__).parents[2] / "train" / "finetune.py"
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 CLIPS = {"train": 64, "dev": 16, "test": 24}

@@ -16,8 +16,6 @@ from tiny_bert import write_bert, write_posts
 from mmembed.commands.predict import main as predict
 from mmembed.errors import CorruptError, MmembedError, UsageError
 
-pytestmark = pytest.mark.xdist_group("test_predict_texts")  # one run serves all tests
-
 MMEMBED = [sys.executable, "-m", "mmembed.commands.cli"]
 
 

@@ -20,8 +20,6 @@ from mmembed.data.shards import Record, ShardSet, finish, shard_path, write_shar
 from mmembed.embedder import Embedder
 from mmembed.embedder.folder import FILES
 
-pytestmark = pytest.mark.xdist_group("test_pretrain")  # one run serves all tests
-
 PROGRAM = Path(__file__).parents[2] / "train" / "pretrain.py"
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
 SENTENCES = ["red on blue", "set green by two", "lay white at nine", "bin one now", "place it soon"]
