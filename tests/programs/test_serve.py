@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from urllib.request import urlopen
 
@@ -27,7 +28,13 @@ def start(encoder: Path, *arguments: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-c", PROGRAM, "--encoder", str(encoder), "--port", "0", *arguments]
     environment = {**os.environ, "MMEMBED_DEBUG": ""}
     return subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # What a shell starts in the background ignores Ctrl-C, and so do its children.
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )
 
 
