@@ -105,8 +105,9 @@ def row(name: str, seconds: float, of: float, note: str = "") -> None:
 
 
 def as_example(number: int, clip: Clip, crops: NDArray[np.uint8] | None) -> Example:
-    """Its features."""
-    sound = None if clip.audio is None else log_mel(clip.audio)
+    """Its features, which are computed in float32 always."""
+    with torch.autocast("cpu", enabled=False):
+        sound = None if clip.audio is None else log_mel(clip.audio)
     return Example(Utterance(f"clip-{number}", None), audio=sound, video=crops)
 
 
