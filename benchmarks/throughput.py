@@ -1,6 +1,6 @@
 """Seconds of clip a second: each stage of extraction, the encoder beside its limits, wav2vec2.
 
-    python benchmarks/throughput.py CLIPS --encoder ENCODER
+    python benchmarks/throughput.py CLIPS --encoder ENCODER [--recipe base]
 
 CLIPS is a folder of media files, whose lengths should be mixed. All figures are of the same clips,
 cores and run; each is the best of `repeats`. Three tables:
@@ -8,8 +8,9 @@ cores and run; each is the best of `repeats`. Three tables:
 - stages of audio-visual extraction in one process, then decoding and cropping in the processes that
   `mmembed extract` uses, alone, followed by the encoder, and overlapping with it;
 - the encoder on features: one clip at a time (a plain loop), batches as they come, batches of like
-  length, bfloat16, on request compiled, each with its share of the rate at which this machine
-  multiplies large matrices (matrix products, convolutions and attention are counted);
+  length, all cores in each product or a batch for each core (as `mmembed extract` has it),
+  bfloat16, on request compiled, each with its share of the rate at which this machine multiplies
+  large matrices (matrix products, convolutions and attention are counted);
 - sound alone, from samples to vectors, beside wav2vec2-base (Baevski et al. 2020, arXiv 2006.11477)
   of transformers with random weights, which serve for speed.
 """
@@ -21,9 +22,9 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from itertools import islice
+from itertools import cycle, islice
 from pathlib import Path
 from typing import TypeVar
 
@@ -34,18 +35,22 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from mmembed.batch import Encoding
 from mmembed.data.decoding import Decoder
 from mmembed.data.example import Example, Utterance
 from mmembed.data.media import Clip, load_clip
 from mmembed.data.shards import Record, write_shard
 from mmembed.data.sources import MEDIA_SUFFIXES, load_all, open_sources
 from mmembed.embedder import Embedder
+from mmembed.encoder import Encoder
 from mmembed.errors import DataError
+from mmembed.extraction.shards import Workers
 from mmembed.features.audio import SAMPLE_RATE, log_mel
 from mmembed.features.video import face_crops
+from mmembed.recipes.pretrain import RECIPES
 
 T = TypeVar("T")
-AT_ONCE = 16  # clips in a batch, as `mmembed extract` has them
+AT_ONCE = 8  # clips in a batch, as `mmembed extract` has them
 MATRIX = 2048  # rows and columns of the products that measure the ceiling
 
 
@@ -56,7 +61,9 @@ class Settings:
     Attributes:
         clips: folder of media files.
         encoder: folder of an encoder.
+        recipe: measure an encoder of this pre-training recipe, with random weights, instead.
         most: clips read, in the order of their names; 0 = all.
+        encoded: clips in the second table, over and over.
         repeats: of each measurement.
         compiled: also compile the encoder, which takes minutes and a C++ compiler.
         wav2vec2: measure it, which needs transformers.
@@ -64,8 +71,10 @@ class Settings:
 
     clips: tyro.conf.Positional[Path]
     encoder: Path
+    recipe: str | None = None
     most: int = 200
-    repeats: int = 3
+    encoded: int = 64
+    repeats: int = 5
     compiled: bool = False
     wav2vec2: bool = True
 
@@ -157,9 +166,11 @@ def stages(
                 yield found
 
     def embed(found: Iterator[Example]) -> None:
-        for part in batched(found, AT_ONCE):
-            embedder.encode(part)
+        with Workers(cores) as workers:
+            list(workers.pool.map(embedder.encode, batched(found, AT_ONCE)))
+        torch.set_num_threads(cores)
 
+    cores = torch.get_num_threads()
     alone = best(settings.repeats, lambda: list(decoded()))
     apart = best(settings.repeats, lambda: embed(iter(list(decoded()))))
     together = best(settings.repeats, lambda: embed(decoded()))
@@ -180,6 +191,7 @@ def encoder(settings: Settings, examples: Sequence[Example], embedder: Embedder)
         held = [example for example in held if example.streams == streams]
         if not held:
             continue
+        held = [*islice(cycle(held), settings.encoded)]
         length = sum(len(example.audio) / 100 for example in held if example.audio is not None)
         alike = sorted(held, key=lambda e: 0 if e.audio is None else len(e.audio))
         ways = {
@@ -189,13 +201,13 @@ def encoder(settings: Settings, examples: Sequence[Example], embedder: Embedder)
         }
         print(f"\nencoder on features of {'+'.join(streams)}, seconds of clip a second")
 
-        def run(parts: Sequence[Sequence[Example]], half: bool) -> None:
+        def encode(half: bool, part: Sequence[Example]) -> Encoding:
             with precision(half):
-                for part in parts:
-                    embedder.encode(part)
+                return embedder.encode(part)
 
         with FlopCounterMode(display=False) as counted:
-            run([held], False)
+            for part in ways[f"{AT_ONCE} as they come"]:
+                encode(False, part)
         operations = counted.get_total_flops()
 
         def measure(
@@ -205,9 +217,16 @@ def encoder(settings: Settings, examples: Sequence[Example], embedder: Embedder)
             length: float = length,
             operations: int = operations,
         ) -> None:
-            taken = best(settings.repeats, lambda: run(parts, half))
-            share = operations / taken / limits[half]
-            row(name, taken, length, f"{100 * share:.0f} % of the ceiling")
+            def told(name: str, taken: float) -> None:
+                share = operations / taken / limits[half]
+                row(name, taken, length, f"{100 * share:.0f} % of the ceiling")
+
+            work, cores = partial(encode, half), torch.get_num_threads()
+            told(name, best(settings.repeats, lambda: list(map(work, parts))))
+            with Workers(cores) as workers:
+                taken = best(settings.repeats, lambda: list(workers.pool.map(work, parts)))
+                told("    a batch for each core", taken)
+            torch.set_num_threads(cores)
 
         for name, parts in ways.items():
             measure(name, parts)
@@ -265,6 +284,12 @@ def main() -> None:
     found = sorted(p for p in settings.clips.rglob("*") if p.suffix.lower() in MEDIA_SUFFIXES)
     files = found[: settings.most or None]
     embedder = Embedder.from_pretrained(settings.encoder)
+    if settings.recipe is not None:
+        torch.manual_seed(0)
+        sizes = RECIPES[settings.recipe]().method.encoder
+        vocabulary_size = embedder.encoder.config.vocabulary_size
+        embedder.encoder = Encoder(replace(sizes, vocabulary_size=vocabulary_size))
+        embedder.encoder.train(False).requires_grad_(False)
     cores = len(os.sched_getaffinity(0))
     print(f"{len(files)} clips, {cores} cores, {torch.get_num_threads()} threads of torch")
     clips, examples = stages(settings, files, embedder)

@@ -48,7 +48,7 @@ from mmembed.errors import BudgetError, UsageError
 from mmembed.extraction.content import Content, Dtype, Granularity
 from mmembed.extraction.formats import Format, write_formats
 from mmembed.extraction.rehearsal import check_writable, rehearse
-from mmembed.extraction.shards import Plan, Subset, make_shards
+from mmembed.extraction.shards import Plan, Subset, Workers, make_shards
 from mmembed.training.distributed import follow_parent, local_device
 from mmembed.training.tracking import claim_folder, is_claimed, write_lines
 
@@ -76,7 +76,7 @@ class Extract:
         bf16: multiply matrices in bfloat16.
         format: what to write beside the webdataset shards, when these are complete.
         records_per_shard: clips in one shard.
-        clips_at_once: clips in one batch; changes vectors in the last digits alone.
+        clips_at_once: clips in one batch, more for a GPU; changes vectors in the last digits alone.
         error_budget: share of clips that may fail before the command does.
         timeout: seconds after which a clip is given up.
         face_model: YuNet's ONNX file, where the encoder's faces were found with it.
@@ -95,7 +95,7 @@ class Extract:
     bf16: bool = False
     format: tuple[Format, ...] = ("webdataset",)
     records_per_shard: int = 512
-    clips_at_once: int = 16
+    clips_at_once: int = 8
     error_budget: float = 0.01
     timeout: float = 120.0
     face_model: Path | None = None
@@ -175,11 +175,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     missing = [number for number in own if plan.missing(number)]
     done = total - sum(len(plan.clips(number)) for number in missing)
     shown = progress("extract", total, start=done, show=part.rank == 0)
-    with shown as update, Decoder(seconds=settings.timeout) as decoder:
+    decoding, workers = Decoder(seconds=settings.timeout), Workers.of(embedder.device)
+    with shown as update, decoding as decoder, workers:
         for number in missing:
             examples = load_all(plan.clips(number), decoder)
             size = settings.clips_at_once
-            for _ in make_shards(plan, number, examples, content, provenance, size):
+            for _ in make_shards(plan, number, examples, content, provenance, size, workers):
                 done += 1
                 update(done)
         update(total)

@@ -186,6 +186,8 @@ class Packed:
 
     def total(self) -> Tensor:
         """(N, ...) -> (B, ...): the sum of each item's steps."""
+        if not self.values.is_cuda:
+            return torch.stack([item.sum(0) for item in self.split()])
         total = self.values.new_zeros(len(self.lengths), *self.values.shape[1:])
         return total.index_add(0, self.item_index(), self.values)
 

@@ -195,8 +195,9 @@ class Encoder(nn.Module):
                 layers |= dict.fromkeys(names, absent)
                 paths[stream] = self._filled(stream, None, has, clock)
                 continue
-            padded = inputs[stream]
-            kept = Padded(padded.values[has.to(padded.values.device)], padded.lengths[has])
+            kept = inputs[stream]
+            if not bool(has.all()):
+                kept = Padded(kept.values[has.to(kept.values.device)], kept.lengths[has])
             query = None
             if stream != "audio":
                 on_clock = has.repeat_interleave(clock).to(blank.values.device)
@@ -274,10 +275,12 @@ class Encoder(nn.Module):
 
     def _filled(self, stream: str, x: Packed | None, has: Tensor, lengths: Tensor) -> Packed:
         """(N, D), `lengths` steps an item: x where the item has the stream, else absent."""
+        if x is not None and not torch.is_grad_enabled() and bool(has.all()):
+            return x
         absent = self.absent[stream].expand(int(lengths.sum()), -1)
         if x is None:
             return Packed(absent, lengths)
-        if bool(has.all()):
+        if bool(has.all()):  # a gradient of zero, for the sum over processes
             return Packed(x.values + 0 * absent, lengths)
         place = has.repeat_interleave(lengths).nonzero()[:, 0].to(x.values.device)
         return Packed(absent.to(x.values.dtype).index_copy(0, place, x.values), lengths)

@@ -27,7 +27,7 @@ from mmembed.embeddings import PARTS
 from mmembed.errors import UsageError
 from mmembed.nn.pooling import LayerWeights
 
-_AT_ONCE: Final = 16  # clips in a batch; does not change the vectors
+_AT_ONCE: Final = 8  # clips in a batch; does not change the vectors
 _FLOOR: Final = 1e-6  # a column that varies less is constant
 
 

@@ -17,7 +17,7 @@ from mmembed.data.sources import Source
 from mmembed.embedder import Embedder
 from mmembed.errors import DataError
 from mmembed.extraction.content import Content
-from mmembed.extraction.shards import Plan, Subset, make_shards
+from mmembed.extraction.shards import Plan, Subset, Workers, make_shards
 
 SUBSETS: list[Subset] = [("audio",), ("text",), ("audio", "video")]
 
@@ -37,12 +37,17 @@ def clips() -> list[Example | DataError]:
     return made
 
 
-def make(content: Content, folders: dict[Path, Subset], examples: Iterator[object]) -> None:
+def make(
+    content: Content, folders: dict[Path, Subset], examples: Iterator[object], threads: int = 1
+) -> None:
     sources = [Source(f"clip-{n}", f"clip-{n}", lambda: example(0)) for n in range(5)]
     plan = Plan(sources, folders, 512)
     assert plan.numbers == range(1) and not plan.complete
-    steps = make_shards(plan, 0, examples, content, lambda subset: {"of": list(subset)}, 2)  # type: ignore[arg-type]
-    assert sum(1 for _ in steps) == 5
+    with Workers(threads) as workers:
+        steps = make_shards(  # type: ignore[var-annotated]
+            plan, 0, examples, content, lambda subset: {"of": list(subset)}, 2, workers  # type: ignore[arg-type]
+        )  # fmt: skip
+        assert sum(1 for _ in steps) == 5
     assert plan.complete
 
 
@@ -67,6 +72,16 @@ def test_one_pass_over_the_clips_makes_all_subsets(content: Content, tmp_path: P
         "audio+video": lost | {"clip-2": "no_streams"},
     }
     assert ShardSet(tmp_path / "together" / "text").keys == ("clip-0", "clip-2", "clip-4")
+
+
+@pytest.mark.parametrize("threads", [2, 5])
+def test_threads_change_no_byte(content: Content, tmp_path: Path, threads: int) -> None:
+    alone, together = ({tmp_path / name: SUBSETS[2]} for name in ("alone", "together"))
+    make(content, alone, iter(clips()))
+    make(content, together, iter(clips()), threads)
+    for name in ("shard-000000.tar", "shard-000000.json"):
+        written = (tmp_path / "together" / name).read_bytes()
+        assert written == (tmp_path / "alone" / name).read_bytes()
 
 
 def test_what_breaks_off_commits_none_of_the_subsets(content: Content, tmp_path: Path) -> None:

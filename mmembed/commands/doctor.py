@@ -7,7 +7,6 @@ from __future__ import annotations
 import _ctypes
 import argparse
 import ctypes
-import os
 import platform
 import re
 import sys
@@ -157,9 +156,10 @@ def _codecs() -> str:
 def _compute() -> Finding:
     import torch
 
+    from mmembed.training.distributed import cpu_count
+
     devices = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return Finding("runs on", ", ".join([*devices, f"{cores} CPU cores"]))
+    return Finding("runs on", ", ".join([*devices, f"{cpu_count()} CPU cores"]))
 
 
 def _writable(folder: Path) -> Finding:

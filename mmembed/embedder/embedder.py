@@ -42,7 +42,7 @@ from mmembed.features.text import normalise_transcript
 from mmembed.features.video import check_face_model
 from mmembed.nn.pooling import mean_and_std
 
-CLIPS_AT_ONCE: Final = 16  # in a batch; changes no vector
+CLIPS_AT_ONCE: Final = 8  # in a batch; changes no vector
 Origin = Literal["given", "ctc"]
 _NO_RECOGNISER: Final = (
     f"the encoder folder holds no {HEAD}; folders that `mmembed pretrain` writes now do"

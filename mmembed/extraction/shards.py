@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
+
+import torch
 
 from mmembed.data.example import Example
 from mmembed.data.shards import Record, is_committed, shard_path, shard_writer
@@ -14,9 +19,36 @@ from mmembed.data.sources import Source
 from mmembed.embedder.windows import is_long
 from mmembed.errors import DataError
 from mmembed.extraction.content import Content
+from mmembed.training.distributed import cpu_count
 
 Failure = dict[str, str]
 Subset = tuple[str, ...]
+_Batch = tuple[list[int], Future[list[Record | DataError]]]
+MOST_THREADS: Final = 8  # Python itself runs in one at a time
+
+
+class Workers:
+    """Threads that embed batches, each batch in one: so no sum depends on how many there are.
+
+    Small products gain little from a second thread each, and much from a second batch beside them.
+    """
+
+    def __init__(self, threads: int) -> None:
+        self.threads = threads
+
+    @classmethod
+    def of(cls, device: torch.device) -> Workers:
+        """As many as there are processors, or OMP_NUM_THREADS says; for a GPU one."""
+        threads = int(os.environ.get("OMP_NUM_THREADS") or cpu_count())
+        return cls(1 if device.type == "cuda" else min(threads, MOST_THREADS))
+
+    def __enter__(self) -> Workers:
+        torch.set_num_threads(1)
+        self.pool = ThreadPoolExecutor(self.threads, "embed")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.pool.shutdown(cancel_futures=True)
 
 
 @dataclass(frozen=True)
@@ -60,6 +92,7 @@ def make_shards(
     content: Content,
     provenance: Callable[[Subset], Mapping[str, Any]],
     clips_at_once: int,
+    workers: Workers,
 ) -> Iterator[None]:
     """Write the shards of one number that are missing, all from the same pass over the clips.
 
@@ -73,6 +106,7 @@ def make_shards(
         content: what is stored of each.
         provenance: of the shards of a stream subset.
         clips_at_once: clips in one batch.
+        workers: embed the batches.
 
     Yields:
         After each clip.
@@ -84,7 +118,7 @@ def make_shards(
             # The list grows while records are written; the index, which holds it, comes after them.
             held = {**provenance(subset), "failed": failed}
             put = stack.enter_context(shard_writer(shard_path(folder, number), held))
-            queues.append(_Queue(subset, content, clips_at_once, put, failed))
+            queues.append(_Queue(subset, content, clips_at_once, put, failed, workers))
         for source, example in zip(plan.clips(number), examples, strict=True):
             for queue in queues:
                 queue.add(source, example)
@@ -102,37 +136,57 @@ class _Queue:
     size: int
     put: Callable[[Record], None]
     failed: list[Failure]
-    _waiting: list[tuple[Source, Example]] = field(default_factory=list)
+    workers: Workers
+    _clips: list[Source] = field(default_factory=list)
+    _waiting: dict[int, Example] = field(default_factory=dict)
+    _running: deque[_Batch] = field(default_factory=deque)
+    _failed: dict[int, Failure] = field(default_factory=dict)
 
     def add(self, source: Source, example: Example | DataError) -> None:
+        place = len(self._clips)
+        self._clips.append(source)
         if isinstance(example, DataError):
-            self._fail(source, example)
+            self._fail(place, example)
             return
         # Features of others are nothing that an encoder could read.
         own = replace(example.only(self.streams), features={})
-        if is_long(own):  # one at a time, and not kept waiting: it takes memory
-            self.empty()
-        if own.streams:
-            self._waiting.append((source, own))
-        else:
+        if not own.streams:
             missing = f"has none of {', '.join(self.streams)}"
-            self._fail(source, DataError(source.name, "no_streams", missing))
-        if len(self._waiting) == self.size or is_long(own):
+            self._fail(place, DataError(source.name, "no_streams", missing))
+        elif is_long(own):  # one at a time, and not kept waiting: it takes memory
             self.empty()
+            self._waiting[place] = own
+            self.empty()
+        else:
+            self._waiting[place] = own
+            if len(self._waiting) == self.size:
+                self._start()
 
     def empty(self) -> None:
-        if not self._waiting:
-            return
-        found = self.content.embed([example for _, example in self._waiting])
-        for (source, _), made in zip(self._waiting, found, strict=True):
+        """Write all that there is."""
+        if self._waiting:
+            self._start()
+        while self._running:
+            self._write()
+        self.failed[:] = [self._failed[place] for place in sorted(self._failed)]
+
+    def _start(self) -> None:
+        found = self.workers.pool.submit(self.content.embed, [*self._waiting.values()])
+        self._running.append(([*self._waiting], found))
+        self._waiting.clear()
+        if len(self._running) > self.workers.threads:
+            self._write()
+
+    def _write(self) -> None:
+        places, found = self._running.popleft()
+        for place, made in zip(places, found.result(), strict=True):
             if isinstance(made, DataError):
-                self._fail(source, made)
+                self._fail(place, made)
             else:
                 self.put(made)
-        self._waiting.clear()
 
-    def _fail(self, source: Source, error: DataError) -> None:
-        message = str(error)
-        if error.item != source.name:
-            message = f"{source.name}: {message.removeprefix(f'{error.item}: ')}"
-        self.failed.append({"item": source.name, "reason": error.reason, "message": message})
+    def _fail(self, place: int, error: DataError) -> None:
+        name, message = self._clips[place].name, str(error)
+        if error.item != name:
+            message = f"{name}: {message.removeprefix(f'{error.item}: ')}"
+        self._failed[place] = {"item": name, "reason": error.reason, "message": message}

@@ -47,7 +47,7 @@ def packed_attention(
     # (1, H, T, D / H): a leading batch dimension selects the fused CPU kernel.
     query_heads, key_heads, value_heads = (x.transpose(0, 1)[None] for x in (query, key, value))
     items = [
-        F.scaled_dot_product_attention(q, k, v)
+        F.scaled_dot_product_attention(q, k, v)[0].transpose(0, 1)
         for q, k, v in zip(
             torch.split(query_heads, query_lengths.tolist(), 2),
             torch.split(key_heads, key_lengths.tolist(), 2),
@@ -55,7 +55,7 @@ def packed_attention(
             strict=True,
         )
     ]
-    return torch.cat(items, 2)[0].transpose(0, 1)
+    return torch.cat(items)
 
 
 def padded_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
@@ -86,7 +86,11 @@ def rotate(x: Tensor, positions: Tensor) -> Tensor:
     angles = (positions.to(x.device).float()[..., None] * frequencies)[..., None, :]
     cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
     first, second = x[..., :half], x[..., half:]
-    return torch.cat((first * cos - second * sin, second * cos + first * sin), -1)
+    turned = (
+        torch.addcmul(first * cos, second, sin, value=-1),
+        torch.addcmul(second * cos, first, sin),
+    )
+    return torch.cat(turned, -1)
 
 
 class Attention(nn.Module):

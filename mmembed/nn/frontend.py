@@ -78,9 +78,10 @@ class AudioFrontend(nn.Module):
             x = values.new_zeros(4 * height, values.shape[1])
             x = x.index_copy(0, _rows(4 * starts, audio.lengths).to(x.device), values)[None, None]
             x = F.gelu(self.first(x.to(memory_format=torch.channels_last)))
-            inside = x.new_zeros(2 * height, 1)
-            inside[_rows(2 * starts, (audio.lengths + 1) // 2).to(x.device)] = 1
-            x = F.gelu(self.second(x * inside))[0].transpose(0, 1)  # (height, channels, bands / 4)
+            outside = torch.ones(2 * height, dtype=torch.bool)
+            outside[_rows(2 * starts, (audio.lengths + 1) // 2)] = False
+            x = x.index_fill_(2, outside.nonzero()[:, 0].to(x.device), 0)
+            x = F.gelu(self.second(x))[0].transpose(0, 1)  # (height, channels, bands / 4)
             x = x[_rows(starts, steps).to(x.device)]
         frames: Steps = type(audio)(self.project(x.flatten(-2)), steps)
         context: Steps = self.context(frames)

@@ -72,6 +72,13 @@ def local_device() -> torch.device:
     return torch.device("cpu")
 
 
+def cpu_count() -> int:
+    """Processors that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 @contextmanager
 def join_world() -> Iterator[World]:
     """Join the processes that torchrun started, or be one alone.

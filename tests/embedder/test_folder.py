@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -108,6 +110,35 @@ def test_damage_is_one_line(folder: Path, name: str, damage: str) -> None:
     with pytest.raises(CorruptError, match=str(folder)) as error:
         Embedder.from_pretrained(folder)
     assert "\n" not in str(error.value)
+
+
+class Touch:
+    """Whoever unpickles it makes a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> object:
+        return os.mkdir, (str(self.path),)
+
+
+@pytest.mark.parametrize("name", [name for name in FILES if name != "README.md"])
+@pytest.mark.parametrize("kind", ["pickle", "torch"])
+def test_nothing_in_a_folder_is_run(folder: Path, tmp_path: Path, name: str, kind: str) -> None:
+    bomb, sentinel = tmp_path / "bomb", tmp_path / "sentinel"
+    if kind == "torch":
+        torch.save(Touch(sentinel), bomb)
+    else:
+        bomb.write_bytes(pickle.dumps(Touch(sentinel)))
+    bomb.replace(folder / name)
+    with pytest.raises(CorruptError, match=str(folder)):
+        Embedder.from_pretrained(folder)
+    assert not sentinel.exists()
+
+
+def test_the_bomb_would_go_off(tmp_path: Path) -> None:
+    pickle.loads(pickle.dumps(Touch(tmp_path / "sentinel")))
+    assert (tmp_path / "sentinel").exists()
 
 
 @pytest.mark.parametrize(
