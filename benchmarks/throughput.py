@@ -3,21 +3,22 @@
     python benchmarks/throughput.py CLIPS --encoder ENCODER [--recipe base]
 
 CLIPS is a folder of media files, whose lengths should be mixed. All figures are of the same clips,
-cores and run; each is the best of `repeats`. Three tables:
+cores and run. Three tables:
 
 - stages of audio-visual extraction in one process, then decoding and cropping in the processes that
-  `mmembed extract` uses, alone, followed by the encoder, and overlapping with it;
+  `mmembed extract` uses, alone, followed by the encoder, and overlapping with it, the best times;
 - the encoder on features: one clip at a time (a plain loop), batches as they come, batches of like
   length, all cores in each product or a batch for each core (as `mmembed extract` has it),
   bfloat16, on request compiled, each with its share of the rate at which this machine multiplies
-  large matrices (matrix products, convolutions and attention are counted);
+  large matrices (matrix products, convolutions and attention are counted), medians;
 - sound alone, from samples to vectors, beside wav2vec2-base (Baevski et al. 2020, arXiv 2006.11477)
-  of transformers with random weights, which serve for speed.
+  of transformers with random weights, which serve for speed, the best times.
 """
 
 from __future__ import annotations
 
 import os
+import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -52,6 +53,7 @@ from mmembed.recipes.pretrain import RECIPES
 T = TypeVar("T")
 AT_ONCE = 8  # clips in a batch, as `mmembed extract` has them
 MATRIX = 2048  # rows and columns of the products that measure the ceiling
+PRODUCTS = 8  # at a time
 
 
 @dataclass(frozen=True)
@@ -102,10 +104,36 @@ def precision(half: bool) -> AbstractContextManager[object]:
     return torch.autocast("cpu", torch.bfloat16) if half else nullcontext()
 
 
-def ceiling(repeats: int, half: bool) -> float:
-    """Operations a second in products of large square matrices."""
-    a = torch.randn(MATRIX, MATRIX, dtype=torch.bfloat16 if half else torch.float32)
-    return 2 * MATRIX**3 / best(3 * repeats, lambda: a @ a)
+class Ceiling:
+    """Operations a second in products of large square matrices.
+
+    The speed of a machine drifts, so what is compared with it is measured in turn with it.
+    """
+
+    def __init__(self, half: bool) -> None:
+        self._factor = torch.randn(MATRIX, MATRIX, dtype=torch.bfloat16 if half else torch.float32)
+        self.rates: list[float] = []
+
+    def __call__(self) -> float:
+        begun = time.perf_counter()
+        for _ in range(PRODUCTS):
+            _ = self._factor @ self._factor
+        self.rates.append(2 * MATRIX**3 * PRODUCTS / (time.perf_counter() - begun))
+        return self.rates[-1]
+
+    def beside(
+        self, repeats: int, operations: int, work: Callable[[], object]
+    ) -> tuple[float, float]:
+        """Seconds that some work takes, and its share of this rate: medians."""
+        work()
+        taken, shares = [], []
+        for _ in range(repeats):
+            before = self()
+            begun = time.perf_counter()
+            work()
+            taken.append(time.perf_counter() - begun)
+            shares.append(operations / taken[-1] / ((before + self()) / 2))
+        return statistics.median(taken), statistics.median(shares)
 
 
 def row(name: str, seconds: float, of: float, note: str = "") -> None:
@@ -166,11 +194,9 @@ def stages(
                 yield found
 
     def embed(found: Iterator[Example]) -> None:
-        with Workers(cores) as workers:
-            list(workers.pool.map(embedder.encode, batched(found, AT_ONCE)))
-        torch.set_num_threads(cores)
+        with Workers(torch.get_num_threads()) as workers:
+            list(workers.map(embedder.encode, batched(found, AT_ONCE)))
 
-    cores = torch.get_num_threads()
     alone = best(settings.repeats, lambda: list(decoded()))
     apart = best(settings.repeats, lambda: embed(iter(list(decoded()))))
     together = best(settings.repeats, lambda: embed(decoded()))
@@ -182,10 +208,7 @@ def stages(
 
 def encoder(settings: Settings, examples: Sequence[Example], embedder: Embedder) -> None:
     """The second table, for sound alone and for all that clips have."""
-    limits = {half: ceiling(settings.repeats, half) for half in (False, True)}
-    print("\nceiling of matrix products, 1e9 operations a second")
-    for half, limit in limits.items():
-        print(f"{'bfloat16' if half else 'float32':<44} {limit / 1e9:>9.1f}")
+    limits = {half: Ceiling(half) for half in (False, True)}
     for streams in (("audio",), ("audio", "video")):
         held = [example.only(streams) for example in examples]
         held = [example for example in held if example.streams == streams]
@@ -217,16 +240,14 @@ def encoder(settings: Settings, examples: Sequence[Example], embedder: Embedder)
             length: float = length,
             operations: int = operations,
         ) -> None:
-            def told(name: str, taken: float) -> None:
-                share = operations / taken / limits[half]
+            def told(name: str, run: Callable[[], object]) -> None:
+                taken, share = limits[half].beside(settings.repeats, operations, run)
                 row(name, taken, length, f"{100 * share:.0f} % of the ceiling")
 
-            work, cores = partial(encode, half), torch.get_num_threads()
-            told(name, best(settings.repeats, lambda: list(map(work, parts))))
-            with Workers(cores) as workers:
-                taken = best(settings.repeats, lambda: list(workers.pool.map(work, parts)))
-                told("    a batch for each core", taken)
-            torch.set_num_threads(cores)
+            work = partial(encode, half)
+            told(name, lambda: list(map(work, parts)))
+            with Workers(torch.get_num_threads()) as workers:
+                told("    a batch for each core", lambda: list(workers.map(work, parts)))
 
         for name, parts in ways.items():
             measure(name, parts)
@@ -237,6 +258,9 @@ def encoder(settings: Settings, examples: Sequence[Example], embedder: Embedder)
                 for block in blocks:  # type: ignore[attr-defined]
                     block.compile(dynamic=True)
             measure(f"{AT_ONCE} as they come, compiled", ways[f"{AT_ONCE} as they come"])
+    for half, limit in limits.items():
+        rate = statistics.median(limit.rates) / 1e9
+        print(f"{'ceiling, bfloat16' if half else 'ceiling, float32':<44} {rate:>9.1f}  GFLOP/s")
 
 
 def sound_alone(settings: Settings, clips: Sequence[Clip], embedder: Embedder) -> None:

@@ -27,13 +27,14 @@ _Batch = tuple[list[int], Future[list[Record | DataError]]]
 MOST_THREADS: Final = 8  # Python itself runs in one at a time
 
 
-class Workers:
+class Workers(ThreadPoolExecutor):
     """Threads that embed batches, each batch in one: so no sum depends on how many there are.
 
     Small products gain little from a second thread each, and much from a second batch beside them.
     """
 
     def __init__(self, threads: int) -> None:
+        super().__init__(threads, "embed", torch.set_num_threads, (1,))
         self.threads = threads
 
     @classmethod
@@ -41,14 +42,6 @@ class Workers:
         """As many as there are processors, or OMP_NUM_THREADS says; for a GPU one."""
         threads = int(os.environ.get("OMP_NUM_THREADS") or cpu_count())
         return cls(1 if device.type == "cuda" else min(threads, MOST_THREADS))
-
-    def __enter__(self) -> Workers:
-        torch.set_num_threads(1)
-        self.pool = ThreadPoolExecutor(self.threads, "embed")
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.pool.shutdown(cancel_futures=True)
 
 
 @dataclass(frozen=True)
@@ -171,7 +164,7 @@ class _Queue:
         self.failed[:] = [self._failed[place] for place in sorted(self._failed)]
 
     def _start(self) -> None:
-        found = self.workers.pool.submit(self.content.embed, [*self._waiting.values()])
+        found = self.workers.submit(self.content.embed, [*self._waiting.values()])
         self._running.append(([*self._waiting], found))
         self._waiting.clear()
         if len(self._running) > self.workers.threads:
