@@ -1,9 +1,10 @@
-"""The nearest embeddings to one: exact, by cosine.
+"""The nearest embeddings to one by cosine: exact, or approximate where there are millions.
 
 Cosines of all vectors are computed in float32; every vector whose cosine could, within the rounding
 of a float32 sum of W products, still belong to the k nearest is then compared in float64. So the
 answer is that of a float64 search over all pairs, ties included: of equal cosines the earlier clip
-comes first.
+comes first. Approximate search compares the vectors of a few parts of a `Partition` alone, in the
+same way.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from mmembed.data.remote import as_url
 from mmembed.data.shards import ShardSet
 from mmembed.embeddings import Embeddings, Vectors, map_embeddings
 from mmembed.errors import CorruptError, DataError, UsageError
+from mmembed.partition import Partition, open_partition
 
 _BLOCK = 65_536  # rows compared in float64 at a time
 
@@ -48,18 +50,20 @@ class VectorIndex:
 
     Args:
         vectors: (N, W).
+        partition: of the vectors; the nearest are looked for in some of its parts. None = in all.
 
     Raises:
         CorruptError: a vector holds what is not finite.
     """
 
-    def __init__(self, vectors: Vectors) -> None:
-        norms = np.sqrt(np.einsum("nw,nw->n", vectors, vectors))
-        if not np.isfinite(norms).all():
-            row = int(np.flatnonzero(~np.isfinite(norms))[0])
-            raise CorruptError(f"vector {row} of {len(norms)} is not finite; mmembed verify")
-        self._vectors = vectors
-        self._inverse = np.divide(1, norms, out=np.zeros_like(norms), where=norms > 0)
+    def __init__(self, vectors: Vectors, partition: Partition | None = None) -> None:
+        self._vectors, self._partition = vectors, partition
+        if partition is not None:  # made of finite vectors alone
+            return
+        self._inverse = _inverse_norms(vectors)
+        if not np.isfinite(self._inverse).all():
+            row = int(np.flatnonzero(~np.isfinite(self._inverse))[0])
+            raise CorruptError(f"vector {row} of {len(vectors)} is not finite; mmembed verify")
 
     def nearest(
         self, query: ArrayLike, k: int = 10, among: Mask | None = None, itself: int | None = None
@@ -83,19 +87,19 @@ class VectorIndex:
             raise ValueError(f"k {k}: at least 1")
         norm = np.sqrt(asked @ asked)
         asked = asked / norm if norm > 0 else asked
-        # On one thread einsum is nearly twice as fast here as a BLAS matrix-vector product.
-        scores = np.einsum("nw,w->n", self._vectors, asked.astype(np.float32)) * self._inverse
-        if among is not None:
-            scores[~among] = -np.inf
-        allowed = len(scores) if among is None else int(among.sum())
-        k = min(k, allowed)
-        if k == 0:
-            return []
-        # |fl(x.y) - x.y| <= W eps / 2 |x| |y|, on both sides of the border; and the roundings of
-        # the query, the norm and the product.
-        margin = (width + 8) * float(np.finfo(np.float32).eps)
-        border = np.partition(scores, len(scores) - k)[len(scores) - k]
-        close = np.flatnonzero(scores >= border - margin)
+        if self._partition is None:
+            scores = _dot(self._vectors, asked) * self._inverse
+            if among is not None:
+                scores[~among] = -np.inf
+            k = min(k, len(scores) if among is None else int(among.sum()))
+            close = _closest(scores, k, width)
+        else:
+            rows = self._partition.near(asked, k, among)
+            if itself is not None and (among is None or among[itself]):
+                rows = np.append(rows, itself)
+            rows = np.unique(rows)
+            vectors = self._vectors[rows]
+            close = rows[_closest(_dot(vectors, asked) * _inverse_norms(vectors), k, width)]
         cosines = np.minimum(self._exact(close, asked), 1.0)
         if itself is not None:
             cosines[close == itself] = 1.0 if norm > 0 else 0.0
@@ -114,6 +118,34 @@ class VectorIndex:
         return cosines
 
 
+def _dot(vectors: Vectors, query: NDArray[np.float64]) -> NDArray[np.float32]:
+    """(N,) products with a query (W,), in float32."""
+    # On one thread einsum is nearly twice as fast here as a BLAS matrix-vector product.
+    products: NDArray[np.float32] = np.einsum("nw,w->n", vectors, query.astype(np.float32))
+    return products
+
+
+def _inverse_norms(vectors: Vectors) -> NDArray[np.float32]:
+    """(N,), 0 for a vector of zeros, NaN for one that is not finite."""
+    norms = np.sqrt(np.einsum("nw,nw->n", vectors, vectors))
+    norms[np.isinf(norms)] = np.nan
+    inverse: NDArray[np.float32] = np.zeros_like(norms)
+    np.divide(1, norms, out=inverse, where=norms != 0)
+    return inverse
+
+
+def _closest(scores: NDArray[np.float32], k: int, width: int) -> NDArray[np.int64]:
+    """Places that hold the k highest for certain, in spite of rounding, and few others."""
+    k = min(k, len(scores))
+    if k == 0:
+        return np.zeros(0, np.int64)
+    # |fl(x.y) - x.y| <= W eps / 2 |x| |y|, on both sides of the border; and the roundings of
+    # the query, the norm and the product.
+    margin = (width + 8) * float(np.finfo(np.float32).eps)
+    border = np.partition(scores, len(scores) - k)[len(scores) - k]
+    return np.flatnonzero(scores >= border - margin)
+
+
 class EmbeddingSearch:
     """A folder of embeddings to search in.
 
@@ -122,21 +154,32 @@ class EmbeddingSearch:
         name: what errors call it.
     """
 
-    def __init__(self, embeddings: Embeddings, name: str = "the embeddings") -> None:
+    def __init__(
+        self,
+        embeddings: Embeddings,
+        name: str = "the embeddings",
+        partition: Partition | None = None,
+    ) -> None:
         self.embeddings = embeddings
         self.name = name
-        self._index = VectorIndex(embeddings.vectors)
+        self._index = VectorIndex(embeddings.vectors, partition)
 
     @classmethod
-    def open(cls, folder: Path | str) -> EmbeddingSearch:
+    def open(cls, folder: Path | str, *, approximate: bool = False) -> EmbeddingSearch:
         """Map the vectors of a folder; the first time a copy of them is made beside its shards.
+
+        Args:
+            folder: of embeddings.
+            approximate: search in the parts of a `Partition`, which is made the first time.
 
         Raises:
             DataError, UsageError, CorruptError: see `map_embeddings`; CorruptError also for a
                 vector that is not finite.
         """
         try:
-            return cls(map_embeddings(folder), str(folder))
+            embeddings = map_embeddings(folder)
+            partition = open_partition(folder, embeddings.vectors) if approximate else None
+            return cls(embeddings, str(folder), partition)
         except CorruptError as error:
             prefix = "" if str(folder) in str(error) else f"{folder}: "
             raise CorruptError(f"{prefix}{error}") from None

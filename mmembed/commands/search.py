@@ -4,7 +4,8 @@ mmembed search embeddings/audio+video clip.mp4 --encoder demo/pretrain/encoder
 mmembed search embeddings/audio+video talkers-s00-003 --split test --html nearest.html
 
 Exact, by the cosine of the pooled vectors. The first search leaves a copy of the vectors beside the
-shards, `vectors.arrow`, which later ones map.
+shards, `vectors.arrow`, which later ones map. Among millions `--approximate` looks at those alone
+that lie in the same parts of the folder as the query: in a few milliseconds, and it may miss some.
 
 A query is embedded from the streams that the folder was made of, as far as it has them. Where some
 are missing the cosines are lower and tell only what both have in common: a note says so. With
@@ -42,6 +43,7 @@ class Search:
         by: which of them it is. By default a file that is there is a clip, a key of the folder a
             key, and all else words.
         k: how many to show.
+        approximate: look into some parts of the folder; makes these the first time, with faiss.
         encoder: the folder of the encoder that made the embeddings; clips and texts need it.
         text: what is said in the clip, where the folder's embeddings know the words.
         face_model: YuNet's ONNX file, where the encoder's faces were found with it.
@@ -57,6 +59,7 @@ class Search:
     query: tyro.conf.Positional[str]
     by: By | None = None
     k: int = 10
+    approximate: bool = False
     encoder: Path | None = None
     text: str | None = None
     face_model: Path | None = None
@@ -72,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     settings = tyro.cli(Search, prog="mmembed search", args=argv, description=__doc__)
     if settings.k < 1:
         raise UsageError(f"--k {settings.k}: at least 1")
-    search = EmbeddingSearch.open(settings.folder)
+    search = EmbeddingSearch.open(settings.folder, approximate=settings.approximate)
     among = search.select(settings.label, settings.speaker, settings.split)
     by = settings.by or _guess(search, settings.query)
     if by == "key":

@@ -21,6 +21,7 @@ from mmembed.embedder import save_encoder
 from mmembed.embeddings import COPY
 from mmembed.encoder import Encoder
 from mmembed.features.text import Vocabulary
+from mmembed.partition import KEPT
 from mmembed.report.markup import VOID
 
 HOSTILE = "<script>alert(1)</script>\x1b[31m\"'&\u202e"
@@ -68,6 +69,14 @@ def test_a_key_finds_itself_first(made: Path, capsys: Capture) -> None:
         "streams": "audio+video+text", "labels": "sentiment +3.0", "text": "no",
     }  # fmt: skip
     assert (made / "all" / COPY).is_file()
+
+
+def test_of_a_few_clips_approximate_search_finds_all(made: Path, capsys: Capture) -> None:
+    assert search(made / "all", "clip-3", "--json") == 0
+    exact = found(capsys)
+    assert search(made / "all", "clip-3", "--json", "--approximate") == 0
+    assert found(capsys) == exact and len(exact) > 1
+    assert (made / "all" / KEPT).is_file()
 
 
 def test_the_table(made: Path, capsys: Capture) -> None:
