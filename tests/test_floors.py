@@ -33,6 +33,7 @@ FLOORS = [
         "mmembed.backbones",
         "mmembed.data",
         "mmembed.embeddings",
+        "mmembed.partition",
     ],
     ["mmembed.methods", "mmembed.training"],
     [
