@@ -44,6 +44,7 @@ from mmembed.data.sources import (
     without_secrets,
 )
 from mmembed.embedder import Embedder
+from mmembed.embedder.embedder import CLIPS_AT_ONCE
 from mmembed.errors import BudgetError, UsageError
 from mmembed.extraction.content import Content, Dtype, Granularity
 from mmembed.extraction.formats import Format, write_formats
@@ -95,7 +96,7 @@ class Extract:
     bf16: bool = False
     format: tuple[Format, ...] = ("webdataset",)
     records_per_shard: int = 512
-    clips_at_once: int = 8
+    clips_at_once: int = CLIPS_AT_ONCE
     error_budget: float = 0.01
     timeout: float = 120.0
     face_model: Path | None = None

@@ -22,12 +22,12 @@ from torch import Tensor, nn
 
 from mmembed.batch import STREAMS, parse_subset
 from mmembed.clips import Clip, embed, open_encoder, read_clips
+from mmembed.embedder.embedder import CLIPS_AT_ONCE
 from mmembed.embedder.windows import batches
 from mmembed.embeddings import PARTS
 from mmembed.errors import UsageError
 from mmembed.nn.pooling import LayerWeights
 
-_AT_ONCE: Final = 8  # clips in a batch; does not change the vectors
 _FLOOR: Final = 1e-6  # a column that varies less is constant
 
 
@@ -72,7 +72,8 @@ class EmbeddingTransformer(TransformerMixin, BaseEstimator):  # type: ignore[mis
         check_is_fitted(self)
         examples = read_clips(X, self._subset())
         parts = [
-            getattr(embed(self.embedder_, some), self.part) for some in batches(examples, _AT_ONCE)
+            getattr(embed(self.embedder_, some), self.part)
+            for some in batches(examples, CLIPS_AT_ONCE)
         ]
         if not parts:
             raise UsageError("no clip was given")
