@@ -23,6 +23,7 @@ Indices = NDArray[np.int64]
 Task = Literal["sentiment", "classes", "labels"]
 Measure = Callable[[Array, Array], float]
 
+GROUP: Final = "group"  # where it is not known what the groups are: older files do not say
 DRAWS: Final = 1000  # of the bootstrap
 LOWER_IS_BETTER: Final = frozenset({"mae"})
 WITH_INTERVAL: Final = frozenset({"mae", "correlation", "acc2_pos"})  # and whatever decides
@@ -68,6 +69,7 @@ class Held:
         truth: (N,) or (N, E).
         train: the same of the training items, for the trivial answer.
         names: of classes or labels.
+        grouping: what the groups are, such as "speaker", see `mmembed.recipes.groups`.
     """
 
     task: Task
@@ -77,6 +79,7 @@ class Held:
     truth: Array
     train: Array
     names: tuple[str, ...] = ()
+    grouping: str = GROUP
 
     def trivial(self, measure: str) -> Array:
         """(N, ...) the constant that scores best on the training items."""
@@ -151,6 +154,7 @@ class Scored:
             "measure": held.measure,
             "keys": held.keys,
             "groups": held.groups,
+            "grouping": held.grouping,
             "names": held.names,
             "variants": list(self.variants),
             "baselines": list(self.baselines),
@@ -187,5 +191,6 @@ class Scored:
             truth,
             truth[:0],
             tuple(told["names"]),
+            str(told.get("grouping", GROUP)),
         )
         return cls(held, parts["variants"], parts["baselines"])
