@@ -42,6 +42,11 @@ language (B,) int64
 emotions the target "emotions" tells; without it, of all)."""
 
 
+def precise(values: Tensor) -> Tensor:
+    """The same numbers in float32 at least: half precision is widened, float64 stays as it is."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
 def stream_subsets(streams: Sequence[str] = STREAMS) -> list[tuple[str, ...]]:
     """All non-empty subsets of `streams`, smallest first, each in the order of `streams`."""
     return [

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmembed.batch import UNLABELLED, Packed, Padded
+from mmembed.batch import UNLABELLED, Packed, Padded, precise
 
 
 def ctc_steps_needed(tokens: list[int]) -> int:
@@ -32,7 +32,7 @@ def ctc(log_probs: Packed, transcript: Padded, blank: int) -> Tensor:
     """
     frames = log_probs.pad()
     losses = F.ctc_loss(
-        frames.values.float().transpose(0, 1),
+        precise(frames.values).transpose(0, 1),
         transcript.values,
         frames.lengths,
         transcript.lengths,
@@ -46,7 +46,7 @@ def ctc(log_probs: Packed, transcript: Padded, blank: int) -> Tensor:
 
 def class_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
     """(B,) cross entropy of logits (B, C) and classes (B,); 0 where UNLABELLED."""
-    return F.cross_entropy(logits.float(), target, ignore_index=UNLABELLED, reduction="none")
+    return F.cross_entropy(precise(logits), target, ignore_index=UNLABELLED, reduction="none")
 
 
 def margin_logits(cosines: Tensor, target: Tensor, margin: float, scale: float) -> Tensor:
@@ -74,7 +74,8 @@ def masked_squared_error(predicted: Tensor, target: Tensor) -> Tensor:
 
 def covariance(x: Tensor) -> Tensor:
     """(D, D) covariance of the columns of (n, D), n at least 2, divided by n - 1."""
-    centred = x.float() - x.float().mean(0)
+    x = precise(x)
+    centred = x - x.mean(0)
     return centred.T @ centred / (len(x) - 1)
 
 
@@ -92,7 +93,7 @@ def coral(source: Tensor, target: Tensor) -> Tensor:
         Scalar, at least 0; 0 where a side has less than two items, and thus no covariance.
     """
     if min(len(source), len(target)) < 2:
-        return source.new_zeros((), dtype=torch.float32)
+        return precise(source.new_zeros(()))
     gap = covariance(source) - covariance(target)
     return gap.square().sum() / (4 * source.shape[1] ** 2)
 

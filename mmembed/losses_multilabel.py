@@ -11,12 +11,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mmembed.batch import precise
+
 
 def binary_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
     """(B,) cross entropy of logits (B, E) and targets (B, E) in [0, 1], averaged over labels."""
-    losses = F.binary_cross_entropy_with_logits(
-        logits.float(), target.float().nan_to_num(), reduction="none"
-    )
+    z = precise(logits)
+    losses = F.binary_cross_entropy_with_logits(z, target.to(z).nan_to_num(), reduction="none")
     return _known(losses.mean(1), target)
 
 
@@ -26,7 +27,7 @@ def inter(logits: Tensor, target: Tensor, affinity: Tensor | None = None) -> Ten
     0 where P or N is empty. Logits and targets are (B, E).
     """
     present = target >= 0.5
-    chance = logits.float().sigmoid()
+    chance = precise(logits).sigmoid()
     exponent = chance[:, None, :] - chance[:, :, None]
     weight = None if affinity is None else 1 - affinity
     return _known(_pair_mean(exponent, present[:, :, None] & ~present[:, None, :], weight), target)
@@ -43,7 +44,7 @@ def intra(logits: Tensor, target: Tensor, affinity: Tensor | None = None) -> Ten
     is (k - 1) / 2k of this one; a set of one label costs it a constant.
     """
     present = target >= 0.5
-    z = logits.float()
+    z = precise(logits)
     above = torch.ones(z.shape[1], z.shape[1], dtype=torch.bool, device=z.device).triu(1)
     total = torch.zeros_like(z[:, 0])
     for members, signed in ((~present, z), (present, -z)):
@@ -68,7 +69,7 @@ def embedding_correlation(embeddings: Tensor, correlation: Tensor) -> Tensor:
 
     The released code divides by E * E instead of by the number of pairs.
     """
-    directions = F.normalize(embeddings.float(), dim=-1)
+    directions = F.normalize(precise(embeddings), dim=-1)
     error = (directions @ directions.transpose(1, 2) - correlation).square()
     size = error.shape[1]
     return error.triu(1).sum((1, 2)) / max(1, size * (size - 1) // 2)

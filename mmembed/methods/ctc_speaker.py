@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmembed import losses
-from mmembed.batch import Batch, Packed
+from mmembed.batch import Batch, Packed, precise
 from mmembed.contract import Method
 from mmembed.encoder import Encoder, EncoderConfig, Hidden
 from mmembed.nn.pooling import LayerWeights, mean_and_std
@@ -125,7 +125,7 @@ class CtcSpeaker(Method):
 
     def _ctc_log_probs(self, hidden: Hidden) -> Packed:
         logits = self.ctc_head(hidden.spoken.values)
-        return hidden.spoken.with_values(logits.float().log_softmax(1))
+        return hidden.spoken.with_values(precise(logits).log_softmax(1))
 
     def _speaker_logits(self, hidden: Hidden, speaker: Tensor) -> Tensor:
         names = self.encoder.own_layer_names("audio")

@@ -34,7 +34,7 @@ from torch import Tensor, nn
 
 from mmembed import losses_multilabel as losses
 from mmembed.backbones import Backbone
-from mmembed.batch import Batch, Packed, Padded
+from mmembed.batch import Batch, Packed, Padded, precise
 from mmembed.contract import Method
 from mmembed.features.emotion_words import members, wheel_correlation
 
@@ -145,7 +145,7 @@ class PromptedMethod(Method):
 
     def predict(self, batch: Batch) -> dict[str, Tensor]:
         """emotions: (B, E) probabilities; above 0.5 is present."""
-        return {"emotions": self.read(batch)[0].float().sigmoid()}
+        return {"emotions": precise(self.read(batch)[0]).sigmoid()}
 
     @abstractmethod
     def read(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
@@ -183,7 +183,7 @@ def owner_means(states: Packed, owner: Padded, count: int) -> Tensor:
     """
     whose = owner.pack().values
     owned = whose >= 0
-    values = states.values.float()[owned]
+    values = precise(states.values)[owned]
     slot = (states.item_index() * count + whose)[owned]
     width = values.shape[1]
     total = values.new_zeros(len(states.lengths) * count, width).index_add(0, slot, values)

@@ -32,7 +32,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmembed.batch import Batch, Packed, Padded
+from mmembed.batch import Batch, Packed, Padded, precise
 from mmembed.contract import Method
 from mmembed.nn.transformer import Block
 
@@ -111,12 +111,12 @@ class EmotionQueries(Method):
         emotions = batch.targets["emotions"]
         assert isinstance(emotions, Tensor)
         known = batch.labelled("emotions")
-        logits = self.score(batch, self.queries)[known]
-        present = (emotions[known] > 0).float()
-        errors = F.binary_cross_entropy_with_logits(logits.float(), present, reduction="none")
+        logits = precise(self.score(batch, self.queries)[known])
+        present = (emotions[known] > 0).to(logits.dtype)
+        errors = F.binary_cross_entropy_with_logits(logits, present, reduction="none")
         asked = batch.context.get("asked", torch.ones_like(emotions, dtype=torch.bool))
         assert isinstance(asked, Tensor)
-        weights = asked[known].float()
+        weights = asked[known].to(logits)
         means = (errors * weights).sum(1) / weights.sum(1).clamp(min=1)
         return {"emotions": means.sum()}
 

@@ -40,7 +40,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmembed import losses
-from mmembed.batch import STREAMS, UNLABELLED, Batch, Packed, Padded
+from mmembed.batch import STREAMS, UNLABELLED, Batch, Packed, Padded, precise
 from mmembed.contract import Method
 
 
@@ -108,7 +108,7 @@ def balanced_weights(shares: Sequence[float]) -> tuple[float, ...]:
 
 def divergence(logits: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     """(...) KL(softmax(teacher / tau) || softmax(logits / tau)) of logits (..., C)."""
-    student, target = ((x.float() / temperature).log_softmax(-1) for x in (logits, teacher))
+    student, target = ((precise(x) / temperature).log_softmax(-1) for x in (logits, teacher))
     return F.kl_div(student, target, reduction="none", log_target=True).sum(-1)
 
 

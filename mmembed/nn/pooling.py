@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from mmembed.batch import Packed, Steps
+from mmembed.batch import Packed, Steps, precise
 
 VARIANCE_FLOOR = 1e-5  # keeps the gradient of the square root finite where nothing varies
 
@@ -15,8 +15,8 @@ def mean_and_std(x: Steps) -> Tensor:
 
     An item without steps gives zeros.
     """
-    count = x.lengths.clamp(min=1).to(x.values.device, torch.float32)[:, None]
-    x = x.with_values(x.values.float())
+    x = x.with_values(precise(x.values))
+    count = x.lengths.clamp(min=1).to(x.values)[:, None]
     mean = x.total() / count
     if isinstance(x, Packed) and not x.values.is_cuda:
         # A loop over items: on a CPU five times as fast as gathering a mean for each step.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -13,6 +14,7 @@ from prompted import masked_posts, posts, small_demux, small_memo
 from safetensors.torch import load, save
 from streams import VECTORS, in_training, sentiment_batch
 from support import random_item, small_method, with_padding
+from torch import Tensor
 
 from mmembed.batch import STREAMS, Batch, Padded, stream_subsets
 from mmembed.contract import Method
@@ -87,6 +89,19 @@ METHODS: dict[str, tuple[Callable[[], Method], Callable[[list[int]], Batch]]] = 
 }
 
 
+def in_double(batch: Batch) -> Batch:
+    """The same items, all that is a number with a fraction in float64."""
+
+    def widened(value: Tensor | Padded) -> Tensor | Padded:
+        if isinstance(value, Padded):
+            return value.with_values(widened(value.values))  # type: ignore[arg-type]
+        return value.double() if value.is_floating_point() else value
+
+    inputs = {name: widened(padded) for name, padded in batch.inputs.items()}
+    targets = {name: widened(value) for name, value in batch.targets.items()}
+    return replace(batch, inputs=inputs, targets=targets)
+
+
 Given = tuple[Method, Callable[[list[int]], Batch], Callable[[], Method]]
 
 
@@ -152,6 +167,28 @@ def test_every_parameter_is_trained(given: Given) -> None:
     idle = {n for n, p in method.named_parameters() if p.grad is None or not p.grad.any()}
     # Only fused frames hold the absent text, and no loss reads them of an item without text.
     assert idle <= {"encoder.absent.text"}
+
+
+def test_double_precision_runs_through(given: Given) -> None:
+    """What must be at least float32 is not cut down to it: forward, backward and predict."""
+    method, batches, make = given
+    batch = batches(list(range(8)))
+    single, double = make().eval(), method.double().eval()
+    with torch.no_grad():
+        expected, found = single.predict(batch), double.predict(in_double(batch))
+        terms = single(batch)
+    for target, values in found.items():
+        if values.is_floating_point():
+            assert values.dtype == torch.float64
+            torch.testing.assert_close(values.float(), expected[target], rtol=1e-3, atol=1e-4)
+    sums = double(in_double(batch))
+    assert sums.keys() == terms.keys()
+    for term, total in sums.items():
+        assert total.dtype == torch.float64
+        torch.testing.assert_close(total.float(), terms[term], rtol=1e-3, atol=1e-4)
+    double.train()
+    accumulate_gradients(double, [in_double(batch)], ALONE)
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in double.parameters())
 
 
 def test_state_round_trips(given: Given) -> None:
