@@ -18,16 +18,22 @@ EMOTIONS: Final = ("happy", "sad", "anger", "surprise", "disgust", "fear")
 """The order of the CMU-MOSEI SDK; each in [0, 3]."""
 
 
+SENTIMENT_LIMITS: Final = (3.0, 1.0)
+"""The scales of sentiment whose scores have conventions: of CMU-MOSEI and CMU-MOSI, of CH-SIMS."""
+
+
 @dataclass(frozen=True)
 class Labels:
     """What is known of an utterance's emotion.
 
     Attributes:
-        sentiment: in [-3, 3], or None.
+        sentiment: in [-3, 3], or in [-1, 1] where `sentiment_limit` says so; or None.
         emotions: intensities in the order of `EMOTIONS`, each in [0, 3], or None.
         category: one emotion ("neutral", "calm", "happy", ...), or None.
         present: names of all emotions that several may hold of ("joy", "optimism"), () = none of
             those asked for; None = nobody was asked.
+        sentiment_limit: 1 where the corpus rates sentiment in [-1, 1], as CH-SIMS does, which is
+            scored in its own way; 3 or None where it rates in [-3, 3], as CMU-MOSEI does.
         scores: anything else that is a number, on the corpus' own scale, such as "valence",
             "arousal", "dominance", or "sentiment_audio" for what the voice alone tells.
     """
@@ -36,11 +42,15 @@ class Labels:
     emotions: tuple[float, ...] | None = None
     category: str | None = None
     present: tuple[str, ...] | None = None
+    sentiment_limit: float | None = None
     scores: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.sentiment is not None and not -3 <= self.sentiment <= 3:
-            raise ValueError(f"sentiment {self.sentiment}: must lie in [-3, 3]")
+        if self.sentiment_limit not in (None, *SENTIMENT_LIMITS):
+            raise ValueError(f"sentiment_limit {self.sentiment_limit}: must be 1 or 3")
+        limit = self.sentiment_limit or SENTIMENT_LIMITS[0]
+        if self.sentiment is not None and not -limit <= self.sentiment <= limit:
+            raise ValueError(f"sentiment {self.sentiment}: must lie in [-{limit:g}, {limit:g}]")
         if self.emotions is not None and (
             len(self.emotions) != len(EMOTIONS) or not all(0 <= x <= 3 for x in self.emotions)
         ):

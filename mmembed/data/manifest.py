@@ -25,7 +25,7 @@ SUFFIXES: Final = (".jsonl", TABLE)
 
 _FIELDS: Final = tuple(field.name for field in fields(Utterance))
 _LABELS: Final = tuple(field.name for field in fields(Labels))
-_NUMBERS: Final = ("start", "end", "sentiment")
+_NUMBERS: Final = ("start", "end", "sentiment", "sentiment_limit")
 _NAMES: Final = ("streams", "present")  # lists of strings
 
 

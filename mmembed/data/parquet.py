@@ -29,6 +29,7 @@ _OTHER: Final = {
     "turn": pa.int64(),
     "streams": pa.list_(pa.string()),
     "labels.sentiment": pa.float64(),
+    "labels.sentiment_limit": pa.float64(),
     "labels.emotions": pa.list_(pa.float64()),
     "labels.present": pa.list_(pa.string()),
 }

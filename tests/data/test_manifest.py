@@ -57,9 +57,6 @@ def test_fields_stand_in_order_and_defaults_are_left_out() -> None:
     }
 
 
-finite = st.floats(-3, 3)
-
-
 @given(
     st.builds(
         Utterance,
@@ -70,7 +67,8 @@ finite = st.floats(-3, 3)
         transcript=st.none() | st.text(),
         labels=st.builds(
             Labels,
-            sentiment=st.none() | finite,
+            sentiment=st.none() | st.floats(-1, 1),
+            sentiment_limit=st.sampled_from([None, 1.0, 3.0]),
             emotions=st.none() | st.tuples(*[st.floats(0, 3)] * 6),
         ),
     )
@@ -94,6 +92,11 @@ def test_a_row_survives_json(utterance: Utterance) -> None:
         ('{"key": "a.b"}', "must not be empty or hold dots"),
         ('{"key": "a", "split": "tset"}', "one of train, dev, test, heldout"),
         ('{"key": "a", "labels": {"sentiment": 4}}', "must lie in"),
+        (
+            '{"key": "a", "labels": {"sentiment": 2, "sentiment_limit": 1}}',
+            "must lie in [-1, 1]",
+        ),
+        ('{"key": "a", "labels": {"sentiment_limit": 0}}', "sentiment_limit 0.0: must be 1 or 3"),
         ('{"key": "a", "labels": {"emotions": [1]}}', "6 values"),
         ('{"key": "first"}', "stands on line 1 too"),
     ],

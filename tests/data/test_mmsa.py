@@ -189,6 +189,7 @@ def test_sims_tells_what_each_stream_says(tmp_path: Path) -> None:
     assert first.key == "sims-video_0001-0001" and first.language == "zh"
     assert first.transcript == "\u6211\u4e0d\u77e5\u9053" and second.transcript is None
     assert first.labels.sentiment == pytest.approx(0.2)
+    assert first.labels.sentiment_limit == 1
     assert first.labels.scores == {"sentiment_text": 0.4, "sentiment_audio": -0.2}
     assert second.labels.sentiment is None
     assert checks["sentiment outside [-1, 1]"].items == ("video_0001[0002]",)

@@ -31,7 +31,8 @@ utterances = st.builds(
     split=st.none() | st.sampled_from(["train", "dev"]),
     labels=st.builds(
         Labels,
-        sentiment=st.none() | finite,
+        sentiment=st.none() | st.floats(-1, 1),
+        sentiment_limit=st.sampled_from([None, 1.0, 3.0]),
         emotions=st.none() | st.tuples(*[st.floats(0, 3)] * 6),
         present=st.none() | st.lists(st.text(), max_size=3).map(tuple),
         scores=st.dictionaries(st.text(max_size=3), finite, max_size=2),
@@ -59,7 +60,7 @@ def test_others_see_one_flat_column_a_field(tmp_path: Path) -> None:
     assert table.column_names == [
         "key", "media", "start", "end", "transcript", "language", "streams", "speaker", "dialogue",
         "turn", "split", "licence", "labels.sentiment", "labels.emotions", "labels.category",
-        "labels.present", "labels.scores.valence",
+        "labels.present", "labels.sentiment_limit", "labels.scores.valence",
     ]  # fmt: skip
     first, second = table.to_pylist()
     assert (first["key"], first["start"], first["end"]) == ("a", 0.5, 2.0)

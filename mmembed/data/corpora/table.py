@@ -26,7 +26,7 @@ from mmembed.errors import DataError
 FIELDS: Final = tuple(field.name for field in fields(Utterance) if field.name != "labels")
 LABELS: Final = tuple(field.name for field in fields(Labels) if field.name != "scores")
 SCORE: Final = "scores."
-NUMBERS: Final = ("start", "end", "sentiment")
+NUMBERS: Final = ("start", "end", "sentiment", "sentiment_limit")
 LISTS: Final = ("streams", "present", "emotions")
 
 

@@ -16,7 +16,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Final
 
-from mmembed.data.example import Labels, Utterance
+from mmembed.data.example import SENTIMENT_LIMITS, Labels, Utterance
 from mmembed.data.examples import portable_key
 from mmembed.data.integrity import Check, compare, none_of
 
@@ -187,6 +187,7 @@ def _to_row(corpus: Corpus, segment: Segment) -> Utterance:
             emotions=segment.emotions if valid else None,
             category=segment.category,
             scores=segment.scores,
+            sentiment_limit=None if limit == SENTIMENT_LIMITS[0] else limit,
         ),
     )
 
