@@ -1,8 +1,9 @@
-"""One thread and no network for every test; clips and batches that several tests share."""
+"""One thread (or OMP_NUM_THREADS) and no network for every test; what several tests share."""
 
 from __future__ import annotations
 
 import os
+import random
 import runpy
 import sys
 from pathlib import Path
@@ -16,7 +17,7 @@ from support import random_item
 from mmembed.batch import stream_subsets
 from mmembed.data.collate import Item
 
-torch.set_num_threads(1)
+torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
 OFFLINE = str(Path(__file__).parent / "offline")
 if OFFLINE not in sys.path:  # else this process has begun with it, as those that it starts will
@@ -32,6 +33,22 @@ def seven_items() -> list[Item]:
     return [random_item(subset, seed) for seed, subset in enumerate(stream_subsets())]
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Real programs first: they take longest, and a worker that gets one last works alone."""
-    items.sort(key=lambda item: "/programs/" not in item.nodeid)
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--shuffle", type=int, metavar="SEED", help="run files and tests in any order")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Real programs first: they take longest, and a worker that gets one last works alone.
+
+    With --shuffle SEED files come in an order that depends on SEED alone, and so do the tests of
+    each; a file's tests stay together, so that what it shares is made once.
+    """
+    seed = config.getoption("--shuffle")
+    if seed is None:
+        items.sort(key=lambda item: "/programs/" not in item.nodeid)
+        return
+    draw = random.Random(seed)
+    files = sorted({item.path for item in items})
+    place = dict(zip(files, draw.sample(range(len(files)), len(files)), strict=True))
+    draw.shuffle(items)
+    items.sort(key=lambda item: place[item.path])

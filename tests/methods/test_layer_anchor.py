@@ -106,11 +106,14 @@ def test_too_few_items_of_a_language_align_nothing_and_stay_finite(language: lis
 
 
 def test_equal_items_of_a_language_stay_finite() -> None:
+    """Their covariance is 0, up to the rounding of products: some processors round the rows of one
+    product differently, by 1e-7, and CORAL has the fourth power of that.
+    """
     method = make()
     found, gradient = gradients(
         method, [batch_of(torch.ones(4, 3, 4), [0, 0, 1, 1], [0, 1, -1, -1])]
     )
-    assert found["coral"] == 0 and gradient.isfinite().all()
+    assert found["coral"] < 1e-20 and gradient.isfinite().all()
 
 
 def test_gradient_reaches_both_languages_through_anchors_alone() -> None:
