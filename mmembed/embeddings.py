@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from mmembed.batch import subset_name
 from mmembed.data.atomic import atomic_file, only_one
 from mmembed.data.checksum import crc32
+from mmembed.data.embedded import ROW
 from mmembed.data.remote import as_url
 from mmembed.data.shards import ShardSet
 from mmembed.errors import CorruptError, UsageError
@@ -31,13 +32,20 @@ from mmembed.errors import CorruptError, UsageError
 PARTS: Final = ("pooled", "layers")
 COPY, ABOUT, LOCK = "vectors.arrow", "vectors.json", ".vectors.lock"
 
-_FORMAT: Final = "vectors 1"
+_FORMAT: Final = "vectors 2"
 _VECTOR: Final = "pooled"  # its column in the copy
 COLUMNS: Final[Mapping[str, pa.DataType]] = {
     "key": pa.string(),
     "speaker": pa.string(),
+    "dialogue": pa.string(),
+    "turn": pa.int64(),
     "split": pa.string(),
     "language": pa.string(),
+    "media": pa.string(),
+    "start": pa.float64(),
+    "end": pa.float64(),
+    "transcript": pa.string(),
+    "licence": pa.string(),
     "streams": pa.string(),
     "seconds": pa.float64(),
     "frames": pa.int64(),
@@ -56,9 +64,11 @@ class Embeddings:
 
     Attributes:
         vectors: (N, W) pooled, or (N, L, W) layers. W is 2 D: mean, then standard deviation.
-        table: N rows; null where a clip has no such thing. key, speaker, split, language, streams
-            (those embedded, "audio+video"), seconds (of the media), frames (T, at 25 Hz); labels as
-            in `mmembed.data.example.Labels`: category, sentiment, emotions (in the order of
+        table: N rows; null where a clip has no such thing, or its record is of an older version
+            that did not keep it. key, speaker, dialogue, turn, split, language, media, start, end,
+            transcript and licence as in `mmembed.data.example.Utterance`; streams (those embedded,
+            "audio+video"), seconds (of the media), frames (T, at 25 Hz); labels as in
+            `mmembed.data.example.Labels`: category, sentiment, emotions (in the order of
             `EMOTIONS`), present, and "scores.NAME" for each score that a clip has.
         made: what all have in common: encoder_sha256, streams, layers (L names), frame_rate, ...
     """
@@ -222,7 +232,7 @@ def columns_of(key: str, described: Mapping[str, Any], meta: Mapping[str, Any]) 
     seconds = described["notes"].get("seconds")
     return {
         "key": key,
-        **{name: described.get(name) for name in ("speaker", "split", "language")},
+        **{name: described.get(name) for name in ROW if name != "labels"},
         "streams": subset_name(described["streams"]),
         "seconds": None if seconds is None else float(seconds),
         "frames": meta.get("frames"),

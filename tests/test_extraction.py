@@ -11,8 +11,9 @@ import pytest
 from encoders import write_encoder
 from prepared import example
 
+from mmembed.data.embedded import utterance_of
 from mmembed.data.example import Example
-from mmembed.data.shards import ShardSet, shard_sidecars
+from mmembed.data.shards import Record, ShardSet, shard_sidecars
 from mmembed.data.sources import Source
 from mmembed.embedder import Embedder
 from mmembed.errors import DataError
@@ -107,3 +108,15 @@ def test_a_vector_that_is_not_finite_is_a_failure(content: Content) -> None:
     assert isinstance(found[0], DataError) and found[0].reason == "not_finite"
     assert str(found[0]).startswith("clip-0: pooled.npy is not finite in float16")
     assert not isinstance(found[1], DataError)
+
+
+def test_a_record_repeats_the_whole_row(content: Content) -> None:
+    row = {"speaker": None, "dialogue": "talk-7", "turn": 3, "licence": "research only"}
+    clip = example(0, **row, start=1.5, media="https://user:secret@host/a.mp4?token=1")
+    (record,) = content.embed([clip])
+    assert isinstance(record, Record)
+    told = record.members["json"]
+    assert {name: told[name] for name in row} == row and told["start"] == 1.5
+    assert told["transcript"] == "good morning" and told["media"] == "https://host/a.mp4"
+    again = utterance_of(record.key, told)
+    assert again == replace(clip.utterance, media="https://host/a.mp4")

@@ -11,6 +11,7 @@ from typing import Any, BinaryIO, Final
 from numpy.typing import NDArray
 
 from mmembed.batch import STREAMS
+from mmembed.data.embedded import utterance_of
 from mmembed.data.example import Utterance
 from mmembed.data.examples import FEATURES
 from mmembed.data.features import SUFFIX, read_features
@@ -22,7 +23,6 @@ from mmembed.features.text import normalise_transcript
 from mmembed.features.video import VIDEO_RATE
 
 POOLED: Final = "pooled.npy"
-_LABELS: Final = ("speaker", "split", "language", "labels")  # of an embedding's JSON
 
 
 @dataclass(frozen=True)
@@ -141,8 +141,7 @@ def _prepared(tar: BinaryIO, path: Path, entry: Entry) -> Row:
     try:
         notes = described.get("notes") or {}
         if "utterance" not in described:  # an embedding
-            held = {name: described[name] for name in _LABELS if described.get(name) is not None}
-            utterance, text = from_row({"key": entry.key, **held}), ""
+            utterance, text = utterance_of(entry.key, described), ""
             streams = _in_order(described.get("streams") or ())
         else:
             utterance, text = from_row(described["utterance"]), described["text"] or ""

@@ -11,6 +11,7 @@ from typing import Final
 import numpy as np
 
 from mmembed.data.defects import Defect, corrupt
+from mmembed.data.embedded import utterance_of
 from mmembed.data.places import Index, Json
 
 ORIGIN: Final = (  # of embeddings
@@ -81,6 +82,11 @@ def check_embedding(key: str, members: Json, made: Json) -> Iterator[Defect]:
     if isinstance(streams, list) and isinstance(used, list) and not set(used) <= set(streams):
         found = f"is of {'+'.join(map(str, used))}, the folder of {'+'.join(map(str, streams))}"
         yield Defect(key, "origin", found)
+    if isinstance(described, dict):
+        try:
+            utterance_of(key, described)
+        except ValueError as error:
+            yield Defect(key, "record", f"its JSON holds no row of a manifest: {error}")
     if isinstance(described, dict) and "words.npy" in members:
         told, there = described.get("words"), len(members["words.npy"])
         if not isinstance(told, list) or len(told) != there:

@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from mmembed.data.embedded import row_of
 from mmembed.data.example import Example
-from mmembed.data.manifest import to_row
 from mmembed.data.shards import Record
+from mmembed.data.sources import without_secrets
 from mmembed.embedder import Embedder, Embedding
 from mmembed.errors import DataError, UsageError
 
@@ -86,7 +87,9 @@ class Content:
         for name, array in arrays.items():
             if not np.isfinite(array).all():
                 return DataError(example.key, "not_finite", f"{name} is not finite in {self.dtype}")
-        row = to_row(example.utterance)
+        row = row_of(example.utterance)
+        if example.utterance.media is not None:
+            row["media"] = without_secrets(example.utterance.media)
         meta = {
             "frames": len(embedding.frames),
             "split": example.utterance.split,
@@ -95,7 +98,7 @@ class Content:
         if "word" in self.granularity:
             meta["words"] = len(described["words"])
         described |= {
-            **{name: row.get(name) for name in ("speaker", "split", "labels", "language")},
+            **row,
             "streams": list(example.streams),
             "notes": dict(example.notes),
             "frame_rate": self.embedder.description["frame_rate"],
