@@ -15,7 +15,8 @@ Bools = NDArray[np.bool_]
 def jaccard(truth: ArrayLike, predicted: ArrayLike) -> float:
     """Mean over items of |both| / |either|; an item with no label on either side counts 1.
 
-    The "accuracy" of SemEval-2018 Task 1 E-c (Mohammad et al. 2018).
+    The "accuracy" of SemEval-2018 Task 1 E-c (Mohammad et al. 2018). Items of which no label is
+    known are left out; NaN where there is no other.
 
     Args:
         truth: (N, E), see above.
@@ -24,20 +25,24 @@ def jaccard(truth: ArrayLike, predicted: ArrayLike) -> float:
     expected, found = _pair(truth, predicted)
     either = (expected | found).sum(1)
     both = (expected & found).sum(1)
-    return float(np.where(either == 0, 1.0, both / np.maximum(either, 1)).mean())
+    return _mean(np.where(either == 0, 1.0, both / np.maximum(either, 1)), _known(truth).any(1))
 
 
 def label_f1(truth: ArrayLike, predicted: ArrayLike) -> NDArray[np.float64]:
-    """(E,) F1 of each label, 2 TP / (items + predictions); 0 where it is on neither side."""
+    """(E,) F1 of each label, 2 TP / (items + predictions).
+
+    0 where it is on neither side; NaN where nothing of it is known.
+    """
     expected, found = _pair(truth, predicted)
     sides = expected.sum(0) + found.sum(0)
     scores: NDArray[np.float64] = 2 * (expected & found).sum(0) / np.maximum(sides, 1)
-    return scores
+    return np.where(_known(truth).any(0), scores, np.nan)
 
 
 def macro_f1(truth: ArrayLike, predicted: ArrayLike) -> float:
-    """The mean of `label_f1` over labels."""
-    return float(label_f1(truth, predicted).mean())
+    """The mean of `label_f1` over the labels that are known of any item; NaN where none is."""
+    scores = label_f1(truth, predicted)
+    return _mean(scores, ~np.isnan(scores))
 
 
 def micro_f1(truth: ArrayLike, predicted: ArrayLike) -> float:
@@ -76,8 +81,7 @@ def _auroc(truth: NDArray[np.float64], scores: NDArray[np.float64]) -> float:
 def auroc(truth: ArrayLike, predicted: ArrayLike) -> float:
     """The mean of `label_auroc` over the labels that have one; NaN where none has."""
     areas = label_auroc(truth, predicted)
-    told = ~np.isnan(areas)
-    return float(areas[told].mean()) if told.any() else float("nan")
+    return _mean(areas, ~np.isnan(areas))
 
 
 def one_hot(classes: ArrayLike, count: int) -> Bools:
@@ -87,13 +91,15 @@ def one_hot(classes: ArrayLike, count: int) -> Bools:
 
 
 def best_constant(truth: ArrayLike, score: str) -> Bools:
-    """(E,) the labels which, always answered, score best on (N, E).
+    """(E,) the labels which, always answered, score best on (N, E); none where nothing is known.
 
     Only sets of the most frequent labels are tried, of every size.
     """
     expected = np.asarray(truth, np.float64)
     known = ~np.isnan(expected)
     often = np.argsort(-(expected > 0).sum(0) / known.sum(0).clip(1), kind="stable")
+    if not known.any():
+        return np.zeros(len(often), bool)
     candidates = [np.isin(np.arange(len(often)), often[:size]) for size in range(len(often) + 1)]
     scores = [SCORES[score](expected, np.broadcast_to(c, expected.shape)) for c in candidates]
     return candidates[int(np.argmax(scores))]
@@ -106,6 +112,17 @@ def _pair(truth: ArrayLike, predicted: ArrayLike) -> tuple[Bools, Bools]:
     expected, found = np.asarray(truth, np.float64), np.asarray(predicted, bool)
     _check(expected, found)
     return expected > 0, found & ~np.isnan(expected)
+
+
+def _known(truth: ArrayLike) -> Bools:
+    known: Bools = ~np.isnan(np.asarray(truth, np.float64))
+    return known
+
+
+def _mean(scores: NDArray[np.float64], chosen: ArrayLike) -> float:
+    """Of the chosen ones; of none, NaN."""
+    known = scores[np.asarray(chosen, bool)]
+    return float(known.mean()) if len(known) else float("nan")
 
 
 def _check(expected: NDArray[np.float64], found: NDArray[np.generic]) -> None:

@@ -18,10 +18,10 @@ from mmembed.recipes.study import FinetuneLoop, FinetuneRun, Study
 from mmembed.training.optim import OptimConfig
 from mmembed.training.tracking import write_json
 
-KEYS = ("a1", "a2", "b1", "b2", "c1", "c2")
-GROUPS = ("a", "a", "b", "b", "c", "c")
+GROUPS = tuple("aabbccddeeff")
+KEYS = tuple(f"{group}{place % 2 + 1}" for place, group in enumerate(GROUPS))
 DRAWS = 200
-TRUTH = (1.0, -2.0, 0.5, -0.5, 3.0, -1.0)
+TRUTH = (1.0, -2.0, 0.5, -0.5, 3.0, -1.0, 0.25, 1.5, -2.5, 2.0, -0.25, -3.0)
 
 
 def fewer_draws(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -67,9 +67,9 @@ class Told(Study):
 
 
 def sentiment(
-    order: Sequence[int] = range(6), measure: str = "mae", truth: Sequence[float] = TRUTH
+    order: Sequence[int] = range(12), measure: str = "mae", truth: Sequence[float] = TRUTH
 ) -> Held:
-    """Six items in three groups, all or some of them, in any order."""
+    """Twelve items of six speakers, all or some of them, in any order."""
     return Held(
         "sentiment",
         measure,
@@ -77,6 +77,7 @@ def sentiment(
         tuple(GROUPS[n] for n in order),
         np.array(truth, np.float32)[list(order)],
         np.array([1.0, 1.0, -1.0], np.float32),
+        grouping="speaker",
     )
 
 

@@ -137,25 +137,58 @@ def test_trivial_rows() -> None:
 
 
 def test_bootstrap_draws_whole_groups() -> None:
-    groups = ["ann"] * 3 + ["bob"] * 5
+    groups = [*"aaabbbbbcdef"]
     seen: set[tuple[int, ...]] = set()
 
     def statistic(items: np.ndarray) -> float:
         seen.add(tuple(items.tolist()))
         return float(len(items))
 
-    assert metrics.bootstrap_interval(statistic, groups, draws=50) == (6, 10)
-    ann, bob = (0, 1, 2), (3, 4, 5, 6, 7)
-    assert seen == {ann + ann, ann + bob, bob + ann, bob + bob}
+    sizes = {"a": 3, "b": 5, "c": 1, "d": 1, "e": 1, "f": 1}
+    interval = metrics.bootstrap_interval(statistic, groups, draws=200, level=1)
+    members = {name: tuple(n for n, g in enumerate(groups) if g == name) for name in sizes}
+    generator, expected = np.random.default_rng(0), []
+    for _ in range(200):
+        drawn = generator.integers(6, size=6)
+        expected.append(sum((members["abcdef"[place]] for place in drawn), ()))
+    assert seen == {*expected}
+    sizes_drawn = [len(one) for one in expected]
+    assert interval == metrics.Interval(min(sizes_drawn), max(sizes_drawn))
+
+
+def test_no_interval_of_too_few_groups() -> None:
+    """Of five groups that all agree, .0625 is the smallest two-sided p."""
+    assert 2 / 2**metrics.MIN_GROUPS < 0.05 < 2 / 2 ** (metrics.MIN_GROUPS - 1)
+
+    def never(items: np.ndarray) -> float:
+        raise AssertionError("nothing is drawn")
+
+    one = metrics.bootstrap_interval(never, ["a"] * 9, kind="speaker")
+    assert one == metrics.Interval(None, None, "no interval: 1 speaker, 6 are needed")
+    five = metrics.bootstrap_interval(never, [*"abcde"], kind="speaker or dialogue")
+    assert five.note == "no interval: 5 speakers or dialogues, 6 are needed"
+    counted = np.array([True] * 5 + [False])
+    assert metrics.bootstrap_interval(never, [*"abcdef"], counted=counted).low is None
+    assert metrics.bootstrap_interval(lambda rows: 1.0, [*"abcdef"]) == metrics.Interval(1.0, 1.0)
+
+
+def test_draws_without_a_score_are_left_out_and_told() -> None:
+    some = metrics.percentile_interval(np.array([0.0, 1.0, *[np.nan] * 2]))
+    assert (some.low, some.high) == pytest.approx((0.025, 0.975))
+    assert some.note == "2 of 4 draws have no score and are left out"
+    most = metrics.percentile_interval(np.array([0.0, np.nan, np.nan]))
+    assert most == metrics.Interval(None, None, "no interval: 2 of 3 draws have no score")
+    assert metrics.percentile_interval(np.array([*[0.5] * 200, np.nan])).note == ""
 
 
 def test_bootstrap_interval_covers_the_known_spread_of_a_mean() -> None:
     values = np.random.default_rng(2).normal(size=400)
-    low, high = metrics.bootstrap_interval(lambda i: float(values[i].mean()), range(400))
+    found = metrics.bootstrap_interval(lambda i: float(values[i].mean()), range(400))
+    low, high = found.low, found.high
+    assert low is not None and high is not None
     width = 2 * 1.96 * values.std() / math.sqrt(400)
     assert high - low == pytest.approx(width, rel=0.1)
     assert low < values.mean() < high
     again = metrics.bootstrap_interval(lambda i: float(values[i].mean()), range(400))
-    assert again == (low, high)
-    with pytest.raises(ValueError, match="no items"):
-        metrics.bootstrap_interval(len, [])
+    assert again == found
+    assert metrics.bootstrap_interval(len, []).note == "no interval: 0 groups, 6 are needed"

@@ -19,6 +19,7 @@ import tyro
 
 from mmembed.commands.progress import progress
 from mmembed.errors import printable
+from mmembed.metrics import count_groups, num_groups, plural
 from mmembed.recipes.comparison import Table, compare
 from mmembed.recipes.finished import read_runs
 from mmembed.recipes.scoring import LOWER_IS_BETTER
@@ -71,25 +72,39 @@ def as_text(table: Table) -> Iterator[str]:
     better = "lower" if measure in LOWER_IS_BETTER else "higher"
     names = [printable(line.name) for line in table.lines]
     width = max(24, *map(len, names))
+    held = table.held
     yield (
-        f"{printable(table.title)}: {len(table.held.keys)} items in "
-        f"{len({*table.held.groups})} groups; {measure}: {better} is better; "
+        f"{printable(table.title)}: {count_groups(len(held.keys), 'item')} of "
+        f"{count_groups(num_groups(held.groups), held.grouping)}; {measure}: {better} is better; "
         f"differences to {printable(table.reference)}"
     )
     yield (
         f"{'':{width}} {measure:>16} {'95 % interval':>16} {'difference':>11} "
         f"{'95 % interval':>17} {'p':>6} " + " ".join(f"{other:>11}" for other in shown)
     )
+    rests = [
+        f"{(rows := held.counted(m)).sum()} / {num_groups(held.groups, rows)}"
+        for m in (measure, *shown)
+    ]
+    yield (
+        f"{'(items / ' + plural(held.grouping) + ')':{width}} {rests[0]:>16} {'':16} {'':11} "
+        f"{'':17} {'':6} " + " ".join(f"{rest:>11}" for rest in rests[1:])
+    )
     for name, line in zip(names, table.lines, strict=True):
         main, gap = line.scores[measure], line.difference
-        spread = f" +- {main['std']:5.3f}" if line.seeds > 1 else ""
+        spread = f" +- {main['std']:5.3f}" if line.seeds > 1 and main["std"] is not None else ""
         between = f"{main['low']:.3f} to {main['high']:.3f}" if "low" in main else "-"
-        cells = f"{main['mean']:7.3f}{spread:9} {between:>16} "
-        if gap is None:
-            cells += f"{'-':>11} {'':17} {'':6} "
+        cells = f"{_cell(main['mean'], 7)}{spread:9} {between:>16} "
+        if gap is None or gap.low is None:
+            mean = "-" if gap is None else f"{gap.mean:+.3f}"
+            cells += f"{mean:>11} {'':17} {'':6} "
         else:
             between = f"{gap.low:+.3f} to {gap.high:+.3f}"
             cells += f"{gap.mean:+11.3f} {between:>17} {gap.p:6.3f} "
-        others = " ".join(f"{line.scores[other]['mean']:11.3f}" for other in shown)
+        others = " ".join(_cell(line.scores[other]["mean"], 11) for other in shown)
         yield f"{name:{width}} {cells}{others}"
     yield from (f"  {printable(note)}" for note in table.notes)
+
+
+def _cell(value: float | None, width: int) -> str:
+    return f"{'-':>{width}}" if value is None else f"{value:{width}.3f}"

@@ -51,12 +51,15 @@ def main(argv: Sequence[str] | None = None) -> None:
             data = centre_speakers(data)
         result = probe(data, folds=settings.folds)
         results[str(folder)] = result
+        known = result["low"] is not None
+        between = f"{result['low']:7.3f}-{result['high']:.3f}" if known else f"{'-':>7}"
         print(
-            f"{str(folder)[-44:]:44} {result['uar']:6.3f} "
-            f"{result['low']:7.3f}-{result['high']:.3f} {data.vectors.shape[1]:6} "
+            f"{str(folder)[-44:]:44} {result['uar']:6.3f} {between:13} {data.vectors.shape[1]:6} "
             f"{time.monotonic() - started:5.0f}s",
             flush=True,
         )
+        if result["note"]:
+            print(f"  {result['note']}")
     chance = next(iter(results.values()))["chance"]
     print(f"{'chance':44} {chance:6.3f}")
     if settings.out:

@@ -6,6 +6,7 @@ so that what makes a group easy or hard for all of them cancels in the differenc
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -14,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmembed.errors import CorruptError, UsageError
-from mmembed.metrics import resamples
+from mmembed.metrics import percentile_interval, resamples, too_few
 from mmembed.recipes.finished import Answers, Part, Sheet, StudyRun, in_order, sheets_of, sources_of
-from mmembed.recipes.scoring import DRAWS, MEASURES, Array, Held
+from mmembed.recipes.scoring import DRAWS, MEASURES, Array, Held, written
 
 Floats = NDArray[np.float64]
 Update = Callable[[float], object]
@@ -30,17 +31,18 @@ class Difference:
 
     Attributes:
         mean: of the row over its seeds, minus that of the reference over its own.
-        low: of the 95 % percentile interval over draws of groups.
+        low: of the 95 % percentile interval over draws of groups; None where there is no interval.
         high: likewise.
         p: two-sided bootstrap p-value 2 (min(a, b) + 1) / (draws + 1), at most 1, where the
             difference is at or below zero in `a` draws and at or above zero in `b`. It is of one
-            difference: nothing is corrected for how many rows a table has.
+            difference: nothing is corrected for how many rows a table has. None where there is no
+            interval.
     """
 
     mean: float
-    low: float
-    high: float
-    p: float
+    low: float | None
+    high: float | None
+    p: float | None
 
 
 @dataclass(frozen=True)
@@ -53,8 +55,9 @@ class Line:
         seeds: how many its means are over.
         scores: measure -> {"mean", "std"}, with "low" and "high" of the table's measure; where
             classes or labels have names also "f1", name -> F1.
-        difference: from the reference; None for itself, and for a trivial answer to another
-            measure than the deciding one, of which no predictions are stored.
+        difference: from the reference; None for itself, where the measure is not defined, and for a
+            trivial answer to another measure than the deciding one, of which no predictions are
+            stored.
     """
 
     name: str
@@ -74,7 +77,7 @@ class Table:
         measure: that is compared.
         reference: the row that others are compared with.
         lines: variants, controls, baselines, the trivial answer last.
-        notes: why runs are not in this table, and what else is to be known.
+        notes: why runs are not in this table, why there are no intervals, what was left out.
     """
 
     title: str
@@ -136,7 +139,7 @@ def compare(
                 f"test {sheet.name} has no measure {chosen!r}; there are {', '.join(known)}"
             )
         rows = _rows(sheet, chosen)
-        notes = tuple(sheet.notes(sheets, sources))
+        notes = (*sheet.notes(sheets, sources), *_told(sheet))
         drafts.append((Table(sheet.name, sheet.held, chosen, "", (), notes), rows))
     answered = [[row.name for row in rows if row.predicted is not None] for _, rows in drafts]
     if reference is not None and not any(reference in names for names in answered):
@@ -156,7 +159,8 @@ def compare(
             base = answered[number][0]
             if reference is not None:
                 notes += (f"{reference} has no answers here: differences are to {base}",)
-        lines = _lines(draft.held, draft.measure, rows, base, report)
+        lines, more = _lines(draft.held, draft.measure, rows, base, report)
+        notes = tuple(dict.fromkeys((*notes, *more)))
         tables.append(replace(draft, title=title, reference=base, lines=lines, notes=notes))
     return tables
 
@@ -169,12 +173,12 @@ def _rows(sheet: Sheet, measure: str) -> list[_Row]:
         order, scored = in_order(sheet.held, answers.scored.held), answers.scored
         prefix, part = answers.source.prefix, answers.source.part
         for name, values in scored.variants.items():
-            scores = _scores(answers, "variants", name)
+            scores = _scores(answers, sheet.held, "variants", name)
             variants.append(_Row(prefix + name, part, scores, values[:, order]))
         for name, values in scored.baselines.items():
             # What is stored is the constant that suits the deciding measure, and no other.
             known = name != TRIVIAL or measure == scored.held.measure
-            scores = _scores(answers, "baselines", name)
+            scores = _scores(answers, sheet.held, "baselines", name)
             row = _Row(prefix + name, "baseline", scores, values[:, order] if known else None)
             plain.setdefault(name, []).append(row)
     variants.sort(key=lambda row: row.part == "control")
@@ -185,8 +189,15 @@ def _rows(sheet: Sheet, measure: str) -> list[_Row]:
     return variants
 
 
-def _scores(answers: Answers, part: str, name: str) -> Mapping[str, Any]:
-    """As results.json has them."""
+def _told(sheet: Sheet) -> list[str]:
+    """What the runs told of the test; older ones told nothing."""
+    told = [answers.source.tests[answers.test].get("notes") for answers in sheet.answers]
+    known = [note for notes in told if notes is not None for note in notes]
+    return known if all(notes is not None for notes in told) else [*known, *sheet.held.left_out()]
+
+
+def _scores(answers: Answers, held: Held, part: str, name: str) -> Mapping[str, Any]:
+    """As results.json has them; less intervals of too few groups, which older versions wrote."""
     told = answers.source.tests[answers.test]
     try:
         if name == TRIVIAL:
@@ -197,7 +208,9 @@ def _scores(answers: Answers, part: str, name: str) -> Mapping[str, Any]:
             f"{answers.source.folder}: has predictions of {name} on test {answers.test}, and no "
             "scores in results.json; remove that file and run `finetune` again"
         ) from None
-    return scores
+    few = [m for m in MEASURES[held.task] if too_few(held.groups, counted=held.counted(m))]
+    bare = {m: {k: scores[m][k] for k in ("mean", "std")} for m in few if m in scores}
+    return {**scores, **bare}
 
 
 def _same(a: _Row, b: _Row) -> bool:
@@ -208,46 +221,52 @@ def _same(a: _Row, b: _Row) -> bool:
 
 def _lines(
     held: Held, measure: str, rows: Sequence[_Row], reference: str, update: Update
-) -> tuple[Line, ...]:
-    """All rows, scored on the same draws."""
+) -> tuple[tuple[Line, ...], list[str]]:
+    """All rows, scored on the same draws; and notes on their intervals."""
+    few = too_few(held.groups, held.grouping, held.counted(measure))
     answers = {row.name: row.predicted for row in rows if row.predicted is not None}
-    scores = _drawn(held, measure, list(answers.values()), update)
-    draws = dict(zip(answers, scores.T, strict=True))
-    base = next(row for row in rows if row.name == reference).scores[measure]["mean"]
-    lines = []
+    draws: dict[str, Floats] = {}
+    if not few:
+        scores = _drawn(held, measure, list(answers.values()), update)
+        draws = dict(zip(answers, scores.T, strict=True))
+    base = _mean(next(row for row in rows if row.name == reference), measure)
+    lines, notes = [], [few] if few else []
     for row in rows:
-        told, gap = row.scores[measure], None
+        told, gap, mean = row.scores[measure], None, _mean(row, measure)
         main = {name: told[name] for name in ("mean", "std") if name in told}
-        if row.name in draws:
-            main["low"], main["high"] = _interval(draws[row.name])
-            if row.name != reference:
+        if row.name in draws and math.isfinite(mean):
+            interval = percentile_interval(draws[row.name])
+            main |= written(interval)
+            notes += [f"{row.name}: {interval.note}"] if interval.note else []
+        if row.name in answers and row.name != reference and math.isfinite(mean - base):
+            gap = Difference(mean - base, None, None, None)
+            if not few:
                 gaps = draws[row.name] - draws[reference]
-                gap = Difference(main["mean"] - base, *_interval(gaps), _p_value(gaps))
+                interval = percentile_interval(gaps)
+                p = None if interval.low is None else _p_value(gaps)
+                gap = Difference(mean - base, interval.low, interval.high, p)
         seeds = 1 if row.predicted is None else len(row.predicted)
         lines.append(Line(row.name, row.part, seeds, {**row.scores, measure: main}, gap))
-    return tuple(lines)
+    return tuple(lines), notes
+
+
+def _mean(row: _Row, measure: str) -> float:
+    """NaN where the measure is not defined."""
+    mean = row.scores[measure]["mean"]
+    return math.nan if mean is None else float(mean)
 
 
 def _drawn(held: Held, measure: str, answers: Sequence[Array], update: Update) -> Floats:
     """(DRAWS, R) score, mean over seeds, of each of R answers (S, N, ...) on each draw."""
-    score = MEASURES[held.task][measure]
     scores = np.empty((DRAWS, len(answers)))
     for number, items in enumerate(resamples(held.groups, draws=DRAWS)):
-        truth = held.truth[items]
-        scores[number] = [np.mean([score(truth, p[items]) for p in seeds]) for seeds in answers]
+        scores[number] = [np.mean([held.score(measure, p, items) for p in ps]) for ps in answers]
         update((number + 1) / DRAWS)
     return scores
-
-
-def _interval(draws: Floats) -> tuple[float, float]:
-    low, high = np.nanquantile(draws, (0.025, 0.975))
-    return float(low), float(high)
 
 
 def _p_value(gaps: Floats) -> float:
     """See `Difference`; draws that have no score are left out."""
     known = gaps[np.isfinite(gaps)]
-    if not len(known):
-        return float("nan")
     rarer = min((known <= 0).sum(), (known >= 0).sum())
     return min(1.0, 2 * (int(rarer) + 1) / (len(known) + 1))

@@ -91,7 +91,16 @@ class SDTStudy(Study):
         keys, dialogues = zip(*labelled, strict=True)
         test = self._emotions("test")
         self.tests = {
-            "test": Held("classes", "weighted_f1", keys, dialogues, test, train, data.classes)
+            "test": Held(
+                "classes",
+                "weighted_f1",
+                keys,
+                dialogues,
+                test,
+                train,
+                data.classes,
+                grouping="dialogue",
+            )
         }
 
     def size(self, variant: str, split: str) -> int:

@@ -129,6 +129,7 @@ class LayerAnchorStudy(Study):
                 target.emotion.numpy(),
                 source.emotion.numpy(),
                 run.classes,
+                grouping="speaker",
             )
         }
 

@@ -14,6 +14,7 @@ from typing import Any, Literal, Self
 import numpy as np
 
 from mmembed.errors import UsageError
+from mmembed.metrics import plural
 from mmembed.recipes.scoring import Held, Indices, Scored
 from mmembed.training.tracking import read_json
 
@@ -141,12 +142,21 @@ class Sheet:
             if not self.has(source) and (not source.control or source.run.name in self.runs):
                 yield _why_absent(self, source, sheets)
         first, *rest = self.answers
+        ours = plural(self.held.grouping)
         for other in rest:
-            order = in_order(self.held, other.scored.held)
-            theirs = np.array(other.scored.held.groups)[order].tolist()
+            held = other.scored.held
+            theirs = np.array(held.groups)[in_order(self.held, held)].tolist()
             pairs = {*zip(self.held.groups, theirs, strict=True)}
             if not len(pairs) == len({*self.held.groups}) == len({*theirs}):
-                yield f"groups are those of {first.source.label}; {other.source.label} has others"
+                yield (
+                    f"groups are those of {first.source.label} ({ours}); {other.source.label} has "
+                    f"others ({plural(held.grouping)})"
+                )
+            elif held.grouping != self.held.grouping:
+                yield (
+                    f"groups are the {ours} of {first.source.label}; {other.source.label} calls "
+                    f"the same ones {plural(held.grouping)}"
+                )
 
 
 def read_runs(paths: Sequence[Path]) -> list[StudyRun]:

@@ -178,7 +178,8 @@ class DemuxStudy(Study):
     def _held(self, question: Question) -> Held:
         posts, train = self._posts[question.posts], self._posts["train"]
         truth, known = (_pool(some.labels, question.columns).numpy() for some in (posts, train))
-        return Held("labels", "macro_f1", posts.keys, posts.keys, truth, known, question.names)
+        groups, kind = posts.groups.names, posts.groups.kind
+        return Held("labels", "macro_f1", posts.keys, groups, truth, known, question.names, kind)
 
     def size(self, variant: str, split: str) -> int:
         """Texts of a split."""

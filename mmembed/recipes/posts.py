@@ -23,6 +23,7 @@ from mmembed.features.prompt import Prompt, Tokenizer, emotion_prompt, masked_pr
 from mmembed.features.social_text import normalise_post
 from mmembed.methods.demux import Demux, PromptedMethod
 from mmembed.metrics_multilabel import macro_f1
+from mmembed.recipes.groups import Groups, group_items
 from mmembed.recipes.scoring import Array
 from mmembed.recipes.text_vectors import text_vectors
 
@@ -40,11 +41,13 @@ class Posts:
         keys: N.
         texts: N, normalised.
         labels: (N, E) float32, 0 or 1.
+        groups: by who wrote them, where that is known.
     """
 
     keys: tuple[str, ...]
     texts: tuple[str, ...]
     labels: Tensor
+    groups: Groups
 
     @classmethod
     def of(cls, rows: Sequence[Utterance], emotions: Sequence[str]) -> Posts:
@@ -53,10 +56,13 @@ class Posts:
             [not set(members(emotion)).isdisjoint(row.labels.present or ()) for emotion in emotions]
             for row in rows
         ]
+        keys = tuple(row.key for row in rows)
+        speakers, dialogues = [row.speaker for row in rows], [row.dialogue for row in rows]
         return cls(
-            tuple(row.key for row in rows),
+            keys,
             tuple(normalise_post(row.transcript or "") for row in rows),
             torch.tensor(marks, dtype=torch.float32).view(len(rows), len(emotions)),
+            group_items(keys, speakers, dialogues, "text"),
         )
 
 

@@ -123,11 +123,12 @@ def probe(data: Labelled, *, folds: int) -> dict[str, Any]:
     def uar(rows: NDArray[np.int64]) -> float:
         return unweighted_average_recall(data.labels[rows], predicted[rows], classes)
 
-    low, high = bootstrap_interval(uar, data.speakers.tolist())
+    interval = bootstrap_interval(uar, data.speakers.tolist(), kind="speaker")
     return {
         "uar": uar(np.arange(len(predicted))),
-        "low": low,
-        "high": high,
+        "low": interval.low,
+        "high": interval.high,
+        "note": interval.note,
         "chance": 1 / len(classes),
         "items": len(predicted),
         "speakers": len(set(data.speakers.tolist())),

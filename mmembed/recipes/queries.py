@@ -126,6 +126,7 @@ class QueriesStudy(Study):
                 truth[told],
                 _truth(self._splits["train"], labels),
                 tuple(f"{corpus}: {self.emotions[e]}" for corpus, e in labels),
+                grouping="speaker",
             )
 
     def size(self, variant: str, split: str) -> int:

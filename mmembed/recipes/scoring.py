@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, Literal, Self
 
@@ -17,6 +18,7 @@ from mmembed import metrics
 from mmembed import metrics_multilabel as multilabel
 from mmembed.data.atomic import atomic_file
 from mmembed.errors import CorruptError
+from mmembed.metrics import Interval
 
 Array = NDArray[Any]
 Indices = NDArray[np.int64]
@@ -26,6 +28,8 @@ Measure = Callable[[Array, Array], float]
 GROUP: Final = "group"  # where it is not known what the groups are: older files do not say
 DRAWS: Final = 1000  # of the bootstrap
 LOWER_IS_BETTER: Final = frozenset({"mae"})
+POLAR: Final = frozenset({"acc2_pos", "f1_pos"})  # count no item whose sentiment is 0
+BY_LABEL: Final = frozenset({"macro_f1", "auroc"})  # means over labels
 WITH_INTERVAL: Final = frozenset({"mae", "correlation", "acc2_pos"})  # and whatever decides
 
 
@@ -94,42 +98,153 @@ class Held:
             constant = multilabel.best_constant(self.train, measure).astype(np.float32)
         return np.broadcast_to(constant, (len(self.keys), *np.shape(constant)))
 
-    def trivial_scores(self) -> dict[str, float]:
-        """Every measure of its own best constant."""
-        scored = MEASURES[self.task].items()
-        return {name: score(self.truth, self.trivial(name)) for name, score in scored}
+    def trivial_scores(self) -> dict[str, float | None]:
+        """Every measure of its own best constant; None where it is not defined."""
+        return {name: finite(self.score(name, self.trivial(name))) for name in MEASURES[self.task]}
+
+    def score(self, measure: str, predicted: Array, rows: Indices | None = None) -> float:
+        """A measure of predictions (N, ...), of all items or of some rows, with repetitions.
+
+        NaN where it is not defined. A mean over labels is one over those that some item shows.
+        """
+        truth, score = self.truth, MEASURES[self.task][measure]
+        if measure in BY_LABEL and not self._shown.all():
+            truth, predicted = truth[:, self._shown], predicted[:, self._shown]
+        return score(truth, predicted) if rows is None else score(truth[rows], predicted[rows])
+
+    @cached_property
+    def _shown(self) -> NDArray[np.bool_]:
+        """(E,) the labels that some item shows."""
+        return np.asarray((self.truth > 0).any(0), bool)
+
+    def counted(self, measure: str) -> NDArray[np.bool_]:
+        """(N,) the items that a measure rests on."""
+        if self.task == "labels":
+            labels = self._shown if measure in BY_LABEL else slice(None)
+            return np.asarray(~np.isnan(self.truth[:, labels]).all(1), bool)
+        return self.truth != 0 if measure in POLAR else np.ones(len(self.keys), bool)
 
     def scores(self, predicted: Array) -> dict[str, Any]:
         """Measure -> mean and deviation over seeds, and where it counts an interval over groups.
+
+        Both are None where the measure is not defined. Where there is no interval, "note" says why.
 
         Args:
             predicted: (S, N, ...), of S seeds.
         """
         found: dict[str, Any] = {}
-        for name, score in MEASURES[self.task].items():
-            values = [score(self.truth, p) for p in predicted]
-            found[name] = {"mean": float(np.mean(values)), "std": float(np.std(values))}
-            if name == self.measure or name in WITH_INTERVAL:
-                low, high = metrics.bootstrap_interval(
-                    lambda rows, score=score: float(  # type: ignore[misc]
-                        np.mean([score(self.truth[rows], p[rows]) for p in predicted])
+        for name in MEASURES[self.task]:
+            values = [self.score(name, p) for p in predicted]
+            mean, spread = float(np.mean(values)), float(np.std(values))
+            found[name] = {"mean": finite(mean), "std": finite(spread)}
+            if self.has_interval(name) and np.isfinite(mean):
+                interval = metrics.bootstrap_interval(
+                    lambda rows, name=name: float(  # type: ignore[misc]
+                        np.mean([self.score(name, p, rows) for p in predicted])
                     ),
                     self.groups,
+                    kind=self.grouping,
+                    counted=self.counted(name),
                     draws=DRAWS,
                 )
-                found[name] |= {"low": low, "high": high}
+                found[name] |= written(interval)
         if self.names:
             each = np.mean([self._f1(p) for p in predicted], 0)
-            found["f1"] = dict(zip(self.names, each.tolist(), strict=True))
+            found["f1"] = {n: finite(f1) for n, f1 in zip(self.names, each.tolist(), strict=True)}
         return found
 
+    def has_interval(self, measure: str) -> bool:
+        """Whether scores have an interval in this measure."""
+        return measure == self.measure or measure in WITH_INTERVAL
+
     def _f1(self, predicted: Array) -> NDArray[np.float64]:
-        """(C,) F1 of each class or label."""
-        if self.task == "labels":
-            return multilabel.label_f1(self.truth, predicted > 0.5)
-        count = len(self.names)
-        truth = multilabel.one_hot(self.truth, count)
-        return multilabel.label_f1(truth, multilabel.one_hot(predicted.argmax(1), count))
+        """(C,) F1 of each class or label; NaN for one that no item has."""
+        truth, found = self.truth, predicted > 0.5
+        if self.task == "classes":
+            count = len(self.names)
+            truth = multilabel.one_hot(self.truth, count)
+            found = multilabel.one_hot(predicted.argmax(1), count)
+        return np.where((truth > 0).any(0), multilabel.label_f1(truth, found), np.nan)
+
+    def counts(self) -> dict[str, Any]:
+        """On how many items and groups each figure rests, and what was left out.
+
+        Returns:
+            As plain JSON values. items, groups: of the test; grouping: what the groups are;
+            counts: measure -> items and groups; labels, of named classes or labels: name -> items
+            (whose label is known), positives (that show it), groups (of the known ones),
+            train_positives; notes: what is not defined or left out, and why.
+        """
+        told: dict[str, Any] = {
+            "items": len(self.keys),
+            "groups": metrics.num_groups(self.groups),
+            "grouping": self.grouping,
+            "counts": {
+                measure: {
+                    "items": int((counted := self.counted(measure)).sum()),
+                    "groups": metrics.num_groups(self.groups, counted),
+                }
+                for measure in MEASURES[self.task]
+            },
+        }
+        if self.names:
+            told["labels"] = self.label_counts()
+        return {**told, "notes": list(self.left_out())}
+
+    def label_counts(self) -> dict[str, dict[str, int]]:
+        """See `counts`."""
+        truth, train = self.truth, self.train
+        if self.task == "classes":
+            truth, train = (multilabel.one_hot(x, len(self.names)) for x in (truth, train))
+        known = ~np.isnan(truth.astype(np.float32))
+        return {
+            name: {
+                "items": int(known[:, column].sum()),
+                "positives": int((truth[:, column] > 0).sum()),
+                "groups": metrics.num_groups(self.groups, known[:, column]),
+                "train_positives": int((train[:, column] > 0).sum()),
+            }
+            for column, name in enumerate(self.names)
+        }
+
+    def left_out(self) -> Iterator[str]:
+        """What is not defined or not in a mean, and why."""
+        if self.task == "sentiment":
+            if not (self.truth != 0).any():
+                yield f"{', '.join(sorted(POLAR))}: no item whose sentiment is not 0"
+            if np.ptp(self.truth) == 0:
+                yield "correlation: 0, as all items have one sentiment"
+        counts = self.label_counts() if self.names else {}
+        if lacking := [name for name, one in counts.items() if not one["positives"]]:
+            what = "class" if self.task == "classes" else "label"
+            yield f"left out, as no test item has this {what}: {', '.join(lacking)}"
+        if len(self.train) and (new := [n for n, c in counts.items() if not c["train_positives"]]):
+            yield f"no training item has: {', '.join(new)}"
+
+    def undecided(self) -> str:
+        """Why the measure that decides has no value; "" where it has."""
+        if not self.keys:
+            return "no labelled item"
+        if self.measure in POLAR and not self.counted(self.measure).any():
+            return "no item whose sentiment is above or below 0"
+        if self.task == "labels" and not self._shown.any():
+            return "no item that has any of the labels"
+        if np.isnan(self.score(self.measure, self.trivial(self.measure))):
+            return "no label that some items have and others have not"
+        return ""
+
+
+def finite(value: float) -> float | None:
+    """The value, or None for NaN: JSON has no such number."""
+    return value if np.isfinite(value) else None
+
+
+def written(interval: Interval) -> dict[str, Any]:
+    """As it stands beside a mean: its ends where there are any, and its note where there is one."""
+    found: dict[str, Any] = {}
+    if interval.low is not None:
+        found |= {"low": interval.low, "high": interval.high}
+    return found | ({"note": interval.note} if interval.note else {})
 
 
 @dataclass(frozen=True)

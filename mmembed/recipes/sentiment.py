@@ -21,11 +21,12 @@ from torch import Tensor
 from mmembed.batch import STREAMS, Batch, Padded
 from mmembed.contract import Method
 from mmembed.data.dataset import Examples
-from mmembed.data.example import Labels
+from mmembed.data.example import Labels, Utterance
 from mmembed.errors import UsageError
 from mmembed.methods.self_mm import SelfMm, SelfMmConfig, StreamConfig
 from mmembed.recipes.emotion import read_vectors, subset_folders
-from mmembed.recipes.scoring import Array, Held
+from mmembed.recipes.groups import group_items
+from mmembed.recipes.scoring import GROUP, Array, Held
 from mmembed.recipes.study import FinetuneLoop, FinetuneRun, Study
 from mmembed.training.optim import OptimConfig
 
@@ -70,15 +71,17 @@ class Items:
 
     Attributes:
         keys: N of them.
-        videos: N names; items of one video belong together.
+        videos: N names; items of one video (or speaker, see `grouping`) belong together.
         streams: stream -> N tensors (T, D), T = 0 where it is missing.
         sentiment: (N,).
+        grouping: what `videos` are: "speaker", "dialogue", "clip", see `mmembed.recipes.groups`.
     """
 
     keys: tuple[str, ...]
     videos: tuple[str, ...]
     streams: Mapping[str, Sequence[Tensor]]
     sentiment: Tensor
+    grouping: str = GROUP
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -90,6 +93,7 @@ class Items:
             tuple(self.videos[row] for row in rows),
             {name: [steps[row] for row in rows] for name, steps in self.streams.items()},
             self.sentiment[list(rows)],
+            self.grouping,
         )
 
     def means(self) -> NDArray[np.float32]:
@@ -186,7 +190,7 @@ class SelfMmStudy(Study):
 
 
 def held(train: Items, test: Items) -> Held:
-    """The test items, scored as two classes, -1 and 1; items of a video are drawn together."""
+    """The test items, scored as two classes, -1 and 1; those of a group are drawn together."""
     return Held(
         "sentiment",
         "acc2_pos",
@@ -194,6 +198,7 @@ def held(train: Items, test: Items) -> Held:
         test.videos,
         test.sentiment.numpy(),
         train.sentiment.numpy(),
+        grouping=test.grouping,
     )
 
 
@@ -205,7 +210,7 @@ def read_items(folder: Path) -> dict[str, Items]:
     """
     if not str(folder) or str(folder) == ".":
         raise UsageError("no data: give --shards DIR, a folder of prepared features")
-    found: dict[str, list[tuple[str, str, Mapping[str, Tensor], float]]] = {}
+    found: dict[str, list[tuple[Utterance, Mapping[str, Tensor], float]]] = {}
     widths: dict[str, int] = {}
     for example in Examples([folder]):
         row, sentiment = example.utterance, _sentiment(example.utterance.labels)
@@ -213,19 +218,22 @@ def read_items(folder: Path) -> dict[str, Items]:
             continue
         steps = {name: torch.from_numpy(x) for name, x in example.features.items()}
         widths |= {name: x.shape[1] for name, x in steps.items()}
-        found.setdefault(row.split, []).append((row.key, row.dialogue or row.key, steps, sentiment))
+        found.setdefault(row.split, []).append((row, steps, sentiment))
     if not {"train", "test"} <= set(found):
         raise UsageError(f"{folder}: holds no labelled features of the splits train and test")
     streams = [name for name in STREAMS if name in widths]
-    splits = {
-        split: Items(
-            tuple(key for key, *_ in rows),
-            tuple(video for _, video, *_ in rows),
-            {s: [x.get(s, torch.zeros(0, widths[s])) for _, _, x, _ in rows] for s in streams},
+    splits = {}
+    for split, rows in found.items():
+        keys = tuple(row.key for row, *_ in rows)
+        speakers, dialogues = zip(*((row.speaker, row.dialogue) for row, *_ in rows), strict=True)
+        groups = group_items(keys, speakers, dialogues)
+        splits[split] = Items(
+            keys,
+            groups.names,
+            {s: [x.get(s, torch.zeros(0, widths[s])) for _, x, _ in rows] for s in streams},
             torch.tensor([sentiment for *_, sentiment in rows]),
+            groups.kind,
         )
-        for split, rows in found.items()
-    }
     return splits if "dev" in splits else splits | _hold_out(splits["train"])
 
 
@@ -287,6 +295,7 @@ def standardised(splits: Mapping[str, Items], each_step: bool = False) -> dict[s
                 for name, steps in items.streams.items()
             },
             items.sentiment,
+            items.grouping,
         )
         for split, items in splits.items()
     }

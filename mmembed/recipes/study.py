@@ -13,6 +13,8 @@ import numpy as np
 
 from mmembed.batch import Batch
 from mmembed.contract import Method
+from mmembed.errors import MmembedError
+from mmembed.metrics import count_groups, plural
 from mmembed.recipes.scoring import Array, Held, Scored
 from mmembed.training.optim import OptimConfig
 
@@ -111,6 +113,8 @@ class Study(ABC):
                 each = [self.rows(variant, test, method.eval()) for method in methods]
                 rows = dict.fromkeys(row for told in each for row in told)
                 found |= {row: np.stack([told[row] for told in each]) for row in rows}
+                for row in rows:
+                    _check_finite(found[row], variant, test)
         return {
             "tests": {test: self._score(out, test, found) for test, found in answers.items()},
             "seeds": list(self.run.loop.seeds),
@@ -129,26 +133,67 @@ class Study(ABC):
         return {
             "task": held.task,
             "measure": held.measure,
-            "items": len(held.keys),
+            **held.counts(),
             "variants": {name: held.scores(values) for name, values in own.items()},
             "baselines": {name: held.scores(values) for name, values in beside.items()},
             "trivial": held.trivial_scores(),
         }
 
 
+def _check_finite(predicted: Array, variant: str, test: str) -> None:
+    """A method that diverged has no scores.
+
+    Raises:
+        MmembedError: some of (S, N, ...) predictions are no numbers.
+    """
+    spoilt = int((~np.isfinite(predicted)).sum())
+    if spoilt:
+        raise MmembedError(
+            f"{variant}: {spoilt} of {predicted.size} predictions of test {test} are not finite; "
+            "lower --optim.lr and train into another --out"
+        )
+
+
 def table(results: Mapping[str, Any]) -> Iterator[str]:
-    """The lines to print: for each test a row for each variant, the baselines, the trivial one."""
+    """The lines to print: for each test a row for each variant, the baselines, the trivial one.
+
+    Below the names of the measures, how many items and groups they rest on.
+    """
     for name, test in results["tests"].items():
         decides = test["measure"]
         others = [m for m in test["trivial"] if m != decides][:3]
-        yield f"{name} ({test['items']} items)"
+        sizes = [count_groups(test["items"], "item")]
+        if counts := test.get("counts"):  # runs of older versions have none
+            sizes.append(count_groups(test["groups"], test["grouping"]))
+        yield f"{name} ({', '.join(sizes)})"
         yield f"{'':28} {decides:>16} {'95 % interval':>15} " + " ".join(f"{m:>11}" for m in others)
+        if counts:
+            rests = {m: f"{c['items']} / {c['groups']}" for m, c in counts.items()}
+            yield (
+                f"{'(items / ' + plural(test['grouping']) + ')':28} {rests[decides]:>16} {'':15} "
+                + " ".join(f"{rests[m]:>11}" for m in others)
+            )
         for row, scores in {**test["variants"], **test["baselines"]}.items():
             main = scores[decides]
+            between = f"{main['low']:8.3f}-{main['high']:.3f}" if "low" in main else f"{'-':>8}"
             yield (
-                f"{row:28} {main['mean']:7.3f} +- {main['std']:5.3f} "
-                f"{main['low']:8.3f}-{main['high']:.3f}  "
-                + " ".join(f"{scores[m]['mean']:11.3f}" for m in others)
+                f"{row:28} {_cell(main['mean'], 7)} +- {_cell(main['std'], 5)} {between:14}  "
+                + " ".join(_cell(scores[m]["mean"], 11) for m in others)
             )
-        row = " ".join(f"{test['trivial'][m]:11.3f}" for m in others)
-        yield f"{'(trivial)':28} {test['trivial'][decides]:7.3f}{'':26}{row}"
+        cells = " ".join(_cell(test["trivial"][m], 11) for m in others)
+        yield f"{'(trivial)':28} {_cell(test['trivial'][decides], 7)}{'':26}{cells}"
+        yield from (f"  {note}" for note in (*test.get("notes", ()), *_interval_notes(test)))
+
+
+def _interval_notes(test: Mapping[str, Any]) -> Iterator[str]:
+    """Why figures have no interval, each reason once."""
+    found: dict[str, dict[str, None]] = {}
+    for scores in {**test["variants"], **test["baselines"]}.values():
+        for measure, figure in scores.items():
+            if measure != "f1" and "note" in figure:  # f1 has a number for each class
+                found.setdefault(figure["note"], {})[measure] = None
+    yield from (f"{', '.join(measures)}: {note}" for note, measures in found.items())
+
+
+def _cell(value: float | None, width: int) -> str:
+    return f"{'-':>{width}}" if value is None else f"{value:{width}.3f}"

@@ -10,6 +10,7 @@ from typing import Final
 
 from mmembed import __version__
 from mmembed.data.atomic import atomic_file
+from mmembed.metrics import MIN_GROUPS, count_groups, num_groups, plural
 from mmembed.recipes.comparison import Difference, Line, Table
 from mmembed.recipes.finished import StudyRun
 from mmembed.recipes.scoring import LOWER_IS_BETTER
@@ -72,14 +73,16 @@ def section(compared: Table) -> Section:
     if held.names:
         kind = "class" if held.task == "classes" else "label"
         content += [tag("h3", f"F1 of each {kind}"), _single_f1(compared)]
+    groups = plural(held.grouping)
     return Section(
         f"Scores: {title}",
-        f"{len(held.keys):,} items in {len({*held.groups}):,} groups (speakers, videos or "
-        f"dialogues). {called}, {better}: mean and standard deviation over "
-        "seeds, below them the 95 % bootstrap interval over groups. Differences are to "
-        f"{compared.reference}, with both scored on the same draws of groups; p is two-sided, of "
-        "one difference, not corrected for the number of rows. Of few groups, intervals come out "
-        "too narrow. The best variant is bold.",
+        f"{count_groups(len(held.keys), 'item')} of "
+        f"{count_groups(num_groups(held.groups), held.grouping)}. {called}, {better}: mean and "
+        f"standard deviation over seeds, below them the 95 % bootstrap interval over {groups}. "
+        f"Differences are to {compared.reference}, with both scored on the same draws of {groups}; "
+        "p is two-sided, of one difference, not corrected for the number of rows. Of few groups, "
+        f"intervals come out too narrow, and of less than {MIN_GROUPS} there is none. The best "
+        "variant is bold.",
         content,
     )
 
@@ -91,7 +94,8 @@ def _differences(compared: Table) -> Html:
         (_name(line), cell, *_difference(line.difference))
         for line, cell in zip(compared.lines, cells, strict=True)
     ]
-    return table(("", _called(compared.measure), "difference", "p"), body)
+    rests = (_rests_name(compared), _rests(compared, compared.measure), "", "")
+    return table(("", _called(compared.measure), "difference", "p"), [*body, rests])
 
 
 def _others(compared: Table) -> Html:
@@ -100,7 +104,19 @@ def _others(compared: Table) -> Html:
         (_name(line), *cells)
         for line, cells in zip(compared.lines, zip(*columns, strict=True), strict=True)
     ]
-    return table(("", *map(_called, compared.others)), body)
+    rests = (_rests_name(compared), *(_rests(compared, measure) for measure in compared.others))
+    return table(("", *map(_called, compared.others)), [*body, rests])
+
+
+def _rests_name(compared: Table) -> Html:
+    return tag("span", f"items / {plural(compared.held.grouping)}", class_="sub")
+
+
+def _rests(compared: Table, measure: str) -> str:
+    """How many items and groups a measure rests on."""
+    counted = compared.held.counted(measure)
+    groups = num_groups(compared.held.groups, counted)
+    return f"{int(counted.sum()):,} / {groups:,}"
 
 
 def _cells(compared: Table, measure: str) -> list[Html]:
@@ -118,24 +134,29 @@ def _difference(gap: Difference | None) -> tuple[Html, str]:
     """The cells of the difference and of its p-value."""
     if gap is None:
         return Html(DASH), DASH
+    if gap.low is None:
+        return Html(f"{gap.mean:+.3f}"), DASH
     interval = tag("small", f"{gap.low:+.3f} to {gap.high:+.3f}")
     return join(f"{gap.mean:+.3f}", interval), number(gap.p)
 
 
 def _single_f1(compared: Table) -> Html:
-    """A row for each class or label, a column for each method that has them."""
+    """A row for each class or label, a column for each method that has them, and the counts."""
+    counts = compared.held.label_counts()
     lines = [line for line in compared.lines if "f1" in line.scores]
     body = []
     for name in compared.held.names:
-        values = [line.scores["f1"][name] for line in lines]
+        values = [Score.of(line.scores["f1"][name]).mean for line in lines]
         competing = [v for v, line in zip(values, lines, strict=True) if line.part == "variant"]
-        best = max(competing, default=math.nan)
+        best = _best("f1", competing)
         cells = [
             tag("b" if value == best and line.part == "variant" else "span", number(value))
             for value, line in zip(values, lines, strict=True)
         ]
-        body.append((name, *cells))
-    return table(("", *(line.name for line in lines)), body)
+        one = counts[name]
+        body.append((name, *cells, one["positives"], one["items"], one["groups"]))
+    rests = ("items that have it", "of", plural(compared.held.grouping))
+    return table(("", *(line.name for line in lines), *rests), body)
 
 
 def _called(measure: str) -> str:

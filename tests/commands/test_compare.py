@@ -29,8 +29,9 @@ def runs(tmp_path: Path) -> list[str]:
 
 def test_rows_stand_side_by_side(runs: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert run_program(main, runs) == 0
-    head, _, *rows = capsys.readouterr().out.splitlines()
-    assert head == ("test: 6 items in 3 groups; mae: lower is better; differences to a: exact")
+    head, _, rests, *rows = capsys.readouterr().out.splitlines()
+    assert head == "test: 12 items of 6 speakers; mae: lower is better; differences to a: exact"
+    assert " ".join(rests.split()) == "(items / speakers) 12 / 6 12 / 6 12 / 6 12 / 6"
     cells = {row[:24].strip(): row[24:].split() for row in rows}
     assert cells["a: exact"][:5] == ["0.000", "0.000", "to", "0.000", "-"]
     spread = ["1.250", "+-", "0.250", "1.250", "to", "1.250"]

@@ -16,8 +16,8 @@ from mmembed.recipes.finished import StudyRun, read_runs
 from mmembed.recipes.scoring import Array, Held
 
 RANDOM = np.random.default_rng(1)
-OURS = RANDOM.normal(size=(2, 6)).astype(np.float32)
-THEIRS = RANDOM.normal(size=(3, 6)).astype(np.float32)
+OURS = RANDOM.normal(size=(2, 12)).astype(np.float32)
+THEIRS = RANDOM.normal(size=(3, 12)).astype(np.float32)
 
 
 @pytest.fixture(autouse=True)
@@ -48,16 +48,16 @@ def test_differences_against_a_double_loop(tmp_path: Path) -> None:
     generator, gaps = np.random.default_rng(0), []
     for _ in range(DRAWS):
         picked = []
-        for group in generator.integers(3, size=3):
-            picked += [row for row in range(6) if GROUPS[row] == "abc"[group]]
+        for group in generator.integers(6, size=6):
+            picked += [row for row in range(12) if GROUPS[row] == "abcdef"[group]]
         gaps.append(
-            sum(absolute(THEIRS, row) for row in picked) / 6
-            - sum(absolute(OURS, row) for row in picked) / 6
+            sum(absolute(THEIRS, row) for row in picked) / 12
+            - sum(absolute(OURS, row) for row in picked) / 12
         )
     gap = line.difference
     assert gap is not None
     assert gap.mean == pytest.approx(
-        np.mean([absolute(THEIRS, r) - absolute(OURS, r) for r in range(6)]), abs=1e-6
+        np.mean([absolute(THEIRS, r) - absolute(OURS, r) for r in range(12)]), abs=1e-6
     )
     assert (gap.low, gap.high) == pytest.approx(tuple(np.quantile(gaps, (0.025, 0.975))), abs=1e-6)
     below, above = sum(g <= 0 for g in gaps), sum(g >= 0 for g in gaps)
@@ -83,7 +83,7 @@ def test_p_by_hand(tmp_path: Path) -> None:
 
 def test_another_reference_and_measure(tmp_path: Path) -> None:
     variants = {"ours": OURS, "theirs": THEIRS}
-    plain = {"ridge": RANDOM.normal(size=6).astype(np.float32)}
+    plain = {"ridge": RANDOM.normal(size=12).astype(np.float32)}
     runs = read_runs([write_run(tmp_path / "run", sentiment(), variants, plain)])
     (table,) = compare(runs)
     (turned,) = compare(runs, reference="theirs")
@@ -106,7 +106,7 @@ def test_another_reference_and_measure(tmp_path: Path) -> None:
 
 
 def test_another_order_changes_nothing(tmp_path: Path) -> None:
-    order = [4, 0, 5, 2, 1, 3]
+    order = [4, 0, 5, 2, 1, 3, 11, 6, 8, 7, 10, 9]
     first = write_run(tmp_path / "a", sentiment(), {"m": OURS})
     plain = write_run(tmp_path / "b", sentiment(), {"m": THEIRS})
     mixed = write_run(tmp_path / "c/b", sentiment(order), {"m": THEIRS[:, order]})
@@ -119,18 +119,18 @@ def test_another_order_changes_nothing(tmp_path: Path) -> None:
 
 
 def classes(names: tuple[str, ...] = ("x", "y")) -> Held:
-    truth = np.array([0, 1, 0, 1, 1, 0])
+    truth = np.array([0, 1, 0, 1, 1, 0] * 2)
     return Held("classes", "uar", KEYS, GROUPS, truth, truth, names)
 
 
-LOGITS = RANDOM.normal(size=(1, 6, 2)).astype(np.float32)
+LOGITS = RANDOM.normal(size=(1, 12, 2)).astype(np.float32)
 
 
 @pytest.mark.parametrize(
     ("first", "second", "why"),
     [
         (sentiment(), sentiment(range(4)), "different items (4, 4 of them among these)"),
-        (sentiment(range(4)), sentiment(), "different items (6, 4 of them among these)"),
+        (sentiment(range(4)), sentiment(), "different items (12, 4 of them among these)"),
         (sentiment(), sentiment(truth=[2, *TRUTH[1:]]), "the same items with another truth"),
         (sentiment(), classes(), "another task (classes)"),
         (classes(), classes(("y", "x")), "other classes"),
@@ -145,7 +145,7 @@ def test_other_tests_have_tables_of_their_own(
 
     tables = compare(read_runs([write("a", first), write("b", second)]))
     assert [table.title for table in tables] == ["test (a)", "test (b)"]
-    assert tables[0].notes == (f"not compared with 'test' of b: {why}",)
+    assert tables[0].notes[0] == f"not compared with 'test' of b: {why}"
     assert [list(rows(t)) for t in tables] == [["a: m", "a: trivial"], ["b: m", "b: trivial"]]
     # The reference is in one of them; the other says that it has another.
     tables = compare(read_runs([tmp_path / "a", tmp_path / "b"]), reference="b: m")
@@ -178,7 +178,7 @@ def test_tests_of_other_names(tmp_path: Path) -> None:
 
 
 def test_controls_and_baselines(tmp_path: Path) -> None:
-    plain = {"ridge": RANDOM.normal(size=6).astype(np.float32)}
+    plain = {"ridge": RANDOM.normal(size=12).astype(np.float32)}
     controls = {"untrained": (sentiment(), {"m": THEIRS})}
     a = write_run(tmp_path / "a", sentiment(), {"m": OURS}, plain, controls)
     (table,) = compare(read_runs([a]))
@@ -198,12 +198,18 @@ def test_controls_and_baselines(tmp_path: Path) -> None:
 
 
 def test_other_groups_are_told(tmp_path: Path) -> None:
-    renamed = Held(**{**vars(sentiment()), "groups": tuple("uuvvww")})
-    merged = Held(**{**vars(sentiment()), "groups": tuple("uuuuww")})
+    renamed = Held(**{**vars(sentiment()), "groups": tuple("uuvvwwxxyyzz")})
+    merged = Held(**{**vars(sentiment()), "groups": tuple("uuvvwwxxyzyz"), "grouping": "dialogue"})
     for name, held in {"a": sentiment(), "b": renamed, "c": merged}.items():
         write_run(tmp_path / name, held, {"m": OURS})
     (table,) = compare(read_runs([tmp_path / name for name in "abc"]))
-    assert table.notes == ("groups are those of a; c has others",)
+    told = "groups are those of a (speakers); c has others (dialogues)"
+    assert table.notes == (told,)
+    called = Held(**{**vars(sentiment()), "grouping": "dialogue"})
+    write_run(tmp_path / "d", called, {"m": OURS})
+    (table,) = compare(read_runs([tmp_path / name for name in "ad"]))
+    told = "groups are the speakers of a; d calls the same ones dialogues"
+    assert table.notes == (told,)
 
 
 def test_folders_of_one_name_keep_their_paths(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from mmembed.report.markup import Section
 
 RANDOM = np.random.default_rng(0)
 TRUE = np.array(TRUTH, np.float32)
-LABELS = np.array([0, 1, 1, 0, 1, 0])
+LABELS = np.array([0, 1, 1, 0, 1, 0] * 2)
 
 
 @pytest.fixture(autouse=True)
@@ -52,7 +52,7 @@ def told(tmp_path: Path) -> Path:
     """Two classes of hostile names, by one seed."""
     names = (HOSTILE, "calm")
     held = Held("classes", "uar", KEYS, GROUPS, LABELS, LABELS, names)
-    logits = RANDOM.normal(size=(1, 6, 2)).astype(np.float32)
+    logits = RANDOM.normal(size=(1, 12, 2)).astype(np.float32)
     return write_run(tmp_path / "told", held, {"m": logits}, test="configuration")
 
 
@@ -64,8 +64,8 @@ def test_a_study_has_cards_scores_and_configuration(felt: Path) -> None:
     assert sections == ["scores:-test", "configuration"]
     trivial = np.abs(TRUE - 1 / 3).mean()
     assert f"0.000 MAE, test exact (best of 2); trivial {trivial:.3f}" in page.text
-    assert "40 training items dev 8, test 6" in page.text and "2 seeds" in page.text
-    assert "6 items in 3 groups" in page.text and "the lower the better" in page.text
+    assert "40 training items dev 8, test 12" in page.text and "2 seeds" in page.text
+    assert "12 items of 6 speakers" in page.text and "the lower the better" in page.text
     assert "Differences are to off" in page.text
     # mean, deviation, interval; difference, interval, p
     assert "off 1.500 \u00b1 0.500 1.500 to 1.500 \u2013 \u2013" in page.text
@@ -79,7 +79,10 @@ def test_classes_have_their_f1(told: Path) -> None:
     page = whole(write_report(told).read_text())
     run = StudyRun.read(told)
     f1 = run.results["tests"]["configuration"]["variants"]["m"]["f1"]
-    assert f"F1 of each class m {HOSTILE} {f1[HOSTILE]:.3f} calm {f1['calm']:.3f}" in page.text
+    assert (
+        f"F1 of each class m items that have it of groups {HOSTILE} {f1[HOSTILE]:.3f} 6 12 6 "
+        f"calm {f1['calm']:.3f} 6 12 6"
+    ) in page.text
     assert "UAR, configuration m (one method); trivial 0.500" in page.text
 
 
