@@ -2,7 +2,7 @@
 
     GET  /              the page; /page.css and /page.js
     GET  /about         {"encoder": ..., "most_bytes": ..., "curves": ..., "neighbours": ...}
-    POST /analyses      multipart: "text" (what was said, may be empty), then "clip" (the file)
+    POST /analyses      multipart: "clip" (the file), "text" (what was said; may be left out)
                         -> an `Analysis`; any refusal is {"error": one line}
 
 Nobody but this machine is served unless another address is asked for. What a browser could be made
@@ -18,47 +18,40 @@ import ipaddress
 import json
 import logging
 import signal
-import tempfile
+import sys
+import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from importlib import resources
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import Any, Final
 from urllib.parse import urlsplit
 
-from aiohttp import BodyPartReader, web
+from aiohttp import web
 
 from mmembed.config import Seconds
-from mmembed.errors import DataError, MmembedError, UsageError
+from mmembed.errors import DataError, MmembedError, UsageError, printable
 from mmembed.serve.analysis import Analysis
+from mmembed.serve.connections import HEADERS, as_json, listen
+from mmembed.serve.upload import (
+    MOST_BYTES,
+    RequestRefusedError,
+    check_head,
+    nameless_file,
+    receive,
+)
 
-MOST_BYTES: Final = 500_000_000  # of a request, so nearly of a clip
-MOST_TEXT: Final = 20_000  # bytes of UTF-8; 300 s of fast speech take a quarter of it
 WAITING: Final = 4  # clips that are sent, wait or are analysed; more are turned away
-SENDING: Final[Seconds] = 600.0  # that one may take to send
+NO_SPACE: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 LEAVING: Final[Seconds] = 1.0  # that answers may take when the server ends
-CHUNK: Final = 1 << 18  # bytes
 
 FILES: Final = {
     "/": ("index.html", "text/html"),
     "/page.css": ("page.css", "text/css"),
     "/page.js": ("page.js", "text/javascript"),
 }
-HEADERS: Final = {
-    "Content-Security-Policy": (
-        "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
-        "img-src data:; media-src blob:; base-uri 'none'; form-action 'none'; "
-        "frame-ancestors 'none'"
-    ),
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Cache-Control": "no-store",
-}
-
 Analyse = Callable[[Path, str, str | None], Analysis]
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -114,6 +107,8 @@ def serve(
         UsageError: it cannot listen there.
         KeyboardInterrupt: Ctrl-C.
     """
+    # What is wrong with a request is told to who sends it.
+    warnings.filterwarnings("ignore", module=r"aiohttp\.")
     asyncio.run(_serve(analyse, about, address, ready))
 
 
@@ -140,21 +135,20 @@ async def listening(
         The page's URL.
     """
     worker = ThreadPoolExecutor(1, "analysis")
-    with tempfile.TemporaryDirectory(prefix="mmembed-") as folder:
-        app = _application(_Desk(analyse, worker, Path(folder)), about, address)
-        runner = web.AppRunner(
-            app, access_log=None, handler_cancellation=True, shutdown_timeout=LEAVING
-        )
-        await runner.setup()
+    app = _application(_Desk(analyse, worker), about, address)
+    runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=LEAVING)
+    await runner.setup()
+    assert runner.server is not None
+    try:
         try:
-            try:
-                await web.TCPSite(runner, address.host, address.port).start()
-            except (OSError, OverflowError) as error:
-                raise UsageError(_refusal(address, error)) from None
-            yield _url(address.host, runner.addresses[0][1])
-        finally:
-            worker.shutdown(wait=False, cancel_futures=True)
-            await runner.cleanup()
+            server = await listen(runner.server, address.host, address.port)
+        except (OSError, OverflowError) as error:
+            raise UsageError(_refusal(address, error)) from None
+        async with server:
+            yield _url(address.host, server.sockets[0].getsockname()[1])
+    finally:
+        worker.shutdown(wait=False, cancel_futures=True)
+        await runner.cleanup()
 
 
 def _application(desk: _Desk, about: Mapping[str, object], address: Address) -> web.Application:
@@ -172,68 +166,27 @@ def _application(desk: _Desk, about: Mapping[str, object], address: Address) -> 
 class _Desk:
     """Takes clips, one after another."""
 
-    def __init__(self, analyse: Analyse, worker: ThreadPoolExecutor, folder: Path) -> None:
-        self._analyse, self._worker, self._folder = analyse, worker, folder
+    def __init__(self, analyse: Analyse, worker: ThreadPoolExecutor) -> None:
+        self._analyse, self._worker = analyse, worker
         self._taken = 0
 
     async def take(self, request: web.Request) -> web.Response:
         """One clip, from its first byte to its analysis."""
-        if request.content_length is None:
-            raise _Refused(411, "the size of the request is not told")
-        if request.content_length > MOST_BYTES:
-            size = f"{request.content_length / 1e6:.0f} MB"
-            raise _Refused(413, f"{size} are too much, at most {MOST_BYTES / 1e6:.0f} MB at once")
+        check_head(request)
         if self._taken >= WAITING:
-            raise _Refused(503, f"busy with {self._taken} other clips; try again in a moment")
+            raise RequestRefusedError(
+                503, f"busy with {self._taken} other clips; try again in a moment"
+            )
         self._taken += 1
         try:
-            with tempfile.NamedTemporaryFile(dir=self._folder) as file:
-                try:
-                    async with asyncio.timeout(SENDING):
-                        name, text = await _receive(request, file)
-                except TimeoutError:
-                    raise _Refused(408, f"took more than {SENDING:.0f} s to arrive") from None
-                loop = asyncio.get_running_loop()
-                path = Path(file.name)
-                analysis = await loop.run_in_executor(
-                    self._worker, self._analyse, path, name, text or None
+            with nameless_file() as file:
+                sent = await receive(request, file)
+                analysis = await asyncio.get_running_loop().run_in_executor(
+                    self._worker, self._analyse, sent.path, sent.name, sent.text or None
                 )
         finally:
             self._taken -= 1
-        return _json(asdict(analysis))
-
-
-async def _receive(request: web.Request, file: IO[bytes]) -> tuple[str, str]:
-    """Write the clip to a file; its name, and what is said in it."""
-    if request.content_type != "multipart/form-data":
-        raise _Refused(415, "a clip comes as multipart/form-data")
-    text = ""
-    try:
-        async for part in await request.multipart():
-            if not isinstance(part, BodyPartReader) or part.name not in ("text", "clip"):
-                break
-            if part.name == "clip":
-                while chunk := await part.read_chunk(CHUNK):
-                    file.write(chunk)
-                file.flush()
-                return part.filename or "clip", text
-            held = bytearray()
-            while len(held) <= MOST_TEXT and (chunk := await part.read_chunk()):
-                held += chunk
-            if len(held) > MOST_TEXT:
-                raise _Refused(413, f"what was said is longer than {MOST_TEXT} bytes")
-            text = held.decode("utf-8", "replace").strip()
-    except ValueError:
-        raise _Refused(400, "the request is damaged") from None
-    raise _Refused(400, "the request holds no clip")
-
-
-class _Refused(Exception):
-    """A request that gets an HTTP status and a line instead of an answer."""
-
-    def __init__(self, status: int, line: str) -> None:
-        super().__init__(line)
-        self.status = status
+        return as_json(asdict(analysis))
 
 
 def _guard(address: Address) -> Any:
@@ -241,25 +194,29 @@ def _guard(address: Address) -> Any:
     async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
         try:
             if not address.is_ours(request.host):
-                raise _Refused(421, "this is not the name of this server")
+                raise RequestRefusedError(421, "this is not the name of this server")
             # Browsers always name the origin of a post.
             origin = request.headers.get("Origin")
             if request.method not in ("GET", "HEAD") and origin != f"http://{request.host}":
-                raise _Refused(403, "only the page itself may send clips")
+                raise RequestRefusedError(403, "only the page itself may send clips")
             return await handler(request)
-        except _Refused as error:
-            return _json({"error": str(error)}, error.status)
+        except RequestRefusedError as error:
+            return as_json({"error": str(error)}, error.status)
         except web.HTTPException as error:  # no such page, no such method
-            return _json({"error": error.reason}, error.status)
+            return as_json({"error": error.reason}, error.status)
         except DataError as error:
-            return _json({"error": str(error), "reason": error.reason}, 422)
+            return as_json({"error": str(error), "reason": error.reason}, 422)
         except MmembedError as error:
-            return _json({"error": str(error)}, 422)
+            return as_json({"error": str(error)}, 422)
+        except ConnectionError:
+            raise
         except Exception as error:
+            line = f"this went wrong here: {type(error).__name__}: {' '.join(str(error).split())}"
+            if isinstance(error, OSError) and error.errno in NO_SPACE:
+                print(f"error: {printable(line)}", file=sys.stderr, flush=True)
+                return as_json({"error": line}, 507)
             logging.getLogger(__name__).exception("a request failed")
-            full = isinstance(error, OSError) and error.errno == errno.ENOSPC
-            line = f"this went wrong here: {type(error).__name__}: {error}"
-            return _json({"error": " ".join(line.split())}, 507 if full else 500)
+            return as_json({"error": line}, 500)
 
     return guard
 
@@ -273,11 +230,6 @@ def _answer(body: bytes, kind: str) -> Handler:
         return web.Response(body=body, content_type=kind, charset="utf-8")
 
     return answer
-
-
-def _json(value: Mapping[str, object], status: int = 200) -> web.Response:
-    text = json.dumps(value, allow_nan=False)  # ASCII, so that a name that is no text passes
-    return web.Response(text=text, content_type="application/json", status=status)
 
 
 def _url(host: str, port: int) -> str:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
+import resource
 import signal
 import socket
 import subprocess
 import sys
+import time
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from typing import Any
 from urllib.request import urlopen
 
 import pytest
@@ -24,12 +29,11 @@ PROGRAM = (
 )
 
 
-def start(encoder: Path, *arguments: str) -> subprocess.Popen[str]:
+def start(encoder: Path, *arguments: str, **environment: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-c", PROGRAM, "--encoder", str(encoder), "--port", "0", *arguments]
-    environment = {**os.environ, "MMEMBED_DEBUG": ""}
     return subprocess.Popen(
         command,
-        env=environment,
+        env={**os.environ, "MMEMBED_DEBUG": "", **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -55,6 +59,73 @@ def test_it_serves_until_it_is_stopped(tmp_path: Path) -> None:
         _, errors = program.communicate(timeout=120)
         assert program.returncode == code
         assert errors.startswith(told) and errors.count("\n") == 1
+
+
+CLIP = bytes(500_000)
+END = b"\r\n--x--\r\n"
+
+
+def post(port: int, *more: str, field: str = 'name="clip"', missing: bytes = b"") -> bytes:
+    """A request with a clip, without the bytes that are missing at its end."""
+    host = f"127.0.0.1:{port}"
+    part = f'--x\r\nContent-Disposition: form-data; {field}; filename="a.mp4"\r\n\r\n'
+    body = part.encode() + CLIP + END
+    lines = ["POST /analyses HTTP/1.1", f"Host: {host}", f"Origin: http://{host}",
+             "Content-Type: multipart/form-data; boundary=x", f"Content-Length: {len(body)}",
+             "Connection: close", *more, "", ""]  # fmt: skip
+    return "\r\n".join(lines).encode() + body.removesuffix(missing)
+
+
+def answer_to(port: int, sent: bytes) -> tuple[int, Any]:
+    with socket.create_connection(("127.0.0.1", port), 120) as asking:
+        with suppress(ConnectionError):  # it is refused before all of it is read
+            asking.sendall(sent)
+        told = b""
+        with suppress(ConnectionError):
+            while more := asking.recv(1 << 16):
+                told += more
+    first, _, body = told.partition(b"\r\n\r\n")
+    return int(first.split()[1]), json.loads(body)
+
+
+def nameless(pid: int, folder: Path) -> list[int]:
+    """Sizes of the files of a folder that a process holds and that have no name."""
+    found = []
+    for link in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):
+            if str(link.readlink()).startswith(str(folder)) and "(deleted)" in str(link.readlink()):
+                found.append(link.stat().st_size)
+    return found
+
+
+def test_a_full_disk_and_a_killed_server_leave_no_clip(tmp_path: Path) -> None:
+    encoder, temporary = write_encoder(tmp_path / "encoder"), tmp_path / "temporary"
+    temporary.mkdir()
+    program = start(encoder, TMPDIR=str(temporary))
+    assert program.stdout is not None and program.stderr is not None
+    port = int(program.stdout.readline().split("http://127.0.0.1:")[1].split("/")[0])
+
+    assert answer_to(port, post(port, "Content-Encoding: gzip"))[0] == 415
+    assert answer_to(port, post(port, field='name="clip'))[0] == 400
+    assert answer_to(port, b"nonsense\r\n\r\n")[0] == 400
+
+    unlimited = resource.prlimit(program.pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(program.pid, resource.RLIMIT_FSIZE, (100_000, unlimited[1]))
+    status, told = answer_to(port, post(port))
+    assert (status, told["error"].count("\n")) == (507, 0) and "File too large" in told["error"]
+    assert program.stderr.readline().startswith("error: this went wrong here: OSError: ")
+    resource.prlimit(program.pid, resource.RLIMIT_FSIZE, unlimited)
+    status, told = answer_to(port, post(port))
+    assert (status, told["reason"]) == (422, "not_media")
+
+    with socket.create_connection(("127.0.0.1", port), 120) as sending:
+        sending.sendall(post(port, missing=END))
+        while not any(size > 10_000 for size in nameless(program.pid, temporary)):
+            time.sleep(0.01)
+        program.kill()
+        _, errors = program.communicate(timeout=120)
+    assert errors == ""  # nor was there any before: no warning, no traceback
+    assert [path for path in temporary.rglob("*") if path.is_file()] == []
 
 
 def test_what_cannot_be_served_is_one_line(

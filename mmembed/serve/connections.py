@@ -1,0 +1,76 @@
+"""Connections of the page's server: how many, how long idle, and what is said to bad HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping
+from typing import Any, Final
+
+from aiohttp import web
+
+from mmembed.config import Seconds
+
+MOST_CONNECTIONS: Final = 64  # browsers open six; more are closed at once
+IDLE: Final[Seconds] = 60.0  # that one may wait between requests, or take to send a head
+
+HEADERS: Final = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
+        "img-src data:; media-src blob:; base-uri 'none'; form-action 'none'; "
+        "frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+
+
+async def listen(server: web.Server, host: str, port: int) -> asyncio.Server:
+    """Accept connections for a server of aiohttp.
+
+    Raises:
+        OSError: it cannot listen there.
+        OverflowError: there is no such port.
+    """
+    loop = asyncio.get_running_loop()
+
+    def accept() -> asyncio.Protocol:
+        if len(server.connections) >= MOST_CONNECTIONS:
+            return _Closed()
+        return _Connection(server, loop=loop, auto_decompress=False, keepalive_timeout=IDLE)
+
+    return await loop.create_server(accept, host, port)
+
+
+def as_json(value: Mapping[str, object], status: int = 200) -> web.Response:
+    """A response that holds a JSON object."""
+    text = json.dumps(value, allow_nan=False)  # ASCII, so that a name that is no text passes
+    return web.Response(text=text, content_type="application/json", status=status)
+
+
+class _Connection(web.RequestHandler):
+    """Answers bytes that are no HTTP with a line, as other bad requests are answered."""
+
+    __slots__ = ()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        if status >= 500:  # ours, and logged
+            return super().handle_error(request, status, exc, message)
+        response = as_json({"error": "the request is no HTTP that is understood here"}, status)
+        response.headers.update(HEADERS)
+        response.force_close()
+        return response
+
+
+class _Closed(asyncio.Protocol):
+    def connection_made(self, transport: Any) -> None:
+        transport.abort()
