@@ -24,8 +24,9 @@ from mmembed.config import to_dict
 from mmembed.data.loader import Steps
 from mmembed.data.sampling import derive_seed
 from mmembed.embedder import Recogniser, save_encoder
+from mmembed.embedder.folder import is_encoder
 from mmembed.encoder import FRAME_RATE
-from mmembed.errors import MmembedError, Stopped
+from mmembed.errors import MmembedError, Stopped, UsageError
 from mmembed.methods.ctc_speaker import CtcSpeaker
 from mmembed.recipes.corpus import Corpus, describe_data, open_corpus
 from mmembed.recipes.evaluation import evaluate_speech, quick_scores
@@ -34,49 +35,53 @@ from mmembed.recipes.pretrain import RECIPES, PretrainRun
 from mmembed.training.checkpoint import Position, load_latest, save_checkpoint
 from mmembed.training.distributed import World, join_world
 from mmembed.training.optim import build_optimizer, learning_rate
-from mmembed.training.signals import StopRequest
+from mmembed.training.signals import StopRequest, stop_at_once
 from mmembed.training.step import StepResult, train_step
 from mmembed.training.tracking import MetricsLog, claim_folder, write_json
 
-MOST_SKIPPED = 3  # steps in a row whose loss is not finite
+MOST_SKIPPED = 3  # steps in a row in which something is not finite
 FREE = ("loop.workers",)  # settings that change no result
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Parse, build, resume, loop, save."""
+    """Parse, build, resume, loop, save, score."""
     run, out = parse_recipe("pretrain", RECIPES, sys.argv[1:] if argv is None else argv)
-    with join_world() as world:
+    with stop_at_once(f"{out}: stopped; run again to continue"), join_world() as world:
         corpus = open_corpus(run.data)
         run = _resolved(run, corpus)
+        _agree(run, corpus, world)
         if world.is_main:
             claim_folder(out, to_dict(run), free=FREE)
             _describe(run, corpus, out)
-        world.wait()
-        if (out / "evaluation.json").exists():
+        if world.share((out / "evaluation.json").exists()):
             return
         torch.manual_seed(run.loop.seed)
         method = CtcSpeaker(run.method).to(world.device)
-        if world.is_main:
+        if world.is_main and not is_encoder(out / "untrained"):
             _save(out / "untrained", method, corpus, run)
         if run.loop.epochs:
             _train(run, method, corpus, out, world)
+        data = describe_data(corpus) if world.is_main and run.loop.epochs else ()
+        if world.is_main:  # before it is scored, which may fail
+            _save(out / "encoder", method, corpus, run, data=data)
         evaluation = evaluate_speech(method, corpus, world)
         if world.is_main:
-            data = describe_data(corpus) if run.loop.epochs else ()
             _save(out / "encoder", method, corpus, run, data=data, evaluation=evaluation)
             write_json(out / "evaluation.json", evaluation)  # last: it says that all is done
             print(f"encoder: {out / 'encoder'}", flush=True)
+        world.wait()  # no process ends well when the main one does not
 
 
 def _train(run: PretrainRun, method: CtcSpeaker, corpus: Corpus, out: Path, world: World) -> None:
+    """Take the steps that are left, from the newest checkpoint on."""
+    optimizer = build_optimizer(method, run.optim)
+    position = load_latest(out / "checkpoints", method, optimizer, world) or Position()
     model: nn.Module = method
     if world.size > 1:  # gradients are summed where they lie: a tenth off a small step
         model = DistributedDataParallel(method, gradient_as_bucket_view=True)
-    optimizer = build_optimizer(method, run.optim)
-    position = load_latest(out / "checkpoints", method, optimizer) or Position()
-    world.wait()
     log = MetricsLog(out / "metrics.jsonl", position.total) if world.is_main else None
     started = time.monotonic() - (log.seconds if log else 0.0)
+    saved = time.monotonic()
     steps = Steps(
         corpus.item,
         corpus.lengths,
@@ -86,9 +91,18 @@ def _train(run: PretrainRun, method: CtcSpeaker, corpus: Corpus, out: Path, worl
         world=world.size,
         splits=run.loop.accumulate,
     )
-    stop, saved, skipped = StopRequest(), time.monotonic(), 0
 
-    with progress("pretrain", run.loop.epochs, start=position.epoch, show=world.is_main) as update:
+    def save() -> None:
+        nonlocal saved
+        if world.is_main:
+            save_checkpoint(out / "checkpoints", method, optimizer, position, world)
+        saved = time.monotonic()
+        world.wait()
+
+    with (
+        progress("pretrain", run.loop.epochs, start=position.epoch, show=world.is_main) as update,
+        StopRequest() as stop,
+    ):
         for epoch in range(position.epoch, run.loop.epochs):
             plan = corpus.plan(seed=run.loop.seed, epoch=epoch)
             with closing(
@@ -96,10 +110,15 @@ def _train(run: PretrainRun, method: CtcSpeaker, corpus: Corpus, out: Path, worl
             ) as loaded:
                 for step, micro_batches in enumerate(loaded, position.step):
                     done = epoch + step / len(plan)
-                    rate = learning_rate(run.optim, done / run.loop.epochs)
+                    rate = learning_rate(
+                        run.optim,
+                        done / run.loop.epochs,
+                        step=1 / len(plan) / run.loop.epochs,
+                    )
                     torch.manual_seed(
                         derive_seed(run.loop.seed, "dropout", epoch, step, world.rank)
                     )
+                    due = world.is_main and time.monotonic() - saved > run.loop.checkpoint_every
                     with torch.autocast(
                         world.device.type, torch.bfloat16, enabled=run.loop.precision == "bf16"
                     ):
@@ -110,40 +129,67 @@ def _train(run: PretrainRun, method: CtcSpeaker, corpus: Corpus, out: Path, worl
                             rate=rate,
                             clip=run.optim.clip,
                             world=world,
+                            requests=(stop.asked, due),
                         )
-                    position = Position(epoch, step + 1, position.total + 1)
-                    skipped = 0 if result.applied else skipped + 1
-                    if skipped == MOST_SKIPPED:
-                        raise MmembedError(
-                            f"{out}: the loss was not finite {skipped} steps in a row up to step "
-                            f"{position.total}; lower --optim.lr"
-                        )
+                    position = _after(position, epoch, step, result)
                     if log:
                         _log_step(log, position, result, rate, time.monotonic() - started)
                         update(done + 1 / len(plan), loss=result.loss)
-                    stopping = stop.agreed(world)
-                    if world.is_main and (
-                        stopping or time.monotonic() - saved > run.loop.checkpoint_every
-                    ):
-                        save_checkpoint(out / "checkpoints", method, optimizer, position)
-                        saved = time.monotonic()
+                    if position.skipped == MOST_SKIPPED:
+                        raise _diverged(out, position)
+                    stopping, saving = result.requests
+                    if stopping or saving:
+                        save()
                     if stopping:
                         raise Stopped(
                             f"{out}: stopped at step {position.total}; run again to continue"
                         )
-            position = Position(epoch + 1, 0, position.total)
             every = run.loop.evaluate_every
             if every and (epoch + 1) % every == 0 and epoch + 1 < run.loop.epochs:
-                scores = quick_scores(method, corpus, world)
+                save()  # at the end of this epoch: its scores come again when they are stopped
+                with stop.suspended():
+                    scores = quick_scores(method, corpus, world)
                 if log:
                     log.write(split="dev", step=position.total, epoch=epoch + 1, **scores)
-    if world.is_main:
-        save_checkpoint(out / "checkpoints", method, optimizer, position)
+            position = replace(position, epoch=epoch + 1, step=0)
+        if position.total and position.skipped == position.total:
+            raise _diverged(out, position)
+        save()
+
+
+def _after(position: Position, epoch: int, step: int, result: StepResult) -> Position:
+    """Where training stands after a step."""
+    skipped = 0 if result.applied else position.skipped + 1
+    return Position(epoch, step + 1, position.total + 1, skipped)
+
+
+def _diverged(out: Path, position: Position) -> MmembedError:
+    return MmembedError(
+        f"{out}: the loss was not finite {position.skipped} steps in a row up to step "
+        f"{position.total}; lower --optim.lr, and look for data that are not finite"
+    )
+
+
+def _agree(run: PretrainRun, corpus: Corpus, world: World) -> None:
+    """Refuse to train when the processes do not read the same, each on its machine."""
+    seen = world.gather([corpus.train.digest, to_dict(run)])
+    others = [str(rank) for rank, found in enumerate(seen) if found != seen[0]]
+    if others:
+        raise UsageError(
+            f"process {', '.join(others)} of {world.size} sees other records in "
+            f"{', '.join(run.data.shards)} than process 0: give all of them the same shards"
+        )
 
 
 def _resolved(run: PretrainRun, corpus: Corpus) -> PretrainRun:
     """The run with what only the data could tell: sizes of the vocabulary and of the speakers."""
     encoder = replace(run.method.encoder, vocabulary_size=len(corpus.vocabulary))
+    terms = _terms(run)
+    if not any(corpus.labelled[target] for target in terms.values()):
+        raise UsageError(
+            f"nothing to learn in {', '.join(run.data.shards)} by {' or '.join(run.data.streams)}: "
+            f"no record has what {' or '.join(terms) or 'a term with a weight'} needs"
+        )
     speakers = max(1, len(corpus.speakers))
     method = replace(
         run.method, encoder=encoder, num_speakers=speakers, alphabet_size=len(corpus.alphabet)
@@ -151,9 +197,20 @@ def _resolved(run: PretrainRun, corpus: Corpus) -> PretrainRun:
     return replace(run, method=method)
 
 
+def _terms(run: PretrainRun) -> dict[str, str]:
+    """The terms of the run's loss, and the targets that they need."""
+    weights = {
+        "ctc": run.method.ctc_weight,
+        "speaker": run.method.speaker_weight,
+        "masked_text": run.method.masked_text_weight,
+    }
+    return {term: target for term, target in CtcSpeaker.terms.items() if weights[term] > 0}
+
+
 def _save(folder: Path, method: CtcSpeaker, corpus: Corpus, run: PretrainRun, **known: Any) -> None:
-    """The encoder's folder; a head that was not to learn speech is none of it."""
-    recogniser = Recogniser(method.ctc_head, corpus.alphabet) if run.method.ctc_weight else None
+    """The encoder's folder; a head that was not to learn speech, or had none, is none of it."""
+    speech = run.method.ctc_weight and corpus.labelled["transcript"]
+    recogniser = Recogniser(method.ctc_head, corpus.alphabet) if speech else None
     settings = to_dict(run)
     save_encoder(
         folder, method.encoder, corpus.vocabulary, settings, recogniser=recogniser, **known
@@ -168,6 +225,9 @@ def _describe(run: PretrainRun, corpus: Corpus, out: Path) -> None:
         f"{len(corpus.alphabet)} letters",
         flush=True,
     )
+    for term, target in _terms(run).items():
+        if not corpus.labelled[target]:
+            print(f"nothing to learn {term} from: trains without it", flush=True)
     for folder, size, weight in zip(
         run.data.shards, corpus.train.sizes, run.data.weights, strict=False
     ):

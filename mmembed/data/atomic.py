@@ -29,7 +29,7 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
     sweep_temporaries(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("wb") as file:
+        with errors_of(path), temporary.open("wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -37,6 +37,17 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
     finally:
         temporary.unlink(missing_ok=True)
     sync_folder(path.parent)
+
+
+@contextmanager
+def errors_of(path: Path) -> Iterator[None]:
+    """A block that writes `path`: an error of the system that names no file names this one."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
+        raise
 
 
 def sweep_temporaries(path: Path) -> None:

@@ -63,6 +63,10 @@ class Examples(Sequence[Example]):
         shards, place = self._find(index)
         return shards.key(place)
 
+    def folder(self, index: int) -> int:
+        """Which of the folders a record is in, counted from 0."""
+        return bisect_right(self._starts, index) - 1
+
     def meta(self, index: int) -> Meta:
         """What the index holds of a record: lengths, speaker, split, transcript."""
         shards, place = self._find(index)
@@ -89,7 +93,7 @@ class Examples(Sequence[Example]):
         if not -len(self) <= index < len(self):
             raise IndexError(f"example {index} of {len(self)}")
         index %= len(self)
-        number = bisect_right(self._starts, index) - 1
+        number = self.folder(index)
         return self._sets[number], int(self._selected[number][index - self._starts[number]])
 
 

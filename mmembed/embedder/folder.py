@@ -109,6 +109,11 @@ def write_folder(
             (folder / name).unlink(missing_ok=True)
 
 
+def is_encoder(folder: Path) -> bool:
+    """Whether `write_folder` has written all of a folder; the last of its files is there."""
+    return (folder / CONFIG).exists()
+
+
 def read_folder(folder: Path) -> Saved:
     """Read what `write_folder` wrote.
 

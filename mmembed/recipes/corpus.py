@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+import os
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,7 @@ from mmembed.batch import STREAMS
 from mmembed.data.collate import Item, to_item
 from mmembed.data.dataset import Examples, Meta
 from mmembed.data.places import SHARDS
+from mmembed.data.remote import as_url
 from mmembed.data.sampling import EpochPlan, draw, plan_epoch
 from mmembed.embedder.card import UNSTATED
 from mmembed.encoder import FRAME_RATE
@@ -35,6 +39,7 @@ class Corpus:
         speakers: name -> class id, in alphabetical order.
         lengths: clock frames (25 Hz) of each example.
         impossible: keys whose transcript is too long for CTC; they train without it.
+        labelled: target -> training examples that have it, and what it is recognised in.
     """
 
     train: Examples
@@ -43,7 +48,13 @@ class Corpus:
     speakers: dict[str, int]
     lengths: NDArray[np.int32]
     impossible: list[str]
+    labelled: dict[str, int]
     config: DataConfig
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """A name for each folder of shards, each another one."""
+        return corpus_names(self.config.shards)
 
     def plan(self, *, seed: int, epoch: int) -> EpochPlan:
         """The global batches of an epoch."""
@@ -64,18 +75,33 @@ class Corpus:
         example = self.train[index].only(self.config.streams)
         return to_item(example, self.vocabulary, self.alphabet, self.speakers)
 
-    def evaluation(self, split: str) -> tuple[list[Item], list[str]]:
-        """Items and reference transcripts of a split; none of them was trained on."""
+    def test_set(self, split: str) -> SpeechTests:
+        """The examples of a split; none of them was trained on."""
         examples = Examples(
             map(Path, self.config.shards),
             lambda found: found["split"] == split and _allowed(found, self.config),
         )
-        items, references = [], []
-        for example in examples:
-            seen = example.only(self.config.streams)
-            items.append(to_item(seen, self.vocabulary, self.alphabet, self.speakers))
-            references.append(normalise_transcript(example.utterance.transcript or ""))
-        return items, references
+        return SpeechTests(examples, self)
+
+
+@dataclass(frozen=True)
+class SpeechTests:
+    """A split of a corpus, read one by one; a `mmembed.training.evaluate.TestSet`."""
+
+    examples: Examples
+    corpus: Corpus
+
+    @cached_property
+    def present(self) -> NDArray[np.bool_]:
+        """(N, 3) which of `STREAMS` each has, of those that the run reads."""
+        return _present(self.examples, self.corpus.config.streams)
+
+    def read(self, number: int) -> tuple[Item, str]:
+        """An example in tensors and its normalised transcript."""
+        corpus, example = self.corpus, self.examples[number]
+        seen = example.only(corpus.config.streams)
+        item = to_item(seen, corpus.vocabulary, corpus.alphabet, corpus.speakers)
+        return item, normalise_transcript(example.utterance.transcript or "")
 
 
 def open_corpus(config: DataConfig) -> Corpus:
@@ -108,18 +134,31 @@ def open_corpus(config: DataConfig) -> Corpus:
         )
     transcripts = [normalise_transcript(t or "") for t in train.texts("transcript").to_pylist()]
     known = [transcript for transcript in transcripts if transcript]
+    if not known:
+        raise UsageError(
+            f"no transcript in {', '.join(config.shards)}: pre-training learns its vocabulary, and "
+            "speech, from what is said in records of split train"
+        )
     alphabet = Vocabulary.train(known, config.alphabet.size, config.alphabet.kind)
-    lengths = _clock(train)
-    needed = [ctc_steps_needed(alphabet.encode(t)) for t in transcripts]
+    lengths = _clock(train, config.streams)
+    audio, video, text = _present(train, config.streams).T
+    perceived = audio | video
+    needed = np.array([ctc_steps_needed(alphabet.encode(t)) for t in transcripts], dtype=np.int64)
+    impossible = perceived & (needed > lengths)
+    spoken = perceived & (needed > 0) & ~impossible
+    named = perceived & (train.texts("speaker").fill_null("").to_numpy() != "")
+    read = text if config.augmentation.mask_text > 0 else np.zeros_like(text)
     return Corpus(
         train=train,
         vocabulary=Vocabulary.train(known, config.vocabulary.size, config.vocabulary.kind),
         alphabet=alphabet,
         speakers={name: number for number, name in enumerate(_names(train))},
         lengths=lengths,
-        impossible=[
-            train.key(i) for i, (n, t) in enumerate(zip(needed, lengths, strict=True)) if n > t
-        ],
+        impossible=[train.key(index) for index in np.flatnonzero(impossible).tolist()],
+        labelled={
+            target: int(found.sum())
+            for target, found in (("transcript", spoken), ("speaker", named), ("masked_text", read))
+        },
         config=config,
     )
 
@@ -137,11 +176,41 @@ def _names(examples: Examples) -> list[str]:
     return sorted(name for name in examples.texts("speaker").unique().to_pylist() if name)
 
 
-def _clock(examples: Examples) -> NDArray[np.int32]:
+def _present(examples: Examples, streams: Sequence[str]) -> NDArray[np.bool_]:
+    """(N, 3) which of `STREAMS` each example has, of those that are read."""
+    columns = [(examples.numbers(f"lengths.{s}") > 0) & (s in streams) for s in STREAMS]
+    return np.stack(columns, axis=1)
+
+
+def _clock(examples: Examples, streams: Sequence[str]) -> NDArray[np.int32]:
     """Clock frames of each: those of its sound, else of its pictures, else of its text."""
-    audio, video, text = (examples.numbers(f"lengths.{stream}") for stream in STREAMS)
+    audio, video, text = (examples.numbers(f"lengths.{s}") * (s in streams) for s in STREAMS)
     frames = np.where(audio > 0, -(-audio // 4), np.where(video > 0, video, text))
     return frames.astype(np.int32)
+
+
+def corpus_names(folders: Sequence[str]) -> tuple[str, ...]:
+    """A name for each folder of shards: of the prepared folder that it lies in, with as many of the
+    folders around it as tell it from the others.
+    """
+    paths = [_parts(folder) for folder in folders]
+    names = []
+    for number, parts in enumerate(paths):
+        others = [other for other in paths[:number] + paths[number + 1 :] if other != parts]
+        size = 1
+        while size < len(parts) and any(other[-size:] == parts[-size:] for other in others):
+            size += 1
+        name = "/".join(parts[-size:])
+        again = paths[:number].count(parts)  # the same folder a second time
+        names.append(f"{name} ({again + 1})" if again else name)
+    return tuple(names)
+
+
+def _parts(folder: str) -> tuple[str, ...]:
+    """The folders of a path or URL, the last one the prepared folder."""
+    place = folder if as_url(folder) else os.path.abspath(folder)
+    parts = tuple(part for part in place.split("/") if part)
+    return parts[:-1] if len(parts) > 1 and parts[-1] == SHARDS else parts or (folder,)
 
 
 def describe_data(corpus: Corpus) -> list[dict[str, Any]]:
@@ -149,17 +218,16 @@ def describe_data(corpus: Corpus) -> list[dict[str, Any]]:
     utterances, hours, and how many utterances have which language and licence.
     """
     found, first = [], 0
-    for folder, size in zip(corpus.config.shards, corpus.train.sizes, strict=True):
+    for name, size in zip(corpus.names, corpus.train.sizes, strict=True):
         languages, licences = Counter[str](), Counter[str]()
         for index in range(first, first + size):
             row = corpus.train.utterance(index)
             languages[row.language or UNSTATED] += 1
             licences[row.licence or UNSTATED] += 1
         hours = float(corpus.lengths[first : first + size].sum()) / FRAME_RATE / 3600
-        parts = [part for part in folder.split("/") if part not in ("", SHARDS)]
         found.append(
             {
-                "name": parts[-1] if parts else folder,
+                "name": name,
                 "utterances": size,
                 "hours": round(hours, 4),
                 "languages": dict(sorted(languages.items())),

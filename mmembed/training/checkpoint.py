@@ -2,98 +2,240 @@
 
 checkpoints/step-00001200/
     method.safetensors   weights and buffers
-    trainer.pt           optimiser state and position; tensors and builtins only
-    checksums.json       SHA-256 of the two, written last
+    trainer.pt           optimiser state, position, the machine; tensors and builtins only
+    checksums.json       SHA-256 of the two
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import logging
 import os
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, save
 from torch import nn
 
-from mmembed.data.atomic import sync_folder
+from mmembed.data.atomic import errors_of, sync_folder
+from mmembed.errors import CorruptError, MmembedError
+from mmembed.training.distributed import ALONE, World
 
 log = logging.getLogger(__name__)
 
-KEPT = 2  # checkpoints; the older one serves when the newer is damaged
+KEPT = 2  # whole checkpoints; the older one serves when the newer is damaged
+WEIGHTS: Final = "method.safetensors"
+TRAINER: Final = "trainer.pt"
+CHECKSUMS: Final = "checksums.json"
+
+Files = Mapping[str, bytes]
 
 
 @dataclass(frozen=True)
 class Position:
-    """Where training stands: `step` of `epoch` comes next; `total` steps were taken."""
+    """Where training stands: `step` of `epoch` comes next; `total` steps were taken, of which the
+    last `skipped` changed nothing, because something was not finite.
+    """
 
     epoch: int = 0
     step: int = 0
     total: int = 0
+    skipped: int = 0
 
 
 def save_checkpoint(
-    folder: Path, method: nn.Module, optimizer: torch.optim.Optimizer, position: Position
+    folder: Path,
+    method: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    position: Position,
+    world: World = ALONE,
 ) -> Path:
-    """Write `folder/step-N`, remove all but the newest two."""
+    """Write `folder/step-N`, in the place of a damaged one; keep the newest two that are whole.
+
+    The bytes are made first and written by this process: whatever the disk has against them is an
+    OSError that names the file. For one program at a time.
+    """
     final = folder / f"step-{position.total:08d}"
-    if final.exists():
+    if final.exists() and not _defect(final):
         return final
-    temporary = folder / f".{final.name}.tmp"
-    shutil.rmtree(temporary, ignore_errors=True)
+    trainer = io.BytesIO()
+    state = {"optimizer": optimizer.state_dict(), "position": vars(position)}
+    torch.save({**state, "machine": _machine(world)}, trainer)
+    weights = {name: value.contiguous().cpu() for name, value in method.state_dict().items()}
+    files = {WEIGHTS: save(weights), TRAINER: trainer.getvalue()}
+    sums = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
+    files[CHECKSUMS] = json.dumps(sums).encode()
+
+    sweep(folder)
+    temporary = folder / f".{final.name}.{os.getpid()}.tmp"
+    damaged = folder / f".{final.name}.{os.getpid()}.damaged.tmp"
     temporary.mkdir(parents=True)
-    save_file(
-        {k: v.contiguous().cpu() for k, v in method.state_dict().items()},
-        temporary / "method.safetensors",
-    )
-    torch.save(
-        {"optimizer": optimizer.state_dict(), "position": vars(position)}, temporary / "trainer.pt"
-    )
-    sums = {name: _sha256(temporary / name) for name in ("method.safetensors", "trainer.pt")}
-    (temporary / "checksums.json").write_text(json.dumps(sums))
-    for path in temporary.iterdir():
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
-    temporary.rename(final)
+    try:
+        for name, data in files.items():
+            with errors_of(temporary / name), (temporary / name).open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+        sync_folder(temporary)
+        if final.exists():
+            final.rename(damaged)
+        temporary.rename(final)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(damaged, ignore_errors=True)
     sync_folder(folder)
-    for old in _checkpoints(folder)[:-KEPT]:
-        shutil.rmtree(old)
+    _remove_others(folder, final)
     return final
 
 
 def load_latest(
-    folder: Path, method: nn.Module, optimizer: torch.optim.Optimizer
+    folder: Path, method: nn.Module, optimizer: torch.optim.Optimizer, world: World = ALONE
 ) -> Position | None:
     """Restore the newest whole checkpoint; a damaged one is named and passed over.
 
+    The main process chooses and reads it; all processes restore the same bytes. Leftovers of killed
+    saves are removed. For one program at a time.
+
     Returns:
         The position to go on from, or None when there is no checkpoint to use.
+
+    Raises:
+        CorruptError: it is whole, and not of this method or not of this optimiser.
     """
-    for path in reversed(_checkpoints(folder)):
-        try:
-            sums = json.loads((path / "checksums.json").read_text())
-            damaged = [name for name, digest in sums.items() if _sha256(path / name) != digest]
-        except (OSError, ValueError) as error:
-            damaged = [str(error)]
-        if damaged:
-            log.warning("%s is damaged (%s); trying the one before", path, ", ".join(damaged))
-            continue
-        state: dict[str, Any] = torch.load(path / "trainer.pt", weights_only=True)
-        method.load_state_dict(load_file(path / "method.safetensors"))
+    chosen = world.share(_newest(folder) if world.is_main else None)
+    if chosen is None:
+        return None
+    path, files = chosen
+    try:
+        trainer = io.BytesIO(files[TRAINER])
+        state: dict[str, Any] = torch.load(trainer, map_location="cpu", weights_only=True)
+        method.load_state_dict(load(files[WEIGHTS]))
         optimizer.load_state_dict(state["optimizer"])
-        return Position(**state["position"])
+        for parameter, held in optimizer.state.items():
+            if any(value.ndim and value.shape != parameter.shape for value in held.values()):
+                raise ValueError("the optimiser's state has other shapes than the weights")
+        position = Position(**state["position"])
+        machine = dict(state.get("machine", {}))  # older ones do not tell
+    except MmembedError:  # a signal
+        raise
+    except Exception as error:  # what loaders raise on other bytes than their own is not declared
+        what = " ".join(str(error).split())[:150]
+        raise CorruptError(
+            f"{path}: is whole and does not fit this run ({type(error).__name__}: {what}); remove "
+            "it to go on from the one before, or choose another --out"
+        ) from None
+    if world.is_main:
+        _compare(path, machine, _machine(world))
+    return position
+
+
+def sweep(folder: Path) -> None:
+    """Remove what killed saves left behind; what belongs to a process that lives stays."""
+    for path in folder.glob(".step-*.tmp"):
+        owner = path.name.split(".")[2]
+        if not (owner.isdecimal() and int(owner) != os.getpid() and _lives(int(owner))):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _newest(folder: Path) -> tuple[Path, Files] | None:
+    """The newest whole checkpoint and its files."""
+    if not folder.is_dir():
+        return None
+    sweep(folder)
+    paths = _newest_first(folder)
+    for path in paths:
+        try:
+            return path, _read(path)
+        except (OSError, ValueError) as error:
+            log.warning("%s is damaged (%s); trying the one before", path, error)
+    if paths:
+        log.warning("%s holds no whole checkpoint: training starts from the beginning", folder)
     return None
 
 
-def _checkpoints(folder: Path) -> list[Path]:
-    return sorted(folder.glob("step-*")) if folder.is_dir() else []
+def _read(path: Path) -> Files:
+    """The files of a checkpoint.
+
+    Raises:
+        OSError: one cannot be read.
+        ValueError: one is not as it was written.
+    """
+    try:
+        sums = dict(json.loads((path / CHECKSUMS).read_bytes()))
+    except (ValueError, TypeError, RecursionError):
+        raise ValueError(f"{CHECKSUMS} is not as it was written") from None
+    files = {name: (path / name).read_bytes() for name in (WEIGHTS, TRAINER)}
+    for name, data in files.items():
+        if hashlib.sha256(data).hexdigest() != sums.get(name):
+            raise ValueError(f"{name} has another checksum")
+    return files
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _defect(path: Path) -> str:
+    """What is wrong with a checkpoint, "" where nothing is."""
+    try:
+        _read(path)
+    except (OSError, ValueError) as error:
+        return str(error)
+    return ""
+
+
+def _remove_others(folder: Path, written: Path) -> None:
+    """Keep the checkpoint just written and the newest whole ones of the others."""
+    kept = 1
+    for path in _newest_first(folder):
+        if path == written:
+            continue
+        if kept < KEPT and not _defect(path):
+            kept += 1
+        else:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _newest_first(folder: Path) -> list[Path]:
+    return sorted(folder.glob("step-*"), reverse=True)
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _machine(world: World) -> dict[str, str | int]:
+    """All that decides how sums are rounded, beside the run's settings."""
+    device = world.device
+    gpu = device.type == "cuda"
+    return {
+        "processes": world.size,
+        "threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name(device) if gpu else device.type,
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "torch": str(torch.__version__),
+    }
+
+
+def _compare(path: Path, then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Say when what follows will not be, bit for bit, what would have followed there."""
+    changed = [
+        f"{name} {then[name]} -> {value}"
+        for name, value in now.items()
+        if name in then and then[name] != value
+    ]
+    if changed:
+        log.warning(
+            "%s was written under other circumstances (%s): training goes on from it, in the same "
+            "order, but sums are rounded differently, so that its end is not bit for bit the same",
+            path,
+            ", ".join(changed),
+        )

@@ -10,45 +10,84 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
+
+from mmembed.training.heartbeat import Heartbeat
 
 TIMEOUT = datetime.timedelta(minutes=10)  # a lost process ends the others; nothing hangs for ever
+
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
 class World:
-    """One process among its equals."""
+    """One process among its equals.
+
+    `gather`, `collect`, `share` and `wait` may be called by processes that are far apart in time:
+    they wait as long as the others are alive. `total` may not; it is for the training step.
+    """
 
     rank: int
     size: int
     device: torch.device
+    heartbeat: Heartbeat | None = None
 
     @property
     def is_main(self) -> bool:
         return self.rank == 0
 
     def total(self, values: Tensor) -> Tensor:
-        """The sum over all processes, on each of them."""
+        """The sum over all processes, on each of them, on its device; not waited for there."""
+        values = values.to(self.device, non_blocking=True)
         if self.size > 1:
-            values = values.to(self.device)
             dist.all_reduce(values)
-        return values.cpu()
+        return values
 
     def gather(self, value: object) -> list[object]:
         """Every process's value, in the order of ranks, on each of them."""
         if self.size == 1:
             return [value]
         values: list[object] = [None] * self.size
+        self._meet()
         dist.all_gather_object(values, value)
         return values
+
+    def collect(self, value: Value) -> list[Value]:
+        """Every process's value, in the order of ranks, on the main process; [] on the others."""
+        if self.size == 1:
+            return [value]
+        values: list[Value] = [value] * self.size
+        self._meet()
+        dist.gather_object(value, values if self.is_main else None)
+        return values if self.is_main else []
+
+    def share(self, value: Value) -> Value:
+        """The main process's value, on each process."""
+        if self.size == 1:
+            return value
+        values = [value]
+        self._meet()
+        dist.broadcast_object_list(values)
+        return values[0]
 
     def wait(self) -> None:
         """Until all processes are here."""
         if self.size > 1:
+            self._meet()
             dist.barrier()
+
+    def _meet(self) -> None:
+        if self.heartbeat:
+            self.heartbeat.meet()
+
+
+ALONE = World(0, 1, torch.device("cpu"))
 
 
 def follow_parent() -> None:
@@ -85,15 +124,22 @@ def join_world() -> Iterator[World]:
 
     gloo on CPUs, NCCL with one GPU a process; see `local_device`.
     """
-    size = int(os.environ.get("WORLD_SIZE", "1"))
-    rank = int(os.environ.get("RANK", "0"))
     device = local_device()
-    if size == 1:
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield World(0, 1, device)
         return
     follow_parent()  # torchrun
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=TIMEOUT)
+    store, rank, size = next(rendezvous("env://", timeout=TIMEOUT))
+    dist.init_process_group(
+        "nccl" if device.type == "cuda" else "gloo",
+        store=PrefixStore("collectives", store),
+        rank=rank,
+        world_size=size,
+        timeout=TIMEOUT,
+    )
+    heartbeat = Heartbeat(PrefixStore("heartbeat", store), rank, size, TIMEOUT)
     try:
-        yield World(rank, size, device)
+        yield World(rank, size, device, heartbeat)
     finally:
+        heartbeat.end()
         dist.destroy_process_group()

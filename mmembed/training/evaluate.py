@@ -2,29 +2,53 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
-from typing import cast
+from operator import attrgetter
+from typing import Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from mmembed.batch import STREAMS, UNLABELLED
 from mmembed.contract import Method
 from mmembed.ctc import greedy_tokens
 from mmembed.data.collate import EMPTY, Item, collate
-from mmembed.data.example import Example
-from mmembed.features.text import BLANK, Vocabulary, normalise_transcript
+from mmembed.features.text import BLANK, Vocabulary
 from mmembed.metrics import character_error_rate, word_error_rate
 from mmembed.training.distributed import World
 
 ITEMS_AT_ONCE = 16
 
 
+class TestSet(Protocol):
+    """Utterances to recognise, read one by one."""
+
+    @property
+    def present(self) -> NDArray[np.bool_]:
+        """(N, 3) which of `STREAMS` each has; known without reading them."""
+
+    def read(self, number: int) -> tuple[Item, str]:
+        """An utterance in tensors and its normalised transcript, "" where there is none."""
+
+
 @dataclass(frozen=True)
 class Transcribed:
-    """One utterance as heard by a method."""
+    """One utterance as heard by a method.
 
+    Attributes:
+        number: its place in the test set.
+        key: of the utterance.
+        reference: its normalised transcript, "" where there is none.
+        hypothesis: what was heard.
+        speaker: class id, or UNLABELLED.
+        speaker_predicted: class id.
+    """
+
+    number: int
     key: str
     reference: str
     hypothesis: str
@@ -41,43 +65,61 @@ def only_streams(item: Item, streams: Sequence[str]) -> Item:
 @torch.no_grad()
 def transcribe(
     method: Method,
-    items: Sequence[Item],
-    references: Sequence[str],
+    tests: TestSet,
+    subsets: Sequence[tuple[str, ...]],
     alphabet: Vocabulary,
-    streams: Sequence[str],
     world: World,
-) -> list[Transcribed]:
-    """Greedy transcripts and speakers of all items, in order, the work shared by all processes.
+) -> dict[tuple[str, ...], list[Transcribed]]:
+    """Greedy transcripts and speakers of a test set under each of several stream subsets.
 
-    Items without any of `streams` are left out.
+    The utterances are shared by all processes first; each reads its own, a few at a time and each
+    once, and keeps nothing of them but what was heard.
+
+    Returns:
+        On the main process, in the order of the test set, what was heard under each subset; an
+        utterance without any of the subset's streams is left out. On the others nothing.
     """
     training = method.training
     method.eval()
-    usable = [i for i, item in enumerate(items) if any(len(item.inputs[s]) for s in streams)]
+    wanted = [STREAMS.index(stream) for stream in sorted({s for one in subsets for s in one})]
+    usable = np.flatnonzero(tests.present[:, wanted].any(1)).tolist()
     mine = usable[world.rank :: world.size]
-    found: list[tuple[int, Transcribed]] = []
+    heard: dict[tuple[str, ...], list[Transcribed]] = {subset: [] for subset in subsets}
     for start in range(0, len(mine), ITEMS_AT_ONCE):
-        chosen = mine[start : start + ITEMS_AT_ONCE]
-        batch = collate([only_streams(items[i], streams) for i in chosen]).to(world.device)
-        predicted = {name: value.cpu() for name, value in method.predict(batch).items()}
-        for row, index in enumerate(chosen):
-            item = items[index]
-            hypothesis = alphabet.decode(greedy_tokens(predicted["transcript"][row], BLANK))
-            speaker = int(predicted["speaker"][row].argmax())
-            found.append(
-                (
-                    index,
-                    Transcribed(item.key, references[index], hypothesis, item.speaker, speaker),
-                )
-            )
+        rows = [(number, *tests.read(number)) for number in mine[start : start + ITEMS_AT_ONCE]]
+        for subset in subsets:
+            chosen = [row for row in rows if any(len(row[1].inputs[s]) for s in subset)]
+            if chosen:
+                heard[subset] += _transcribe(method, chosen, subset, alphabet, world)
     method.train(training)
-    gathered = cast(list[list[tuple[int, Transcribed]]], world.gather(found))
-    return [heard for _, heard in sorted(chain(*gathered), key=lambda pair: pair[0])]
+    collected = world.collect(heard)
+    return {
+        subset: sorted(chain(*(part[subset] for part in collected)), key=attrgetter("number"))
+        for subset in subsets
+    }
 
 
-def references_of(examples: Sequence[Example]) -> list[str]:
-    """Normalised transcripts, empty where there is none."""
-    return [normalise_transcript(example.utterance.transcript or "") for example in examples]
+def _transcribe(
+    method: Method,
+    rows: Sequence[tuple[int, Item, str]],
+    streams: Sequence[str],
+    alphabet: Vocabulary,
+    world: World,
+) -> list[Transcribed]:
+    batch = collate([only_streams(item, streams) for _, item, _ in rows]).to(world.device)
+    predicted = {name: value.cpu() for name, value in method.predict(batch).items()}
+    tokens, speakers = predicted["transcript"], predicted["speaker"].argmax(1).tolist()
+    return [
+        Transcribed(
+            number,
+            item.key,
+            reference,
+            alphabet.decode(greedy_tokens(tokens[row], BLANK)),
+            item.speaker,
+            speakers[row],
+        )
+        for row, (number, item, reference) in enumerate(rows)
+    ]
 
 
 def speech_scores(heard: Sequence[Transcribed]) -> dict[str, float]:
@@ -92,7 +134,7 @@ def speech_scores(heard: Sequence[Transcribed]) -> dict[str, float]:
     if known:
         right = sum(h.speaker == h.speaker_predicted for h in known)
         scores["speaker_accuracy"] = right / len(known)
-        scores["speakers"] = len({h.speaker for h in known})
-        commonest = max(sum(h.speaker == s for h in known) for s in {h.speaker for h in known})
-        scores["chance_speaker_accuracy"] = commonest / len(known)
+        counts = Counter(h.speaker for h in known)
+        scores["speakers"] = len(counts)
+        scores["chance_speaker_accuracy"] = max(counts.values()) / len(known)
     return scores

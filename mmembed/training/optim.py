@@ -36,9 +36,16 @@ def build_optimizer(module: nn.Module, config: OptimConfig) -> torch.optim.AdamW
     return torch.optim.AdamW(groups, lr=config.lr, betas=(0.9, 0.98), fused=True)
 
 
-def learning_rate(config: OptimConfig, done: float) -> float:
-    """The rate when a share `done` in [0, 1] of training lies behind."""
-    if done < config.warmup:
-        return config.lr * done / config.warmup
-    rest = (done - config.warmup) / (1 - config.warmup)
-    return config.lr * 0.5 * (1 + math.cos(math.pi * min(1.0, rest)))
+def learning_rate(config: OptimConfig, done: float, step: float = 0.0) -> float:
+    """The rate of a step.
+
+    Args:
+        config: settings.
+        done: the share of training, in [0, 1], that lies behind before the step.
+        step: the share of training that the step is. The warm-up counts it as done, so that the
+            first step is no step of rate 0; the decay does not, so that the last one is none.
+    """
+    if done + step < config.warmup:
+        return config.lr * (done + step) / config.warmup
+    rest = (done - config.warmup) / (1 - config.warmup) if config.warmup < 1 else 0.0
+    return config.lr * 0.5 * (1 + math.cos(math.pi * min(1.0, max(0.0, rest))))

@@ -1,30 +1,83 @@
-"""Stopping when asked to: the first signal ends training at the next step, a second one at once."""
+"""Stopping when asked to: at once where nothing is lost by it, in training when a step ends.
+
+SIGTERM and SIGUSR1 end a program with `Stopped` (exit code 75), Ctrl-C with KeyboardInterrupt
+(130) or, in training, as the other two. The second signal ends the process, whatever it is doing.
+"""
 
 from __future__ import annotations
 
 import signal
-from types import FrameType
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType, TracebackType
+from typing import Any, Final
 
-import torch
+from mmembed.errors import Stopped
 
-from mmembed.training.distributed import World
+SIGNALS: Final = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+
+@contextmanager
+def stop_at_once(message: str) -> Iterator[None]:
+    """A block that SIGTERM and SIGUSR1 end with `Stopped(message)`, wherever it is."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        _handle(dict.fromkeys(SIGNALS, signal.SIG_DFL))
+        raise Stopped(message)
+
+    before = _handle({signal.SIGTERM: stop, signal.SIGUSR1: stop})
+    try:
+        yield
+    finally:
+        _handle(before)
 
 
 class StopRequest:
-    """Whether any process was asked to stop."""
+    """A block in which the first signal is a request, seen when the block looks at it.
+
+    A request that the block did not end for is made again when the block ends: no signal is lost.
+
+    Attributes:
+        asked: whether this process was asked to stop.
+    """
 
     def __init__(self) -> None:
-        self._asked = False
-        for number in SIGNALS:
-            signal.signal(number, self._ask)
+        self._number: int | None = None
+        self._before: dict[signal.Signals, Any] = {}
+
+    @property
+    def asked(self) -> bool:
+        return self._number is not None
+
+    def __enter__(self) -> StopRequest:
+        self._before = _handle(dict.fromkeys(SIGNALS, self._ask))
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        _handle(self._before)
+        number, self._number = self._number, None
+        if kind is None and number is not None:
+            signal.raise_signal(number)
+
+    @contextmanager
+    def suspended(self) -> Iterator[None]:
+        """A part of the block that signals end as they would outside."""
+        self.__exit__(None, None, None)
+        try:
+            yield
+        finally:
+            self.__enter__()
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
-        self._asked = True
-        for other in SIGNALS:
-            signal.signal(other, signal.SIG_DFL)
+        self._number = number
+        _handle(dict.fromkeys(SIGNALS, signal.SIG_DFL))
 
-    def agreed(self, world: World) -> bool:
-        """True on every process as soon as one of them was asked."""
-        return bool(world.total(torch.tensor([float(self._asked)]))[0] > 0)
+
+def _handle(handlers: dict[signal.Signals, Any]) -> dict[signal.Signals, Any]:
+    """Install handlers; returns those that were there."""
+    return {number: signal.signal(number, handler) for number, handler in handlers.items()}

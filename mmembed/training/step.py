@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -25,49 +26,50 @@ class StepResult:
         loss: their weighted sum.
         gradient_norm: before clipping.
         applied: False when something was not finite and the weights were left alone.
+        requests: of all processes, how many made each request.
     """
 
     losses: dict[str, float]
     loss: float
     gradient_norm: float
     applied: bool
+    requests: tuple[int, ...] = ()
 
 
 def accumulate_gradients(
     model: nn.Module, micro_batches: Sequence[Batch], world: World
-) -> dict[str, float]:
-    """Add the gradient of the global mean loss to every parameter; returns the mean of each term.
+) -> tuple[Tensor, Tensor]:
+    """Add the gradient of the global mean loss to every parameter.
 
     Label counts are summed over micro-batches and processes first, so that the gradient does not
     depend on how the global batch was cut. Every parameter takes part (with a factor of zero where
     no item of this process needs it): all of them have a gradient under DDP's default settings.
+
+    Returns:
+        Of each term with a weight, on the device: (terms,) float64 sums over the items of this
+        process, and (terms,) float64 labelled items of all processes.
     """
     method = _method(model)
     distributed = isinstance(model, DistributedDataParallel)
-    names = [name for name in method.terms if method.weights[name] > 0]
-    counts = world.total(
-        torch.tensor(
-            [sum(b.count(method.terms[name]) for b in micro_batches) for name in names],
-            dtype=torch.float64,
-        )
-    )
-    divisor = dict(zip(names, counts.clamp(min=1).tolist(), strict=True))
-    sums = dict.fromkeys(names, 0.0)
+    names = _weighted(method)
+    labelled = [sum(b.count(method.terms[name]) for b in micro_batches) for name in names]
+    counts = world.total(torch.tensor(labelled, dtype=torch.float64))
+    divisors = counts.clamp(min=1)
+    sums = torch.zeros_like(counts)
     for place, batch in enumerate(micro_batches):
         last = place == len(micro_batches) - 1
         waits = isinstance(model, DistributedDataParallel) and not last
         with cast(DistributedDataParallel, model).no_sync() if waits else nullcontext():
             terms = model(batch.to(world.device))
             loss: Tensor = _Touch.apply(*model.parameters())  # type: ignore[no-untyped-call]
-            for name in names:
+            for number, name in enumerate(names):
                 if name in terms:
                     # DDP averages over processes; the sum is what is wanted.
                     weight = method.weights[name] * (world.size if distributed else 1)
-                    loss = loss + weight * terms[name] / divisor[name]
-                    sums[name] += float(terms[name].detach())
+                    loss = loss + weight * terms[name] / divisors[number].to(terms[name].dtype)
+                    sums[number] += terms[name].detach()
             torch.autograd.backward(loss)
-    totals = world.total(torch.tensor([sums[name] for name in names], dtype=torch.float64))
-    return {name: total / divisor[name] for name, total in zip(names, totals.tolist(), strict=True)}
+    return sums, counts
 
 
 def train_step(
@@ -78,20 +80,40 @@ def train_step(
     rate: float,
     clip: float,
     world: World,
+    requests: Sequence[bool] = (),
 ) -> StepResult:
-    """One optimiser step over a global batch, of which `micro_batches` is this process's part."""
+    """One optimiser step over a global batch, of which `micro_batches` is this process's part.
+
+    What the program wants to know of it (losses, norm, whether all is finite) comes from the
+    device in one piece, and with it `requests`, the questions of this process to all of them.
+    """
     method = _method(model)
-    losses = accumulate_gradients(model, micro_batches, world)
+    sums, counts = accumulate_gradients(model, micro_batches, world)
+    norm = nn.utils.clip_grad_norm_(model.parameters(), clip)
+    asked = torch.tensor(requests, dtype=torch.float64).to(sums.device, non_blocking=True)
+    totals = world.total(torch.cat([sums, asked]))
+    *known, gradient_norm = torch.cat([counts, totals, norm.double()[None]]).tolist()  # waits
+
+    names = _weighted(method)
+    labelled, terms, made = known[: len(names)], known[len(names) :], known[2 * len(names) :]
+    losses = {
+        name: total / max(1.0, count)
+        for name, count, total in zip(names, labelled, terms, strict=False)
+    }
     loss = sum(method.weights[name] * value for name, value in losses.items())
-    norm = float(nn.utils.clip_grad_norm_(model.parameters(), clip))
-    applied = bool(torch.isfinite(torch.tensor([loss, norm])).all())
+    applied = math.isfinite(loss) and math.isfinite(gradient_norm)
     if applied:
         for group in optimizer.param_groups:
             group["lr"] = rate
         optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     method.after_step(applied, world.gather)
-    return StepResult(losses, loss, norm, applied)
+    return StepResult(losses, loss, gradient_norm, applied, tuple(map(int, made)))
+
+
+def _weighted(method: Method) -> list[str]:
+    """The terms that are part of the loss."""
+    return [name for name in method.terms if method.weights[name] > 0]
 
 
 class _Touch(torch.autograd.Function):

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import logging
+import math
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from mmembed.config import differences
-from mmembed.data.atomic import atomic_file, hold_folder, only_one
+from mmembed.data.atomic import atomic_file, errors_of, hold_folder, only_one
 from mmembed.errors import CorruptError, UsageError
+
+log = logging.getLogger(__name__)
 
 
 def write_json(path: Path, value: object) -> None:
@@ -72,7 +76,7 @@ def is_claimed(out: Path, config: Mapping[str, Any], free: Collection[str] = ())
     if path.exists():
         changed = [
             line
-            for line in differences(json.loads(path.read_text()), plain)
+            for line in differences(read_json(path), plain)
             if line.partition(":")[0] not in free
         ]
         if changed:
@@ -85,16 +89,60 @@ def is_claimed(out: Path, config: Mapping[str, Any], free: Collection[str] = ())
 
 
 class MetricsLog:
-    """metrics.jsonl, cut back to the step that training goes on from."""
+    """metrics.jsonl, cut back to the step that training goes on from.
+
+    What a crash left of a line, or a disk, is dropped, and how many lines were is said.
+
+    Attributes:
+        path: the file.
+        seconds: that training had taken up to that step.
+    """
 
     def __init__(self, path: Path, steps_done: int) -> None:
         self.path = path
-        lines = path.read_text().splitlines() if path.exists() else []
-        kept = [line for line in lines if json.loads(line)["step"] <= steps_done]
-        self.seconds = max([json.loads(line).get("seconds", 0.0) for line in kept], default=0.0)
-        write_lines(path, map(json.loads, kept))
+        lines = path.read_bytes().split(b"\n") if path.exists() else []
+        read = [_parse_line(line) for line in lines if line]
+        if lost := sum(line is None for line in read):
+            log.warning(
+                "%s: %d line(s) of it could not be read and were dropped, as happens when a run "
+                "is killed while it writes",
+                path,
+                lost,
+            )
+        kept = [line for line in read if line and _is_past(line, steps_done)]
+        seconds = [
+            line["seconds"] for line in kept if isinstance(line.get("seconds"), (int, float))
+        ]
+        self.seconds = max(seconds, default=0.0)
+        write_lines(path, kept)
 
     def write(self, **values: object) -> None:
-        """Append one line."""
-        with self.path.open("a") as file:
-            file.write(json.dumps(values) + "\n")
+        """Append one line; null stands for what is not finite, as JSON knows no other way.
+
+        Raises:
+            OSError: there is no room for it.
+        """
+        with errors_of(self.path), self.path.open("a") as file:
+            file.write(json.dumps(_finite(values)) + "\n")
+
+
+def _parse_line(line: bytes) -> dict[str, Any] | None:
+    """A line with a "step"; None where there is none to be read."""
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) and type(value.get("step")) is int else None
+
+
+def _is_past(line: Mapping[str, Any], steps_done: int) -> bool:
+    """Whether a line is of what is not done again; scores at the last step are."""
+    step: int = line["step"]
+    return step < steps_done or (step == steps_done and line.get("split") == "train")
+
+
+def _finite(values: Mapping[str, object]) -> dict[str, object]:
+    return {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in values.items()
+    }
