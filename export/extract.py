@@ -20,6 +20,7 @@ import os
 import shlex
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, fields
 from functools import partial
 from hashlib import sha256
@@ -31,7 +32,7 @@ import tyro
 from mmembed.batch import STREAMS, parse_subset, stream_subsets, subset_name
 from mmembed.commands.cli import leave, run_program
 from mmembed.commands.progress import progress
-from mmembed.data.atomic import only_one
+from mmembed.data.atomic import finishing, sweep_temporaries
 from mmembed.data.decoding import Decoder
 from mmembed.data.prepare import Part
 from mmembed.data.shards import finish, index_shards, shard_sidecars
@@ -169,8 +170,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     for folder, streams in plan.folders.items():
         config = provenance(streams)
         config.pop("made_with")  # libraries may change until all is done
-        name = f"{part.rank}-of-{part.world}" if part.world > 1 else ""
-        claim_folder(folder, config, FREE, name)
+        claim_folder(folder, config, FREE, part.name)
     own = plan.numbers[part.rank :: part.world]
     total = sum(len(plan.clips(number)) for number in own)
     missing = [number for number in own if plan.missing(number)]
@@ -185,10 +185,11 @@ def main(argv: Sequence[str] | None = None) -> None:
                 done += 1
                 update(done)
         update(total)
-    if plan.complete:
-        _finish(settings, plan, provenance)
-    else:
-        print(f"rank {part.rank} of {part.world} has made its shards; others have not", flush=True)
+    with finishing(settings.out) if plan.complete else nullcontext(False) as ours:
+        if ours:
+            _finish(settings, plan, provenance)
+        else:
+            print(part.waiting, flush=True)
 
 
 def _provenance(
@@ -235,16 +236,16 @@ def _rehearse(settings: Extract, plan: Plan, content: Content, provenance: Any) 
 def _finish(settings: Extract, plan: Plan, provenance: Any) -> None:
     """Gather what failed, index the shards, write other formats, say what came out."""
     failures = 0
-    with only_one(settings.out / ".finish"):  # another part may see the end at the same moment
-        for folder, streams in plan.folders.items():
-            listed = [f for p in shard_sidecars(folder) for f in p["provenance"]["failed"]]
-            write_lines(folder / "failed.jsonl", listed)
-            finish(folder, **provenance(streams))
-            index_shards(folder)
-            write_formats(folder, settings.format)
-            failures += len(listed)
-            for failure in listed[:SHOWN]:
-                print(f"failed ({failure['reason']}): {failure['message']}", file=sys.stderr)
+    for folder, streams in plan.folders.items():
+        sweep_temporaries(folder)
+        listed = [f for p in shard_sidecars(folder) for f in p["provenance"]["failed"]]
+        write_lines(folder / "failed.jsonl", listed)
+        finish(folder, **provenance(streams))
+        index_shards(folder)
+        write_formats(folder, settings.format)
+        failures += len(listed)
+        for failure in listed[:SHOWN]:
+            print(f"failed ({failure['reason']}): {failure['message']}", file=sys.stderr)
     done = len(plan.sources) * len(plan.folders) - failures
     print(f"{done} embeddings in {settings.out}, {failures} failed", flush=True)
     _check_budget(settings, plan, failures, f"failed: see failed.jsonl in {settings.out}")

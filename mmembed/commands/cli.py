@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import sys
+import threading
 import traceback
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from importlib.metadata import EntryPoint, entry_points, version
+from types import FrameType
 from typing import Final, NoReturn, TypeAlias
 
-from mmembed.errors import MmembedError, UsageError, printable
+from mmembed.errors import MmembedError, Stopped, UsageError, printable
 
 Program: TypeAlias = Callable[[list[str]], None]
 
@@ -52,6 +55,8 @@ options:
   -v, --verbose  after a verb: show where in the code an error arose
   --version      the version of mmembed
 """
+
+STOPPING: Final = (signal.SIGTERM, signal.SIGUSR1)
 
 IO_ERROR: Final = 74
 INTERRUPTED: Final = 130
@@ -115,8 +120,9 @@ def run_program(main: Program, argv: list[str] | None = None) -> int:
     arguments = [argument for argument in given if argument not in ("-v", "--verbose")]
     verbose = len(arguments) < len(given) or os.environ.get("MMEMBED_DEBUG") == "1"
     try:
-        main(arguments)
-        sys.stdout.flush()
+        with _stoppable():
+            main(arguments)
+            sys.stdout.flush()
     except MmembedError as error:
         return _fail(str(error), error.exit_code, verbose)
     except KeyboardInterrupt:
@@ -127,6 +133,32 @@ def run_program(main: Program, argv: list[str] | None = None) -> int:
         hint = "; free some space and run again" if error.errno == errno.ENOSPC else ""
         return _fail(f"{error}{hint}", IO_ERROR, verbose)
     return 0
+
+
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """SIGTERM and SIGUSR1 end the block as `Stopped`, so that what is half done is cleaned up; a
+    second one ends the process at once. A program may set handlers of its own later.
+    """
+    if threading.current_thread() is not threading.main_thread():  # only that one may set handlers
+        yield
+        return
+    owner = os.getpid()
+
+    def stop(number: int, _frame: FrameType | None) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        if os.getpid() != owner:  # a child that was forked meanwhile
+            os.kill(os.getpid(), number)
+        else:
+            name = signal.Signals(number).name
+            raise Stopped(f"stopped by {name}; the same command again goes on from here")
+
+    before = {number: signal.signal(number, stop) for number in STOPPING}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
 def _fail(message: str, code: int, verbose: bool) -> int:

@@ -67,8 +67,7 @@ class Shards:
 
     def hold(self) -> None:
         """Keep others from doing the same work in the same folder."""
-        name = f"{self.rank}-of-{self.world}" if self.world > 1 else ""
-        hold_folder(self.out, name)
+        hold_folder(self.out, self.part.name)
 
 
 Settings = tyro.conf.OmitArgPrefixes[Shards]
@@ -193,9 +192,7 @@ def _prepare(
         )
         update(own)
     if not prepared.complete:
-        print(
-            f"rank {shards.rank} of {shards.world} has made its shards; others have not", flush=True
-        )
+        print(shards.part.waiting, flush=True)
         return
     for failure in prepared.failures[:SHOWN_FAILURES]:
         print(f"failed ({failure['reason']}): {failure['message']}", file=sys.stderr)

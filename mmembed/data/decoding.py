@@ -290,7 +290,8 @@ def _load(task: Task) -> Example | DataError:
 
 def _serve(connection: Connection, memory: int) -> None:
     """What a child does: answer requests until the other side is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the main process to handle
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)  # for the main process, whose end ends this one
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

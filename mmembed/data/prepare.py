@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cache, cached_property
 from itertools import islice
@@ -19,7 +20,7 @@ from mmembed import features
 from mmembed.batch import STREAMS
 from mmembed.config import Seconds
 from mmembed.data import decoding
-from mmembed.data.atomic import atomic_file, only_one
+from mmembed.data.atomic import atomic_file, finishing
 from mmembed.data.decoding import Decoder, Task
 from mmembed.data.example import Example, Utterance
 from mmembed.data.examples import to_record
@@ -30,7 +31,7 @@ from mmembed.data.shards import (
     index_shards,
     is_committed,
     shard_path,
-    shard_sidecars,
+    shard_sidecar,
     write_shard,
 )
 from mmembed.data.versions import made_with
@@ -47,7 +48,7 @@ class Prepared:
     Attributes:
         records: how many are in the shards.
         failures: {"key", "reason", "message"} of those that are not.
-        complete: whether all shards are there; else other parts are still at work.
+        complete: whether all is there, manifest.json too; else other parts are still at work.
     """
 
     records: int
@@ -70,6 +71,16 @@ class Part:
     def __post_init__(self) -> None:
         if not 0 <= self.rank < self.world:
             raise UsageError(f"rank {self.rank} of {self.world}: ranks are 0 to world - 1")
+
+    @property
+    def name(self) -> str:
+        """For `mmembed.data.atomic.hold_folder`."""
+        return f"{self.rank}-of-{self.world}" if self.world > 1 else ""
+
+    @property
+    def waiting(self) -> str:
+        """What a part says that ends while others have work left."""
+        return f"rank {self.rank} of {self.world} has made its shards; other ranks are at work"
 
 
 WHOLE: Final = Part()
@@ -158,12 +169,12 @@ def _finish(
     error_budget: float,
 ) -> Prepared:
     """Gather what failed and write manifest.json, once all shards are there."""
-    complete = all(is_committed(job.path) for job in jobs)
-    sidecars = shard_sidecars(out)
-    failures = tuple(failure for index in sidecars for failure in index["provenance"]["failed"])
     total = sum(len(job.utterances) for job in jobs)
-    if complete:
-        with only_one(out / ".finish"):  # another part may see the same at the same moment
+    sidecars = [index for job in jobs if (index := shard_sidecar(job.path)) is not None]
+    failures = tuple(failure for index in sidecars for failure in index["provenance"]["failed"])
+    complete = len(sidecars) == len(jobs)
+    with finishing(out) if complete else nullcontext(False) as ours:
+        if ours:
             with atomic_file(out / "failed.jsonl") as file:
                 file.writelines(json.dumps(failure).encode() + b"\n" for failure in failures)
             finish(
@@ -174,12 +185,12 @@ def _finish(
                 plan=_digest([job.plan for job in jobs]),
             )
             index_shards(out)
-    if complete and len(failures) > error_budget * total:
+    if ours and len(failures) > error_budget * total:
         raise BudgetError(
             f"{len(failures)} of {total} utterances failed, more than the error budget "
             f"of {error_budget:.1%}: see {out / 'failed.jsonl'}"
         )
-    return Prepared(sum(index["count"] for index in sidecars), failures, complete)
+    return Prepared(sum(index["count"] for index in sidecars), failures, ours)
 
 
 @dataclass(frozen=True)

@@ -150,15 +150,6 @@ def read_sidecar(name: str, data: bytes, tar_size: int | None) -> dict[str, Any]
     return index
 
 
-def is_committed(path: Path) -> bool:
-    """Whether the shard with this tar is there as a whole."""
-    try:
-        read_local_sidecar(path.with_suffix(".json"))
-    except (FileNotFoundError, CorruptError):
-        return False
-    return True
-
-
 def read_local_sidecar(path: Path) -> dict[str, Any]:
     """The checked index in a file."""
     tar = path.with_suffix(".tar")

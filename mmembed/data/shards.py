@@ -15,7 +15,6 @@ from mmembed.data.atomic import atomic_file
 from mmembed.data.shardfile import (
     FOLDER_INDEX,
     Record,
-    is_committed,
     read_local_sidecar,
     shard_writer,
     to_json,
@@ -23,6 +22,7 @@ from mmembed.data.shardfile import (
 )
 from mmembed.data.shardindex import write_index
 from mmembed.data.shardset import MANIFEST, LocalFolder, ShardSet
+from mmembed.errors import CorruptError
 
 __all__ = [
     "Record",
@@ -31,6 +31,7 @@ __all__ = [
     "index_shards",
     "is_committed",
     "shard_path",
+    "shard_sidecar",
     "shard_sidecars",
     "shard_writer",
     "write_shard",
@@ -40,6 +41,21 @@ __all__ = [
 def shard_path(folder: Path, number: int) -> Path:
     """Where the tar of a shard stands."""
     return folder / f"shard-{number:06d}.tar"
+
+
+def shard_sidecar(tar: Path) -> dict[str, Any] | None:
+    """The index of a shard without its records; None where the shard is not there or not whole."""
+    try:
+        sidecar = read_local_sidecar(tar.with_suffix(".json"))
+    except (FileNotFoundError, CorruptError):
+        return None
+    del sidecar["records"]
+    return sidecar
+
+
+def is_committed(tar: Path) -> bool:
+    """Whether the shard with this tar is there as a whole."""
+    return shard_sidecar(tar) is not None
 
 
 def shard_sidecars(folder: Path) -> list[dict[str, Any]]:

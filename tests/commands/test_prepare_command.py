@@ -96,7 +96,8 @@ def test_torchrun_shares_the_work(digits, tmp_path):
     how = ["--records-per-shard", "1", "--workers", "1"]
     main(["fsdd", str(digits), "--out", str(one), *how])
     program = ["-m", "mmembed.commands.cli", "prepare", "fsdd", str(digits), "--out", str(two)]
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    torchrun += ["--nproc-per-node", "2"]
     run = subprocess.run([*torchrun, *program, *how], capture_output=True, text=True, timeout=120)
     assert run.returncode == 0, run.stderr
     assert "4 utterances (" in run.stdout  # said once, by whoever was last
@@ -109,7 +110,7 @@ def test_a_rank_alone_says_that_others_are_missing(digits, tmp_path, capsys):
     out = tmp_path / "out"
     arguments = ["fsdd", str(digits), "--out", str(out), "--records-per-shard", "1"]
     main([*arguments, "--rank", "1", "--world", "2"])
-    assert "rank 1 of 2 has made its shards; others have not" in capsys.readouterr().out
+    assert "rank 1 of 2 has made its shards; other ranks are at work" in capsys.readouterr().out
     assert not (out / "shards" / "manifest.json").exists()
     with pytest.raises(UsageError, match="ranks are 0 to"):
         main([*arguments, "--rank", "2", "--world", "2"])
