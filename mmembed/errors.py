@@ -34,6 +34,7 @@ class DataError(MmembedError):
     Attributes:
         item: the path or key of the item.
         reason: a short stable code, such as "missing", "empty", "not_media", "no_streams".
+        message: what is wrong, without the item.
     """
 
     exit_code = 4
@@ -42,11 +43,11 @@ class DataError(MmembedError):
         super().__init__(f"{item}: {message}")
         self.item = item
         self.reason = reason
-        self._message = message
+        self.message = message
 
     def __reduce__(self) -> tuple[type[DataError], tuple[str, str, str]]:
         """Errors cross the borders of processes."""
-        return type(self), (self.item, self.reason, self._message)
+        return type(self), (self.item, self.reason, self.message)
 
 
 class CorruptError(MmembedError):

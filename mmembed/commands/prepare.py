@@ -22,10 +22,15 @@ from mmembed.data import integrity
 from mmembed.data.atomic import hold_folder
 from mmembed.data.corpora import CONVERTERS, CORPORA
 from mmembed.data.example import Utterance
-from mmembed.data.manifest import read_manifest, write_manifest
+from mmembed.data.manifest import (
+    ManifestRow,
+    read_each_row,
+    read_manifest,
+    write_manifest,
+)
 from mmembed.data.prepare import Part, plan_shards, prepare_shards
 from mmembed.data.shards import ShardSet
-from mmembed.errors import UsageError
+from mmembed.errors import DataError, UsageError
 from mmembed.features.audio import FEATURE_RATE
 from mmembed.features.video import VIDEO_RATE
 
@@ -121,7 +126,7 @@ def manifest(source: tyro.conf.Positional[Path], shards: Settings) -> None:
         shards: where and how.
     """
     shards.hold()
-    _prepare(shards, read_manifest(source), source.parent)
+    _prepare(shards, read_each_row(source), source.parent)
 
 
 def _reader(read: Callable[[Path], Iterable[Utterance]]) -> Convert:
@@ -152,11 +157,16 @@ def _corpus_command(
         if alone and shards.world > 1:
             raise UsageError("this form is converted by one process: leave out --rank and --world")
         shards.hold()
-        rows = convert(source, shards.out)
+        try:
+            rows = convert(source, shards.out)
+        except ValueError as error:  # of a row made of what no reader had thought of
+            raise DataError(str(source), "corpus", str(error)) from None
+        if not rows:
+            raise DataError(str(source), "empty", "not one utterance of it can be used")
         if checks := integrity.read_report(shards.out):
             print(integrity.describe(checks), flush=True)
         if any(row.media or row.transcript for row in rows):
-            _prepare(shards, rows, shards.out, write=True)
+            _prepare(shards, rows, shards.out, rows)
         else:
             path = shards.out / "manifest.jsonl"
             write_manifest(path, rows)
@@ -167,14 +177,18 @@ def _corpus_command(
 
 
 def _prepare(
-    shards: Shards, rows: Sequence[Utterance], folder: Path, *, write: bool = False
+    shards: Shards,
+    rows: Sequence[ManifestRow],
+    folder: Path,
+    written: Sequence[Utterance] | None = None,
 ) -> None:
+    """Make the shards of `rows`; `written` is the manifest to be written, where there is none."""
     out = shards.out / "shards"
     jobs = plan_shards(
         rows, folder, out, shards.streams, shards.records_per_shard, shards.face_model
     )
-    if write and shards.rank == 0:  # after the check: a refused command leaves all as it was
-        write_manifest(shards.out / "manifest.jsonl", rows)
+    if written is not None and shards.rank == 0:  # a refused command leaves all as it was
+        write_manifest(shards.out / "manifest.jsonl", written)
     own = sum(len(job.utterances) for job in jobs[shards.rank :: shards.world])
     with progress("prepare", own, show=own > 0) as update:
         prepared = prepare_shards(

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
+from urllib.parse import urlsplit
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mmembed.batch import STREAMS
+from mmembed.config import Seconds
+from mmembed.data.jsontext import check_text, shown
 
 SPLITS: Final = ("train", "dev", "test", "heldout")
 """`heldout`: utterances never trained on, by speakers of the training split (closed-set tasks)."""
 
 EMOTIONS: Final = ("happy", "sad", "anger", "surprise", "disgust", "fear")
 """The order of the CMU-MOSEI SDK; each in [0, 3]."""
+
+LATEST: Final[Seconds] = 1e8
+"""No medium goes on for three years: later times are mistakes."""
+MOST_TURNS: Final = 1 << 53
 
 
 SENTIMENT_LIMITS: Final = (3.0, 1.0)
@@ -58,6 +67,12 @@ class Labels:
                 f"emotions {self.emotions}: {len(EMOTIONS)} values in [0, 3], in the order "
                 f"{', '.join(EMOTIONS)}"
             )
+        for name in (self.category, *(self.present or ()), *self.scores):
+            if name is not None:
+                check_text("a label", name)
+        for name, score in self.scores.items():
+            if not math.isfinite(score):
+                raise ValueError(f"score {name} is {score}: must be a finite number")
 
 
 @dataclass(frozen=True)
@@ -66,9 +81,10 @@ class Utterance:
 
     Attributes:
         key: unique, portable, without dots.
-        media: where the media is: a path, absolute or relative to the manifest; a URL; a member of
-            an archive ("videos.tar#KEY.mp4"); a row of precomputed features
-            ("train.safetensors#12", see `mmembed.data.features`); None for text alone.
+        media: where the media is: a path, absolute or relative to the manifest (bytes that are not
+            UTF-8 as Python names them, byte 0xE9 as U+DCE9); a URL; a member of an archive
+            ("videos.tar#KEY.mp4"); a row of precomputed features ("train.safetensors#12", see
+            `mmembed.data.features`); None for text alone.
         start: seconds into the media file.
         end: seconds, None = to its end.
         transcript: the words spoken, as written by the corpus, or None.
@@ -97,20 +113,43 @@ class Utterance:
     labels: Labels = field(default_factory=Labels)
 
     def __post_init__(self) -> None:
-        if not self.key or any(c in self.key for c in "./\\ \n"):
-            raise ValueError(f"key {self.key!r}: must not be empty or hold dots, slashes or spaces")
+        if not self.key.isprintable() or any(c in self.key for c in "./\\ ") or not self.key:
+            raise ValueError(
+                f"key {shown(self.key)}: must not be empty or hold dots, slashes, spaces or "
+                "control characters"
+            )
+        if self.media is not None:
+            _check_media(self.media)
+        for name in ("transcript", "language", "speaker", "dialogue", "licence"):
+            if (text := getattr(self, name)) is not None:
+                check_text(name, text)
+        if not 0 <= self.start <= LATEST or not (self.end is None or self.start < self.end):
+            raise ValueError(f"start {self.start} and end {self.end}: 0 <= start < end, in seconds")
+        if self.end is not None and not self.end <= LATEST:
+            raise ValueError(f"end {self.end}: at most {LATEST:.0f} seconds")
         if self.split is not None and self.split not in SPLITS:
-            raise ValueError(f"split {self.split!r} of {self.key}: one of {', '.join(SPLITS)}")
+            what = f"split {shown(self.split)} of {self.key[:60]}"
+            raise ValueError(f"{what}: one of {', '.join(SPLITS)}")
         if self.streams is not None and not set(self.streams) <= set(STREAMS):
-            raise ValueError(f"streams {self.streams} of {self.key}: of {', '.join(STREAMS)}")
-        if self.turn is not None and self.turn < 0:
-            raise ValueError(f"turn {self.turn} of {self.key}: counts from 0")
+            raise ValueError(f"streams {shown(self.streams)}: of {', '.join(STREAMS)}")
+        if self.turn is not None and not 0 <= self.turn < MOST_TURNS:
+            raise ValueError(f"turn {shown(self.turn)}: counts from 0, to less than {MOST_TURNS}")
 
 
-def check_span(start: float | None, end: float | None) -> None:
-    """Refuse a part of a medium that is none, with a ValueError."""
-    if start is None or not start >= 0 or not (end is None or start < end):
-        raise ValueError(f"start {start} and end {end}: 0 <= start < end, in seconds")
+def _check_media(media: str) -> None:
+    """Refuse, with a ValueError, what cannot be the name of a file or a URL."""
+    if "\0" in media:
+        raise ValueError(f"media holds a NUL character: {shown(media)}")
+    try:
+        os.fsencode(media)
+    except UnicodeEncodeError:
+        raise ValueError(f"media holds half a character (a surrogate): {shown(media)}") from None
+    if "://" in media:
+        try:
+            check_text("media", media)
+            _ = urlsplit(media).port
+        except ValueError as error:
+            raise ValueError(f"media {shown(media)} is no URL ({error})") from None
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from mmembed.batch import STREAMS
 from mmembed.data import archives
 from mmembed.data.example import Example, Utterance
 from mmembed.data.features import SUFFIX, read_features
+from mmembed.data.jsontext import shown
 from mmembed.data.manifest import from_row, to_row
 from mmembed.data.media import load_clip, stream_clip
 from mmembed.data.recordings import Part, features_of
@@ -161,6 +162,22 @@ def to_record(example: Example) -> tuple[str, Members, Mapping[str, Any]]:
     return example.key, members, meta
 
 
+def read_description(
+    described: Mapping[str, Any],
+) -> tuple[Utterance, str | None, Mapping[str, Any]]:
+    """Utterance, text and notes of a record's JSON, as `to_record` writes it.
+
+    Raises:
+        ValueError: one line saying what is not as it writes it.
+    """
+    text, notes = described.get("text"), described.get("notes")
+    if not isinstance(text, str | None):
+        raise ValueError(f"text must be a string, found {shown(text)}")
+    if not isinstance(notes, Mapping):
+        raise ValueError(f"notes must be an object, found {shown(notes)}")
+    return from_row(described.get("utterance")), text, notes
+
+
 def from_record(key: str, members: Members) -> Example:
     """The inverse of `to_record`.
 
@@ -171,15 +188,19 @@ def from_record(key: str, members: Members) -> Example:
     if not isinstance(described, Mapping) or "utterance" not in described:
         raise CorruptError(f"{key}: not a record of prepared features; prepare the corpus again")
     audio, video = (members.get(f"{name}.npy") for name in ("audio", "video"))
+    try:
+        utterance, text, notes = read_description(described)
+    except ValueError as error:
+        raise CorruptError(f"{key}: not a record of prepared features ({error})") from None
     return Example(
-        from_row(described["utterance"]),
+        utterance,
         audio=audio if isinstance(audio, np.ndarray) else None,
         video=video if isinstance(video, np.ndarray) else None,
-        text=described["text"],
+        text=text,
         features={
             name.removeprefix(FEATURES).removesuffix(".npy"): values
             for name, values in members.items()
             if name.startswith(FEATURES) and isinstance(values, np.ndarray)
         },
-        notes=described["notes"],
+        notes=notes,
     )

@@ -10,13 +10,16 @@ its default. `media` is absolute or relative to the folder of the manifest. A na
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from mmembed.data.atomic import atomic_file
-from mmembed.data.example import EMOTIONS, Labels, Utterance, check_span
+from mmembed.data.example import EMOTIONS, Labels, Utterance
+from mmembed.data.jsontext import parse_json, shown
 from mmembed.data.parquet import read_rows, write_rows
 from mmembed.errors import DataError
 
@@ -27,50 +30,93 @@ _FIELDS: Final = tuple(field.name for field in fields(Utterance))
 _LABELS: Final = tuple(field.name for field in fields(Labels))
 _NUMBERS: Final = ("start", "end", "sentiment", "sentiment_limit")
 _NAMES: Final = ("streams", "present")  # lists of strings
+_MARKS: Final = (b"\xff\xfe", b"\xfe\xff")  # of UTF-16
+
+ManifestRow: TypeAlias = Utterance | DataError
+"""A row, or what is wrong with it: an error whose item is its file and line."""
 
 
 def read_manifest(path: Path) -> list[Utterance]:
     """The rows of a manifest, in its order.
 
     Raises:
-        DataError: naming the file, and the line or row where there is one to name.
+        DataError: naming the file, and the first line or row that cannot be used.
+    """
+    rows = read_each_row(path)
+    for row in rows:
+        if isinstance(row, DataError):
+            raise row
+    return [row for row in rows if isinstance(row, Utterance)]
+
+
+def read_each_row(path: Path) -> list[ManifestRow]:
+    """The rows of a manifest, in its order; one that cannot be used is the error that says why.
+
+    Raises:
+        DataError: the file cannot be read, not one of its rows can be used, or two share a key.
+    """
+    first: dict[str, str] = {}
+    found: list[ManifestRow] = []
+    for place, row in iterate_rows(path):
+        found.append(row)
+        if isinstance(row, Utterance):
+            if row.key in first:
+                stands = f"{first[row.key].removeprefix(str(path)).strip(': ')} too"
+                stands = stands if path.suffix == TABLE else f"line {stands}"
+                message = f"key {row.key} stands on {stands}; every utterance needs its own"
+                raise DataError(place, "duplicate", message)
+            first[row.key] = place
+    if not first:
+        errors = [row for row in found if isinstance(row, DataError)]
+        if len(errors) > 1:
+            message = f"{errors[0].message}; nor can any other of {len(errors)} rows be used"
+            raise DataError(errors[0].item, errors[0].reason, message)
+        raise errors[0] if errors else _empty(path)
+    return found
+
+
+def iterate_rows(path: Path) -> Iterator[tuple[str, ManifestRow]]:
+    """Where each row of a manifest stands ("m.jsonl:3", "m.parquet: row 3"), and the row.
+
+    Raises:
+        DataError: the file cannot be read.
     """
     if path.suffix == TABLE:
-        rows: Iterable[tuple[int, Utterance]] = enumerate(read_rows(path), start=1)
-        place, unit = f"{path}: row ", "row"
+        for number, row in enumerate(read_rows(path), start=1):
+            yield f"{path}: row {number}", row
     else:
-        rows, place, unit = _read_lines(path), f"{path}:", "line"
-    first: dict[str, int] = {}
-    utterances = []
-    for number, utterance in rows:
-        if utterance.key in first:
-            raise DataError(
-                f"{place}{number}",
-                "duplicate",
-                f"key {utterance.key} stands on {unit} {first[utterance.key]} too; "
-                "every utterance needs its own",
-            )
-        first[utterance.key] = number
-        utterances.append(utterance)
-    if not utterances:
-        raise DataError(str(path), "empty", "the manifest holds no utterance")
-    return utterances
+        yield from _read_lines(path)
 
 
-def _read_lines(path: Path) -> Iterator[tuple[int, Utterance]]:
-    """Line numbers and what stands there; empty lines hold nothing."""
+def row_name(row: ManifestRow) -> str:
+    """The key, or file and line ("m.jsonl:3") of a row that cannot be used."""
+    return Path(row.item).name if isinstance(row, DataError) else row.key
+
+
+def _empty(path: Path) -> DataError:
+    return DataError(str(path), "empty", "the manifest holds no utterance")
+
+
+def _read_lines(path: Path) -> Iterator[tuple[str, ManifestRow]]:
+    """Empty lines hold nothing."""
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")
+        with path.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                if number == 1 and line.startswith(_MARKS):
+                    message = "a manifest is UTF-8 text, this is UTF-16; save it as UTF-8"
+                    raise DataError(str(path), "manifest", message)
+                text = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
+                if text.strip():
+                    yield (place := f"{path}:{number}"), _read_line(place, text)
     except FileNotFoundError:
         raise DataError(str(path), "missing", "no such manifest") from None
-    except UnicodeDecodeError:
-        raise DataError(str(path), "manifest", "a manifest is UTF-8 text, this is not") from None
-    for number, line in enumerate(lines, start=1):
-        if line.strip():
-            try:
-                yield number, from_row(json.loads(line))
-            except ValueError as error:
-                raise DataError(f"{path}:{number}", "manifest", str(error)) from None
+
+
+def _read_line(place: str, line: bytes) -> ManifestRow:
+    try:
+        return from_row(parse_json(line))
+    except ValueError as error:
+        return DataError(place, "manifest", str(error))
 
 
 def write_manifest(path: Path, utterances: Iterable[Utterance]) -> None:
@@ -85,8 +131,15 @@ def write_manifest(path: Path, utterances: Iterable[Utterance]) -> None:
             write_rows(file, list(checked))
             return
         for utterance in checked:
-            row = json.dumps(to_row(utterance), ensure_ascii=False, allow_nan=False)
-            file.write(row.encode() + b"\n")
+            file.write(_to_line(to_row(utterance)))
+
+
+def _to_line(row: Mapping[str, object]) -> bytes:
+    text = json.dumps(row, ensure_ascii=False, allow_nan=False)
+    try:
+        return text.encode() + b"\n"
+    except UnicodeEncodeError:  # the name of a file that is no UTF-8
+        return json.dumps(row, allow_nan=False).encode() + b"\n"
 
 
 def _without_duplicates(path: Path, utterances: Iterable[Utterance]) -> Iterator[Utterance]:
@@ -114,20 +167,32 @@ def from_row(row: object) -> Utterance:
         ValueError: one line saying which field is wrong and what is allowed.
     """
     values = _checked(row, _FIELDS, "a manifest row")
-    if "key" not in values:
+    if values.get("key") is None:
         raise ValueError("a manifest row needs a key")
-    labels = _checked(values.pop("labels", {}), _LABELS, "labels")
-    if labels.get("emotions") is not None:
-        emotions = labels["emotions"]
-        if not isinstance(emotions, list) or not all(map(_is_number, emotions)):
-            raise ValueError(f"emotions must be a list of {len(EMOTIONS)} numbers")
-        labels["emotions"] = tuple(map(float, emotions))
-    scores = labels.get("scores", {})
-    if not isinstance(scores, Mapping) or not all(map(_is_number, scores.values())):
-        raise ValueError(f"scores must be an object of numbers, found {scores!r}")
-    check_span(values.get("start", 0.0), values.get("end"))
+    values["labels"] = labels_from_row(values.get("labels", {}))
     values.setdefault("media", None)
-    return Utterance(**values, labels=Labels(**labels))
+    if values.get("start", 0.0) is None:
+        raise ValueError("start must be a number, found null")
+    return Utterance(**values)
+
+
+def labels_from_row(row: object) -> Labels:
+    """The labels of a row; {} has none.
+
+    Raises:
+        ValueError: one line saying which is wrong and what is allowed.
+    """
+    labels = _checked(row, _LABELS, "labels")
+    if (emotions := labels.get("emotions")) is not None:
+        if not isinstance(emotions, list) or len(emotions) != len(EMOTIONS):
+            what = f"{len(EMOTIONS)} values in [0, 3], in the order {', '.join(EMOTIONS)}"
+            raise ValueError(f"emotions {shown(emotions)}: {what}")
+        labels["emotions"] = tuple(_number("emotions", value) for value in emotions)
+    scores = labels.get("scores", {})
+    if not isinstance(scores, Mapping):
+        raise ValueError(f"scores must be an object of numbers, found {shown(scores)}")
+    labels["scores"] = {name: _score(name, value) for name, value in scores.items()}
+    return Labels(**labels)
 
 
 def _jsonable(values: dict[str, object]) -> dict[str, object]:
@@ -145,34 +210,43 @@ def _changed(item: Utterance | Labels) -> dict[str, object]:
 
 def _checked(row: object, allowed: tuple[str, ...], what: str) -> dict[str, Any]:
     if not isinstance(row, Mapping):
-        raise ValueError(f"{what} must be a JSON object, found {type(row).__name__}")
+        raise ValueError(f"{what} must be a JSON object, found {shown(row)}")
     unknown = [name for name in row if name not in allowed]
     if unknown:
-        raise ValueError(f"unknown field {', '.join(unknown)}; allowed are {', '.join(allowed)}")
-    for name, value in row.items():
-        if value is None or name in ("labels", "emotions", "scores"):
-            continue
-        if name in _NUMBERS:
-            if not _is_number(value):
-                raise ValueError(f"{name} must be a number, found {value!r}")
-        elif name in _NAMES:
-            if not isinstance(value, list) or not all(isinstance(x, str) for x in value):
-                raise ValueError(f"{name} must be a list of strings, found {value!r}")
-        elif name == "turn":
-            if not isinstance(value, int) or isinstance(value, bool):
-                raise ValueError(f"turn must be a whole number, found {value!r}")
-        elif not isinstance(value, str):
-            raise ValueError(f"{name} must be a string, found {value!r}")
+        raise ValueError(f"unknown field {_named(unknown)}; allowed are {', '.join(allowed)}")
     return {name: _converted(name, value) for name, value in row.items()}
 
 
+def _named(names: Sequence[object]) -> str:
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(shown(name).strip("'") for name in names[:3]) + more
+
+
 def _converted(name: str, value: Any) -> Any:
-    if value is None:
-        return None
+    """A field as `Utterance` and `Labels` have it; those of several values are left to others."""
+    if value is None or name in ("labels", "emotions", "scores"):
+        return value
     if name in _NUMBERS:
-        return float(value)
-    return tuple(value) if name in _NAMES else value
+        return _number(name, value)
+    if name in _NAMES:
+        if not isinstance(value, list) or not all(isinstance(x, str) for x in value):
+            raise ValueError(f"{name} must be a list of strings, found {shown(value)}")
+        return tuple(value)
+    if name == "turn":
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise ValueError(f"turn must be a whole number, found {shown(value)}")
+    elif not isinstance(value, str):
+        raise ValueError(f"{name} must be a string, found {shown(value)}")
+    return value
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and value == value
+def _number(name: str, value: object) -> float:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        with suppress(OverflowError):  # of whole numbers of hundreds of digits
+            if math.isfinite(value):
+                return float(value)
+    raise ValueError(f"{name} must be a number, found {shown(value)}")
+
+
+def _score(name: str, value: object) -> float:
+    return _number(f"score {shown(name)}", value)

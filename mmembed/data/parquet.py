@@ -6,8 +6,9 @@ what a JSON row does not name. Any other tool reads and writes such tables.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
@@ -16,7 +17,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from mmembed.data.example import Labels, Utterance, check_span
+from mmembed.data.example import Labels, Utterance
+from mmembed.data.jsontext import shown
 from mmembed.errors import DataError
 
 LABELS: Final = "labels."
@@ -48,7 +50,12 @@ def write_rows(file: BinaryIO, utterances: Sequence[Utterance]) -> None:
     with pq.ParquetWriter(file, schema, compression="zstd") as writer:
         for first in range(0, len(utterances), ROWS):
             part = utterances[first : first + ROWS]
-            writer.write_table(pa.table([_values(part, name) for name in schema.names], schema))
+            try:
+                table = pa.table([_values(part, name) for name in schema.names], schema)
+            except UnicodeEncodeError as error:
+                message = "is no UTF-8, which a Parquet table cannot hold; write a .jsonl manifest"
+                raise DataError(ascii(error.object), "manifest", message) from None
+            writer.write_table(table)
 
 
 def _values(utterances: Sequence[Utterance], name: str) -> list[Any]:
@@ -61,21 +68,22 @@ def _values(utterances: Sequence[Utterance], name: str) -> list[Any]:
     return [getattr(utterance, name) for utterance in utterances]
 
 
-def read_rows(path: Path) -> Iterator[Utterance]:
-    """The rows of a table, one after another.
+def read_rows(path: Path) -> Iterator[Utterance | DataError]:
+    """The rows of a table, one after another; one that cannot be used is the error that says why,
+    naming its row, counted from 1.
 
     Raises:
-        DataError: not such a table, a column that does not belong into one, or a wrong value,
-            naming its row, counted from 1.
+        DataError: not such a table, or a column that does not belong into one.
     """
     with _open(path) as file:
         schema = file.schema_arrow
+        _check_names(path, schema.names)
         types = {name: _type(path, name, schema.field(name).type) for name in schema.names}
         number = 0
         for group in range(file.num_row_groups):
             table = _read_group(path, file, group, schema.names)
             absent: list[Any] = [None] * len(table)
-            found = {name: _cast(path, table, name, kind) for name, kind in types.items()}
+            found = {name: _cast(table, name, kind) for name, kind in types.items()}
             scores = {x.removeprefix(SCORES): found[x] for x in found if x.startswith(SCORES)}
             rows = zip(*(found.get(name, absent) for name in _FIELDS), strict=True)
             labels = zip(*(found.get(name, absent) for name in _LABELS), strict=True)
@@ -84,21 +92,35 @@ def read_rows(path: Path) -> Iterator[Utterance]:
                 try:
                     yield _utterance(row, label, {x: v[place] for x, v in scores.items()})
                 except ValueError as error:
-                    raise DataError(f"{path}: row {number}", "manifest", str(error)) from None
+                    yield DataError(f"{path}: row {number}", "manifest", str(error))
+
+
+def _check_names(path: Path, names: Sequence[str]) -> None:
+    if twice := [name for place, name in enumerate(names) if name in names[:place]]:
+        raise DataError(str(path), "manifest", f"has the column {twice[0]} twice")
+
+
+@dataclass(frozen=True)
+class _Wrong:
+    """Stands in a row for a value that is not of its column's kind."""
+
+    message: str
 
 
 def _utterance(
     row: Sequence[Any], label: Sequence[Any], scores: Mapping[str, float | None]
 ) -> Utterance:
+    for value in (*row, *label, *scores.values()):
+        if isinstance(value, _Wrong):
+            raise ValueError(value.message)
     key, media, start, end, *rest = row
     if key is None:
         raise ValueError("a manifest row needs a key")
     start = 0.0 if start is None else start
-    check_span(start, end)
     held = {name: score for name, score in scores.items() if score is not None}
     for name, score in held.items():
-        if score != score:
-            raise ValueError(f"{SCORES}{name} must be a number, found nan")
+        if not math.isfinite(score):
+            raise ValueError(f"{SCORES}{name} must be a number, found {score}")
     bare = not held and label == _UNLABELLED
     labels = _PLAIN if bare else Labels(*label, scores=held)  # type: ignore[misc]
     return Utterance(key, media, start, end, *rest, labels=labels)  # type: ignore[misc]
@@ -177,19 +199,40 @@ def _kind(kind: Any) -> str:
     return str(kind)
 
 
-def _cast(path: Path, table: Any, name: str, wanted: Any) -> list[Any]:
-    """A column as Python values, lists as tuples."""
+def _cast(table: Any, name: str, wanted: Any) -> list[Any]:
+    """A column as Python values, lists as tuples; `_Wrong` where a value is none of its kind."""
     column = table.column(name)
     if column.null_count == len(column):
         return [None] * len(column)
     try:
         column = column.cast(wanted).combine_chunks()
-    except pa.ArrowException as error:
-        message = f"column {name} must hold {wanted}: {str(error).splitlines()[0]}"
-        raise DataError(str(path), "manifest", message) from None
+    except pa.ArrowException:
+        return [_cast_one(name, value, wanted) for chunk in column.chunks for value in chunk]
     if not pa.types.is_list(wanted):
-        values: list[Any] = column.to_pylist()
-        return values
-    flat, ends = column.values.to_pylist(), column.offsets.to_pylist()
+        return _as_python(column)
+    flat, ends = _as_python(column.values), column.offsets.to_pylist()
     spans = zip(column.is_valid().to_pylist(), ends, ends[1:], strict=False)
-    return [tuple(flat[start:end]) if valid else None for valid, start, end in spans]
+    values = [tuple(flat[start:end]) if valid else None for valid, start, end in spans]
+    if column.values.null_count:
+        wrong = _Wrong(f"{name} holds null in a list")
+        return [wrong if value and None in value else value for value in values]
+    return values
+
+
+def _cast_one(name: str, value: Any, wanted: Any) -> Any:
+    try:
+        found = value.cast(wanted).as_py()
+    except (pa.ArrowException, ValueError):
+        return _Wrong(f"{name} must hold {wanted}, found {shown(str(value))}")
+    if isinstance(found, list):
+        return _Wrong(f"{name} holds null in a list") if None in found else tuple(found)
+    return found
+
+
+def _as_python(column: Any) -> list[Any]:
+    try:
+        values: list[Any] = column.to_pylist()
+    except UnicodeDecodeError:  # as in a path: what is no UTF-8 is judged where it is used
+        held = column.cast(pa.binary()).to_pylist()
+        return [None if x is None else x.decode(errors="surrogateescape") for x in held]
+    return values

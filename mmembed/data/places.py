@@ -8,7 +8,6 @@ rightly stops, and memory stays flat over any number of shards.
 from __future__ import annotations
 
 import io
-import json
 import os
 import zlib
 from collections.abc import Callable, Mapping
@@ -19,6 +18,7 @@ from typing import Any, BinaryIO, Final, TypeAlias
 
 from numpy.lib import format as npy
 
+from mmembed.data.jsontext import parse_json
 from mmembed.errors import CorruptError, UsageError
 
 MANIFEST_SUFFIXES: Final = (".jsonl", ".parquet")
@@ -57,7 +57,7 @@ class Place:
     def made(self) -> Json:
         """What `manifest.json` says of all shards, {} where it is missing or no JSON object."""
         try:
-            value = json.loads((self.path / MADE).read_bytes())
+            value = parse_json((self.path / MADE).read_bytes())
         except (OSError, ValueError):
             return {}
         return value if isinstance(value, dict) else {}
@@ -133,14 +133,14 @@ def read_index(sidecar: Path) -> Index:
     """
     try:
         data = sidecar.read_bytes()
-        held = json.loads(data)
+        held = parse_json(data)
         _check_seal(data, held)
         size, provenance = held["bytes"], dict(held["provenance"])
         entries = tuple(_entry(record, size) for record in held["records"])
         if held["count"] != len(entries):
             raise ValueError(f"it counts {held['count']} records and lists {len(entries)}")
         return Index(sidecar.with_suffix(".tar"), size, str(held["sha256"]), provenance, entries)
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
         what = f"no {error}" if isinstance(error, KeyError) else error
         raise CorruptError(f"{sidecar}: not the index of a shard ({what})") from None
 
@@ -152,11 +152,14 @@ def read_member(tar: BinaryIO, name: str, place: tuple[int, int, int]) -> Any:
         ValueError: the bytes there are not those written, or are of another kind.
     """
     offset, size, checksum = place
-    data = os.pread(tar.fileno(), size, offset)
+    try:
+        data = os.pread(tar.fileno(), size, offset)
+    except (OverflowError, MemoryError):
+        raise ValueError("its index places it beyond any file") from None
     if zlib.crc32(data) != checksum:
         raise ValueError("its checksum differs")
     if not name.endswith(".npy"):
-        return json.loads(data)
+        return parse_json(data)
     try:
         return npy.read_array(io.BytesIO(data), allow_pickle=False)
     except (EOFError, MemoryError) as error:  # a shape beyond the bytes that are there

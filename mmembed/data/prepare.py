@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cache, cached_property
-from itertools import islice
 from pathlib import Path
 from typing import Final
 
@@ -24,7 +23,7 @@ from mmembed.data.atomic import atomic_file, finishing
 from mmembed.data.decoding import Decoder, Task
 from mmembed.data.example import Example, Utterance
 from mmembed.data.examples import to_record
-from mmembed.data.manifest import to_row
+from mmembed.data.manifest import ManifestRow, row_name, to_row
 from mmembed.data.shards import (
     Record,
     finish,
@@ -87,7 +86,7 @@ WHOLE: Final = Part()
 
 
 def prepare_shards(
-    utterances: Sequence[Utterance],
+    utterances: Sequence[ManifestRow],
     folder: Path,
     out: Path,
     *,
@@ -103,7 +102,8 @@ def prepare_shards(
     """Turn utterances into shards and a manifest.json; what failed is listed in failed.jsonl.
 
     Args:
-        utterances: in the order the shards shall have.
+        utterances: in the order the shards shall have; an error is a row that cannot be used, and
+            fails with what it says.
         folder: where relative media paths start.
         out: folder for the shards; may hold some of them already.
         streams: those to keep.
@@ -129,17 +129,17 @@ def prepare_shards(
         loaded = decoder.load(
             Task(utterance, folder, streams, face_model)
             for job in missing
-            for utterance in job.utterances
+            for utterance in job.usable
         )
         for job in missing:
-            examples = islice(loaded, len(job.utterances))
+            examples = (x if isinstance(x, DataError) else next(loaded) for x in job.utterances)
             _make_shard(job, _counted(examples, done, on_progress))
             done += len(job.utterances)
     return _finish(jobs, out, streams, records_per_shard, error_budget)
 
 
 def plan_shards(
-    utterances: Sequence[Utterance],
+    utterances: Sequence[ManifestRow],
     folder: Path,
     out: Path,
     streams: tuple[str, ...],
@@ -188,7 +188,8 @@ def _finish(
     if ours and len(failures) > error_budget * total:
         raise BudgetError(
             f"{len(failures)} of {total} utterances failed, more than the error budget "
-            f"of {error_budget:.1%}: see {out / 'failed.jsonl'}"
+            f"of {error_budget:.1%}: see {out / 'failed.jsonl'}, which begins with "
+            f"{failures[0]['message'][:200]}"
         )
     return Prepared(sum(index["count"] for index in sidecars), failures, ours)
 
@@ -197,15 +198,24 @@ def _finish(
 class Job:
     """One shard to make."""
 
-    utterances: tuple[Utterance, ...]
+    utterances: tuple[ManifestRow, ...]
     path: Path
     streams: tuple[str, ...]
     how: str
 
+    @property
+    def usable(self) -> Iterator[Utterance]:
+        """The rows to decode."""
+        return (row for row in self.utterances if isinstance(row, Utterance))
+
     @cached_property
     def plan(self) -> str:
         """A digest of what this shard is to hold."""
-        return _digest([self.how, list(self.streams), *map(to_row, self.utterances)])
+        return _digest([self.how, list(self.streams), *map(_described, self.utterances)])
+
+
+def _described(row: ManifestRow) -> object:
+    return {"wrong": row.message} if isinstance(row, DataError) else to_row(row)
 
 
 def _digest(value: object) -> str:
@@ -221,14 +231,17 @@ def _code() -> str:
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 
-def _check_utterances(utterances: Sequence[Utterance], folder: Path) -> None:
+def _check_utterances(utterances: Sequence[ManifestRow], folder: Path) -> None:
     if not utterances:
         raise DataError(str(folder), "empty", "no utterances to prepare")
-    seen: set[str] = set()
-    for utterance in utterances:
-        if utterance.key in seen:
-            raise DataError(utterance.key, "duplicate", "two utterances have this key")
-        seen.add(utterance.key)
+    seen: dict[str, str | None] = {}
+    for row in utterances:
+        if isinstance(row, Utterance):
+            if row.key in seen:
+                files = " and ".join(name for name in (seen[row.key], row.media) if name)
+                remedy = f": {files}; remove or rename one" if files else ""
+                raise DataError(row.key, "duplicate", f"two utterances have this key{remedy}")
+            seen[row.key] = row.media
 
 
 def _check_folder(out: Path, jobs: Sequence[Job]) -> None:
@@ -278,4 +291,5 @@ def _records(
         if isinstance(example, Example):
             yield Record(*to_record(example))
         else:
-            failed.append({"key": utterance.key, "reason": example.reason, "message": str(example)})
+            name = row_name(utterance)
+            failed.append({"key": name, "reason": example.reason, "message": str(example)})

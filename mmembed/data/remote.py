@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeVar
+from urllib.parse import urlsplit
 
 import fsspec
 
@@ -48,6 +49,10 @@ def as_url(folder: Path | str) -> str | None:
         return None
     protocol = match[1].lower()
     rest = re.match(r"//?([^/].*)", text[match.end() :])
+    try:
+        _ = urlsplit(text).port
+    except ValueError as error:
+        raise UsageError(f"{text[: match.end()]}//...: not a URL ({error})") from None
     if protocol not in PROTOCOLS or rest is None or "::" in text:
         raise UsageError(
             f"{text}: not on this machine, nor a URL that is allowed: {', '.join(PROTOCOLS)}"

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from mmembed.batch import STREAMS
 from mmembed.data.embedded import utterance_of
 from mmembed.data.example import Utterance
-from mmembed.data.examples import FEATURES
+from mmembed.data.examples import FEATURES, read_description
 from mmembed.data.features import SUFFIX, read_features
-from mmembed.data.manifest import from_row, read_manifest
+from mmembed.data.manifest import read_each_row
 from mmembed.data.places import Entry, Json, Place, Progress, read_index, read_member
 from mmembed.errors import CorruptError, DataError
 from mmembed.features.audio import FEATURE_RATE
@@ -85,9 +85,9 @@ def read_rows(
         CorruptError: a shard is damaged.
     """
     if place.is_manifest:
-        utterances = read_manifest(place.path)
-        for done, utterance in enumerate(utterances, start=1):
-            yield _planned(utterance, place.path.parent)
+        utterances = read_each_row(place.path)
+        for done, row in enumerate(utterances, start=1):
+            yield row if isinstance(row, DataError) else _planned(row, place.path.parent)
             on_progress(done, len(utterances))
         return
     sidecars = place.sidecars
@@ -144,7 +144,8 @@ def _prepared(tar: BinaryIO, path: Path, entry: Entry) -> Row:
             utterance, text = utterance_of(entry.key, described), ""
             streams = _in_order(described.get("streams") or ())
         else:
-            utterance, text = from_row(described["utterance"]), described["text"] or ""
+            utterance, words, notes = read_description(described)
+            text = words or ""
             lengths = entry.meta.get("lengths") or {}
             streams = _in_order(
                 {name for name in STREAMS if lengths.get(name) or len(vectors.get(name, ()))}
@@ -159,7 +160,7 @@ def _prepared(tar: BinaryIO, path: Path, entry: Entry) -> Row:
             stored.get("audio.npy"),
             stored.get("video.npy"),
         )
-    except (KeyError, ValueError, TypeError, AttributeError) as error:
+    except (KeyError, ValueError, TypeError, AttributeError, OverflowError) as error:
         raise CorruptError(f"{path}: {entry.key} is no record of this project ({error})") from None
 
 

@@ -18,7 +18,7 @@ from mmembed.data.dataset import Examples
 from mmembed.data.decoding import Decoder, Task
 from mmembed.data.example import Example, Utterance
 from mmembed.data.examples import portable_key
-from mmembed.data.manifest import SUFFIXES, read_manifest, to_row
+from mmembed.data.manifest import SUFFIXES, ManifestRow, read_each_row, to_row
 from mmembed.data.remote import as_url
 from mmembed.errors import CorruptError, DataError, UsageError
 from mmembed.features.audio import FEATURE_RATE
@@ -83,6 +83,16 @@ class Stored:
         return Example(utterance, text=held, notes={"streams": streams, "seconds": seconds})
 
 
+@dataclass(frozen=True)
+class Unusable:
+    """What has no example, and why."""
+
+    error: DataError
+
+    def __call__(self) -> Example:
+        raise self.error
+
+
 def expand_inputs(inputs: Iterable[str], listed: Iterable[str] = ()) -> list[str]:
     """What a user names: wildcards become the files and folders that they match, in sorted order,
     `-` the lines of a list. Wildcards with `**` match files alone.
@@ -138,6 +148,8 @@ def digest_of(sources: Iterable[Source]) -> str:
         if isinstance(origin, Task):
             row = origin.utterance
             held: object = {**to_row(row), "media": row.media and without_secrets(row.media)}
+        elif isinstance(origin, Unusable):
+            held = origin.error.message
         else:
             held = [source.key, origin.examples.digest if isinstance(origin, Stored) else None]
         digest.update(json.dumps(held, sort_keys=True).encode() + b"\n")
@@ -186,9 +198,7 @@ def open_sources(
                 )
             sources += found
         elif path.suffix in SUFFIXES:
-            sources += [
-                Source(row.key, row.key, task(row, path.parent)) for row in read_manifest(path)
-            ]
+            sources += [_from_row(row, path, task) for row in read_each_row(path)]
         else:
             sources.append(_from_file(path, task))
     return sources
@@ -231,6 +241,12 @@ def _from_folder(folder: Path | str, task: Callable[[Utterance, Path], Task]) ->
     ]
 
 
+def _from_row(row: ManifestRow, manifest: Path, task: Callable[[Utterance, Path], Task]) -> Source:
+    if isinstance(row, DataError):
+        return Source(portable_key(row.item), row.item, Unusable(row))
+    return Source(row.key, row.key, task(row, manifest.parent))
+
+
 def _from_url(url: str, task: Callable[[Utterance, Path], Task]) -> Source:
     # As it was given: what follows the ? may be what lets us in.
     media = url if "://" in url else str(as_url(url))
@@ -243,7 +259,10 @@ def without_secrets(media: str) -> str:
     """A URL without what may be secret: user and password, and all that follows a `?`."""
     if "://" not in media:
         return media
-    parts = urlsplit(media)
+    try:
+        parts = urlsplit(media)
+    except ValueError:  # no URL, but what stands before the @ may be secret all the same
+        return media[: media.index("://") + 3] + "..."
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment=""))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 from array import array
 from collections import Counter, defaultdict
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from mmembed.batch import STREAMS, subset_name
 from mmembed.data.example import EMOTIONS, Labels, Utterance
 from mmembed.data.features import SUFFIX
+from mmembed.data.jsontext import parse_json
 from mmembed.data.places import Json, Place, Progress
 from mmembed.data.rows import Row, Stored, read_rows
 from mmembed.data.verify import FAILED
@@ -303,7 +303,7 @@ def _failures(path: Path) -> Iterable[Json]:
         with path.open("rb") as file:
             for line in file:
                 try:
-                    value = json.loads(line)
+                    value = parse_json(line)
                 except ValueError:
                     continue
                 if isinstance(value, dict):

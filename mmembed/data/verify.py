@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from mmembed.data.defects import Defect, corrupt
 from mmembed.data.examples import FEATURES, from_record, to_record
-from mmembed.data.manifest import read_manifest
+from mmembed.data.manifest import read_each_row, row_name
 from mmembed.data.places import MADE, Entry, Index, Json, Place, Progress, read_index, read_member
 from mmembed.data.shards import shard_path
 from mmembed.data.verify_embeddings import (
@@ -321,7 +321,7 @@ def _totals(verdict: Verdict, made: Json) -> Iterator[Defect]:
 def _rows(manifest: Path, accounted: set[str]) -> Iterator[Defect]:
     """Every row of the manifest is a record or a failure, and nothing else is."""
     try:
-        rows = {row.key for row in read_manifest(manifest)}
+        rows = {row_name(row) for row in read_each_row(manifest)}
     except DataError as error:
         yield Defect(error.item, error.reason, str(error).removeprefix(f"{error.item}: "))
         return

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final, TypeAlias
@@ -12,7 +10,7 @@ from mmembed.data.decoding import Decoder, Task
 from mmembed.data.defects import Defect
 from mmembed.data.example import Utterance
 from mmembed.data.features import SUFFIX, read_features
-from mmembed.data.manifest import from_row, read_manifest
+from mmembed.data.manifest import iterate_rows
 from mmembed.data.media import LONGEST, media_kind
 from mmembed.data.places import Place, Progress
 from mmembed.data.verify import Verdict, not_finite, portable
@@ -60,28 +58,22 @@ def verify_manifest(
 
 def _rows(path: Path, verdict: Verdict) -> list[Row]:
     """The rows that can be read; the others are defects."""
-    if path.suffix != ".jsonl":
-        try:
-            return [(row.key, row) for row in read_manifest(path)]
-        except DataError as error:
-            verdict.add(_defect(error))
-            return []
-    rows = []
-    for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
-        if line.strip():
-            try:
-                rows.append((f"{path}:{number}", from_row(json.loads(line))))
-            except (ValueError, RecursionError) as error:
-                verdict.add(Defect(f"{path}:{number}", "manifest", str(error)))
+    rows: list[Row] = []
+    try:
+        for where, row in iterate_rows(path):
+            if isinstance(row, DataError):
+                verdict.add(_defect(row))
+            else:
+                rows.append((where, row))
+    except DataError as error:
+        verdict.add(_defect(error))
     if not rows and not verdict.counts:
         verdict.add(Defect(str(path), "empty", "holds no utterance"))
     return rows
 
 
 def _times(where: str, row: Utterance) -> Iterator[Defect]:
-    if not math.isfinite(row.start) or (row.end is not None and not math.isfinite(row.end)):
-        yield Defect(where, "times", f"{row.key} goes from {row.start} s to {row.end} s")
-    elif row.end is not None and row.end - row.start > LONGEST:
+    if row.end is not None and row.end - row.start > LONGEST:
         seconds = f"{row.key} is {row.end - row.start:.1f} s long"
         yield Defect(where, "too_long", f"{seconds}; up to {LONGEST:.0f} s are allowed, cut it")
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from mmembed.data.embedded import row_of
 from mmembed.data.example import Example
+from mmembed.data.jsontext import as_text
 from mmembed.data.shards import Record
 from mmembed.data.sources import without_secrets
 from mmembed.embedder import Embedder, Embedding
@@ -89,7 +90,7 @@ class Content:
                 return DataError(example.key, "not_finite", f"{name} is not finite in {self.dtype}")
         row = row_of(example.utterance)
         if example.utterance.media is not None:
-            row["media"] = without_secrets(example.utterance.media)
+            row["media"] = as_text(without_secrets(example.utterance.media))
         meta = {
             "frames": len(embedding.frames),
             "split": example.utterance.split,
