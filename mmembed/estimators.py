@@ -8,6 +8,7 @@ Developing estimators: https://scikit-learn.org/stable/developers/develop.html
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, Self
@@ -29,6 +30,7 @@ from mmembed.errors import UsageError
 from mmembed.nn.pooling import LayerWeights
 
 _FLOOR: Final = 1e-6  # a column that varies less is constant
+_BLOCK: Final = 1024  # items that are in memory as float64
 
 
 class EmbeddingTransformer(TransformerMixin, BaseEstimator):  # type: ignore[misc]
@@ -128,14 +130,17 @@ class LayerWeightedProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     @torch.no_grad()
     def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
-        """(N, C) probabilities."""
+        """(N, C) probabilities; in float64, so that an item's do not depend on the others."""
         check_is_fitted(self)
         vectors = validate_data(self, X, reset=False, allow_nd=True, dtype=np.float32)
         layers = _layers(vectors)
         if layers.shape[1:] != self.mean_.shape:
             raise ValueError(f"items are {layers.shape[1:]}, those fitted {self.mean_.shape}")
-        answers: Tensor = self._model(self._standard(layers))
-        return answers.double().softmax(1).numpy()
+        model = copy.deepcopy(self._model).double()
+        parts = self._standard(layers).split(_BLOCK)
+        answers: Tensor = torch.cat([model(part.double()) for part in parts])
+        probabilities: NDArray[np.float64] = answers.softmax(1).numpy()
+        return probabilities
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:
         """(N,) the most probable classes."""

@@ -101,11 +101,12 @@ def test_emotions_that_were_not_asked_for_do_not_count() -> None:
     assert torch.equal(method(changed)["emotions"], method(some)["emotions"])
 
 
-def test_permuting_the_queries_permutes_the_logits_exactly() -> None:
+def test_permuting_the_queries_permutes_the_logits() -> None:
     method, batch = make(), clips(list(range(8)))
     order = torch.tensor([2, 0, 3, 1])
     logits = method.score(batch, QUERIES)
-    assert torch.equal(method.score(batch, QUERIES[order]), logits[:, order])
+    permuted = method.score(batch, QUERIES[order])  # a row of a product may round by its place
+    torch.testing.assert_close(permuted, logits[:, order], rtol=0, atol=1e-6)
     assert logits.std(1).min().item() > 1e-3  # the emotions differ
 
 
@@ -135,7 +136,8 @@ def test_clips_without_any_stream_stay_finite_and_alike() -> None:
     empty = Padded(torch.zeros(2, 1, 5), torch.zeros(2, dtype=torch.int64))
     batch = Batch(("a", "b"), {"audio": empty}, {"emotions": torch.tensor([[1.0, 0, 0, 1]] * 2)})
     logits = method.predict(batch)["emotions"]
-    assert logits.isfinite().all() and torch.equal(logits[0], logits[1])
+    assert logits.isfinite().all()
+    torch.testing.assert_close(logits[0], logits[1], rtol=0, atol=1e-6)
     accumulate_gradients(method, [batch], ALONE)
     assert all(p.grad is not None and p.grad.isfinite().all() for p in method.parameters())
 
