@@ -1,29 +1,54 @@
-import os
+"""What is in the wheel, what it declares, and that it works where nothing else is installed."""
+
+import ast
+import json
 import shutil
 import subprocess
 import sys
+import threading
 import tomllib
 import zipfile
-from importlib.metadata import version
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from importlib.metadata import packages_distributions, version
 from pathlib import Path
 
+import environments
+import numpy as np
 import pytest
+from clips import grey_steps, tone, write_video
+from encoders import write_encoder
+from packaging.requirements import Requirement
+from prepared import embedding, write_embeddings
+from tiny_bert import write_posts
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+OWN = {"mmembed": "mmembed", "train": "mmembed_train", "export": "mmembed_export"}
+CORE = PROJECT["project"]["dependencies"]
+EXTRAS = {
+    name: lines
+    for name, lines in PROJECT["project"]["optional-dependencies"].items()
+    if name != "dev"
+}
+UNAVAILABLE = {"mmembed.serve.server": "aiohttp"}
+"""The modules that cannot be imported without an extra, and what they miss: the first import of
+them is within the function that tells which extra it needs."""
 
 
-def run(*command, cwd, **variables):
+def call(*command, cwd, code=0, **variables) -> str:
+    """What a program of an environment prints; from a folder in which no source code lies."""
     done = subprocess.run(
         list(map(str, command)),
         cwd=cwd,
-        env={**os.environ, **variables},
+        env=environments.clean(**variables),
         capture_output=True,
         text=True,
         check=False,
     )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout + done.stderr
 
 
 @pytest.fixture(scope="module")
@@ -37,67 +62,30 @@ def wheel(tmp_path_factory) -> Path:
     for name in ("mmembed", "train", "export", "tests"):
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
     pip = (sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--no-index")
-    run(*pip, "--wheel-dir", folder, source, cwd=folder)
+    call(*pip, "--wheel-dir", folder, source, cwd=folder)
     (built,) = folder.glob("*.whl")
     return built
-
-
-@pytest.fixture(scope="module")
-def installed(wheel, tmp_path_factory) -> Path:
-    target = tmp_path_factory.mktemp("installed")
-    pip = (sys.executable, "-m", "pip", "install", "--no-deps", "--no-index", "--quiet")
-    run(*pip, "--target", target, wheel, cwd=target)
-    return target
 
 
 def test_the_wheel_holds_every_module_and_nothing_else(wheel):
     expected = {
         str(path.relative_to(ROOT)).replace(folder, package, 1)
-        for folder, package in (
-            ("mmembed", "mmembed"),
-            ("train", "mmembed_train"),
-            ("export", "mmembed_export"),
-        )
+        for folder, package in OWN.items()
         for path in (ROOT / folder).rglob("*")
-        if path.suffix in (".py", ".json", ".html", ".css", ".js")
+        if path.is_file() and path.suffix != ".pyc"
     }
     with zipfile.ZipFile(wheel) as file:
         held = {name for name in file.namelist() if ".dist-info/" not in name}
     assert held == expected
 
 
-def test_no_package_gets_the_name_of_a_folder_of_programs(installed):
-    names = {path.name for path in installed.iterdir()}
-    assert {"mmembed", "mmembed_train", "mmembed_export"} <= names
-    assert not names & {"train", "export", "tests"}
-
-
-def test_the_command_works_from_the_installation(installed):
-    script = installed / "bin" / "mmembed"
-    listed = run(sys.executable, script, "--help", cwd=installed, PYTHONPATH=str(installed))
-    for verb in PROJECT["project"]["entry-points"]["mmembed.verbs"]:
-        assert f"  {verb:<10} " in listed
-    where = run(
-        sys.executable,
-        "-c",
-        "import mmembed_train, mmembed; print(mmembed.__file__, mmembed_train.__file__)",
-        cwd=installed,
-        PYTHONPATH=str(installed),
-    )
-    assert all(path.startswith(str(installed)) for path in where.split())
-
-
-def test_every_verb_names_a_function(installed):
-    script = (
-        "from importlib.metadata import entry_points\n"
-        "for verb in entry_points(group='mmembed.verbs'): assert callable(verb.load()), verb"
-    )
-    run(sys.executable, "-c", script, cwd=installed, PYTHONPATH=str(installed))
+def test_no_package_gets_the_name_of_a_folder_of_programs(wheel):
+    with zipfile.ZipFile(wheel) as file:
+        names = {name.partition("/")[0] for name in file.namelist()}
+    assert {name for name in names if not name.endswith(".dist-info")} == set(OWN.values())
 
 
 def test_constraints_pin_what_is_installed_and_required():
-    from packaging.requirements import Requirement
-
     lines = (ROOT / "constraints.txt").read_text().splitlines()
     pins = dict(line.split("==") for line in lines if not line.startswith("#"))
     groups = PROJECT["project"]["optional-dependencies"].values()
@@ -105,3 +93,144 @@ def test_constraints_pin_what_is_installed_and_required():
     for requirement in map(Requirement, required):
         assert requirement.specifier.contains(pins[requirement.name]), requirement
     assert pins["torch"] == version("torch").split("+")[0]
+
+
+def imported(path: Path) -> set[str]:
+    """Top-level names that a module imports anywhere, also by `import_module` of a constant."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and not node.level and node.module:
+            names.add(node.module)
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
+            names |= {arg.value for arg in node.args if isinstance(arg, ast.Constant)}
+    return {name.partition(".")[0] for name in names}
+
+
+def test_every_import_is_declared_and_every_dependency_imported():
+    """An import that another library happens to bring along breaks when that library drops it."""
+    found = set().union(*(imported(p) for name in OWN for p in (ROOT / name).rglob("*.py")))
+    found -= {*OWN.values(), *sys.stdlib_module_names}
+    given = packages_distributions()
+    distributions = {name: set(given.get(name, [f"{name} (not installed)"])) for name in found}
+    core = {Requirement(line).name for line in CORE}
+    extra = {Requirement(line).name for lines in EXTRAS.values() for line in lines}
+    undeclared = {name: d for name, d in distributions.items() if not d & (core | extra)}
+    assert not undeclared
+    assert core <= set().union(*distributions.values())
+
+
+@pytest.fixture(scope="module")
+def alone(wheel, tmp_path_factory) -> Path:
+    """The programs of an environment with the wheel and what it declares, no extra among it."""
+    return environments.make(tmp_path_factory.mktemp("alone") / "env", wheel, "", CORE)
+
+
+IMPORT_ALL = """
+import importlib, json, pkgutil, sys
+import mmembed, mmembed_export, mmembed_train
+from importlib.metadata import entry_points
+failed = {}
+for package in (mmembed, mmembed_export, mmembed_train):
+    assert package.__file__.startswith(sys.prefix), package.__file__
+    for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
+        try:
+            importlib.import_module(module.name)
+        except ModuleNotFoundError as error:
+            failed[module.name] = error.name
+for verb in entry_points(group="mmembed.verbs"):
+    assert callable(verb.load()), verb
+print(json.dumps(failed))
+"""
+
+
+def test_without_extras_every_other_module_can_be_imported(alone, tmp_path):
+    assert json.loads(call(alone / "python", "-c", IMPORT_ALL, cwd=tmp_path)) == UNAVAILABLE
+    call(alone / "python", "-c", "import hypothesis", cwd=tmp_path, code=1)  # nothing else is here
+
+
+def test_without_extras_the_command_starts(alone, tmp_path):
+    listed = call(alone / "mmembed", "--help", cwd=tmp_path)
+    for verb in PROJECT["project"]["entry-points"]["mmembed.verbs"]:
+        assert f"  {verb:<10} " in listed
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """encoder, clips/a.mp4 with its words, embeddings and posts to search and to learn from."""
+    made = tmp_path_factory.mktemp("folder")
+    write_encoder(made / "encoder")
+    write_embeddings(made / "vectors", [embedding(n) for n in range(4)], ["audio"])
+    (made / "posts").mkdir()
+    write_posts(made / "posts", {"train": 6, "dev": 3, "test": 3})
+    (made / "clips").mkdir()
+    write_video(
+        made / "clips" / "a.mp4", grey_steps(range(30, 130, 4)), np.arange(25) / 25, tone(1)
+    )
+    (made / "clips" / "a.txt").write_text("red on blue")
+    return made
+
+
+@pytest.mark.slow
+def test_without_extras_clips_are_prepared_embedded_and_searched(alone, folder):
+    mmembed = alone / "mmembed"
+    assert "BAD" not in call(mmembed, "doctor", cwd=folder)
+    call(mmembed, "prepare", "clips", "clips", "--out", "data", cwd=folder)
+    given = ("--encoder", "encoder")
+    streams = ("--streams", "audio+video", "text")
+    call(mmembed, "extract", "data/shards", *given, "--out", "near", *streams, cwd=folder)
+    search = (mmembed, "search", "near/audio+video", "clips/a.mp4", *given)
+    assert "1.0000  clips-a" in call(*search, cwd=folder)
+    call(mmembed, "verify", "data", "near", cwd=folder)
+    call(mmembed, "export", "encoder", "--out", "a.pt2", "--streams", "audio",
+         "--format", "torch-export", cwd=folder)  # fmt: skip
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def address(folder) -> Iterator[str]:
+    """Of the folder, on this machine."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+
+
+USES = {
+    "faiss": ("search", "vectors", "clip-1", "--approximate"),
+    "hub": ("extract", "clips/a.mp4", "--encoder", "somebody/encoder", "--out", "far"),
+    "onnx": ("export", "encoder", "--out", "a.onnx", "--streams", "text", "--format", "onnx"),
+    "remote": ("search", "ADDRESS/vectors", "clip-1"),
+    "serve": ("serve", "--encoder", "encoder", "--port", "-1"),
+    "text": ("finetune", "demux", "--shards", "posts", "--backbone", "nowhere", "--out", "r"),
+}
+"""Extra -> arguments of mmembed that need it."""
+
+REFUSED = {"hub": "hub", "serve": "port", "text": "nowhere"}
+"""What they say with the extra, where this machine alone cannot give what they ask for."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("extra", EXTRAS)
+def test_each_extra_brings_what_its_programs_need(extra, alone, wheel, folder, address, tmp_path):
+    if not environments.installed(EXTRAS[extra]):
+        pytest.skip(f"{', '.join(EXTRAS[extra])}: not installed here")
+    here = environments.make(tmp_path / "env", wheel, extra, [*CORE, *EXTRAS[extra]])
+    missed = {} if extra in ("remote", "serve") else UNAVAILABLE
+    assert json.loads(call(here / "python", "-c", IMPORT_ALL, cwd=tmp_path)) == missed
+    if extra == "baselines":  # no program of the package: benchmarks/real_speech.py
+        call(here / "python", "-c", "import opensmile; opensmile.Smile()", cwd=tmp_path)
+        return
+    words = [word.replace("ADDRESS", address) for word in USES[extra]]
+    offline = {"HF_ENDPOINT": "http://127.0.0.1:9", "MMEMBED_CACHE": str(tmp_path / "cache")}
+    needed = f"needs pip install 'mmembed[{extra}]'"
+    refused = call(alone / "mmembed", *words, cwd=folder, code=2, **offline)
+    assert needed in refused and "Traceback" not in refused
+    code = 2 if extra in REFUSED else 0
+    printed = call(here / "mmembed", *words, cwd=folder, code=code, **offline)
+    assert "needs pip" not in printed and REFUSED.get(extra, "") in printed
