@@ -137,7 +137,7 @@ class LayerWeightedProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if layers.shape[1:] != self.mean_.shape:
             raise ValueError(f"items are {layers.shape[1:]}, those fitted {self.mean_.shape}")
         model = copy.deepcopy(self._model).double()
-        parts = self._standard(layers).split(_BLOCK)
+        parts = torch.split(self._standard(layers), _BLOCK)
         answers: Tensor = torch.cat([model(part.double()) for part in parts])
         probabilities: NDArray[np.float64] = answers.softmax(1).numpy()
         return probabilities
