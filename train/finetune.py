@@ -12,16 +12,17 @@ written when it is trained: started again, the program goes on with the next.
 from __future__ import annotations
 
 import itertools
-import json
+import logging
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from safetensors.torch import save as to_safetensors
+from torch import Tensor
 
 from mmembed.batch import Batch
 from mmembed.commands.cli import leave, run_program
@@ -30,15 +31,20 @@ from mmembed.config import to_dict
 from mmembed.contract import Method
 from mmembed.data.atomic import atomic_file
 from mmembed.data.sampling import derive_seed
+from mmembed.errors import CorruptError, MmembedError, UsageError
 from mmembed.recipes.finetune import RECIPES
 from mmembed.recipes.parsing import parse_recipe
-from mmembed.recipes.study import Study, table
-from mmembed.training.distributed import World, join_world
+from mmembed.recipes.study import Study, check_settings, table
+from mmembed.training.distributed import ALONE, World, join_world
 from mmembed.training.optim import build_optimizer, learning_rate
-from mmembed.training.step import train_step
-from mmembed.training.tracking import claim_folder, write_json
+from mmembed.training.signals import stop_at_once
+from mmembed.training.step import MOST_SKIPPED, train_step
+from mmembed.training.tracking import claim_folder, read_json, write_json
+
+log = logging.getLogger(__name__)
 
 DEV_BATCH = 512  # items at once
+DIVERGED = 10  # times the loss on dev of an untrained method: nothing was learned
 POOL = 16  # batches whose items are sorted by length together
 
 
@@ -51,19 +57,22 @@ class Job:
     seed: int
     file: Path
 
+    def __str__(self) -> str:
+        return f"{self.variant}, seed {self.seed}"
+
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse, read, train each variant and seed, score, save."""
     arguments = sys.argv[1:] if argv is None else list(argv)
     runs = {name: recipe.run for name, recipe in RECIPES.items()}
     run, out = parse_recipe("finetune", runs, arguments)
-    with join_world() as world:
+    check_settings(run)
+    with stop_at_once(f"{out}: stopped; run again to continue"), join_world() as world:
         study = RECIPES[arguments[0]].open(run)
         if world.is_main:
             claim_folder(out, to_dict(study.run))
-        world.wait()
         done = out / "results.json"
-        if not done.exists():
+        if not world.share(done.exists()):
             studies = {out: study, **{out / name: s for name, s in study.controls.items()}}
             jobs = [job for folder, one in studies.items() for job in _jobs(one, folder)]
             _train_all(jobs, world)
@@ -72,7 +81,8 @@ def main(argv: Sequence[str] | None = None) -> None:
                 controls = {name: scores[out / name] for name in study.controls}
                 write_json(done, {**scores[out], "controls": controls})
         if world.is_main:
-            print("\n".join(table(json.loads(done.read_text()))), flush=True)
+            print("\n".join(table(read_json(done))), flush=True)
+        world.wait()  # no process ends well when the main one does not
 
 
 def _jobs(study: Study, out: Path) -> Iterator[Job]:
@@ -91,12 +101,18 @@ def _score(study: Study, out: Path) -> dict[str, object]:
 
 def _load(job: Job) -> Method:
     model = job.study.method(job.variant)
-    model.load_state_dict(load_file(job.file))
+    try:
+        model.load_state_dict(load_file(job.file))
+    except (SafetensorError, RuntimeError) as error:
+        what = str(error).splitlines()[0]
+        raise CorruptError(
+            f"{job.file}: not the weights of {job} ({what}); remove it and run again"
+        ) from None
     return model.eval()
 
 
 def _train_all(jobs: Sequence[Job], world: World) -> None:
-    """Train what has not been trained; the main process returns when all of it is there."""
+    """Train what has not been trained; returns when all of it is there."""
     passes = sum(job.study.run.loop.epochs for job in jobs)
     mine = jobs[world.rank :: world.size]
     with progress("finetune", passes, show=world.is_main) as update:
@@ -107,9 +123,7 @@ def _train_all(jobs: Sequence[Job], world: World) -> None:
                     update(passes * (before + share) / len(mine))  # others are about as far
 
                 _save(_train(job, report), job.file)
-        # Files, not a barrier: the others may be at work for longer than any timeout.
-        while world.is_main and not all(job.file.exists() for job in jobs):
-            time.sleep(0.1)
+        world.wait()
         update(passes)
 
 
@@ -122,11 +136,14 @@ def _save(model: Method, path: Path) -> None:
 def _train(job: Job, report: Callable[[float], None]) -> Method:
     """One method, at its best epoch on dev; by this process alone, whatever their number."""
     study, variant, run = job.study, job.variant, job.study.run
-    alone = World(0, 1, torch.device("cpu"))
     torch.manual_seed(derive_seed(job.seed, run.name))
     model = study.method(variant)
     optimizer = build_optimizer(model, run.optim)
-    best, best_loss = model.state_dict(), float("inf")
+    for split in ("train", "dev"):
+        _check_labelled(job, split, model)
+    best: dict[str, Tensor] = {}
+    untrained, best_loss = _dev_loss(study, variant, model), float("inf")
+    steps = skipped = applied = 0
     for epoch in range(run.loop.epochs):
         plan = _batches(study, variant)
         model.train()
@@ -135,20 +152,39 @@ def _train(job: Job, report: Callable[[float], None]) -> Method:
         for rows in plan:
             done = (epoch + seen / study.size(variant, "train")) / run.loop.epochs
             with torch.autocast("cpu", torch.bfloat16, enabled=run.loop.bf16):
-                train_step(
+                result = train_step(
                     model,
                     optimizer,
                     [study.batch(variant, "train", rows)],
                     rate=learning_rate(run.optim, done),
                     clip=run.optim.clip,
-                    world=alone,
+                    world=ALONE,
                 )
             seen += len(rows)
+            steps, applied = steps + 1, applied + result.applied
+            skipped = 0 if result.applied else skipped + 1
+            if skipped == MOST_SKIPPED:
+                raise MmembedError(
+                    f"{job}: the loss was not finite {skipped} steps in a row up to step {steps}; "
+                    "lower --optim.lr"
+                )
             report(done)
         loss = _dev_loss(study, variant, model)
-        if loss < best_loss:
+        if applied and loss < best_loss:
             best_loss = loss
             best = {name: value.clone() for name, value in model.state_dict().items()}
+    if not best:
+        raise MmembedError(
+            f"{job}: no epoch has a finite loss on dev after {applied} of {steps} steps; "
+            "lower --optim.lr"
+        )
+    if best_loss > DIVERGED * max(1.0, untrained):
+        raise MmembedError(
+            f"{job}: the loss on dev was {untrained:.3g} before training and {best_loss:.3g} at "
+            "its best epoch; lower --optim.lr"
+        )
+    if applied < steps:
+        log.warning("%s: %d of %d steps had no finite loss", job, steps - applied, steps)
     model.load_state_dict(best)
     return model.eval()
 
@@ -164,6 +200,28 @@ def _batches(study: Study, variant: str) -> list[list[int]]:
         pool = sorted(order[start : start + POOL * size], key=lengths.__getitem__)
         batches += [pool[place : place + size] for place in range(0, len(pool), size)]
     return [batches[place] for place in torch.randperm(len(batches)).tolist()]
+
+
+def _check_labelled(job: Job, split: str, model: Method) -> None:
+    """Whether there is anything to learn, and to choose an epoch by.
+
+    Raises:
+        UsageError: no item of a split has a label that the loss counts.
+    """
+    counts = _count_labels(job.study, job.variant, split, model)
+    if not any(counts[term] for term in counts if model.weights[term] > 0):
+        raise UsageError(f"{job.variant}: no item of the split {split} is labelled")
+
+
+def _count_labels(study: Study, variant: str, split: str, model: Method) -> dict[str, int]:
+    """Term -> labelled items of a split."""
+    counts = dict.fromkeys(model.terms, 0)
+    size = study.size(variant, split)
+    for start in range(0, size, DEV_BATCH):
+        batch = study.batch(variant, split, range(start, min(size, start + DEV_BATCH)))
+        for term, target in model.terms.items():
+            counts[term] += batch.count(target)
+    return counts
 
 
 @torch.no_grad()

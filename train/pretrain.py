@@ -36,10 +36,9 @@ from mmembed.training.checkpoint import Position, load_latest, save_checkpoint
 from mmembed.training.distributed import World, join_world
 from mmembed.training.optim import build_optimizer, learning_rate
 from mmembed.training.signals import StopRequest, stop_at_once
-from mmembed.training.step import StepResult, train_step
+from mmembed.training.step import MOST_SKIPPED, StepResult, train_step
 from mmembed.training.tracking import MetricsLog, claim_folder, write_json
 
-MOST_SKIPPED = 3  # steps in a row in which something is not finite
 FREE = ("loop.workers",)  # settings that change no result
 
 

@@ -69,6 +69,11 @@ class SDTStudy(Study):
         self.variants = ("sdt", "without distillation", "without speakers", ALONE)
         if not data.num_speakers:
             self.variants = ("sdt", "without distillation", ALONE)
+        self.notes = [
+            f"not scored: {split} has {count} turns of class {name!r}, training none"
+            for split, counts in data.unknown.items()
+            for name, count in counts.items()
+        ]
         train = self._emotions("train")
         balanced = balanced_weights(np.bincount(train).tolist()) if run.balanced else ()
         self.run: SDTRun = replace(

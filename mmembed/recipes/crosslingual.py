@@ -106,6 +106,7 @@ class LayerAnchorStudy(Study):
             raise UsageError(f"--group {run.group}: there are {len(self._layers)} layers")
         self._target = target
         self._folds = make_folds(source, target, run.folds, run.standardise)
+        self.notes = self._missing_classes()
         self._similarity = {"group": [fold.similarity for fold in self._folds]}
         self._error_rates: dict[str, float] = {}
         if run.encoder:
@@ -132,6 +133,24 @@ class LayerAnchorStudy(Study):
                 grouping="speaker",
             )
         }
+
+    def _missing_classes(self) -> list[str]:
+        """What the source teaches nothing of, once speakers are held out to choose epochs by.
+
+        Raises:
+            UsageError: it teaches one class alone.
+        """
+        taught = {*self._folds[0].train.in_language(0).emotion.tolist()}
+        if len(taught) < 2:
+            raise UsageError(
+                f"{self.run.source}: all training clips are of class "
+                f"{self.run.classes[taught.pop()]}, once speakers are held out for dev"
+            )
+        return [
+            f"no training clip of the source is of class {name}, once speakers are held out for dev"
+            for number, name in enumerate(self.run.classes)
+            if number not in taught
+        ]
 
     def size(self, variant: str, split: str) -> int:
         """Clips of both languages in "train", of the source in "dev"; the oracle has the target."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -13,6 +14,7 @@ from mmembed.batch import STREAMS, UNLABELLED, Batch, Padded
 from mmembed.data.dataset import Examples
 from mmembed.data.example import Utterance
 from mmembed.errors import UsageError
+from mmembed.recipes.inputs import features_of
 from mmembed.recipes.text_vectors import text_vectors
 
 SPLITS: Final = ("train", "dev", "test")
@@ -60,12 +62,14 @@ class Dialogues:
         classes: names in alphabetical order.
         widths: stream -> D.
         num_speakers: the most of a training dialogue; 0 where no speaker is known.
+        unknown: split -> class that no training turn has -> how many turns have it there.
     """
 
     splits: Mapping[str, Sequence[Dialogue]]
     classes: tuple[str, ...]
     widths: Mapping[str, int]
     num_speakers: int
+    unknown: Mapping[str, Mapping[str, int]]
 
 
 @dataclass(frozen=True)
@@ -115,7 +119,7 @@ def read_dialogues(folders: Sequence[str], backbone: str = "") -> Dialogues:
     if not folders:
         raise UsageError("no data: give --shards DIR [DIR ...], folders of prepared dialogues")
     where = ", ".join(folders)
-    turns = _read_turns(folders)
+    turns = _read_turns(folders, where)
     if not turns:
         raise UsageError(
             f"{where}: no dialogues: rows need dialogue, turn, and split {', '.join(SPLITS)}"
@@ -126,6 +130,11 @@ def read_dialogues(folders: Sequence[str], backbone: str = "") -> Dialogues:
     if not {"train", "test"} <= set(splits):
         raise UsageError(f"{where}: dialogues of the splits {', '.join(splits)}; needs train, test")
     if "dev" not in splits:
+        if len(splits["train"]) < 2:
+            raise UsageError(
+                f"{where}: one training dialogue alone and no split dev; another is needed to "
+                "choose epochs by"
+            )
         names = sorted(splits["train"])
         held = names[: max(1, len(names) // HELD_OUT)]
         splits["dev"] = {name: splits["train"].pop(name) for name in held}
@@ -146,16 +155,29 @@ def read_dialogues(folders: Sequence[str], backbone: str = "") -> Dialogues:
         if not any((dialogue.emotion != UNLABELLED).any() for dialogue in dialogues):
             raise UsageError(f"{where}: no turn of split {split} has a class of training")
     widths = {name: len(scale.mean) for name, scale in scales.items()}
-    return Dialogues(read, tuple(classes), widths, num_speakers)
+    return Dialogues(read, tuple(classes), widths, num_speakers, _unknown(splits, classes))
 
 
-def _read_turns(folders: Sequence[str]) -> list[_Turn]:
+def _unknown(
+    splits: Mapping[str, Mapping[str, Sequence[_Turn]]], classes: Sequence[str]
+) -> dict[str, dict[str, int]]:
+    """Split -> class that training does not have -> its turns."""
+    found: dict[str, dict[str, int]] = {}
+    for split, parts in splits.items():
+        labels = [turn.row.labels.category for part in parts.values() for turn in part]
+        counts = Counter(label for label in labels if label and label not in classes)
+        if counts:
+            found[split] = dict(sorted(counts.items()))
+    return found
+
+
+def _read_turns(folders: Sequence[str], where: str) -> list[_Turn]:
     turns = []
     for example in Examples(folders, lambda found: found["split"] in SPLITS):
         row = example.utterance
         if row.dialogue is not None and row.turn is not None:
-            features = {name: torch.from_numpy(x) for name, x in example.features.items() if len(x)}
-            turns.append(_Turn(row, {name: x.mean(0) for name, x in features.items()}))
+            features = features_of(example, where).items()
+            turns.append(_Turn(row, {name: x.mean(0) for name, x in features if len(x)}))
     return turns
 
 

@@ -31,8 +31,8 @@ from mmembed.features.prompt import Prompt, Tokenizer, emotion_prompt
 from mmembed.methods.demux import Demux, DemuxConfig, Memo, MemoConfig, PromptedMethod
 from mmembed.metrics_multilabel import macro_f1
 from mmembed.recipes.posts import Posts, judge, linear_baseline, prompt_for, prompted, read_rows
-from mmembed.recipes.scoring import Array, Held
-from mmembed.recipes.study import FinetuneLoop, FinetuneRun, Study, Trained
+from mmembed.recipes.scoring import Array, Held, finite
+from mmembed.recipes.study import FinetuneLoop, FinetuneRun, Study, Trained, decided
 from mmembed.training.optim import OptimConfig
 
 VARIANTS: Final = ("bce", "inter", "intra", "complete", "intra+global", "memo")
@@ -171,7 +171,8 @@ class DemuxStudy(Study):
         self._posts = {name: Posts.of(part, self.run.emotions) for name, part in parts.items()}
         self._questions = _questions(self.run, list(tests))
         self.variants = trained_variants(self.run)
-        self.tests = {test: self._held(question) for test, question in self._questions.items()}
+        held = {test: self._held(question) for test, question in self._questions.items()}
+        self.tests, self.notes = decided(held, self.run.shards)
         _, self._tokenizer = load_backbone(self.run.backbone)
         self._prompts: dict[object, list[Prompt]] = {}
 
@@ -248,12 +249,17 @@ class DemuxStudy(Study):
         return {"logistic regression": _pool(found, question.columns).numpy()}
 
     def extras(self, out: Path, trained: Trained) -> dict[str, Any]:
-        """Macro F1 on dev, of the emotions a variant was trained on: to choose settings by."""
+        """Macro F1 on dev, of the emotions a variant was trained on: to choose settings by.
 
-        def dev(variant: str, method: Method) -> float:
+        Of those that dev has; None where it has none.
+        """
+
+        def dev(variant: str, method: Method) -> float | None:
             assert isinstance(method, PromptedMethod)
             found = judge(method, self._trained_on(variant, "dev"))
-            return macro_f1(self._labels(variant, "dev") > 0, found > 0.5)
+            truth = self._labels(variant, "dev")
+            shown = (truth > 0).any(0)
+            return finite(macro_f1(truth[:, shown], found[:, shown] > 0.5))
 
         return {
             "dev_macro_f1": {

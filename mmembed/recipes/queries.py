@@ -29,8 +29,8 @@ from mmembed.errors import UsageError
 from mmembed.methods.emotion_queries import EmotionQueries, EmotionQueriesConfig
 from mmembed.metrics_multilabel import auroc, label_auroc
 from mmembed.recipes.clips import Clips, read_clips
-from mmembed.recipes.scoring import Array, Held, Scored
-from mmembed.recipes.study import FinetuneLoop, FinetuneRun, Study, Trained
+from mmembed.recipes.scoring import Array, Held, Scored, finite
+from mmembed.recipes.study import FinetuneLoop, FinetuneRun, Study, Trained, decided
 from mmembed.recipes.text_vectors import text_vectors
 from mmembed.training.optim import OptimConfig
 
@@ -86,6 +86,10 @@ class QueriesStudy(Study):
             raise UsageError("no text encoder: give --backbone, a folder or a name on the hub")
         self._splits, self.emotions, encoder = read_clips(run.embeddings, run.streams, run.reads)
         train = self._splits["train"]
+        for split, clips in self._splits.items():
+            if not len(clips):
+                where = ", ".join(run.embeddings)
+                raise UsageError(f"{where}: no clip of the split {split} has a label of emotion")
         for emotion in run.leave_out:
             if emotion not in self.emotions or not (train.emotions[:, self._e(emotion)] > 0).any():
                 raise UsageError(
@@ -106,6 +110,10 @@ class QueriesStudy(Study):
             for variant in self.variants
             for split in ("train", "dev")
         }
+        for (variant, split), clips in self._parts.items():
+            if not len(clips):
+                where = ", ".join(run.embeddings)
+                raise UsageError(f"{where}: the split {split} has no clip for {variant!r}")
         self.hold("test")
 
     def hold(self, split: str) -> None:
@@ -113,12 +121,12 @@ class QueriesStudy(Study):
         asked = {"seen": self.emotions} | {f"{UNSEEN}{e}": (e,) for e in self.run.leave_out}
         self._labels = {test: self._corpus_labels(names) for test, names in asked.items()}
         self._clips = {}
-        self.tests = {}
+        tests = {}
         for test, labels in self._labels.items():
             truth = _truth(self._splits[split], labels)
             told = ~np.isnan(truth).all(1)
             self._clips[test] = clips = self._splits[split].where(torch.from_numpy(told))
-            self.tests[test] = Held(
+            tests[test] = Held(
                 "labels",
                 "auroc",
                 clips.keys,
@@ -128,6 +136,7 @@ class QueriesStudy(Study):
                 tuple(f"{corpus}: {self.emotions[e]}" for corpus, e in labels),
                 grouping="speaker",
             )
+        self.tests, self.notes = decided(tests, ", ".join(self.run.embeddings))
 
     def size(self, variant: str, split: str) -> int:
         """Clips of a split that the variant may know."""
@@ -192,7 +201,7 @@ class QueriesStudy(Study):
             return {}
         told = {split: self._statistics(self._splits[split]) for split in ("train", "dev")}
         asked = self._statistics(self._clips[test])
-        columns = {e: self._ridge(e, told, asked) for e in range(len(self.emotions))}
+        columns = {e: self._ridge(e, told, asked) for _, e in self._labels[test]}
         return {"ridge regression": np.stack([columns[e] for _, e in self._labels[test]], 1)}
 
     def _ridge(self, emotion: int, told: Mapping[str, Array], asked: Array) -> Array:
@@ -206,8 +215,10 @@ class QueriesStudy(Study):
             for strength in STRENGTHS
         ]
         truth, vectors = known["dev"][rows["dev"], None], told["dev"][rows["dev"]]
+        if len({*truth[:, 0].tolist()}) < 2:  # dev cannot tell
+            return np.asarray(fitted[len(fitted) // 2].predict(asked), np.float32)
         areas = [auroc(truth, model.predict(vectors)[:, None]) for model in fitted]
-        best = fitted[int(np.argmax(np.nan_to_num(areas)))]
+        best = fitted[int(np.argmax(areas))]
         return np.asarray(best.predict(asked), np.float32)
 
     def _statistics(self, clips: Clips) -> Array:
@@ -224,7 +235,7 @@ class QueriesStudy(Study):
             scored = Scored.read(out / "predictions" / f"{test}.safetensors")
             areas[test] = {
                 row: {
-                    label: float(area)
+                    label: finite(float(area))
                     for label, area in zip(
                         scored.held.names,
                         np.mean([label_auroc(scored.held.truth, one) for one in told], 0),

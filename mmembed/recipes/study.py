@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ import numpy as np
 
 from mmembed.batch import Batch
 from mmembed.contract import Method
-from mmembed.errors import MmembedError
+from mmembed.errors import MmembedError, UsageError
 from mmembed.metrics import count_groups, plural
 from mmembed.recipes.scoring import Array, Held, Scored
 from mmembed.training.optim import OptimConfig
@@ -60,6 +61,7 @@ class Study(ABC):
             the baselines and do not compete.
         controls: name -> the same study on other data, such as vectors of the untrained encoder;
             its variants' scores stand beside ours in the results.
+        notes: what of the data was left out, and why.
     """
 
     run: FinetuneRun
@@ -67,6 +69,7 @@ class Study(ABC):
     tests: Mapping[str, Held]
     bounds: frozenset[str] = frozenset()
     controls: Mapping[str, Study] = MappingProxyType({})
+    notes: Sequence[str] = ()
 
     @abstractmethod
     def size(self, variant: str, split: str) -> int:
@@ -119,6 +122,7 @@ class Study(ABC):
             "tests": {test: self._score(out, test, found) for test, found in answers.items()},
             "seeds": list(self.run.loop.seeds),
             "items": {split: self.size(self.variants[0], split) for split in ("train", "dev")},
+            "notes": list(self.notes),
             **self.extras(out, trained),
         }
 
@@ -138,6 +142,47 @@ class Study(ABC):
             "baselines": {name: held.scores(values) for name, values in beside.items()},
             "trivial": held.trivial_scores(),
         }
+
+
+def decided(tests: Mapping[str, Held], where: str) -> tuple[dict[str, Held], list[str]]:
+    """The tests that can be scored, and why others cannot.
+
+    Args:
+        tests: name -> held-out items.
+        where: the data.
+
+    Raises:
+        UsageError: there is nothing to score.
+    """
+    whys = {name: held.undecided() for name, held in tests.items()}
+    notes = [f"no table of {name}: {why}" for name, why in whys.items() if why]
+    if len(notes) == len(tests):
+        raise UsageError(f"{where}: nothing to score: {'; '.join(notes)}")
+    return {name: held for name, held in tests.items() if not whys[name]}, notes
+
+
+def check_settings(run: FinetuneRun) -> None:
+    """Whether anything is trained by them.
+
+    Raises:
+        UsageError: names the setting.
+    """
+    loop, optim = run.loop, run.optim
+    for name, value in {"epochs": loop.epochs, "batch": loop.batch}.items():
+        if value < 1:
+            raise UsageError(f"--loop.{name} {value}: give 1 or more")
+    if not loop.seeds or len({*loop.seeds}) < len(loop.seeds):
+        given = " ".join(map(str, loop.seeds)) or "(none)"
+        raise UsageError(f"--loop.seeds {given}: give one or more, each once")
+    for name, number in {"lr": optim.lr, "clip": optim.clip}.items():
+        if not 0 < number < math.inf:
+            raise UsageError(f"--optim.{name} {number}: give a finite number above 0")
+    if not 0 <= optim.weight_decay < math.inf:
+        raise UsageError(
+            f"--optim.weight-decay {optim.weight_decay}: give a finite number, 0 or more"
+        )
+    if not 0 <= optim.warmup <= 1:
+        raise UsageError(f"--optim.warmup {optim.warmup}: give a share of training, 0 to 1")
 
 
 def _check_finite(predicted: Array, variant: str, test: str) -> None:
@@ -183,6 +228,7 @@ def table(results: Mapping[str, Any]) -> Iterator[str]:
         cells = " ".join(_cell(test["trivial"][m], 11) for m in others)
         yield f"{'(trivial)':28} {_cell(test['trivial'][decides], 7)}{'':26}{cells}"
         yield from (f"  {note}" for note in (*test.get("notes", ()), *_interval_notes(test)))
+    yield from results.get("notes", ())
 
 
 def _interval_notes(test: Mapping[str, Any]) -> Iterator[str]:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,8 @@ from torch.nn.parallel import DistributedDataParallel
 from mmembed.batch import Batch
 from mmembed.contract import Method
 from mmembed.training.distributed import World
+
+MOST_SKIPPED: Final = 3  # steps in a row that were not finite, after which a run has failed
 
 
 @dataclass(frozen=True)

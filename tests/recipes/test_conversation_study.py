@@ -233,7 +233,11 @@ def test_two_dialogues_are_told_and_shown(tmp_path: Path) -> None:
     [
         ([], "no dialogues: rows need dialogue, turn, and split"),
         (pairs({"train": 4}), "dialogues of the splits train; needs train, test"),
-        ([turn(f"{s}-0", 0, "sad") for s in ("train", "test")], "needs two classes"),
+        ([turn(f"{s}-0", 0, "sad") for s in ("train", "dev", "test")], "needs two classes"),
+        (
+            [turn(f"{s}-0", n, i) for s in ("train", "test") for n, i in enumerate(("a", "b"))],
+            "one training dialogue alone and no split dev",
+        ),
         (
             [turn(f"{s}-{i}", 0, i) for s in ("train", "dev", "test") for i in ("sad", "happy")],
             "neither features nor transcripts",

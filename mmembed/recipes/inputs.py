@@ -1,0 +1,31 @@
+"""Features of examples as tensors, looked at before anything is learned from them."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from mmembed.data.example import Example
+from mmembed.errors import DataError
+
+
+def features_of(example: Example, where: str) -> dict[str, Tensor]:
+    """Stream -> (T, D) float32.
+
+    Args:
+        example: of features.
+        where: the folders that are read, for the message.
+
+    Raises:
+        DataError: a value is infinite or no number: it would spoil the mean of all items.
+    """
+    features = {name: torch.from_numpy(steps) for name, steps in example.features.items()}
+    for name, steps in features.items():
+        if not steps.isfinite().all():
+            raise DataError(
+                f"{where}: {example.key}",
+                "not_finite",
+                f"its {name} holds values that are not finite; `mmembed verify` lists all such "
+                "items: make their features again, or leave them out",
+            )
+    return features
