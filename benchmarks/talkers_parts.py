@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 import tyro
 from numpy.typing import NDArray
 
@@ -23,7 +24,7 @@ from mmembed.batch import subset_name
 from mmembed.data.corpora.talkers.acting import VALENCE
 from mmembed.data.corpora.talkers.clip import write_script
 from mmembed.metrics import pearson
-from mmembed.recipes.emotion import read_vectors
+from mmembed.recipes.embeddings_data import read_folder
 from mmembed.recipes.probe import STRENGTHS, ridge, speaker_folds
 
 SUBSETS = (("audio",), ("video",), ("text",), ("audio", "video", "text"))
@@ -51,12 +52,14 @@ def main() -> None:
     print(f"| streams | encoder | {' | '.join(PARTS)} | sentiment |\n|---|---|---|---|---|---|")
     for subset in SUBSETS:
         for encoder, folder in (("untrained", "embeddings-untrained"), ("trained", "embeddings")):
-            vectors = read_vectors(demo / folder / subset_name(subset), ("train",))["train"]
-            truth = np.array([valences(key, seed) for key in vectors.keys])
-            targets = np.c_[truth, vectors.sentiment.numpy()]
-            read = cross_predict(
-                vectors.values.flatten(1).double().numpy(), targets, np.array(vectors.speakers)
+            clips = read_folder(
+                demo / folder / subset_name(subset), lambda row: row.split == "train"
             )
+            truth = np.array([valences(key, seed) for key in clips.keys])
+            targets = np.c_[truth, clips.sentiment.numpy()]
+            vectors = torch.stack([*clips.steps[""]]).flatten(1).double().numpy()
+            speakers = clips.groups(range(len(clips))).names
+            read = cross_predict(vectors, targets, np.array(speakers))
             cells = [f"{pearson(t, p):.2f}" for t, p in zip(targets.T, read.T, strict=True)]
             print(f"| {subset_name(subset)} | {encoder} | {' | '.join(cells)} |", flush=True)
 

@@ -13,7 +13,6 @@ if it agrees with the encoder.
 from __future__ import annotations
 
 import io
-import json
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -35,6 +34,7 @@ from mmembed.encoder import FRAME_RATE, Encoder
 from mmembed.errors import CorruptError, UsageError
 from mmembed.features.audio import FEATURE_RATE, MEL_BANDS
 from mmembed.features.video import CROP, VIDEO_RATE
+from mmembed.strict_json import dumps
 from mmembed.traceable import OUTPUTS, TraceableEncoder, lengths_name
 
 METADATA: Final = "mmembed"
@@ -99,7 +99,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         path = settings.out.with_name(f"{settings.out.stem}.{name}{settings.out.suffix}")
         with _quiet(), torch.no_grad():
             program = trace(embedder.encoder, subset)
-            data = export(program, subset, json.dumps(describe(embedder, subset), indent=1))
+            data = export(program, subset, dumps(describe(embedder, subset), indent=1))
             difference = largest_difference(load(data), embedder.encoder, subset)
         print(f"{path}: differs from the encoder by {difference:.1e} at most", flush=True)
         if not difference <= settings.tolerance:

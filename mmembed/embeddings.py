@@ -28,6 +28,7 @@ from mmembed.data.embedded import ROW
 from mmembed.data.remote import as_url
 from mmembed.data.shards import ShardSet
 from mmembed.errors import CorruptError, UsageError
+from mmembed.strict_json import dumps
 
 PARTS: Final = ("pooled", "layers")
 COPY, ABOUT, LOCK = "vectors.arrow", "vectors.json", ".vectors.lock"
@@ -186,7 +187,7 @@ def write_copy(folder: Path, embeddings: Embeddings, digest: str) -> None:
         written = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     about = {"format": _FORMAT, "shards": digest, "bytes": len(written), "crc32": crc32(written)}
     with atomic_file(folder / ABOUT) as file:
-        file.write(json.dumps(about).encode() + b"\n")
+        file.write(dumps(about).encode() + b"\n")
 
 
 def _mapped(folder: Path, shards: ShardSet) -> Embeddings | None:

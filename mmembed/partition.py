@@ -8,7 +8,6 @@ keeps them: data that faiss itself never reads.
 
 from __future__ import annotations
 
-import json
 import math
 from contextlib import suppress
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from mmembed.data.remote import as_url
 from mmembed.data.shards import ShardSet
 from mmembed.embeddings import Vectors
 from mmembed.errors import CorruptError, UsageError
+from mmembed.strict_json import dumps
 
 KEPT: Final = "vectors.parts.safetensors"
 LOOKED_INTO: Final = 16  # parts of usual size, more where too few of their vectors may be found
@@ -145,4 +145,4 @@ def _directions(vectors: Vectors, rows: NDArray[np.int64]) -> Vectors:
 def _about(held: Arrays, digest: str) -> dict[str, str]:
     """In one entry: safetensors writes several in any order."""
     checksums = {name: crc32(np.ascontiguousarray(array).data) for name, array in held.items()}
-    return {"about": json.dumps({"format": _FORMAT, "shards": digest, "crc32": checksums})}
+    return {"about": dumps({"format": _FORMAT, "shards": digest, "crc32": checksums})}

@@ -33,6 +33,14 @@ def seven_items() -> list[Item]:
     return [random_item(subset, seed) for seed, subset in enumerate(stream_subsets())]
 
 
+@pytest.fixture(scope="session")
+def ragged_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """See `ragged.write_ragged`; nothing may be written there."""
+    from ragged import write_ragged
+
+    return write_ragged(tmp_path_factory.mktemp("ragged"))
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--shuffle", type=int, metavar="SEED", help="run files and tests in any order")
 

@@ -14,6 +14,7 @@ FLOORS = [
         "mmembed.config",
         "mmembed.contract",
         "mmembed.errors",
+        "mmembed.strict_json",
         "mmembed.__version__",
     ],
     [

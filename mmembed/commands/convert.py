@@ -17,7 +17,6 @@ run. Large files: MMEMBED_READER_GIB and MMEMBED_READER_SECONDS set what reading
 
 from __future__ import annotations
 
-import json
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -41,6 +40,7 @@ from mmembed.data.hdf5 import SIGNATURE, read_csd
 from mmembed.data.manifest import write_manifest
 from mmembed.data.pickles import read_pickle
 from mmembed.errors import DataError, UsageError
+from mmembed.strict_json import dumps
 
 Stream = Literal["audio", "video", "text"]
 
@@ -146,7 +146,7 @@ def write_values(values: object, out: Path) -> int:
     with atomic_file(out / "arrays.npz") as file:
         _write_npz(file, arrays)
     with atomic_file(out / "values.json") as file:
-        file.write(json.dumps(tree, indent=1).encode() + b"\n")
+        file.write(dumps(tree, indent=1).encode() + b"\n")
     return len(arrays)
 
 

@@ -7,7 +7,6 @@ mmembed predict clip.mp4 --emotions "angry, quietly proud" --run runs/queries --
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -23,6 +22,7 @@ from mmembed.errors import BudgetError, DataError, UsageError
 from mmembed.features.emotion_words import parse_emotions
 from mmembed.features.text import normalise_transcript
 from mmembed.recipes.prediction import EmotionPredictor
+from mmembed.strict_json import dumps
 from mmembed.training.tracking import read_json
 
 Answer = Callable[[Example], Mapping[str, float]]
@@ -130,7 +130,7 @@ def _predict_clips(settings: Predict, columns: Sequence[str], answer: Answer) ->
                 continue
             used, found = subset_name(example.streams), answer(example)
             if settings.json:
-                print(json.dumps({"clip": source.name, "streams": used, **found}))
+                print(dumps({"clip": source.name, "streams": used, **found}))
             else:
                 cells = [f"{found[c]:{width}.2f}" for c, width in zip(columns, widths, strict=True)]
                 print(f"{source.name[-32:]:32} {used:18} {' '.join(cells)}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 from mmembed.errors import UsageError, printable
 from mmembed.features.emotion_words import parse_emotions
 from mmembed.recipes.multilabel_prediction import TextPredictor
+from mmembed.strict_json import dumps
 
 STDIN = "-"
 AT_ONCE = 64  # texts read before the first answer
@@ -41,7 +41,7 @@ def predict_texts(
         for text, likely in zip(some, found, strict=True):
             if as_json:
                 told = dict(zip(asked, likely, strict=True))
-                print(json.dumps({"text": text, "emotions": told}, ensure_ascii=False))
+                print(dumps({"text": text, "emotions": told}, ensure_ascii=False))
             else:
                 cells = [f"{p:{w}.2f}" for p, w in zip(likely, widths, strict=True)]
                 print(_line(printable(text), cells))

@@ -14,7 +14,6 @@ none in common, as for a text in a folder of audio alone, there is nothing to co
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,6 +28,7 @@ from numpy.typing import NDArray
 from mmembed.data.sources import MEDIA_SUFFIXES
 from mmembed.errors import UsageError, printable
 from mmembed.search import EmbeddingSearch, Found, Sources
+from mmembed.strict_json import dumps
 
 By = Literal["clip", "text", "key"]
 
@@ -89,7 +89,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     rows, crops = Sources(held.made).describe(held, hits, pictures=settings.html is not None)
     if settings.json:
         for one in rows:
-            print(json.dumps(asdict(one)))
+            print(dumps(asdict(one)))
     else:
         print("\n".join(_as_text(rows)), flush=True)
     if settings.html is not None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from mmembed.data.atomic import atomic_file
+from mmembed.strict_json import dumps
 
 REPORT: Final = "integrity.json"
 
@@ -66,7 +67,7 @@ def write_report(out: Path, checks: Sequence[Check]) -> None:
     """Write OUT/integrity.json, whole or not at all."""
     with atomic_file(out / REPORT) as file:
         rows = [asdict(check) for check in checks]
-        file.write(json.dumps(rows, indent=1).encode() + b"\n")
+        file.write(dumps(rows, indent=1).encode() + b"\n")
 
 
 def read_report(out: Path) -> list[Check]:

@@ -36,6 +36,7 @@ from mmembed.data.shards import (
 from mmembed.data.versions import made_with
 from mmembed.errors import BudgetError, DataError, UsageError
 from mmembed.features.video import check_face_model
+from mmembed.strict_json import dumps
 
 Failure = dict[str, str]
 
@@ -176,7 +177,7 @@ def _finish(
     with finishing(out) if complete else nullcontext(False) as ours:
         if ours:
             with atomic_file(out / "failed.jsonl") as file:
-                file.writelines(json.dumps(failure).encode() + b"\n" for failure in failures)
+                file.writelines(dumps(failure).encode() + b"\n" for failure in failures)
             finish(
                 out,
                 streams=list(streams),

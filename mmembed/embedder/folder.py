@@ -30,6 +30,7 @@ from mmembed.embedder.recogniser import Recogniser
 from mmembed.encoder import Encoder, EncoderConfig
 from mmembed.errors import CorruptError, MmembedError
 from mmembed.features.text import Vocabulary
+from mmembed.strict_json import dumps
 
 WEIGHTS, CONFIG, VOCABULARY = "model.safetensors", "config.json", "vocabulary.model"
 HEAD, ALPHABET, CARD = "recogniser.safetensors", "alphabet.model", "README.md"
@@ -100,7 +101,7 @@ def write_folder(
         files |= {HEAD: _weights(recogniser), ALPHABET: recogniser.alphabet.to_bytes()}
     card = model_card(config, hashlib.sha256(weights).hexdigest(), recogniser is not None)
     files[CARD] = card.encode()
-    files[CONFIG] = (json.dumps(config, indent=1, sort_keys=True) + "\n").encode()
+    files[CONFIG] = (dumps(config, indent=1, sort_keys=True) + "\n").encode()
     for name in FILES:
         if name in files:
             with atomic_file(folder / name) as file:

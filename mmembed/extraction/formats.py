@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 from mmembed.data.atomic import atomic_file
 from mmembed.data.shards import Record, ShardSet
 from mmembed.embeddings import COLUMNS, columns_of
+from mmembed.strict_json import dumps
 
 Format = Literal["webdataset", "npy", "safetensors", "parquet"]
 
@@ -103,7 +104,7 @@ def write_formats(folder: Path, formats: Sequence[Format]) -> None:
     done = sorted(wanted | set(made.get("formats", ())))
     with atomic_file(folder / ABOUT) as file:
         about = {"shards": shards.digest, "formats": done, "files": held}
-        file.write(json.dumps(about, sort_keys=True).encode() + b"\n")
+        file.write(dumps(about, sort_keys=True).encode() + b"\n")
 
 
 def _made(folder: Path, digest: str) -> Mapping[str, Any]:
@@ -152,13 +153,13 @@ def _tensors_header(
 ) -> dict[str, int]:
     """Write it; name -> where its values begin. The format: 8 bytes of length, JSON, values."""
     place, places = 0, {}
-    header: dict[str, Any] = {"__metadata__": {"mmembed": json.dumps(manifest, sort_keys=True)}}
+    header: dict[str, Any] = {"__metadata__": {"mmembed": dumps(manifest, sort_keys=True)}}
     for layout in sorted(layouts, key=lambda x: -x.dtype.itemsize):  # so that each is aligned
         ends = [place, place + layout.size]
         kind = _CODES[layout.dtype.name]
         header[layout.name] = {"dtype": kind, "shape": list(layout.shape), "data_offsets": ends}
         places[layout.name], place = ends
-    data = json.dumps(header).encode()
+    data = dumps(header).encode()
     data += b" " * (-len(data) % 8)
     file.write(len(data).to_bytes(8, "little") + data)
     return {name: 8 + len(data) + start for name, start in places.items()}
@@ -176,7 +177,7 @@ class _Arrays:
     def write(self, records: Sequence[Record]) -> None:
         for record in records:
             line = {"key": record.key, "frames": record.meta["frames"], **record.members["json"]}
-            self._clips.write(json.dumps(line, sort_keys=True).encode() + b"\n")
+            self._clips.write(dumps(line, sort_keys=True).encode() + b"\n")
             for name in self._files:
                 if f"{name}.npy" in record.members:
                     self._append(name, record.members[f"{name}.npy"])
@@ -200,7 +201,7 @@ class _Table:
         self._scores = _scores(shards)
         scores = ((f"scores.{name}", pa.float64()) for name in self._scores)
         vectors = ((name, column.type) for name, column in self._vectors([shards.read(0)]))
-        made = {"mmembed": json.dumps(shards.manifest, sort_keys=True)}
+        made = {"mmembed": dumps(shards.manifest, sort_keys=True)}
         self._schema = pa.schema([*COLUMNS.items(), *scores, *vectors], made)
         self._writer = pq.ParquetWriter(file, self._schema, compression="zstd")
 

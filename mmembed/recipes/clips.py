@@ -15,7 +15,7 @@ from mmembed.batch import Padded
 from mmembed.data.example import EMOTIONS
 from mmembed.data.shards import ShardSet
 from mmembed.errors import UsageError
-from mmembed.recipes.emotion import SPLITS, subset_folders
+from mmembed.recipes.embeddings_data import SPLITS, subset_folders
 
 ADJECTIVES: Final = {
     "anger": "angry", "disgust": "disgusted", "fear": "fearful", "joy": "happy",

@@ -19,6 +19,7 @@ from mmembed import metrics_multilabel as multilabel
 from mmembed.data.atomic import atomic_file
 from mmembed.errors import CorruptError
 from mmembed.metrics import Interval
+from mmembed.strict_json import dumps
 
 Array = NDArray[Any]
 Indices = NDArray[np.int64]
@@ -279,7 +280,7 @@ class Scored:
         tensors |= {f"baselines/{name}": values for name, values in self.baselines.items()}
         plain = {name: np.ascontiguousarray(values) for name, values in tensors.items()}
         with atomic_file(path) as file:
-            file.write(save(plain, {"mmembed": json.dumps(described)}))
+            file.write(save(plain, {"mmembed": dumps(described)}))
 
     @classmethod
     def read(cls, path: Path) -> Self:

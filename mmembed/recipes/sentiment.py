@@ -21,10 +21,10 @@ from torch import Tensor
 from mmembed.batch import STREAMS, Batch, Padded
 from mmembed.contract import Method
 from mmembed.data.dataset import Examples
-from mmembed.data.example import Labels, Utterance
+from mmembed.data.example import SENTIMENT_LIMITS, Labels, Utterance
 from mmembed.errors import UsageError
 from mmembed.methods.self_mm import SelfMm, SelfMmConfig, StreamConfig
-from mmembed.recipes.emotion import read_vectors, subset_folders
+from mmembed.recipes.embeddings_data import SPLITS, read_embeddings, subset_folders
 from mmembed.recipes.groups import group_items
 from mmembed.recipes.scoring import GROUP, Array, Held
 from mmembed.recipes.study import FinetuneLoop, FinetuneRun, Study
@@ -83,6 +83,18 @@ class Items:
     sentiment: Tensor
     grouping: str = GROUP
 
+    @classmethod
+    def of(
+        cls,
+        rows: Sequence[Utterance],
+        streams: Mapping[str, Sequence[Tensor]],
+        sentiment: Sequence[float],
+    ) -> Items:
+        """Items of these manifest rows, in their order."""
+        keys = tuple(row.key for row in rows)
+        groups = group_items(keys, [r.speaker for r in rows], [r.dialogue for r in rows])
+        return cls(keys, groups.names, streams, torch.tensor(sentiment), groups.kind)
+
     def __len__(self) -> int:
         return len(self.keys)
 
@@ -117,7 +129,7 @@ class SelfMmStudy(Study):
                 "give --shards DIR, a folder of prepared features, or --embeddings DIR, one of "
                 "embedding shards"
             )
-        read = read_embeddings if self._layers else read_items
+        read = read_streams if self._layers else read_items
         self._splits = standardised(read(Path(run.embeddings or run.shards)), self._layers)
         self.tests = {"test": held(self._splits["train"], self._splits["test"])}
         self.variants = ("self_mm", "multimodal", *self._splits["train"].streams)
@@ -146,7 +158,7 @@ class SelfMmStudy(Study):
                 out=run.width,
                 dropout=run.dropout,
                 post=run.width,
-                layers=len(train.streams[name][0]) if self._layers else 0,
+                layers=max(map(len, train.streams[name])) if self._layers else 0,
             )
             for name in self._streams(variant)
         )
@@ -172,7 +184,10 @@ class SelfMmStudy(Study):
         return predicted
 
     def baselines(self, test: str) -> dict[str, Array]:
-        """-1 or 1 by a logistic regression on the means of all streams, strength chosen on dev."""
+        """-1 or 1 by a logistic regression on the means of all streams, strength chosen on dev.
+
+        Where the training items are of one sign alone there is none.
+        """
 
         def polar(split: str) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
             items = self._splits[split]
@@ -180,11 +195,16 @@ class SelfMmStudy(Study):
             return items.means()[kept], items.sentiment.numpy()[kept] > 0
 
         vectors, classes = polar("train")
+        if len({*classes.tolist()}) < 2:
+            return {}  # there is nothing to tell apart
         fitted = [
             LogisticRegression(C=strength, max_iter=2000).fit(vectors, classes)
             for strength in STRENGTHS
         ]
-        best = max(fitted, key=lambda model: float(model.score(*polar("dev"))))
+        asked, truth = polar("dev")
+        best = fitted[len(fitted) // 2]
+        if len(asked):
+            best = max(fitted, key=lambda model: float(model.score(asked, truth)))
         positive = best.predict(self._splits[test].means())
         return {"logistic regression": np.where(positive, 1, -1).astype(np.float32)}
 
@@ -210,52 +230,77 @@ def read_items(folder: Path) -> dict[str, Items]:
     """
     if not str(folder) or str(folder) == ".":
         raise UsageError("no data: give --shards DIR, a folder of prepared features")
-    found: dict[str, list[tuple[Utterance, Mapping[str, Tensor], float]]] = {}
+    found: dict[str, list[tuple[Utterance, Mapping[str, Tensor]]]] = {}
     widths: dict[str, int] = {}
     for example in Examples([folder]):
-        row, sentiment = example.utterance, _sentiment(example.utterance.labels)
-        if sentiment is None or row.split is None or not example.features:
+        row = example.utterance
+        if _sentiment(row.labels) is None or row.split not in SPLITS or not example.features:
             continue
         steps = {name: torch.from_numpy(x) for name, x in example.features.items()}
-        widths |= {name: x.shape[1] for name, x in steps.items()}
-        found.setdefault(row.split, []).append((row, steps, sentiment))
+        for name, x in steps.items():
+            if widths.setdefault(name, x.shape[1]) != x.shape[1]:
+                raise UsageError(
+                    f"{folder}: {name} of {row.key} is {x.shape[1]} wide, of others {widths[name]}"
+                )
+        found.setdefault(row.split, []).append((row, steps))
     if not {"train", "test"} <= set(found):
         raise UsageError(f"{folder}: holds no labelled features of the splits train and test")
+    _check_scale(folder, [row for rows in found.values() for row, _ in rows])
     streams = [name for name in STREAMS if name in widths]
-    splits = {}
-    for split, rows in found.items():
-        keys = tuple(row.key for row, *_ in rows)
-        speakers, dialogues = zip(*((row.speaker, row.dialogue) for row, *_ in rows), strict=True)
-        groups = group_items(keys, speakers, dialogues)
-        splits[split] = Items(
-            keys,
-            groups.names,
-            {s: [x.get(s, torch.zeros(0, widths[s])) for _, x, _ in rows] for s in streams},
-            torch.tensor([sentiment for *_, sentiment in rows]),
-            groups.kind,
+    splits = {
+        split: Items.of(
+            [row for row, _ in rows],
+            {s: [x.get(s, torch.zeros(0, widths[s])) for _, x in rows] for s in streams},
+            _sentiments([row for row, _ in rows]),
         )
+        for split, rows in found.items()
+    }
     return splits if "dev" in splits else splits | _hold_out(splits["train"])
 
 
-def read_embeddings(folder: Path) -> dict[str, Items]:
+def read_streams(folder: Path) -> dict[str, Items]:
     """Split -> items of a folder of embedding shards; streams are its single-stream subsets.
 
     Raises:
-        UsageError: no single stream, or no labelled items of a split.
+        UsageError: no single stream, or no labelled items for training or test.
     """
-    found = {
-        subset: read_vectors(place, ("train", "dev", "test"))
-        for subset, place in subset_folders(folder).items()
-        if subset in STREAMS
-    }
-    if not found:
+    folders = {s: place for s, place in subset_folders(folder).items() if s in STREAMS}
+    if not folders:
         raise UsageError(f"{folder}: holds no single stream; extract with --streams every")
+    clips = read_embeddings(
+        folders, lambda row: _sentiment(row.labels) is not None and row.split in SPLITS
+    )
+    _check_scale(folder, clips.utterances)
+    streams = [stream for stream in folders if len(clips.rows[stream])]
     splits = {}
-    for split, some in next(iter(found.values())).items():
-        streams = {name: list(vectors[split].values) for name, vectors in found.items()}
-        items = Items(some.keys, some.speakers, streams, some.sentiment)
-        splits[split] = items.take(some.sentiment.isnan().logical_not().nonzero()[:, 0].tolist())
-    return splits
+    for split in SPLITS:
+        rows = np.flatnonzero(clips.splits == split)
+        some = [clips.utterances[row] for row in rows]
+        if some:
+            values = {stream: clips.values(stream, rows) for stream in streams}
+            splits[split] = Items.of(some, values, _sentiments(some))
+    if not {"train", "test"} <= set(splits):
+        raise UsageError(f"{folder}: holds no labelled vectors of the splits train and test")
+    return splits if "dev" in splits else splits | _hold_out(splits["train"])
+
+
+def _sentiments(rows: Sequence[Utterance]) -> list[float]:
+    """Of rows that have one."""
+    return [x for row in rows if (x := _sentiment(row.labels)) is not None]
+
+
+def _check_scale(folder: Path, rows: Sequence[Utterance]) -> None:
+    """How strong a feeling is and which it is are no labels of one study; see `_sentiment`."""
+    scales: dict[str, str] = {}
+    for row in rows:
+        limit = row.labels.sentiment_limit or SENTIMENT_LIMITS[0]
+        scale = "a category alone"
+        if row.labels.sentiment is not None:
+            scale = f"a sentiment in [-{limit:g}, {limit:g}]"
+        scales.setdefault(scale, row.key)
+    if len(scales) > 1:
+        each = ", ".join(f"{key} has {scale}" for scale, key in scales.items())
+        raise UsageError(f"{folder}: labels on different scales: {each}; study them apart")
 
 
 def _sentiment(labels: Labels) -> float | None:
@@ -265,18 +310,27 @@ def _sentiment(labels: Labels) -> float | None:
 
 
 def _hold_out(train: Items) -> dict[str, Items]:
-    """The last tenth of the training videos as dev."""
-    videos = list(dict.fromkeys(train.videos))
+    """The last tenth of the training videos as dev; of one video alone the last tenth of it.
+
+    Raises:
+        UsageError: there is one training item alone.
+    """
+    if len(train) < 2:
+        raise UsageError("one labelled training item: another is needed to choose epochs by")
+    of = train.videos if len({*train.videos}) > 1 else train.keys
+    videos = list(dict.fromkeys(of))
     late = set(videos[-max(1, round(HELD_OUT * len(videos))) :])
     rows = range(len(train))
     return {
-        "train": train.take([row for row in rows if train.videos[row] not in late]),
-        "dev": train.take([row for row in rows if train.videos[row] in late]),
+        "train": train.take([row for row in rows if of[row] not in late]),
+        "dev": train.take([row for row in rows if of[row] in late]),
     }
 
 
 def standardised(splits: Mapping[str, Items], each_step: bool = False) -> dict[str, Items]:
     """All splits, with mean 0 and deviation 1 of the training steps in every column.
+
+    A stream that no training item has is left out.
 
     Args:
         splits: with "train" among them.
@@ -284,15 +338,18 @@ def standardised(splits: Mapping[str, Items], each_step: bool = False) -> dict[s
     """
     scales = {}
     for name, items in splits["train"].streams.items():
-        steps = torch.stack(list(items)) if each_step else torch.cat(list(items))
+        held = [steps for steps in items if len(steps)]
+        if not held:
+            continue
+        steps = torch.stack(held) if each_step else torch.cat(held)
         scales[name] = steps.mean(0), steps.std(0, unbiased=False).clamp(min=1e-5)
     return {
         split: Items(
             items.keys,
             items.videos,
             {
-                name: [(x - scales[name][0]) / scales[name][1] for x in steps]
-                for name, steps in items.streams.items()
+                name: [(x - mean) / scale for x in items.streams[name]]
+                for name, (mean, scale) in scales.items()
             },
             items.sentiment,
             items.grouping,

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from mmembed.batch import stream_subsets, subset_name
 from mmembed.data.example import EMOTIONS
 from mmembed.data.shards import ShardSet
+from mmembed.strict_json import dumps
 from mmembed.training.tracking import read_json
 
 Json = dict[str, Any]
@@ -22,6 +23,7 @@ Json = dict[str, Any]
 MAP_POINTS = 600  # more make the map slower, not clearer
 SUBSETS = [subset_name(streams) for streams in stream_subsets()]
 UNSEEN = ("test", "heldout")
+COMMON = "sentiment, clips of all subsets"  # a test's name where subsets hold different clips
 
 
 @dataclass(frozen=True)
@@ -114,6 +116,17 @@ class RunFolder:
         return _by_subset((self.emotion.get("controls") or {}).get("untrained") or {})
 
     @property
+    def on_common_clips(self) -> bool:
+        """Whether stream subsets hold different clips, and scores are of those that all have."""
+        return COMMON in (self.emotion.get("tests") or {})
+
+    @property
+    def emotions_by_clips(self) -> dict[str, Json]:
+        """Which clips -> stream subset -> scores of emotions, where subsets differ in clips."""
+        tables = (self.emotion.get("emotions") or {}).get("by_clips") or {}
+        return {clips: table.get("variants") or {} for clips, table in tables.items()}
+
+    @property
     def trivial(self) -> Json:
         """The scores of "sentiment" and "emotions" that the best constant answers have."""
         return {
@@ -126,13 +139,15 @@ def _by_subset(results: Json) -> dict[str, Json]:
     held = _sentiment(results).get("variants") or {}
     emotions = (results.get("emotions") or {}).get("variants") or {}
     return {
-        name: {"sentiment": held[name], "emotions": emotions.get(name) or {}}
-        for name in in_stream_order(held)
+        name: {"sentiment": held.get(name) or {}, "emotions": emotions.get(name) or {}}
+        for name in in_stream_order({**held, **emotions})
     }
 
 
 def _sentiment(results: Json) -> Json:
-    return (results.get("tests") or {}).get("sentiment") or {}
+    """The scores of all subsets on the same clips."""
+    tests = results.get("tests") or {}
+    return tests.get("sentiment") or tests.get(COMMON) or {}
 
 
 def correlation(scores: Mapping[str, Any]) -> Score:
@@ -151,7 +166,7 @@ def flatten(value: object, prefix: str = "") -> Iterator[tuple[str, str]]:
         for key, inner in value.items():
             yield from flatten(inner, f"{prefix}.{key}" if prefix else str(key))
     else:
-        yield prefix, value if isinstance(value, str) else json.dumps(value)
+        yield prefix, value if isinstance(value, str) else dumps(value)
 
 
 def _number(value: object) -> float:
@@ -186,7 +201,7 @@ def _read_points(folder: Path) -> Points | None:
     # Reading is a seek and a few kilobytes a record; the first pass is capped all the same.
     step = max(1, len(shards) // (8 * MAP_POINTS))
     members = [shards.read(index).members for index in range(0, len(shards), step)]
-    records = [(member["json"], member["pooled.npy"]) for member in members]
+    records = [(m["json"], m["pooled.npy"]) for m in members if "pooled.npy" in m]
     unseen = [record for record in records if record[0].get("split") in UNSEEN]
     chosen = unseen or records
     if not chosen:
@@ -211,5 +226,6 @@ def strongest(labels: Mapping[str, Any]) -> str:
         return str(labels["category"])
     if not intensities:
         return ""
-    highest = int(np.argmax(intensities))
-    return EMOTIONS[highest] if intensities[highest] > 0 else "none"
+    known = [-1.0 if x is None else x for x in intensities]
+    highest = int(np.argmax(known))
+    return EMOTIONS[highest] if known[highest] > 0 else "none"

@@ -24,6 +24,9 @@ SENTIMENT_COLUMNS = {
     "f1_pos": "F1 (> 0)",
     "acc7": "Acc-7",
 }
+ON_COMMON = (
+    "Stream subsets hold different clips: these are scores on the clips that all of them have."
+)
 IN_UNITS = {"mae", "correlation"}  # the other scores are shown in percent
 
 
@@ -53,13 +56,19 @@ def sentiment(run: RunFolder) -> Section:
         ]
     else:
         content.append(missing("Sentiment scores", "emotion/results.json"))
+    if rows and run.on_common_clips:
+        content.append(
+            tag("p", f"{ON_COMMON} Each on its own: mmembed report emotion.", class_="lead")
+        )
     predictions = run.predictions.get("sentiment")
     if predictions:
-        speakers = [str(name) for name in run.predictions.get("speakers") or []]
-        speakers = speakers or [""] * len(predictions["truth"])
+        truth = np.array(predictions["truth"], np.float64)  # null becomes NaN
+        known = np.flatnonzero(~np.isnan(truth))
+        names = run.predictions.get("speakers") or [None] * len(truth)
+        speakers = [str(names[row] or "") for row in known]
         content += [
             tag("h3", "Predicted against true sentiment"),
-            plots.agreement(predictions["truth"], predictions["predicted"], speakers),
+            plots.agreement(truth[known], np.array(predictions["predicted"])[known], speakers),
             plots.named_legend(speakers, "speaker"),
         ]
     else:
@@ -79,6 +88,10 @@ def emotions(run: RunFolder) -> Section:
     """Scores of each emotion, and where predictions go."""
     content: list[object] = []
     rows = _rows(run, "emotions")
+    for clips, variants in run.emotions_by_clips.items():
+        rows += [
+            Row(f"{name}, {clips}", scores, baseline=True) for name, scores in variants.items()
+        ]
     names = {name: name for row in rows for name in row.scores}
     for score, title in {"wa": "Weighted accuracy, %", "f1": "Weighted F1, %"}.items():
         if names:
@@ -94,14 +107,16 @@ def emotions(run: RunFolder) -> Section:
     if not names:
         content.append(missing("Emotion scores", "emotion/results.json"))
     if predictions := run.predictions.get("emotions"):
-        content += _pictures(np.array(predictions["truth"]), np.array(predictions["predicted"]))
+        truth = np.array(predictions["truth"], np.float64)  # null becomes NaN
+        content += _pictures(truth, np.array(predictions["predicted"], np.float64))
     else:
         content.append(missing("Predictions", "emotion/predictions.json"))
     return Section(
         "Emotions",
         "Each emotion is present or absent in an utterance. Weighted accuracy gives both sides "
         "equal weight, so chance is 50 %; F1 is weighted by how many items each side has, so that "
-        "a rare emotion looks good in it even with the trivial answer.",
+        "a rare emotion looks good in it even with the trivial answer."
+        + (f" {ON_COMMON}" if run.on_common_clips else ""),
         content,
     )
 
@@ -154,16 +169,16 @@ def _pictures(truth: NDArray[np.float64], predicted: NDArray[np.float64]) -> lis
     """Mean predictions with and without each emotion, and the strongest emotion as confusions.
 
     Args:
-        truth: (N, E) in [0, 3].
+        truth: (N, E) in [0, 3], NaN = not known.
         predicted: (N, E).
     """
-    present = truth > 0
+    present, absent = truth > 0, truth == 0
     means = {
         name: [
             predicted[chosen[:, e], e].mean() if chosen[:, e].any() else 0.0
             for e in range(len(EMOTIONS))
         ]
-        for name, chosen in {"emotion absent": ~present, "emotion present": present}.items()
+        for name, chosen in {"emotion absent": absent, "emotion present": present}.items()
     }
     pictures = [
         tag("h3", "Predicted intensity"),
@@ -175,7 +190,7 @@ def _pictures(truth: NDArray[np.float64], predicted: NDArray[np.float64]) -> lis
         ),
         plots.paired_bars(EMOTIONS, means, "mean predicted intensity"),
     ]
-    some = present.any(axis=1)
+    some = present.any(axis=1) & ~np.isnan(truth).any(axis=1)
     if some.any():
         names = np.array(EMOTIONS)
         strongest = names[truth[some].argmax(axis=1)]

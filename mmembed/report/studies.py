@@ -13,11 +13,20 @@ from mmembed.report import comparison
 from mmembed.report.conversation import conversations
 from mmembed.report.data import flatten
 from mmembed.report.layers import layer_similarities
-from mmembed.report.markup import Html, Section, cards, collapsed, table
+from mmembed.report.markup import Html, Section, cards, collapsed, table, tag
 from mmembed.report.page import page
 from mmembed.training.tracking import read_json
 
+
+def _notes(run: StudyRun) -> Section | None:
+    """What a study has left out, and why."""
+    notes = run.results.get("notes")
+    told = [tag("p", note, class_="missing") for note in notes or ()]
+    return Section("Notes", "What was left out of this study.", told) if told else None
+
+
 PARTS: Final[Sequence[Callable[[StudyRun], Section | None]]] = (
+    _notes,
     lambda run: conversations(run.path),
     lambda run: layer_similarities(run.results),
 )

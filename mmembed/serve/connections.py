@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Mapping
 from typing import Any, Final
 
 from aiohttp import web
 
 from mmembed.config import Seconds
+from mmembed.strict_json import dumps
 
 MOST_CONNECTIONS: Final = 64  # browsers open six; more are closed at once
 IDLE: Final[Seconds] = 60.0  # that one may wait between requests, or take to send a head
@@ -47,7 +47,7 @@ async def listen(server: web.Server, host: str, port: int) -> asyncio.Server:
 
 def as_json(value: Mapping[str, object], status: int = 200) -> web.Response:
     """A response that holds a JSON object."""
-    text = json.dumps(value, allow_nan=False)  # ASCII, so that a name that is no text passes
+    text = dumps(value)  # ASCII, so that a name that is no text passes
     return web.Response(text=text, content_type="application/json", status=status)
 
 

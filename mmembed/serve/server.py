@@ -15,7 +15,6 @@ from __future__ import annotations
 import asyncio
 import errno
 import ipaddress
-import json
 import logging
 import signal
 import sys
@@ -42,6 +41,7 @@ from mmembed.serve.upload import (
     nameless_file,
     receive,
 )
+from mmembed.strict_json import dumps
 
 WAITING: Final = 4  # clips that are sent, wait or are analysed; more are turned away
 NO_SPACE: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -157,7 +157,7 @@ def _application(desk: _Desk, about: Mapping[str, object], address: Address) -> 
     page = resources.files("mmembed.serve") / "page"
     for path, (name, kind) in FILES.items():
         app.router.add_get(path, _answer((page / name).read_bytes(), kind))
-    told = json.dumps({**about, "most_bytes": MOST_BYTES}).encode()
+    told = dumps({**about, "most_bytes": MOST_BYTES}).encode()
     app.router.add_get("/about", _answer(told, "application/json"))
     app.router.add_post("/analyses", desk.take)
     return app

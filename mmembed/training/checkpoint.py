@@ -25,6 +25,7 @@ from torch import nn
 
 from mmembed.data.atomic import errors_of, sync_folder
 from mmembed.errors import CorruptError, MmembedError
+from mmembed.strict_json import dumps
 from mmembed.training.distributed import ALONE, World
 
 log = logging.getLogger(__name__)
@@ -70,7 +71,7 @@ def save_checkpoint(
     weights = {name: value.contiguous().cpu() for name, value in method.state_dict().items()}
     files = {WEIGHTS: save(weights), TRAINER: trainer.getvalue()}
     sums = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
-    files[CHECKSUMS] = json.dumps(sums).encode()
+    files[CHECKSUMS] = dumps(sums).encode()
 
     sweep(folder)
     temporary = folder / f".{final.name}.{os.getpid()}.tmp"

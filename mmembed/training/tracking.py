@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import nullcontext
 from pathlib import Path
@@ -13,14 +12,15 @@ from typing import Any
 from mmembed.config import differences
 from mmembed.data.atomic import atomic_file, errors_of, hold_folder, only_one
 from mmembed.errors import CorruptError, UsageError
+from mmembed.strict_json import dumps
 
 log = logging.getLogger(__name__)
 
 
 def write_json(path: Path, value: object) -> None:
-    """Write JSON whole or not at all."""
+    """Write JSON whole or not at all; null stands for a number that is not finite."""
     with atomic_file(path) as file:
-        file.write((json.dumps(value, indent=1) + "\n").encode())
+        file.write((dumps(value, indent=1) + "\n").encode())
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -41,7 +41,7 @@ def read_json(path: Path) -> dict[str, Any]:
 def write_lines(path: Path, values: Iterable[object]) -> None:
     """Write one JSON value a line, whole or not at all."""
     with atomic_file(path) as file:
-        file.write("".join(json.dumps(value, sort_keys=True) + "\n" for value in values).encode())
+        file.write("".join(dumps(value, sort_keys=True) + "\n" for value in values).encode())
 
 
 def claim_folder(
@@ -62,7 +62,7 @@ def claim_folder(
     hold_folder(out, part)
     with only_one(out / ".claim") if part else nullcontext():  # parts may start at one moment
         if not is_claimed(out, config, free):
-            write_json(out / "run.json", json.loads(json.dumps(config)))
+            write_json(out / "run.json", json.loads(dumps(config)))
 
 
 def is_claimed(out: Path, config: Mapping[str, Any], free: Collection[str] = ()) -> bool:
@@ -72,7 +72,7 @@ def is_claimed(out: Path, config: Mapping[str, Any], free: Collection[str] = ())
         UsageError: it belongs to another one; names the fields that differ.
     """
     path = out / "run.json"
-    plain = json.loads(json.dumps(config))
+    plain = json.loads(dumps(config))
     if path.exists():
         changed = [
             line
@@ -123,7 +123,7 @@ class MetricsLog:
             OSError: there is no room for it.
         """
         with errors_of(self.path), self.path.open("a") as file:
-            file.write(json.dumps(_finite(values)) + "\n")
+            file.write(dumps(values) + "\n")
 
 
 def _parse_line(line: bytes) -> dict[str, Any] | None:
@@ -139,10 +139,3 @@ def _is_past(line: Mapping[str, Any], steps_done: int) -> bool:
     """Whether a line is of what is not done again; scores at the last step are."""
     step: int = line["step"]
     return step < steps_done or (step == steps_done and line.get("split") == "train")
-
-
-def _finite(values: Mapping[str, object]) -> dict[str, object]:
-    return {
-        name: None if isinstance(value, float) and not math.isfinite(value) else value
-        for name, value in values.items()
-    }

@@ -9,7 +9,7 @@ from mmembed.data.embedded import ROW, row_of, utterance_of
 from mmembed.data.example import Labels, Utterance
 from mmembed.embeddings import COLUMNS, load_embeddings
 
-LABELS = Labels(-1.0, (0.0, 1.0, 0.0, 3.0, 0.0, 0.5), "sad", ("joy",), {"valence": 0.5})
+LABELS = Labels(-1.0, (0.0, 1.0, 0.0, 3.0, 0.0, 0.5), "sad", ("joy",), scores={"valence": 0.5})
 WHOLE = Utterance(
     "clip-0", "films/a.mp4", 1.5, 4.0, "so it goes", "en", None, "s1", "talk-7", 3, "dev",
     "research only", LABELS,

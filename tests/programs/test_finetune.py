@@ -25,6 +25,7 @@ def embeddings(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("embeddings")
     random = np.random.default_rng(0)
     feelings = {split: random.normal(0, 1, count).clip(-3, 3) for split, count in CLIPS.items()}
+    emotions = {split: random.uniform(0, 3, (count, 6)) for split, count in CLIPS.items()}
     for subset in ("audio", "video"):
         records = []
         for split, count in CLIPS.items():
@@ -37,7 +38,7 @@ def embeddings(tmp_path_factory: pytest.TempPathFactory) -> Path:
                     "speaker": f"{split}-{index % 4}",
                     "labels": {
                         "sentiment": sentiment,
-                        "emotions": random.uniform(0, 3, 6).tolist(),
+                        "emotions": emotions[split][index].tolist(),
                     },
                 }
                 records.append(

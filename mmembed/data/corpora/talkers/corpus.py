@@ -13,6 +13,7 @@ from mmembed.data.atomic import atomic_file
 from mmembed.data.corpora.talkers.clip import MOST_SPEAKERS, Clip, film, write_script
 from mmembed.data.manifest import write_manifest
 from mmembed.errors import UsageError
+from mmembed.strict_json import dumps
 
 EDITION: Final = 4  # of drawing, voices, words and labels: raise it when any of them changes
 
@@ -103,4 +104,4 @@ def _claim(out: Path, made_with: dict[str, int]) -> None:
             )
         return
     with atomic_file(path) as file:
-        file.write(json.dumps(made_with, indent=1).encode() + b"\n")
+        file.write(dumps(made_with, indent=1).encode() + b"\n")
