@@ -202,7 +202,7 @@ def _speech(out: Path, name: str, seeds: Sequence[int]) -> list[str]:
     speech, speaker = VARIANTS[name]
     cells = [
         f"{np.mean([s['by_corpus'][corpus][score] for s in scores]):.3f}" if speech else "-"
-        for corpus, score in (("arctic", "cer"), ("arctic", "wer"), ("fsdd", "cer"))
+        for corpus, score in (("cmu_arctic", "cer"), ("cmu_arctic", "wer"), ("fsdd", "cer"))
     ]
     accuracy = f"{np.mean([s['speaker_accuracy'] for s in scores]):.3f}" if speaker else "-"
     return [*cells, accuracy]

@@ -25,7 +25,8 @@ def stop_at_once(message: str) -> Iterator[None]:
         _handle(dict.fromkeys(SIGNALS, signal.SIG_DFL))
         raise Stopped(message)
 
-    before = _handle({signal.SIGTERM: stop, signal.SIGUSR1: stop})
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    _handle({signal.SIGTERM: stop, signal.SIGUSR1: stop})
     try:
         yield
     finally:

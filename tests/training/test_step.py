@@ -79,6 +79,33 @@ def test_an_infinite_loss_changes_no_weight() -> None:
     assert all(torch.equal(before[n], v) for n, v in method.state_dict().items())
 
 
+def test_a_step_waits_for_the_device_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever brings a number from the device to the program: called in the step, all counted."""
+    waits = []
+
+    def counted(name: str) -> None:
+        original = getattr(torch.Tensor, name)
+
+        def call(*arguments: object, **settings: object) -> object:
+            caller = sys._getframe(1).f_code.co_filename
+            if caller.endswith(("training/step.py", "training/distributed.py")):
+                waits.append(name)
+            return original(*arguments, **settings)
+
+        monkeypatch.setattr(torch.Tensor, name, call)
+
+    for name in ("item", "tolist", "cpu", "__float__", "__bool__", "__int__"):
+        counted(name)
+    method = small_method()
+    optimizer = torch.optim.AdamW(method.parameters())
+    batches = [collate(items()[:4]), collate(items()[4:])]
+    result = train_step(
+        method, optimizer, batches, rate=1e-3, clip=1.0, world=ALONE, requests=(True, False)
+    )
+    assert waits == ["tolist"]
+    assert result.applied and result.requests == (1, 0)
+
+
 WORKER = """
 import sys, torch
 from torch.nn.parallel import DistributedDataParallel
