@@ -171,6 +171,20 @@ def constant_sentiment(train_truth: ArrayLike) -> dict[str, float]:
     }
 
 
+def constant_sims(train_truth: ArrayLike) -> dict[str, float]:
+    """As `constant_sentiment` for the scores of CH-SIMS: the mean, or a number of the majority."""
+    train = np.asarray(train_truth, np.float64)
+    two = (-1.0, 1.0)[int(_majority(_class(train, _TWO)))]
+    return {
+        "mae": float(train.mean()),
+        "correlation": float(train.mean()),
+        "acc2": two,
+        "weighted_f1": two,
+        "acc3": (-1.0, 0.0, 1.0)[int(_majority(_class(train, _THREE)))],
+        "acc5": (-1.0, -0.4, 0.0, 0.4, 1.0)[int(_majority(_class(train, _FIVE)))],
+    }
+
+
 def trivial_emotions(
     train_truth: ArrayLike, truth: ArrayLike, names: Sequence[str]
 ) -> dict[str, dict[str, float]]:
@@ -302,6 +316,23 @@ def _seven(values: Floats) -> Floats:
     return np.asarray(np.rint(np.clip(values, -SENTIMENT_BOUND, SENTIMENT_BOUND)))  # halves to even
 
 
+_TWO, _THREE, _FIVE = (0.0,), (-0.1, 0.1), (-0.7, -0.1, 0.1, 0.7)
+
+
+def _class(values: Floats, upper: Sequence[float]) -> Indices:
+    """Of each value the number of its class; `upper` are the upper bounds of all but the last.
+
+    In float32, as labels are stored: 0.1 is not above the bound 0.1.
+    """
+    classes = np.digitize(values.astype(np.float32), np.array(upper, np.float32), right=True)
+    return classes.astype(np.int64)
+
+
+def _in_unit(score: Score) -> Score:
+    """Of both sides clipped to [-1, 1]."""
+    return lambda x, y: score(np.clip(x, -1, 1), np.clip(y, -1, 1))
+
+
 def _of_polar(score: Score) -> Score:
     """Of (> 0) against (<= 0), without the items whose truth is 0."""
 
@@ -346,3 +377,19 @@ SENTIMENT_SCORES: Final[Mapping[str, Score]] = {
     "acc7": lambda x, y: accuracy(_seven(x), _seven(y)),
 }
 """Each of `sentiment_scores` by itself, for truth and predictions (N,): quicker than all."""
+
+SIMS_SCORES: Final[Mapping[str, Score]] = {
+    "correlation": _in_unit(pearson),
+    "mae": _in_unit(lambda x, y: float(np.abs(x - y).mean())),
+    "acc2": lambda x, y: accuracy(_class(x, _TWO), _class(y, _TWO)),
+    "weighted_f1": lambda x, y: weighted_f1(_class(x, _TWO), _class(y, _TWO)),
+    "acc3": lambda x, y: accuracy(_class(x, _THREE), _class(y, _THREE)),
+    "acc5": lambda x, y: accuracy(_class(x, _FIVE), _class(y, _FIVE)),
+}
+"""The scores of a sentiment regression on CH-SIMS, by the conventions of MMSA
+(github.com/thuiar/MMSA, `eval_sims_regression`), for truth in [-1, 1] and predictions (N,).
+
+mae and correlation: both sides clipped to [-1, 1]. acc2 and weighted_f1: (<= 0) against (> 0), all
+items. acc3: up to -0.1, up to 0.1, above. acc5: up to -0.7, -0.1, 0.1, 0.7,
+above. Before 2021-04 MMSA swapped truth and prediction of F1.
+"""

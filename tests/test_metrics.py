@@ -97,6 +97,30 @@ def test_sentiment_scores_at_the_edges() -> None:
         metrics.sentiment_scores([1.0], [1.0, 2.0])
 
 
+def test_scores_of_sims_by_hand() -> None:
+    """By MMSA's bounds, each of which belongs to the class below it; both sides are clipped."""
+    truth = np.float32([-1.0, -0.8, -0.2, 0.0, 0.1, 0.6, 0.7, 1.0])
+    predicted = np.array([-1.5, -0.5, -0.1, 0.05, 0.4, 0.2, 0.8, 3.0])
+    scores = {name: score(truth, predicted) for name, score in metrics.SIMS_SCORES.items()}
+    # negative up to 0: the first four against the first three and none else
+    assert scores["acc2"] == pytest.approx(7 / 8)
+    assert scores["weighted_f1"] == pytest.approx(0.5 * 6 / 7 + 0.5 * 8 / 9)
+    # three classes: 0 0 0 1 1 2 2 2 against 0 0 0 1 2 2 2 2
+    assert scores["acc3"] == pytest.approx(7 / 8)
+    # five: 0 0 1 2 2 3 3 4 against 0 1 1 2 3 3 4 4
+    assert scores["acc5"] == pytest.approx(5 / 8)
+    clipped = np.clip(predicted, -1, 1)
+    assert scores["mae"] == pytest.approx(np.abs(clipped - truth).mean())
+    assert scores["correlation"] == pytest.approx(np.corrcoef(clipped, truth)[0, 1])
+
+
+def test_trivial_answers_of_sims() -> None:
+    constants = metrics.constant_sims(np.float32([0.0, -0.2, -0.4, 0.8]))
+    assert set(constants) == {*metrics.SIMS_SCORES}
+    assert constants["mae"] == pytest.approx(0.05)
+    assert constants["acc2"] == -1 and constants["acc3"] == -1 and constants["acc5"] == -0.4
+
+
 def test_emotion_scores_agree_with_the_published_formula_and_scikit_learn() -> None:
     rng = np.random.default_rng(1)
     truth = np.maximum(rng.normal(size=(60, 2)), 0)

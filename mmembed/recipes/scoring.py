@@ -23,7 +23,7 @@ from mmembed.strict_json import dumps
 
 Array = NDArray[Any]
 Indices = NDArray[np.int64]
-Task = Literal["sentiment", "classes", "labels"]
+Task = Literal["sentiment", "sims", "classes", "labels"]
 Measure = Callable[[Array, Array], float]
 
 GROUP: Final = "group"  # where it is not known what the groups are: older files do not say
@@ -41,6 +41,7 @@ def _uar(truth: Array, predicted: Array) -> float:
 
 MEASURES: Final[Mapping[Task, Mapping[str, Measure]]] = {
     "sentiment": {"correlation": metrics.pearson, **metrics.SENTIMENT_SCORES},
+    "sims": metrics.SIMS_SCORES,
     "classes": {
         "weighted_f1": lambda truth, logits: metrics.weighted_f1(truth, logits.argmax(1)),
         "uar": _uar,
@@ -56,10 +57,22 @@ MEASURES: Final[Mapping[Task, Mapping[str, Measure]]] = {
 }
 """Task -> measure -> its value for truth and predictions of the same items.
 
-sentiment: truth (N,) in [-3, 3], predictions (N,). classes: truth (N,) class numbers, predictions
-(N, C) logits or probabilities. labels: truth (N, E) 0 or 1, NaN = not known, predictions (N, E)
+sentiment: truth (N,) in [-3, 3], predictions (N,). sims: the same in [-1, 1], of CH-SIMS. classes:
+truth (N,) class numbers, predictions (N, C) logits or probabilities. labels: truth (N, E) 0 or 1, NaN = not known, predictions (N, E)
 probabilities.
 """
+
+
+CONSTANTS: Final[Mapping[Task, Callable[[Array], Mapping[str, float]]]] = {
+    "sentiment": metrics.constant_sentiment,
+    "sims": metrics.constant_sims,
+}
+"""Task whose answers are one number -> the constants that are best on training truth (N,)."""
+
+
+def sentiment_task(limit: float) -> Task:
+    """The task of sentiment in [-limit, limit]: each corpus is scored by its own conventions."""
+    return "sims" if limit == 1 else "sentiment"
 
 
 @dataclass(frozen=True)
@@ -88,8 +101,8 @@ class Held:
 
     def trivial(self, measure: str) -> Array:
         """(N, ...) the constant that scores best on the training items."""
-        if self.task == "sentiment":
-            constant = np.array(metrics.constant_sentiment(self.train)[measure], np.float32)
+        if self.task in CONSTANTS:
+            constant = np.array(CONSTANTS[self.task](self.train)[measure], np.float32)
         elif self.task == "classes":
             often = np.bincount(self.train, minlength=len(self.names)).argmax()
             constant = np.eye(len(self.names), dtype=np.float32)[often]
@@ -210,8 +223,8 @@ class Held:
 
     def left_out(self) -> Iterator[str]:
         """What is not defined or not in a mean, and why."""
-        if self.task == "sentiment":
-            if not (self.truth != 0).any():
+        if self.task in CONSTANTS:
+            if self.task == "sentiment" and not (self.truth != 0).any():
                 yield f"{', '.join(sorted(POLAR))}: no item whose sentiment is not 0"
             if np.ptp(self.truth) == 0:
                 yield "correlation: 0, as all items have one sentiment"

@@ -23,6 +23,10 @@ SENTIMENT_COLUMNS = {
     "acc2_pos": "Acc-2 (> 0)",
     "f1_pos": "F1 (> 0)",
     "acc7": "Acc-7",
+    "acc2": "Acc-2 (\u2264 0, > 0)",
+    "weighted_f1": "Weighted F1",
+    "acc3": "Acc-3",
+    "acc5": "Acc-5",
 }
 ON_COMMON = (
     "Stream subsets hold different clips: these are scores on the clips that all of them have."
@@ -43,10 +47,15 @@ def sentiment(run: RunFolder) -> Section:
     """Sentiment scores by stream subset, and predictions against truth."""
     rows = _rows(run, "sentiment")
     content: list[object] = []
+    columns = {
+        name: title
+        for name, title in SENTIMENT_COLUMNS.items()
+        if any(name in row.scores for row in rows)
+    }
     if rows:
         untrained = {name: correlation(scores).mean for name, scores in run.untrained.items()}
         content += [
-            _score_table(rows, SENTIMENT_COLUMNS),
+            _score_table(rows, columns),
             tag("h3", "Correlation by streams"),
             plots.bars(
                 {name: correlation(scores) for name, scores in run.subsets.items()},

@@ -9,7 +9,7 @@ import pytest
 from sklearn.metrics import f1_score, recall_score
 
 from mmembed.errors import CorruptError
-from mmembed.recipes.scoring import MEASURES, Held, Scored
+from mmembed.recipes.scoring import MEASURES, Held, Scored, sentiment_task
 
 DRAW = np.random.default_rng(0)
 KEYS = tuple(f"k{n}" for n in range(60))
@@ -46,6 +46,9 @@ def test_trivial_answers() -> None:
     felt = Held("sentiment", "mae", ("a", "b"), ("a", "b"), truth, train)
     assert felt.trivial_scores()["acc2_pos"] == 0.5
     assert felt.trivial_scores()["mae"] == pytest.approx((abs(2 + 1 / 3) + abs(-1 + 1 / 3)) / 2)
+    chinese = Held(sentiment_task(1.0), "acc2", ("a", "b"), ("a", "b"), truth / 3, train / 3)
+    assert chinese.trivial_scores()["acc2"] == 0.5 and chinese.trivial_scores()["acc3"] == 0.5
+    assert set(chinese.scores(np.zeros((1, 2)))) == {*MEASURES["sims"]}
     several = np.array([[1, 0], [1, 0], [1, 1]], np.float32)
     shown = Held("labels", "macro_f1", ("a",), ("a",), several[:1], several, ("x", "y"))
     assert shown.trivial("jaccard").tolist() == [[1, 0]]
@@ -68,4 +71,4 @@ def test_predictions_come_back(tmp_path: Path) -> None:
 
 
 def test_every_task_has_measures() -> None:
-    assert set(MEASURES) == {"sentiment", "classes", "labels"}
+    assert set(MEASURES) == {"sentiment", "sims", "classes", "labels"}
