@@ -57,9 +57,9 @@ MEASURES: Final[Mapping[Task, Mapping[str, Measure]]] = {
 }
 """Task -> measure -> its value for truth and predictions of the same items.
 
-sentiment: truth (N,) in [-3, 3], predictions (N,). sims: the same in [-1, 1], of CH-SIMS. classes:
-truth (N,) class numbers, predictions (N, C) logits or probabilities. labels: truth (N, E) 0 or 1, NaN = not known, predictions (N, E)
-probabilities.
+sentiment: truth (N,) in [-3, 3], predictions (N,). sims: the same of CH-SIMS, in [-1, 1]. classes:
+truth (N,) class numbers, predictions (N, C) logits or probabilities. labels: truth (N, E) 0 or 1,
+NaN = not known, predictions (N, E) probabilities.
 """
 
 
