@@ -23,7 +23,8 @@ import torch
 from torch import Tensor, nn
 
 from mmembed.batch import STREAMS, Encoding, Packed, Padded, Steps
-from mmembed.config import Hz
+from mmembed.config import Config, Count, Depth, Dropout, Heads, Hz, Width
+from mmembed.errors import UsageError
 from mmembed.features.audio import FEATURE_RATE, MEL_BANDS
 from mmembed.features.video import CROP, VIDEO_RATE
 from mmembed.nn.frontend import AudioFrontend, TextFrontend, VideoFrontend
@@ -35,7 +36,7 @@ assert FEATURE_RATE == 4 * FRAME_RATE and VIDEO_RATE == FRAME_RATE
 
 
 @dataclass(frozen=True)
-class EncoderConfig:
+class EncoderConfig(Config):
     """Sizes of an encoder.
 
     Attributes:
@@ -52,17 +53,26 @@ class EncoderConfig:
         dropout: probability behind attention and feed-forward.
     """
 
-    vocabulary_size: int = 0
-    width: int = 192
-    num_heads: int = 4
-    audio_layers: int = 6
-    video_layers: int = 1
-    text_layers: int = 1
-    cross_layers: int = 1
-    conv_size: int = 15
-    audio_channels: int = 24
-    video_channels: int = 16
-    dropout: float = 0.1
+    vocabulary_size: Count = 0
+    width: Width = 192
+    num_heads: Heads = 4
+    audio_layers: Depth = 6
+    video_layers: Depth = 1
+    text_layers: Depth = 1
+    cross_layers: Depth = 1
+    conv_size: Depth = 15
+    audio_channels: Width = 24
+    video_channels: Width = 16
+    dropout: Dropout = 0.1
+
+    def check(self) -> None:
+        """See `Config`."""
+        if self.width % (2 * self.num_heads):
+            raise UsageError(
+                f"width {self.width}: must be a multiple of 2 * {self.num_heads} heads"
+            )
+        if self.conv_size and not self.conv_size % 2:
+            raise UsageError(f"conv_size {self.conv_size}: must be odd, or 0")
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mmembed.config import differences
+from mmembed.config import differences, read_json
 from mmembed.strict_json import dumps
-from mmembed.training.tracking import claim_folder, read_json, write_json, write_lines
+from mmembed.training.tracking import claim_folder, write_json, write_lines
 
 ROOT = Path(__file__).parent.parent
 # What is read by this project alone, in the same run, or checked by `allow_nan=False` itself.

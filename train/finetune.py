@@ -27,7 +27,7 @@ from torch import Tensor
 from mmembed.batch import Batch
 from mmembed.commands.cli import leave, run_program
 from mmembed.commands.progress import progress
-from mmembed.config import to_dict
+from mmembed.config import read_json, to_dict
 from mmembed.contract import Method
 from mmembed.data.atomic import atomic_file
 from mmembed.data.sampling import derive_seed
@@ -39,7 +39,7 @@ from mmembed.training.distributed import ALONE, World, join_world
 from mmembed.training.optim import build_optimizer, learning_rate
 from mmembed.training.signals import stop_at_once
 from mmembed.training.step import MOST_SKIPPED, train_step
-from mmembed.training.tracking import claim_folder, read_json, write_json
+from mmembed.training.tracking import claim_folder, write_json
 
 log = logging.getLogger(__name__)
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import tyro
 
 from mmembed.batch import STREAMS, parse_subset, subset_name
+from mmembed.config import read_json
 from mmembed.data.decoding import Decoder
 from mmembed.data.example import EMOTIONS, Example
 from mmembed.data.sources import load_all, open_sources
@@ -23,7 +24,6 @@ from mmembed.features.emotion_words import parse_emotions
 from mmembed.features.text import normalise_transcript
 from mmembed.recipes.prediction import EmotionPredictor
 from mmembed.strict_json import dumps
-from mmembed.training.tracking import read_json
 
 Answer = Callable[[Example], Mapping[str, float]]
 

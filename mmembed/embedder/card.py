@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -133,8 +134,9 @@ def _scores(evaluation: Mapping[str, Any]) -> str:
     return text
 
 
-def _share(found: Mapping[str, float], name: str) -> str:
-    return f"{found[name]:.1%}" if name in found else ""
+def _share(found: Mapping[str, float | None], name: str) -> str:
+    value = found.get(name)
+    return f"{value:.1%}" if value is not None and math.isfinite(value) else ""
 
 
 def _tally(counts: Mapping[str, int]) -> str:

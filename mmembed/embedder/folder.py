@@ -12,28 +12,28 @@ folder/
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from safetensors import SafetensorError
-from safetensors.torch import load, save
+from safetensors.torch import save
 from torch import nn
 
 from mmembed import __version__
-from mmembed.config import from_dict, to_dict
+from mmembed.config import from_dict, read_json, to_dict
 from mmembed.data.atomic import atomic_file
 from mmembed.embedder.card import model_card
 from mmembed.embedder.recogniser import Recogniser
 from mmembed.encoder import Encoder, EncoderConfig
 from mmembed.errors import CorruptError, MmembedError
 from mmembed.features.text import Vocabulary
+from mmembed.nn.weights import check_file, read_module
 from mmembed.strict_json import dumps
 
 WEIGHTS, CONFIG, VOCABULARY = "model.safetensors", "config.json", "vocabulary.model"
 HEAD, ALPHABET, CARD = "recogniser.safetensors", "alphabet.model", "README.md"
+MOST_VOCABULARY: Final = 1 << 28  # bytes; 250,000 pieces take 5 MB
 FILES: Final = (WEIGHTS, VOCABULARY, HEAD, ALPHABET, CARD, CONFIG)
 
 
@@ -122,23 +122,48 @@ def read_folder(folder: Path) -> Saved:
         CorruptError: a file is missing, damaged, or of another version.
     """
     try:
-        config = json.loads((folder / CONFIG).read_text())
-        encoder = Encoder(from_dict(EncoderConfig, config["encoder"]))
-        weights = (folder / WEIGHTS).read_bytes()
-        encoder.load_state_dict(load(weights))
-        vocabulary = Vocabulary((folder / VOCABULARY).read_bytes())
+        config = read_json(folder / CONFIG)
+        sizes = from_dict(EncoderConfig, config.get("encoder"), "encoder.")
+        encoder = read_module(lambda: Encoder(sizes), folder / WEIGHTS)
+        vocabulary = _vocabulary(folder / VOCABULARY)
+        if len(vocabulary) != sizes.vocabulary_size:
+            raise CorruptError(
+                f"{VOCABULARY} has {len(vocabulary)} pieces, {CONFIG} says {sizes.vocabulary_size}"
+            )
         recogniser = None
         if (folder / HEAD).exists() or (folder / ALPHABET).exists():
-            alphabet = Vocabulary((folder / ALPHABET).read_bytes())
-            recogniser = Recogniser.from_weights(load((folder / HEAD).read_bytes()), alphabet)
+            alphabet = _vocabulary(folder / ALPHABET)
+            width, classes = sizes.width, len(alphabet)
+            recogniser = read_module(
+                lambda: Recogniser(nn.Linear(width, classes), alphabet), folder / HEAD
+            )
+        with (folder / WEIGHTS).open("rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        _check_card(config, sha256)
     except FileNotFoundError as error:
         raise CorruptError(
             f"{folder}: not an encoder folder, {error.filename} is missing"
         ) from None
-    except (ValueError, KeyError, RuntimeError, SafetensorError, MmembedError) as error:
-        what = str(error).splitlines()[0]
+    except (ValueError, OSError, MmembedError) as error:
+        what = str(error).splitlines()[0].removeprefix(f"{folder}/")
         raise CorruptError(f"{folder}: not a usable encoder folder: {what}") from None
-    return Saved(encoder, vocabulary, recogniser, config, hashlib.sha256(weights).hexdigest())
+    return Saved(encoder, vocabulary, recogniser, config, sha256)
+
+
+def _vocabulary(path: Path) -> Vocabulary:
+    check_file(path)
+    if path.stat().st_size > MOST_VOCABULARY:
+        raise CorruptError(f"{path}: larger than {MOST_VOCABULARY >> 20} MB; it is no vocabulary")
+    return Vocabulary(path.read_bytes())
+
+
+def _check_card(config: Mapping[str, Any], sha256: str) -> None:
+    """What stands beside the sizes is what a card can be written of, so all else can read it."""
+    try:
+        model_card(config, sha256, True)
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
+        what = f"{type(error).__name__}: {error}"
+        raise CorruptError(f"{CONFIG}: run, data or evaluation cannot be read ({what})") from None
 
 
 def _without_samples(evaluation: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,13 +44,6 @@ class Recogniser(nn.Module):
             raise ValueError(f"{head.out_features} classes for an alphabet of {len(alphabet)}")
         self.head = head
         self.alphabet = alphabet
-
-    @classmethod
-    def from_weights(cls, weights: Mapping[str, Tensor], alphabet: Vocabulary) -> Recogniser:
-        """The inverse of `state_dict`."""
-        made = cls(nn.Linear(weights["head.weight"].shape[1], len(alphabet)), alphabet)
-        made.load_state_dict(weights)
-        return made
 
     def forward(self, spoken: Packed) -> Packed:
         """(N, D) to (N, C) log-probabilities of the letters."""

@@ -48,8 +48,13 @@ class Vocabulary:
         self._processor = sentencepiece.SentencePieceProcessor()
         try:
             self._processor.LoadFromSerializedProto(model)
-        except RuntimeError as error:
+            for number in range(len(self)):
+                self._processor.IdToPiece(number)  # each is text
+        except (RuntimeError, UnicodeDecodeError) as error:
             raise CorruptError(f"not a sentencepiece vocabulary: {error}") from None
+        ids = (self._processor.pad_id(), self._processor.unk_id())
+        if ids != (BLANK, UNKNOWN) or len(self) <= MASK:
+            raise CorruptError("a sentencepiece vocabulary of another program: its ids are others")
 
     @classmethod
     def train(

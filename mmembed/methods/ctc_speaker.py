@@ -14,7 +14,7 @@ face tells who it is at once, and a picture trunk that learns this keeps little 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from mmembed import losses
 from mmembed.batch import Batch, Packed, precise
+from mmembed.config import Config, Count, Weight, Within
 from mmembed.contract import Method
 from mmembed.encoder import Encoder, EncoderConfig, Hidden
 from mmembed.nn.pooling import LayerWeights, mean_and_std
@@ -31,7 +32,7 @@ BLANK = 0
 
 
 @dataclass(frozen=True)
-class CtcSpeakerConfig:
+class CtcSpeakerConfig(Config):
     """Settings of the method.
 
     Attributes:
@@ -47,14 +48,14 @@ class CtcSpeakerConfig:
     """
 
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
-    num_speakers: int = 0
-    alphabet_size: int = 0
-    ctc_weight: float = 0.8
-    speaker_weight: float = 0.2
-    masked_text_weight: float = 0.1
+    num_speakers: Count = 0
+    alphabet_size: Count = 0
+    ctc_weight: Weight = 0.8
+    speaker_weight: Weight = 0.2
+    masked_text_weight: Weight = 0.1
     speaker_loss: Literal["softmax", "margin"] = "softmax"
-    margin: float = 0.2
-    scale: float = 30.0
+    margin: Annotated[float, Within(0, 1)] = 0.2
+    scale: Annotated[float, Within(0, 1e6, above=True)] = 30.0
 
 
 class CtcSpeaker(Method):

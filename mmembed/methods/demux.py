@@ -27,7 +27,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar, Literal, cast
+from typing import Annotated, ClassVar, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -35,6 +35,7 @@ from torch import Tensor, nn
 from mmembed import losses_multilabel as losses
 from mmembed.backbones import Backbone
 from mmembed.batch import Batch, Packed, Padded, precise
+from mmembed.config import Config, Count, Dropout, Weight, Within
 from mmembed.contract import Method
 from mmembed.features.emotion_words import members, wheel_correlation
 
@@ -42,7 +43,7 @@ LOCAL = {"inter": losses.inter, "intra": losses.intra, "complete": losses.comple
 
 
 @dataclass(frozen=True)
-class DemuxConfig:
+class DemuxConfig(Config):
     """Settings of Demux, and those that MEmo shares.
 
     Attributes:
@@ -62,12 +63,12 @@ class DemuxConfig:
     emotions: tuple[str, ...] = ()
     cluster: Literal["mean", "max"] = "mean"
     local: Literal["inter", "intra", "complete"] = "intra"
-    local_weight: float = 0.2
+    local_weight: Annotated[float, Within(0, 1)] = 0.2
     local_pairs: Literal["alike", "data", "wheel"] = "data"
-    global_weight: float = 0.0
+    global_weight: Weight = 0.0
     global_pairs: Literal["data", "wheel"] = "data"
-    dropout: float = 0.1
-    frozen: tuple[int, ...] = ()
+    dropout: Dropout = 0.1
+    frozen: tuple[Count, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ class MemoConfig(DemuxConfig):
     """
 
     readout: Literal["classifier", "words"] = "classifier"
-    word_ids: tuple[tuple[int, ...], ...] = ()
+    word_ids: tuple[tuple[Count, ...], ...] = ()
 
 
 class PromptedMethod(Method):

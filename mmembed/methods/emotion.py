@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from mmembed import losses
 from mmembed.batch import Batch
+from mmembed.config import Config, Count, Dropout, Weight, Width
 from mmembed.contract import Method
 from mmembed.nn.pooling import LayerWeights
 
@@ -28,7 +29,7 @@ NUM_EMOTIONS = 6
 
 
 @dataclass(frozen=True)
-class EmotionConfig:
+class EmotionConfig(Config):
     """Settings of the regressor.
 
     Attributes:
@@ -40,12 +41,12 @@ class EmotionConfig:
         emotions_weight: of its term.
     """
 
-    layers: int = 0
-    width: int = 0
-    hidden: int = 128
-    dropout: float = 0.1
-    sentiment_weight: float = 1.0
-    emotions_weight: float = 1.0
+    layers: Count = 0
+    width: Count = 0
+    hidden: Width = 128
+    dropout: Dropout = 0.1
+    sentiment_weight: Weight = 1.0
+    emotions_weight: Weight = 1.0
 
 
 class EmotionRegressor(Method):

@@ -33,12 +33,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmembed.batch import Batch, Packed, Padded, precise
+from mmembed.config import Config, Count, Depth, Dropout, Heads, Width
 from mmembed.contract import Method
+from mmembed.errors import UsageError
 from mmembed.nn.transformer import Block
 
 
 @dataclass(frozen=True)
-class EmotionQueriesConfig:
+class EmotionQueriesConfig(Config):
     """Settings of the method.
 
     Attributes:
@@ -54,13 +56,22 @@ class EmotionQueriesConfig:
     """
 
     streams: tuple[str, ...] = ("embedding",)
-    widths: tuple[int, ...] = (0,)
-    num_emotions: int = 0
-    query_width: int = 0
-    width: int = 128
-    num_heads: int = 4
-    num_blocks: int = 1
-    dropout: float = 0.1
+    widths: tuple[Count, ...] = (0,)
+    num_emotions: Count = 0
+    query_width: Count = 0
+    width: Width = 128
+    num_heads: Heads = 4
+    num_blocks: Depth = 1
+    dropout: Dropout = 0.1
+
+    def check(self) -> None:
+        """See `Config`."""
+        if len(self.streams) != len(self.widths) or len(set(self.streams)) != len(self.streams):
+            raise UsageError(f"widths {self.widths}: give one for each of {self.streams}")
+        if self.width % (2 * self.num_heads):
+            raise UsageError(
+                f"width {self.width}: must be a multiple of 2 * {self.num_heads} heads"
+            )
 
 
 class EmotionQueries(Method):

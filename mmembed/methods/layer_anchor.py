@@ -37,7 +37,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -45,12 +45,13 @@ from torch import Tensor, nn
 
 from mmembed import losses
 from mmembed.batch import Batch
+from mmembed.config import Config, Count, Dropout, Width, Within
 from mmembed.contract import Method
 from mmembed.nn.pooling import LayerWeights
 
 
 @dataclass(frozen=True)
-class LayerAnchorConfig:
+class LayerAnchorConfig(Config):
     """Settings of the method. Layers are numbered from 0, or from -1 backwards.
 
     Attributes:
@@ -66,14 +67,14 @@ class LayerAnchorConfig:
             and at dev.
     """
 
-    layers: int = 0
-    width: int = 0
-    num_classes: int = 4
+    layers: Count = 0
+    width: Count = 0
+    num_classes: Width = 4
     reads: tuple[int, ...] = ()
     anchors: tuple[int, ...] = (-1,)
-    hidden: int = 128
-    dropout: float = 0.1
-    coral_weight: float = 10.0
+    hidden: Width = 128
+    dropout: Dropout = 0.1
+    coral_weight: Annotated[float, Within(0, 1e12)] = 10.0
 
 
 class LayerAnchor(Method):

@@ -33,7 +33,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -41,11 +41,13 @@ from torch import Tensor, nn
 
 from mmembed import losses
 from mmembed.batch import STREAMS, UNLABELLED, Batch, Packed, Padded, precise
+from mmembed.config import Config, Count, Dropout, Heads, Weight, Width, Within
 from mmembed.contract import Method
+from mmembed.errors import UsageError
 
 
 @dataclass(frozen=True)
-class SDTConfig:
+class SDTConfig(Config):
     """Settings of the method; the paper's are for IEMOCAP, then MELD where they differ.
 
     Attributes:
@@ -67,34 +69,33 @@ class SDTConfig:
     """
 
     streams: tuple[str, ...] = ()
-    input_widths: tuple[int, ...] = ()
-    num_classes: int = 0
-    num_speakers: int = 2
-    width: int = 256
-    num_heads: int = 8
-    dropout: float = 0.5
+    input_widths: tuple[Count, ...] = ()
+    num_classes: Count = 0
+    num_speakers: Count = 2
+    width: Width = 256
+    num_heads: Heads = 8
+    dropout: Dropout = 0.5
     unimodal_gate: Literal["learned", "identity"] = "learned"
-    class_weights: tuple[float, ...] = ()
-    temperature: float = 1.0
+    class_weights: tuple[Weight, ...] = ()
+    temperature: Annotated[float, Within(0, 1e6, above=True)] = 1.0
     detach_teacher: bool = False
-    fused_weight: float = 1.0
-    stream_weight: float = 1.0
-    distillation_weight: float = 1.0
+    fused_weight: Weight = 1.0
+    stream_weight: Weight = 1.0
+    distillation_weight: Weight = 1.0
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
+        """See `Config`."""
         streams, classes = self.streams, len(self.class_weights)
         if len(set(streams)) != len(streams) or set(streams) - set(STREAMS):
-            raise ValueError(f"streams {streams}: name some of {', '.join(STREAMS)}, each once")
+            raise UsageError(f"streams {streams}: name some of {', '.join(STREAMS)}, each once")
         if len(self.input_widths) != len(streams):
-            raise ValueError(f"input_widths {self.input_widths}: give one for each of {streams}")
+            raise UsageError(f"input_widths {self.input_widths}: give one for each of {streams}")
         if self.width % self.num_heads or self.width % 2:
-            raise ValueError(f"width {self.width}: must be even, a multiple of {self.num_heads}")
+            raise UsageError(f"width {self.width}: must be even, a multiple of {self.num_heads}")
         if classes not in (0, self.num_classes) or any(w <= 0 for w in self.class_weights):
-            raise ValueError(
+            raise UsageError(
                 f"class_weights {self.class_weights}: give {self.num_classes} above 0, or none"
             )
-        if self.temperature <= 0:
-            raise ValueError(f"temperature {self.temperature}: must be positive")
 
 
 def balanced_weights(shares: Sequence[float]) -> tuple[float, ...]:

@@ -33,13 +33,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal, cast
+from typing import Annotated, ClassVar, Literal, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
 from mmembed.batch import Batch, Padded
+from mmembed.config import Config, Count, Dropout, Weight, Width, Within
 from mmembed.contract import Gather, Method
 from mmembed.nn.pooling import LayerWeights
 
@@ -48,7 +49,7 @@ TINY = 1e-8  # keeps quotients finite, as in the release
 
 
 @dataclass(frozen=True)
-class StreamConfig:
+class StreamConfig(Config):
     """One stream and the head on it.
 
     Attributes:
@@ -67,18 +68,18 @@ class StreamConfig:
     """
 
     name: str
-    width: int
+    width: Count
     reading: Literal["lstm", "first", "mean", "vector", "layers"] = "lstm"
-    hidden: int = 16
-    out: int = 0
-    dropout: float = 0.0
-    post: int = 32
-    post_dropout: float = 0.0
-    layers: int = 0
+    hidden: Width = 16
+    out: Count = 0
+    dropout: Dropout = 0.0
+    post: Width = 32
+    post_dropout: Dropout = 0.0
+    layers: Count = 0
 
 
 @dataclass(frozen=True)
-class SelfMmConfig:
+class SelfMmConfig(Config):
     """Settings of the method. The defaults are MMSA's for CMU-MOSEI.
 
     Attributes:
@@ -95,11 +96,11 @@ class SelfMmConfig:
         StreamConfig("audio", 74, "lstm", hidden=16, out=16, post=16),
         StreamConfig("video", 35, "lstm", hidden=32, out=32),
     )
-    items: int = 0
-    fusion: int = 128
-    fusion_dropout: float = 0.1
-    limit: float = 3.0
-    unimodal_weight: float = 1.0
+    items: Count = 0
+    fusion: Width = 128
+    fusion_dropout: Dropout = 0.1
+    limit: Annotated[float, Within(0, 1e6, above=True)] = 3.0
+    unimodal_weight: Weight = 1.0
 
 
 class StreamReader(nn.Module):

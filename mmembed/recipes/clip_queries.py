@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from mmembed.batch import Batch, Padded, parse_subset, subset_name
-from mmembed.config import from_dict
+from mmembed.config import from_dict, read_json
 from mmembed.data.example import Example
 from mmembed.embedder import Embedder
 from mmembed.errors import CorruptError, MmembedError, UsageError
 from mmembed.methods.emotion_queries import EmotionQueries, EmotionQueriesConfig
-from mmembed.recipes.queries import ALL, asking
+from mmembed.nn.weights import read_module
+from mmembed.recipes.queries import ALL, QueriesRun, asking
 from mmembed.recipes.text_vectors import text_vectors
 
 
@@ -57,19 +55,23 @@ class ClipQueries:
         """
         embedder = Embedder.from_pretrained(encoder)
         try:
-            settings = json.loads((run / "run.json").read_text())
-            config = from_dict(EmotionQueriesConfig, settings["method"])
-            streams, seeds = parse_subset(settings["streams"]), settings["loop"]["seeds"]
-            queries = [_load(run / ALL / f"seed-{seed}.safetensors", config) for seed in seeds]
-            made = cls(embedder, queries, streams, settings["reads"], settings["backbone"])
-            sha256 = settings["encoder"]
+            settings = from_dict(QueriesRun, read_json(run / "run.json"))
+            if not settings.loop.seeds:
+                raise CorruptError("run.json names no seed")
+            queries = [
+                _load(run / ALL / f"seed-{seed}.safetensors", settings.method)
+                for seed in settings.loop.seeds
+            ]
+            streams = parse_subset(settings.streams)
         except FileNotFoundError as error:
             raise CorruptError(
                 f"{run}: holds no trained emotion queries, {error.filename} is missing"
             ) from None
-        except (ValueError, KeyError, RuntimeError, SafetensorError, MmembedError) as error:
-            what = str(error).splitlines()[0]
+        except (ValueError, MmembedError) as error:
+            what = str(error).removeprefix(f"{run}/")
             raise CorruptError(f"{run}: no usable emotion queries: {what}") from None
+        made = cls(embedder, queries, streams, settings.reads, settings.backbone)
+        sha256 = settings.encoder
         if sha256 != embedder.sha256:
             raise UsageError(f"{encoder}: not the encoder of {run}, whose SHA-256 is {sha256}")
         return made
@@ -106,6 +108,4 @@ class ClipQueries:
 
 
 def _load(path: Path, config: EmotionQueriesConfig) -> EmotionQueries:
-    queries = EmotionQueries(config)
-    queries.load_state_dict(load_file(path))
-    return queries.eval().requires_grad_(False)
+    return read_module(lambda: EmotionQueries(config), path).eval().requires_grad_(False)

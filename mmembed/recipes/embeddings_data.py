@@ -20,12 +20,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mmembed.batch import STREAMS, subset_name
+from mmembed.config import read_json
 from mmembed.data.embedded import utterance_of
 from mmembed.data.example import EMOTIONS, SENTIMENT_LIMITS, Labels, Utterance
 from mmembed.data.shards import ShardSet
 from mmembed.errors import CorruptError, UsageError
 from mmembed.recipes.groups import Groups, group_items
-from mmembed.training.tracking import read_json
 
 Part = Literal["layers", "frames"]
 Rows = NDArray[np.int64]

@@ -13,10 +13,10 @@ from typing import Any, Literal, Self
 
 import numpy as np
 
+from mmembed.config import read_json
 from mmembed.errors import UsageError
 from mmembed.metrics import plural
 from mmembed.recipes.scoring import Held, Indices, Scored
-from mmembed.training.tracking import read_json
 
 Json = dict[str, Any]
 Part = Literal["variant", "control", "baseline"]

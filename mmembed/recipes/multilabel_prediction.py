@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 
 from mmembed.backbones import load_backbone
-from mmembed.config import from_dict
+from mmembed.config import from_dict, read_json
 from mmembed.errors import CorruptError, UsageError
 from mmembed.features.prompt import Tokenizer
 from mmembed.features.social_text import normalise_post
 from mmembed.methods.demux import Demux, PromptedMethod
+from mmembed.nn.weights import load_weights
 from mmembed.recipes.multilabel import DEFAULT, DemuxRun, new_method, trained_variants
 from mmembed.recipes.posts import judge, prompt_for
 from mmembed.recipes.scoring import Array
@@ -46,13 +44,10 @@ class TextPredictor:
             UsageError: no run of demux, no such variant, or its text encoder is gone.
             CorruptError: weights are missing or do not fit.
         """
-        try:
-            run = from_dict(DemuxRun, json.loads((folder / "run.json").read_text()))
-        except (OSError, ValueError, TypeError, UsageError):
-            raise UsageError(
-                f"{folder}: holds no run of demux, as mmembed finetune demux --out leaves it"
-            ) from None
+        run = read_demux_run(folder)
         variants = trained_variants(run)
+        if not variants or not run.loop.seeds:
+            raise CorruptError(f"{folder}: its run.json names no variant or no seed")
         name = variant or (DEFAULT if DEFAULT in variants else variants[0])
         if name not in variants:
             raise UsageError(f"{folder}: has no variant {name!r}; it has {', '.join(variants)}")
@@ -60,12 +55,7 @@ class TextPredictor:
         for seed in run.loop.seeds:
             backbone, tokenizer = load_backbone(run.backbone)
             method = new_method(run, name, backbone, tokenizer)
-            file = folder / name / f"seed-{seed}.safetensors"
-            try:
-                method.load_state_dict(load_file(file))
-            except (OSError, RuntimeError, SafetensorError) as error:
-                reason = str(error).partition("\n")[0]
-                raise CorruptError(f"{file}: no usable weights: {reason}") from None
+            load_weights(method, folder / name / f"seed-{seed}.safetensors")
             methods.append(method.eval())
         return cls(methods, tokenizer, run.length)
 
@@ -100,3 +90,22 @@ class TextPredictor:
         likely = torch.stack([judge(method, prompts) for method in self.methods]).mean(0)
         answers: Array = likely[:, [known.index(word) for word in emotions]].numpy()
         return answers
+
+
+def read_demux_run(folder: Path) -> DemuxRun:
+    """The settings of a finished run.
+
+    Raises:
+        UsageError: the folder is of no run of demux.
+        CorruptError: its run.json is damaged.
+    """
+    path = folder / "run.json"
+    settings = read_json(path) if path.is_file() else {}
+    if settings.get("name") != DemuxRun.name:
+        raise UsageError(
+            f"{folder}: holds no run of demux, as mmembed finetune demux --out leaves it"
+        )
+    try:
+        return from_dict(DemuxRun, settings)
+    except UsageError as error:
+        raise CorruptError(f"{path}: {error}") from None

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from mmembed.batch import Batch, Padded, stream_subsets, subset_name
-from mmembed.config import from_dict
+from mmembed.config import from_dict, read_json
 from mmembed.data.example import EMOTIONS, Example, Labels
 from mmembed.embedder import Embedder
 from mmembed.errors import CorruptError, MmembedError, UsageError
 from mmembed.methods.emotion import EmotionConfig, EmotionRegressor
+from mmembed.nn.weights import read_module
+from mmembed.recipes.study import FinetuneLoop
 
 SENTIMENT_RANGE = (-3.0, 3.0)
 EMOTION_RANGE = (0.0, 3.0)
@@ -55,20 +54,22 @@ class EmotionPredictor:
             UsageError: the regressors read layers of other shapes than this encoder has.
         """
         try:
-            settings = json.loads((folder / "run.json").read_text())
-            config = from_dict(EmotionConfig, settings["method"])
-            seeds = settings["loop"]["seeds"]
+            settings = read_json(folder / "run.json")
+            config = from_dict(EmotionConfig, settings.get("method"), "method.")
+            seeds = from_dict(FinetuneLoop, settings.get("loop"), "loop.").seeds
             regressors = {
                 subset: [_load_regressor(folder, subset, seed, config) for seed in seeds]
                 for subset in map(subset_name, stream_subsets())
                 if (folder / subset).is_dir()
             }
+            if not seeds or not regressors:
+                raise CorruptError("there are no weights of any stream subset")
         except FileNotFoundError as error:
             raise CorruptError(
                 f"{folder}: holds no trained regressor, {error.filename} is missing"
             ) from None
-        except (ValueError, KeyError, RuntimeError, SafetensorError, MmembedError) as error:
-            what = str(error).splitlines()[0]
+        except MmembedError as error:
+            what = str(error).removeprefix(f"{folder}/")
             raise CorruptError(f"{folder}: not a usable regressor: {what}") from None
         encoder = embedder.encoder
         held = (len(encoder.layer_names), 2 * encoder.config.width)
@@ -121,6 +122,5 @@ class EmotionPredictor:
 def _load_regressor(
     folder: Path, subset: str, seed: int, config: EmotionConfig
 ) -> EmotionRegressor:
-    regressor = EmotionRegressor(config).eval().requires_grad_(False)
-    regressor.load_state_dict(load_file(folder / subset / f"seed-{seed}.safetensors"))
-    return regressor
+    path = folder / subset / f"seed-{seed}.safetensors"
+    return read_module(lambda: EmotionRegressor(config), path).eval().requires_grad_(False)

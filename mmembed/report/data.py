@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmembed.batch import stream_subsets, subset_name
+from mmembed.config import read_json
 from mmembed.data.example import EMOTIONS
 from mmembed.data.shards import ShardSet
 from mmembed.strict_json import dumps
-from mmembed.training.tracking import read_json
 
 Json = dict[str, Any]
 

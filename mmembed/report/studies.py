@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from mmembed import __version__
+from mmembed.config import read_json
 from mmembed.recipes.comparison import compare
 from mmembed.recipes.finished import StudyRun
 from mmembed.report import comparison
@@ -15,7 +16,6 @@ from mmembed.report.data import flatten
 from mmembed.report.layers import layer_similarities
 from mmembed.report.markup import Html, Section, cards, collapsed, table, tag
 from mmembed.report.page import page
-from mmembed.training.tracking import read_json
 
 
 def _notes(run: StudyRun) -> Section | None:

@@ -9,9 +9,9 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from mmembed.config import differences
+from mmembed.config import differences, read_json
 from mmembed.data.atomic import atomic_file, errors_of, hold_folder, only_one
-from mmembed.errors import CorruptError, UsageError
+from mmembed.errors import UsageError
 from mmembed.strict_json import dumps
 
 log = logging.getLogger(__name__)
@@ -21,21 +21,6 @@ def write_json(path: Path, value: object) -> None:
     """Write JSON whole or not at all; null stands for a number that is not finite."""
     with atomic_file(path) as file:
         file.write((dumps(value, indent=1) + "\n").encode())
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read what `write_json` wrote of a mapping.
-
-    Raises:
-        CorruptError: it holds no JSON object.
-    """
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise CorruptError(f"{path}: not valid JSON ({error}); write it again") from error
-    if not isinstance(value, dict):
-        raise CorruptError(f"{path}: holds no JSON object; write it again")
-    return value
 
 
 def write_lines(path: Path, values: Iterable[object]) -> None:

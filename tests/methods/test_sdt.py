@@ -12,6 +12,7 @@ from dialogues import WIDTHS, dialogues, random_dialogues, small_sdt
 from torch import nn
 
 from mmembed.batch import STREAMS, UNLABELLED, Batch, Padded
+from mmembed.errors import UsageError
 from mmembed.methods.sdt import SDT, SDTConfig, balanced_weights, divergence
 
 close = torch.testing.assert_close
@@ -428,11 +429,11 @@ def test_wrong_batches_are_refused():
         ({"width": 30, "num_heads": 8}, "multiple of 8"),
         ({"num_classes": 3, "class_weights": (1.0, 2.0)}, "give 3"),
         ({"num_classes": 2, "class_weights": (1.0, 0.0)}, "above 0"),
-        ({"temperature": 0.0}, "positive"),
+        ({"temperature": 0.0}, "must be above 0"),
     ],
 )
 def test_wrong_settings_are_refused(settings, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(UsageError, match=message):
         SDTConfig(**settings)
 
 
