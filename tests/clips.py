@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -70,3 +72,75 @@ def write_video(
             container.mux(audio.encode(frame_))
             container.mux(audio.encode(None))
     return path
+
+
+@dataclass(frozen=True)
+class Film:
+    """Pictures at 25 Hz for `write_streams`."""
+
+    pictures: Sequence[NDArray[np.uint8]]
+    codec: str = "libx264"
+    pixels: str = "yuv420p"
+    options: Mapping[str, str] = field(default_factory=dict)
+    default: bool | None = None
+
+
+@dataclass(frozen=True)
+class Voice:
+    """Sound for `write_streams`: (samples,) or (channels, samples)."""
+
+    samples: NDArray[np.float32]
+    codec: str = "aac"
+    rate: int = RATE
+    layout: str = "mono"
+    bit_rate: int | None = None
+    default: bool | None = None
+
+
+def write_streams(
+    path: Path,
+    *streams: Film | Voice,
+    options: Mapping[str, str] | None = None,
+    kind: str | None = None,
+) -> Path:
+    """A container with these streams in this order, their packets by time."""
+    frames: list[tuple[float, int, av.VideoFrame | av.AudioFrame]] = []
+    with av.open(str(path), "w", format=kind, options=dict(options or {})) as container:
+        made = [_add(container, stream) for stream in streams]
+        for number, stream in enumerate(streams):
+            frames += [(time, number, frame) for time, frame in _frames(stream)]
+        for _, number, frame in sorted(frames, key=lambda each: each[:2]):
+            container.mux(made[number].encode(frame))
+        for one in made:
+            container.mux(one.encode(None))
+    return path
+
+
+def _add(container: av.container.OutputContainer, stream: Film | Voice) -> Any:
+    if isinstance(stream, Film):
+        made: Any = container.add_stream(stream.codec, rate=25, options=dict(stream.options))
+        made.height, made.width = stream.pictures[0].shape[:2]
+        made.pix_fmt = stream.pixels
+    else:
+        made = container.add_stream(stream.codec, rate=stream.rate, layout=stream.layout)
+        if stream.bit_rate is not None:
+            made.bit_rate = stream.bit_rate
+    if stream.default is not None:
+        made.disposition = av.stream.Disposition.default if stream.default else 0
+    return made
+
+
+def _frames(stream: Film | Voice) -> Iterator[tuple[float, av.VideoFrame | av.AudioFrame]]:
+    if isinstance(stream, Film):
+        for number, picture in enumerate(stream.pictures):
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            frame.pts, frame.time_base = number, Fraction(1, 25)
+            yield number / 25, frame
+        return
+    channels = np.atleast_2d(stream.samples)
+    for first in range(0, channels.shape[1], 1024):
+        part = np.ascontiguousarray(channels[:, first : first + 1024])
+        sound = av.AudioFrame.from_ndarray(part, format="fltp", layout=stream.layout)
+        sound.sample_rate, sound.pts = stream.rate, first
+        sound.time_base = Fraction(1, stream.rate)
+        yield first / stream.rate, sound

@@ -19,7 +19,7 @@ from mmembed.data.features import SUFFIX, read_features
 from mmembed.data.jsontext import shown
 from mmembed.data.manifest import from_row, to_row
 from mmembed.data.media import load_clip, stream_clip
-from mmembed.data.recordings import Part, features_of
+from mmembed.data.recordings import Part, features_of, make_notes
 from mmembed.data.remote import fetch_file
 from mmembed.errors import CorruptError, DataError
 from mmembed.features.audio import log_mel
@@ -67,11 +67,11 @@ def load_example(
         return Example(utterance, text=text)
     with _located(utterance.media, folder) as (path, data):
         clip = load_clip(path, start=utterance.start, end=utterance.end, streams=streams, data=data)
-    notes: dict[str, object] = {"seconds": round(clip.seconds, 3)}
-    crops = None
+    crops = face = None
     if clip.video is not None:
-        crops, notes["face"] = face_crops(clip.video, face_model)
+        crops, face = face_crops(clip.video, face_model)
     audio = log_mel(clip.audio) if clip.audio is not None else None
+    notes = make_notes(clip.seconds, clip.notes, face)
     return Example(utterance, audio=audio, video=crops, text=text, notes=notes)
 
 
@@ -103,7 +103,7 @@ def load_parts(
         blocks = stream_clip(
             path, start=utterance.start, end=utterance.end, streams=streams, data=data
         )
-        notes = yield from features_of(blocks, path, face_model)
+        notes = yield from features_of(blocks, face_model)
     text = normalise_transcript(utterance.transcript or "") or None if "text" in streams else None
     return Example(utterance, text=text, notes=notes)
 

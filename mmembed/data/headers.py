@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from io import BytesIO
 from pathlib import Path
 
 import av
@@ -17,7 +15,8 @@ from mmembed.data import archives
 from mmembed.data.example import Example, Utterance
 from mmembed.data.examples import LARGEST_MEMBER, load_example
 from mmembed.data.features import SUFFIX
-from mmembed.data.media import HEAD, LONGEST, LONGEST_RECORDING, SOUND_KINDS, media_kind
+from mmembed.data.kinds import HEAD, choose_streams, media_kind, open_media
+from mmembed.data.media import LONGEST, LONGEST_RECORDING
 from mmembed.data.remote import read_head
 from mmembed.errors import DataError
 from mmembed.features.text import normalise_transcript
@@ -59,7 +58,7 @@ def look_at(
     text = normalise_transcript(utterance.transcript or "") or None if "text" in streams else None
     start, end = utterance.start, utterance.end
     if "://" in media:
-        media_kind(Path(media), *read_head(media, HEAD))
+        media_kind(Path(media), read_head(media, HEAD)[0])
         lasts = None if end is None else end - start
         return Example(utterance, text=text, notes={"streams": None, "seconds": lasts})
     archive, _, member = media.rpartition("#")
@@ -88,14 +87,14 @@ def read_header(
     Raises:
         DataError: as `load_clip`, as far as a header can tell.
     """
-    kind = media_kind(path, data)
-    try:
-        found, seconds = _sound(path, data) if kind in SOUND_KINDS else ((), None)
-        if not found:
-            found, seconds = _container(path, kind, data)
-    except (av.FFmpegError, soundfile.SoundFileError) as error:
-        why = " ".join(str(error).split())[:80]
-        raise DataError(str(path), "damaged", f"cannot be opened ({why})") from None
+    with open_media(path, data, 0.0) as opened:
+        file = opened.file
+        if isinstance(file, soundfile.SoundFile):
+            found: tuple[str, ...] = ("audio",)
+            seconds: Seconds | None = file.frames / file.samplerate
+        else:
+            found = tuple(stream.type for stream in choose_streams(file, streams).streams)
+            seconds = None if file.duration is None else file.duration / av.time_base
     held = tuple(stream for stream in found if stream in streams)
     if not held:
         wanted = " or ".join(stream for stream in ("audio", "video") if stream in streams)
@@ -108,23 +107,3 @@ def read_header(
         message = f"lasts {lasts:.0f} s, at most {longest:.0f} s at once: give start and end"
         raise DataError(str(path), "too_long", message)
     return Header(held, lasts)
-
-
-def _sound(path: Path, data: bytes | None) -> tuple[tuple[str, ...], Seconds | None]:
-    """() where only FFmpeg can tell."""
-    try:
-        with soundfile.SoundFile(os.fsencode(path) if data is None else BytesIO(data)) as file:
-            return ("audio",), file.frames / file.samplerate
-    except soundfile.LibsndfileError:
-        return (), None
-
-
-def _container(path: Path, kind: str, data: bytes | None) -> tuple[tuple[str, ...], Seconds | None]:
-    source = str(path.absolute()) if data is None else BytesIO(data)
-    options = {"protocol_whitelist": "file"}
-    with av.open(source, "r", format=kind, options=options, metadata_errors="ignore") as file:
-        cover = av.stream.Disposition.attached_pic
-        films = any(not film.disposition & cover for film in file.streams.video)
-        has = {"audio": bool(file.streams.audio), "video": films}
-        seconds = None if file.duration is None else file.duration / av.time_base
-        return tuple(stream for stream, there in has.items() if there), seconds

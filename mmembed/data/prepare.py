@@ -227,7 +227,8 @@ def _digest(value: object) -> str:
 def _code() -> str:
     """A digest of the code that decodes and computes features: other code, other vectors."""
     folder = Path(__file__).parent
-    files = [folder / "media.py", folder / "tracks.py", folder / "examples.py"]
+    names = ("channels", "chunks", "containers", "examples", "kinds", "luma", "media", "tracks")
+    files = [folder / f"{name}.py" for name in names]
     files += sorted(Path(features.__file__).parent.glob("*.py"))
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 

@@ -8,7 +8,7 @@ the whole by the rounding of float16 at most, the crops not at all while the fac
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mmembed.config import Seconds
 from mmembed.data.example import Example
 from mmembed.data.mapped import Spool
 from mmembed.data.media import BLOCK, Block, to_16k
@@ -31,18 +32,17 @@ assert BLOCK * VIDEO_RATE % DETECT_EVERY == 0
 class _SoundFeatures:
     """Log-mel of sound that comes block by block."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self) -> None:
         self._before = self._waiting = np.zeros(0, np.float32)
-        self._rate = SAMPLE_RATE
+        self._rate, self._peak = SAMPLE_RATE, 1.0
         self.samples = 0
 
-    def add(self, samples: NDArray[np.float32], rate: int) -> Iterator[NDArray[np.float16]]:
+    def add(self, block: Block) -> Iterator[NDArray[np.float16]]:
         """Take whole seconds, unless they are the last; log-mel of those taken before."""
-        self._rate = rate
-        self.samples += len(samples)
-        yield from self.finish(samples[:rate])
-        self._before, self._waiting = self._waiting[-rate:], samples
+        self._rate, self._peak = block.rate, block.peak
+        self.samples += len(block.values)
+        yield from self.finish(block.values[: block.rate])
+        self._before, self._waiting = self._waiting[-block.rate :], block.values
 
     def finish(self, after: NDArray[np.float32] | None = None) -> Iterator[NDArray[np.float16]]:
         """Log-mel of what was taken last; `after`: the second that follows it, if any."""
@@ -50,7 +50,7 @@ class _SoundFeatures:
             return
         own = -(-len(self._waiting) * FEATURE_RATE // self._rate)
         parts = [self._before, self._waiting, *([] if after is None else [after])]
-        sound = to_16k(self._path, np.concatenate(parts), self._rate)
+        sound = to_16k(np.concatenate(parts), self._rate, self._peak)
         assert sound is not None
         first = FEATURE_RATE * len(self._before) // self._rate
         yield log_mel(sound)[first : first + own]
@@ -61,13 +61,12 @@ class _SoundFeatures:
 
 
 def features_of(
-    blocks: Iterable[Block], path: Path, face_model: Path | None = None
+    blocks: Generator[Block, None, tuple[str, ...]], face_model: Path | None = None
 ) -> Generator[Part, None, dict[str, object]]:
     """Features of a recording, block by block.
 
     Args:
         blocks: see `mmembed.data.media.stream_clip`.
-        path: what errors call it.
         face_model: see `mmembed.features.video.face_crops`.
 
     Yields:
@@ -77,12 +76,17 @@ def features_of(
         The notes of the example.
 
     Raises:
-        DataError: the sound holds infinite values, and whatever `blocks` raises.
+        DataError: whatever `blocks` raises.
     """
-    sound, faces, pictures = _SoundFeatures(path), FaceCrops(face_model), 0
-    for block in blocks:
+    sound, faces, pictures = _SoundFeatures(), FaceCrops(face_model), 0
+    while True:
+        try:
+            block = next(blocks)
+        except StopIteration as end:
+            media: tuple[str, ...] = end.value
+            break
         if block.stream == "audio":
-            for mel in sound.add(block.values, block.rate):
+            for mel in sound.add(block):
                 yield "audio", mel
         else:
             pictures += len(block.values)
@@ -94,8 +98,22 @@ def features_of(
     crops = faces.finish()
     if crops is not None:
         yield "video", crops
-    notes: dict[str, object] = {"seconds": round(max(sound.seconds, pictures / VIDEO_RATE), 3)}
-    return {**notes, "face": faces.how} if pictures else notes
+    seconds = max(sound.seconds, pictures / VIDEO_RATE)
+    return make_notes(seconds, media, faces.how if pictures else None)
+
+
+def make_notes(seconds: Seconds, media: Sequence[str], face: str | None) -> dict[str, object]:
+    """The notes of a decoded example.
+
+    Args:
+        seconds: how long it is.
+        media: what was passed over or not taken as it is, see `mmembed.data.media.Clip`.
+        face: how faces were found, None without pictures.
+    """
+    notes: dict[str, object] = {"seconds": round(seconds, 3)}
+    if face is not None:
+        notes["face"] = face
+    return {**notes, "media": list(media)} if media else notes
 
 
 def gather(parts: Generator[Part, None, Example]) -> Example:

@@ -8,28 +8,92 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final, TypeAlias
 
 import av
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from mmembed.config import Seconds
+from mmembed.data.channels import join, layout_note, mid_and_side
+from mmembed.data.luma import hdr_note, luma, resize
 from mmembed.features.video import VIDEO_RATE
 
-LARGEST_SIDE: Final = 480  # pixels; a face that fills a fifth of it still fills its crop
 ROUNDING: Final[Seconds] = 0.02  # timestamps that far from contiguous sound are not gaps
+LEAST_BACK: Final[Seconds] = 0.1  # times that go back by more begin anew: files were joined
+LEAST_AHEAD: Final[Seconds] = (
+    10.0  # times that jump ahead by more, where that can be a new beginning
+)
+
+
+class Clock:
+    """Times of the container to times of the clip, which joined recordings follow one another in.
+
+    Args:
+        origin: time 0 of the clip, in the container.
+        breaks: whether a jump ahead is a new beginning as well, as in broadcasts; else a gap.
+    """
+
+    def __init__(self, origin: Seconds, *, breaks: bool = False) -> None:
+        self._shifts = [-origin]  # of each recording
+        self._breaks = breaks
+        self._part: dict[int, int] = {}  # of a track: the recording it has reached
+        self._last: dict[int, Seconds] = {}
+        self._end = 0.0
+
+    @property
+    def recordings(self) -> int:
+        """How many have begun."""
+        return len(self._shifts)
+
+    def place(self, track: int, time: Seconds, lasts: Seconds) -> Seconds:
+        """When a frame begins.
+
+        Args:
+            track: whose frame it is; the frames of a track come in order.
+            time: in the container.
+            lasts: how long it is shown or heard.
+        """
+        part, last = self._part.get(track, 0), self._last.get(track)
+        placed = time + self._shifts[part]
+        while last is not None and self._is_new(placed, last):
+            part += 1
+            if part == len(self._shifts):
+                self._shifts.append(self._end - time)
+            placed = time + self._shifts[part]
+            if part + 1 == len(self._shifts):
+                break
+        self._part[track], self._last[track] = part, placed
+        self._end = max(self._end, placed + lasts)
+        return placed
+
+    def follow(self, track: int, lasts: Seconds) -> Seconds:
+        """When a frame begins that comes right behind the one before."""
+        placed = self._last.get(track, 0.0)
+        self._last[track] = placed + lasts
+        return placed
+
+    def _is_new(self, placed: Seconds, last: Seconds) -> bool:
+        return placed < last - LEAST_BACK or (self._breaks and placed > self._end + LEAST_AHEAD)
 
 
 @dataclass
 class Sound:
-    """Mono samples at their own rate, laid out from `start` by time."""
+    """One or two channels, mid and side, at the rate of the first frame, laid out from `start` by
+    time.
 
-    rate: int
+    Attributes:
+        limited: whether the samples are of a format that holds nothing beyond full scale.
+        notes: what became of channels and rates.
+    """
+
     start: Seconds
     stop: Seconds
+    limited: bool = True
+    rate: int = 0
     done: bool = False
     filled: int = 0
     taken: int = 0
     chunks: deque[NDArray[np.float32]] = field(default_factory=deque)
+    notes: list[str] = field(default_factory=list)
+    _resampler: tuple[tuple[int, int], av.AudioResampler] | None = None
 
     @property
     def size(self) -> int:
@@ -37,19 +101,52 @@ class Sound:
         return round((self.stop - self.start) * self.rate)
 
     def add(self, frame: av.AudioFrame, time: Seconds | None) -> None:
-        samples = _mono(frame)
+        self.rate = self.rate or frame.sample_rate
+        samples = self._at_rate(self._decoded(frame), frame.sample_rate)
         if time is not None:
             ahead = round((time - self.start) * self.rate) - self.filled
             if not self.filled or abs(ahead) > ROUNDING * self.rate:
                 silence = min(max(ahead, 0), self.size - self.filled)
-                self._append(np.broadcast_to(np.float32(0), silence))  # takes no memory
-                samples = samples[max(-ahead, 0) :]
+                self._append(np.broadcast_to(np.float32(0), (1, silence)))  # takes no memory
+                samples = samples[:, max(-ahead, 0) :]
         self._append(samples)
         self.done = self.filled >= self.size
 
+    def _decoded(self, frame: av.AudioFrame) -> NDArray[np.float32]:
+        raw: NDArray[Any] = frame.to_ndarray()
+        if not frame.format.is_planar:
+            raw = raw.reshape(-1, frame.layout.nb_channels).T
+        zero, one = 0.0, 1.0
+        if raw.dtype == np.uint8:
+            zero = one = 128.0
+        elif raw.dtype.kind == "i":
+            one = np.iinfo(raw.dtype).max + 1.0
+        names = [channel.name for channel in frame.layout.channels]
+        self.limited = self.limited and len(names) < 3
+        self._note(layout_note(names))
+        return mid_and_side(raw, names, zero, one)
+
+    def _at_rate(self, samples: NDArray[np.float32], rate: int) -> NDArray[np.float32]:
+        """At the rate of the first frame."""
+        if rate == self.rate:
+            self._resampler = None
+            return samples
+        self._note(f"the sample rate changes from {self.rate} to {rate} Hz")
+        layout, setup = ("mono", "stereo")[len(samples) - 1], (rate, len(samples))
+        if self._resampler is None or self._resampler[0] != setup:
+            self._resampler = setup, av.AudioResampler("fltp", layout, self.rate)
+        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples), "fltp", layout)
+        frame.sample_rate = rate
+        parts = [part.to_ndarray() for part in self._resampler[1].resample(frame)]
+        return np.concatenate([np.zeros((len(samples), 0), np.float32), *parts], axis=1)
+
+    def _note(self, note: str | None) -> None:
+        if note is not None and note not in self.notes:
+            self.notes.append(note)
+
     def _append(self, samples: NDArray[np.float32]) -> None:
         self.chunks.append(samples)
-        self.filled += len(samples)
+        self.filled += samples.shape[1]
 
     @property
     def held(self) -> int:
@@ -57,34 +154,17 @@ class Sound:
         return min(self.filled, self.size) - self.taken
 
     def take(self, most: int) -> NDArray[np.float32]:
-        """Remove the first of the samples held."""
+        """Remove the first of the samples held: (1, samples), or (2, samples) if any has a side."""
         wanted = min(most, self.held)
         self.taken += wanted
-        parts = [np.zeros(0, np.float32)]
+        parts: list[NDArray[np.float32]] = []
         while wanted:
             chunk = self.chunks.popleft()
-            parts.append(chunk[:wanted])
-            if len(chunk) > wanted:
-                self.chunks.appendleft(chunk[wanted:])
-            wanted -= len(parts[-1])
-        return np.concatenate(parts)
-
-
-def _mono(frame: av.AudioFrame) -> NDArray[np.float32]:
-    """(samples,) in [-1, 1], the mean of the channels as for sound files.
-
-    FFmpeg's own mono mix of floats adds channels with weights of 0.71: louder, and clipped.
-    """
-    raw: NDArray[Any] = frame.to_ndarray()
-    if not frame.format.is_planar:
-        raw = raw.reshape(-1, frame.layout.nb_channels).T
-    zero, one = 0.0, 1.0
-    if raw.dtype == np.uint8:
-        zero = one = 128.0
-    elif raw.dtype.kind == "i":
-        one = np.iinfo(raw.dtype).max + 1.0
-    mono: NDArray[np.float32] = ((raw.mean(axis=0) - zero) / one).astype(np.float32)
-    return mono
+            parts.append(chunk[:, :wanted])
+            if chunk.shape[1] > wanted:
+                self.chunks.appendleft(chunk[:, wanted:])
+            wanted -= parts[-1].shape[1]
+        return join(parts)
 
 
 @dataclass
@@ -92,6 +172,9 @@ class Pictures:
     """Luma planes at 25 Hz from `start`: at each step the picture then on the screen.
 
     One growing buffer holds them: a list of arrays to stack would need the memory twice.
+
+    Attributes:
+        notes: what became of their levels.
     """
 
     rate: ClassVar[int] = VIDEO_RATE
@@ -103,15 +186,15 @@ class Pictures:
     taken: int = 0
     shown: tuple[Seconds, Seconds, NDArray[np.uint8]] | None = None  # since, for, what
     buffer: bytearray = field(default_factory=bytearray)
+    notes: list[str] = field(default_factory=list)
 
     def add(self, frame: av.VideoFrame, time: Seconds | None) -> None:
-        lasts = 1 / VIDEO_RATE
-        if frame.duration and frame.time_base:
-            lasts = float(frame.duration * frame.time_base)
         if time is None:
             time = self.shown_until
         self.show_until(time)
-        self.shown = (time, lasts, _luma(frame))
+        self.shown = (time, lasting(frame), luma(frame))
+        if not self.notes and (note := hdr_note(frame)) is not None:
+            self.notes.append(note)
         self.done = time >= self.stop
 
     @property
@@ -138,7 +221,7 @@ class Pictures:
         picture = self.shown[2]
         self.shape = self.shape or picture.shape
         if picture.shape != self.shape:
-            picture = _resize(picture, self.shape[1], self.shape[0])
+            picture = resize(picture, self.shape[1], self.shape[0])
         self.buffer += picture.tobytes() * count
         self.filled += count
         return count == due
@@ -174,22 +257,10 @@ class Pictures:
 Track: TypeAlias = Sound | Pictures
 
 
-def _luma(frame: av.VideoFrame) -> NDArray[np.uint8]:
-    """(height, width) uint8: the Y plane, upright, at most 480 pixels a side."""
-    layout = frame.format
-    if layout.is_rgb or not layout.is_planar or layout.components[0].bits != 8:
-        frame = frame.reformat(format="yuv420p")
-    plane = frame.planes[0]
-    rows = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)
-    luma = np.rot90(rows[: frame.height, : frame.width], round(frame.rotation / 90))
-    scale = LARGEST_SIDE / max(luma.shape)
-    if scale >= 1:
-        return luma.copy()
-    return _resize(luma, max(1, round(luma.shape[1] * scale)), max(1, round(luma.shape[0] * scale)))
-
-
-def _resize(picture: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint8]:
-    resized = cv2.resize(
-        np.ascontiguousarray(picture), (width, height), interpolation=cv2.INTER_AREA
-    )
-    return resized.astype(np.uint8, copy=False)
+def lasting(frame: av.AudioFrame | av.VideoFrame) -> Seconds:
+    """How long a frame is heard or shown."""
+    if isinstance(frame, av.AudioFrame):
+        return frame.samples / frame.sample_rate
+    if frame.duration and frame.time_base:
+        return float(frame.duration * frame.time_base)
+    return 1 / VIDEO_RATE

@@ -10,8 +10,9 @@ from mmembed.data.decoding import Decoder, Task
 from mmembed.data.defects import Defect
 from mmembed.data.example import Utterance
 from mmembed.data.features import SUFFIX, read_features
+from mmembed.data.kinds import media_kind
 from mmembed.data.manifest import iterate_rows
-from mmembed.data.media import LONGEST, media_kind
+from mmembed.data.media import LONGEST
 from mmembed.data.places import Place, Progress
 from mmembed.data.verify import Verdict, not_finite, portable
 from mmembed.errors import CorruptError, DataError

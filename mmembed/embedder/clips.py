@@ -10,19 +10,22 @@ from typing import Any, Final, TypeAlias
 
 import av
 import numpy as np
+import torch
 from numpy.typing import ArrayLike, NDArray
 
 from mmembed.batch import STREAMS, parse_subset
 from mmembed.config import Hz, Seconds
+from mmembed.data.channels import ToMono
+from mmembed.data.containers import SAMPLE_RATES
 from mmembed.data.decoding import Task
 from mmembed.data.example import Example, Utterance
 from mmembed.data.examples import portable_key
-from mmembed.data.media import BLOCK, LONGEST, LONGEST_RECORDING, SAMPLE_RATES, Block
-from mmembed.data.recordings import Part, features_of, gather
+from mmembed.data.media import BLOCK, LONGEST, LONGEST_RECORDING, Block, to_16k
+from mmembed.data.recordings import Part, features_of, gather, make_notes
 from mmembed.data.sources import Source
 from mmembed.data.tracks import Pictures
 from mmembed.errors import DataError, UsageError
-from mmembed.features.audio import SAMPLE_RATE, log_mel, resample
+from mmembed.features.audio import SAMPLE_RATE, log_mel
 from mmembed.features.text import normalise_transcript
 from mmembed.features.video import VIDEO_RATE, face_crops
 
@@ -37,7 +40,8 @@ class Clip:
         path: a sound or video file; then there are no arrays.
         start: seconds into the file.
         end: seconds, None = to its end.
-        audio: (samples,) mono: floats in [-1, 1], or int16 or int32.
+        audio: (samples,) mono: floats in [-1, 1], or int16 or int32; an array or a tensor of any
+            device, as all arrays.
         sample_rate: of `audio`, Hz.
         video: (T, height, width) grey or (T, height, width, 3) RGB, uint8 from black 0 to
             white 255, at 25 Hz.
@@ -95,8 +99,11 @@ class Clip:
         if seconds > LONGEST:
             return gather(self._parts(audio, video, example, face_model))
         mono = luma = None
+        to_mono = self._to_mono(audio)
         if audio is not None and len(audio):
-            mono = sound(audio, self.sample_rate, self.name)
+            mono = to_16k(
+                to_mono(_floats(audio, self.name)), int(self.sample_rate or 1), to_mono.peak
+            )
         if video is not None and len(video):
             luma = pictures(video, self.name)
         lasts = [] if mono is None else [len(mono) / SAMPLE_RATE]
@@ -105,8 +112,12 @@ class Clip:
             example,
             audio=None if mono is None else log_mel(mono),
             video=None if luma is None else face_crops(luma, face_model)[0],
-            notes={"seconds": round(max(lasts), 3)} if lasts else {},
+            notes=make_notes(max(lasts), to_mono.notes, None) if lasts else {},
         )
+
+    def _to_mono(self, audio: NDArray[Any] | None) -> ToMono:
+        limited = audio is not None and audio.dtype in FULL_SCALE
+        return ToMono(Path(self.name), limited=limited)
 
     def _parts(
         self,
@@ -117,18 +128,20 @@ class Clip:
     ) -> Generator[Part, None, Example]:
         """The example with its features before it, of arrays that are read block by block."""
 
-        def blocks() -> Iterator[Block]:
+        def blocks() -> Generator[Block, None, tuple[str, ...]]:
+            to_mono = self._to_mono(audio)
             if audio is not None:
                 rate = int(self.sample_rate or 1)
                 for start in range(0, len(audio), BLOCK * rate):
-                    samples = _floats(audio[start : start + BLOCK * rate], self.name)
-                    yield Block("audio", samples, rate)
+                    samples = to_mono(_floats(audio[start : start + BLOCK * rate], self.name))
+                    yield Block("audio", samples, rate, to_mono.peak)
             if video is not None:
                 for start in range(0, len(video), BLOCK * VIDEO_RATE):
                     luma = pictures(video[start : start + BLOCK * VIDEO_RATE], self.name)
                     yield Block("video", luma, VIDEO_RATE)
+            return tuple(to_mono.notes)
 
-        notes = yield from features_of(blocks(), Path(self.name), face_model)
+        notes = yield from features_of(blocks(), face_model)
         return replace(example, notes=notes)
 
 
@@ -160,18 +173,8 @@ def as_clip(described: Described, key: str) -> Clip:
     return clip if clip.path is not None else replace(clip, key=clip.key or key)
 
 
-def sound(audio: ArrayLike, sample_rate: Hz | None, name: str) -> NDArray[np.float32]:
-    """(samples,) at any rate to float32 at 16 kHz, as a file with this sound would give.
-
-    Raises:
-        UsageError: it is not such sound.
-    """
-    samples = _floats(_check_sound(audio, sample_rate, name), name)
-    return np.clip(resample(samples, int(sample_rate or 1)), -1.0, 1.0)
-
-
 def _check_sound(audio: ArrayLike, sample_rate: Hz | None, name: str) -> NDArray[Any]:
-    samples = np.asarray(audio)
+    samples = _as_array(audio, name, "audio")
     if samples.ndim != 1:
         raise UsageError(
             f"{name}: audio must be mono, (samples,), found {samples.shape}; "
@@ -190,12 +193,25 @@ def _check_sound(audio: ArrayLike, sample_rate: Hz | None, name: str) -> NDArray
 
 
 def _floats(samples: NDArray[Any], name: str) -> NDArray[np.float32]:
+    """(1, samples), where full scale is 1."""
     if samples.dtype in FULL_SCALE:
         samples = samples / np.float32(FULL_SCALE[samples.dtype])
-    samples = samples.astype(np.float32)
     if not np.isfinite(samples).all():
         raise UsageError(f"{name}: audio holds values that are not finite")
-    return samples
+    return samples.astype(np.float32)[None]
+
+
+def _as_array(values: ArrayLike, name: str, what: str) -> NDArray[Any]:
+    """An array, or a tensor of any device and type, whether or not gradients lead to it."""
+    try:
+        if isinstance(values, torch.Tensor):
+            values = values.detach().cpu()
+            # numpy has no such numbers.
+            values = values.float() if values.dtype == torch.bfloat16 else values
+        return np.asarray(values)
+    except (ValueError, TypeError, RuntimeError) as error:
+        message = " ".join(str(error).split())[:80]
+        raise UsageError(f"{name}: {what} is no array ({message})") from None
 
 
 def pictures(video: ArrayLike, name: str) -> NDArray[np.uint8]:
@@ -214,7 +230,7 @@ def pictures(video: ArrayLike, name: str) -> NDArray[np.uint8]:
 
 
 def _check_pictures(video: ArrayLike, name: str) -> NDArray[np.uint8]:
-    frames = np.asarray(video)
+    frames = _as_array(video, name, "video")
     grey, colour = frames.ndim == 3, frames.ndim == 4 and frames.shape[-1] == 3
     if not (grey or colour) or frames.dtype != np.uint8 or 0 in frames.shape[1:]:
         raise UsageError(

@@ -11,8 +11,8 @@ import soundfile
 from clips import RATE, burst, grey_steps, tone, write_video
 from numpy.typing import NDArray
 
+from mmembed.data.luma import LARGEST_SIDE
 from mmembed.data.media import LONGEST, load_clip
-from mmembed.data.tracks import LARGEST_SIDE
 from mmembed.errors import DataError
 
 

@@ -12,7 +12,7 @@ import pytest
 import soundfile
 from clips import RATE, burst, grey_steps, tone, write_video
 
-from mmembed.data import media
+from mmembed.data import containers, media
 from mmembed.data.media import load_clip
 from mmembed.errors import DataError
 
@@ -54,12 +54,29 @@ def test_changed_bytes_and_cuts(tmp_path: Path, kind: str) -> None:
     assert "damaged" in seen and seen <= allowed
 
 
-@pytest.mark.parametrize("names", [(b"avc1",), (b"mp4a", b"esds")])
-def test_unknown_codecs_are_named(tmp_path: Path, names: tuple[bytes, ...]) -> None:
-    path = write_video(tmp_path / "odd.mp4", grey_steps([80] * 5), np.arange(5) / 25, tone(0.2))
+def forget_codecs(path: Path, *names: bytes) -> None:
     for name in names:
         path.write_bytes(path.read_bytes().replace(name, b"zzzz"))
-    with pytest.raises(DataError, match="no decoder") as error:
+
+
+@pytest.mark.parametrize(("kind", "names"), [("video", (b"avc1",)), ("audio", (b"mp4a", b"esds"))])
+def test_a_stream_of_an_unknown_codec_is_passed_over(
+    tmp_path: Path, kind: str, names: tuple[bytes, ...]
+) -> None:
+    path = write_video(tmp_path / "odd.mp4", grey_steps([80] * 5), np.arange(5) / 25, tone(0.2))
+    forget_codecs(path, *names)
+    clip = load_clip(path)
+    assert (clip.audio is None) == (kind == "audio") and (clip.video is None) == (kind == "video")
+    number = 0 if kind == "video" else 1
+    assert clip.notes == (f"{kind} stream {number} is passed over: no decoder knows it",)
+    with pytest.raises(DataError, match=f"no decoder for its {kind}"):
+        load_clip(path, streams=(kind,))
+
+
+def test_unknown_codecs_alone_are_named(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "odd.mp4", grey_steps([80] * 5), np.arange(5) / 25, tone(0.2))
+    forget_codecs(path, b"avc1", b"mp4a", b"esds")
+    with pytest.raises(DataError, match="no decoder for its audio and video") as error:
         load_clip(path)
     assert error.value.reason == "damaged"
 
@@ -118,7 +135,7 @@ def test_length_limit_of_containers(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_pixel_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make(tmp_path / "large.mp4")
-    monkeypatch.setattr(media, "MOST_PIXELS", 1000)
+    monkeypatch.setattr(containers, "MOST_PIXELS", 1000)
     assert outcome(tmp_path / "large.mp4") == "too_large"
 
 

@@ -1,0 +1,114 @@
+"""Decoded pictures to upright grey ones, at the levels of limited range.
+
+Grey is 16 for black to 235 for white, as most video stores it. Full range is brought to that; HDR
+is shown as on an ordinary screen, with reference white as white.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Final
+
+import av
+import cv2
+import numpy as np
+from av.sidedata.sidedata import SideData
+from numpy.typing import NDArray
+
+LARGEST_SIDE: Final = 480  # pixels; a face that fills a fifth of it still fills its crop
+BLACK: Final = 16
+RANGE: Final = 219  # from black to white
+FULL_RANGE: Final = 2  # AVCOL_RANGE_JPEG
+HDR: Final = {16: "PQ", 18: "HLG"}  # by AVColorTransferCharacteristic
+REFERENCE_WHITE: Final = 203.0  # cd/m2, of HDR pictures (ITU-R BT.2408-7)
+HLG_PEAK: Final = 1000.0  # cd/m2, of the screen that HLG's system gamma of 1.2 is for
+SCREEN_GAMMA: Final = 2.4  # ITU-R BT.1886
+
+
+def luma(frame: av.VideoFrame) -> NDArray[np.uint8]:
+    """(height, width) uint8 from 16 to 235, as a player shows it, at most 480 pixels a side."""
+    turn = _display_matrix(frame)
+    layout = frame.format
+    if frame.color_trc in HDR:
+        frame = frame.reformat(format="yuv420p10le")
+        codes = _plane(frame, np.dtype("<u2"))
+        picture = _hdr_levels(frame.color_trc, _is_full_range(frame))[codes & 1023]
+    else:
+        if layout.is_rgb or not layout.is_planar or layout.components[0].bits != 8:
+            frame = frame.reformat(format="yuv420p")
+        picture = _plane(frame, np.dtype(np.uint8))
+        if _is_full_range(frame):
+            picture = _limited_levels()[picture]
+    picture = _upright(picture, turn)
+    scale = LARGEST_SIDE / max(picture.shape)
+    if scale >= 1:
+        return picture.copy()
+    height, width = (max(1, round(side * scale)) for side in picture.shape)
+    return resize(picture, width, height)
+
+
+def hdr_note(frame: av.VideoFrame) -> str | None:
+    """What was done to the levels of an HDR picture, None of others."""
+    if frame.color_trc not in HDR:
+        return None
+    return f"{HDR[frame.color_trc]} pictures are shown with {REFERENCE_WHITE:.0f} cd/m2 as white"
+
+
+def resize(picture: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint8]:
+    """(height, width) of a picture of another size, by averaging."""
+    resized = cv2.resize(
+        np.ascontiguousarray(picture), (width, height), interpolation=cv2.INTER_AREA
+    )
+    return resized.astype(np.uint8, copy=False)
+
+
+def _plane(frame: av.VideoFrame, kind: np.dtype[np.generic]) -> NDArray[np.uint8]:
+    """The Y plane, without what pads its rows."""
+    plane = frame.planes[0]
+    rows = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)
+    samples: NDArray[np.uint8] = rows[: frame.height].view(kind)[:, : frame.width]
+    return samples
+
+
+def _is_full_range(frame: av.VideoFrame) -> bool:
+    return frame.color_range == FULL_RANGE or frame.format.name.startswith("yuvj")
+
+
+@cache
+def _limited_levels() -> NDArray[np.uint8]:
+    """(256,) grey levels of limited range by those of full range."""
+    return np.rint(BLACK + RANGE * np.arange(256) / 255).astype(np.uint8)
+
+
+@cache
+def _hdr_levels(transfer: int, full_range: bool) -> NDArray[np.uint8]:
+    """(1024,) grey levels by 10-bit codes of an HDR signal (ITU-R BT.2100-2)."""
+    codes = np.arange(1024.0)
+    signal = np.clip(codes / 1023 if full_range else (codes / 4 - BLACK) / RANGE, 0, 1)
+    if HDR[transfer] == "PQ":
+        m1, m2, c1, c2, c3 = 0.1593017578125, 78.84375, 0.8359375, 18.8515625, 18.6875
+        root = signal ** (1 / m2)
+        light = 10_000 * (np.maximum(root - c1, 0) / (c2 - c3 * root)) ** (1 / m1)
+    else:
+        a, b, c = 0.17883277, 0.28466892, 0.55991073
+        scene = np.where(signal <= 0.5, signal**2 / 3, (np.exp((signal - c) / a) + b) / 12)
+        light = HLG_PEAK * scene**1.2
+    shown = np.clip(light / REFERENCE_WHITE, 0, 1) ** (1 / SCREEN_GAMMA)
+    return np.rint(BLACK + RANGE * shown).astype(np.uint8)
+
+
+def _display_matrix(frame: av.VideoFrame) -> tuple[int, int, int, int]:
+    """a, b, c, d: what is at (x, y) is to be shown at (a x + c y, b x + d y), but for a shift."""
+    side = frame.side_data.get("DISPLAYMATRIX")
+    matrix = np.frombuffer(bytes(side)[:36] if isinstance(side, SideData) else b"", np.int32)
+    if len(matrix) == 9:
+        return int(matrix[0]), int(matrix[1]), int(matrix[3]), int(matrix[4])
+    return 1, 0, 0, 1
+
+
+def _upright(picture: NDArray[np.uint8], matrix: tuple[int, int, int, int]) -> NDArray[np.uint8]:
+    """Turned and mirrored as the nearest of the eight orientations asks."""
+    a, b, c, d = matrix
+    if abs(a) + abs(d) < abs(b) + abs(c):
+        picture, a, d = picture.T, c, b
+    return picture[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
