@@ -22,6 +22,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from mmembed.batch import subset_name
+from mmembed.data.arrowfile import ArrowFile
 from mmembed.data.atomic import atomic_file, only_one
 from mmembed.data.checksum import crc32
 from mmembed.data.embedded import ROW
@@ -199,12 +200,31 @@ def _mapped(folder: Path, shards: ShardSet) -> Embeddings | None:
         found = {"format": _FORMAT, "shards": shards.digest, "bytes": len(mapped)}
         if about != {**found, "crc32": crc32(mapped)}:
             return None
-        table = pa.ipc.open_file(pa.py_buffer(mapped)).read_all()
-        (column,) = table[_VECTOR].chunks
+        # A checksum stops accidents alone: whoever wrote the file wrote that too.
+        ((rows, _),) = ArrowFile(mapped).batches
+        rows.validate(full=True)
+        table = pa.Table.from_batches([rows])
+        column = rows.column(_VECTOR)
+        _check_copy(table, column, shards)
         vectors = column.values.to_numpy(zero_copy_only=True).reshape(-1, column.type.list_size)
-    except (OSError, ValueError, KeyError, TypeError, pa.ArrowException):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, pa.ArrowException):
         return None
     return Embeddings(vectors, table.drop_columns([_VECTOR]), shards.manifest)
+
+
+def _check_copy(table: pa.Table, vectors: pa.Array, shards: ShardSet) -> None:
+    """Raises ValueError where a validated table is not one that `write_copy` writes of shards."""
+    kinds = {field.name: field.type for field in table.schema}
+    scores = [name for name in kinds if name.startswith("scores.")]
+    expected = [*COLUMNS.items(), *((name, pa.float64()) for name in scores)]
+    if list(kinds.items())[:-1] != expected or table.column_names[-1] != _VECTOR:
+        raise ValueError("other columns")
+    if not pa.types.is_fixed_size_list(vectors.type) or vectors.type.value_type != pa.float32():
+        raise ValueError(f"vectors are {vectors.type}")
+    if vectors.type.list_size < 1 or vectors.null_count or vectors.values.null_count:
+        raise ValueError("vectors are missing")
+    if not table.column("key").equals(shards.texts("key")):
+        raise ValueError("other clips")
 
 
 def _places(shards: ShardSet, split: str | None) -> list[int]:

@@ -16,6 +16,8 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
+import re
 import tarfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -36,6 +38,8 @@ FOLDER_INDEX: Final = "index.arrow"
 """All indices of a folder in one file, see `mmembed.data.shardindex`."""
 
 _FIELDS: Final = {"bytes", "count", "provenance", "records", "sha256"}
+_KINDS: Final = "biufcSU"  # of arrays: numbers and text, each value of at least a byte
+_SHA256: Final = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _SEAL: Final = b',"sidecar_sha256":"'
 
 
@@ -134,12 +138,11 @@ def read_sidecar(name: str, data: bytes, tar_size: int | None) -> dict[str, Any]
     body, seal, _ = data.rpartition(_SEAL)  # shards of before there were seals have none
     if seal and (index.pop("sidecar_sha256", None) is None or _sealed(body + b"}") != data):
         raise CorruptError(f"{name}: damaged: its checksum differs; delete it and its .tar")
-    if (
-        set(index) != _FIELDS
-        or not isinstance(index["records"], list)
-        or index["count"] != len(index["records"])
-    ):
-        raise CorruptError(f"{name}: damaged: not the index of a shard")
+    try:
+        _check_index(index)
+    except ValueError as error:
+        message = f"{name}: damaged: not the index of a shard: {error}; delete it and its .tar"
+        raise CorruptError(message) from None
     if tar_size is None:
         raise CorruptError(f"{tar}: missing, its index {name} is there; delete that")
     if tar_size != index["bytes"]:
@@ -148,6 +151,67 @@ def read_sidecar(name: str, data: bytes, tar_size: int | None) -> dict[str, Any]
             "delete it and its .json"
         )
     return index
+
+
+def _check_index(index: Mapping[str, Any]) -> None:
+    """Raises ValueError where an index is none, whoever wrote it and its checksum."""
+    if set(index) != _FIELDS:
+        raise ValueError(f"its fields are {', '.join(sorted(index))[:80]}")
+    records, provenance, size = index["records"], index["provenance"], index["bytes"]
+    if not isinstance(records, list) or not isinstance(provenance, dict):
+        raise ValueError("records and provenance are of other types")
+    if not _is_count(size, 2**63) or not _is_count(index["count"], 2**63):
+        raise ValueError("bytes and count are no sizes")
+    if index["count"] != len(records):
+        raise ValueError(f"{len(records)} records are there, {index['count']!r} were written")
+    if not isinstance(index["sha256"], str) or not _SHA256.fullmatch(index["sha256"]):
+        raise ValueError("sha256 is no checksum")
+    failed = provenance.get("failed", [])
+    if not isinstance(failed, list) or not all(map(_is_failure, failed)):
+        raise ValueError("failed is no list of failures")
+    end = 0
+    for number, record in enumerate(records):
+        try:
+            end = _check_record(record, end, size)
+        except ValueError as error:
+            raise ValueError(f"record {number}: {error}") from None
+
+
+def _check_record(record: Any, start: int, size: int) -> int:
+    """The end of its last member, which is within the `size` bytes of the tar.
+
+    Args:
+        record: as it stands in an index.
+        start: where the members of the record before end: none overlaps another.
+        size: bytes of the tar.
+    """
+    if not isinstance(record, dict) or set(record) != {"key", "members", "meta"}:
+        raise ValueError("key, members and meta are not all there")
+    key, members = record["key"], record["members"]
+    if not isinstance(key, str) or not key or "." in key:
+        raise ValueError(f"its key is {repr(key)[:80]}")
+    if not isinstance(members, dict) or not isinstance(record["meta"], dict):
+        raise ValueError("members or meta are no objects")
+    for name, place in members.items():
+        limits = (size + 1, size + 1, 2**32)
+        whole = isinstance(place, list) and len(place) == 3 and all(map(_is_count, place, limits))
+        if not whole or place[0] + place[1] > size:
+            raise ValueError(f"{name} lies at {repr(place)[:80]} of {size} bytes")
+    for offset, length, _ in sorted(members.values()):
+        if offset < start:
+            raise ValueError("a member lies within another")
+        start = offset + length
+    return start
+
+
+def _is_count(value: object, limit: int) -> bool:
+    return type(value) is int and 0 <= value < limit
+
+
+def _is_failure(value: object) -> bool:
+    """What a shard keeps of an item that failed: texts by name."""
+    texts = isinstance(value, dict) and all(isinstance(text, str) for text in value.values())
+    return texts and {"reason", "message"} <= value.keys()  # type: ignore[attr-defined]
 
 
 def read_local_sidecar(path: Path) -> dict[str, Any]:
@@ -167,7 +231,10 @@ def decode(name: str, data: NDArray[np.uint8]) -> Any:
         ValueError: these are not the bytes of such a member.
     """
     if not name.endswith(".npy"):
-        return json.loads(str(data, "utf-8"))  # type: ignore[call-overload]
+        try:
+            return json.loads(str(data, "utf-8"))  # type: ignore[call-overload]
+        except RecursionError as error:
+            raise ValueError(f"{name} is nested too deep") from error
     start = 10 + int(data[8]) + 256 * int(data[9]) if len(data) > 10 else 0
     dtype, shape, size = _layout(data[:start].tobytes())
     if len(data) - start != size:
@@ -181,10 +248,15 @@ def _layout(header: bytes) -> tuple[np.dtype[Any], tuple[int, ...], int]:
     file = io.BytesIO(header)
     if npy.read_magic(file) != (1, 0):
         raise ValueError("an npy member of another version than 1.0")
-    shape, fortran, dtype = npy.read_array_header_1_0(file)
-    if fortran or dtype.hasobject:
-        raise ValueError("an npy member in Fortran order or of Python objects")
-    return dtype, shape, int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    try:
+        shape, fortran, dtype = npy.read_array_header_1_0(file)
+    except Exception as error:  # of a tokeniser and a parser of Python, which raise anything
+        raise ValueError(f"an npy member whose header is none: {error!r}") from None
+    if fortran or dtype.kind not in _KINDS or not dtype.itemsize:
+        raise ValueError(f"an npy member in Fortran order, or of {dtype}")
+    if any(type(length) is not int or not 0 <= length < 2**63 for length in shape):
+        raise ValueError(f"an npy member of shape {repr(shape)[:80]}")
+    return dtype, shape, math.prod(shape) * dtype.itemsize
 
 
 def _check_key(key: str, seen: set[str], path: Path) -> None:
@@ -226,12 +298,16 @@ def parse_object(name: str, data: bytes) -> dict[str, Any]:
         CorruptError: it is something else.
     """
     try:
-        value = json.loads(data)
+        value = json.loads(data, parse_constant=_no_number)
     except (ValueError, RecursionError) as error:
         raise CorruptError(f"{name}: damaged: {error}") from None
     if not isinstance(value, dict):
         raise CorruptError(f"{name}: damaged: not a JSON object")
     return value
+
+
+def _no_number(text: str) -> None:
+    raise ValueError(f"holds {text}, which is no number")
 
 
 def _sealed(body: bytes) -> bytes:

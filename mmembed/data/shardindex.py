@@ -4,7 +4,8 @@
 JSON, and what planning asks of all records at once as columns of their own. Any Arrow reader opens
 it. It only repeats the shards' own indices, which stay the truth: it names the files it was made
 of with their sizes, and where those are others now it is passed over. Each column of each batch of
-rows has a checksum that is compared when it is first used.
+rows is validated in full when it is first used, and compared with its checksum: the one is against
+forgery, the other against accidents.
 
 Format: https://arrow.apache.org/docs/format/Columnar.html
 """
@@ -14,16 +15,19 @@ from __future__ import annotations
 import hashlib
 import json
 import mmap
+import struct
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from mmembed.data.arrowfile import ArrowFile
 from mmembed.data.atomic import atomic_file
 from mmembed.data.checksum import crc32
 from mmembed.data.shardfile import to_json
@@ -121,7 +125,13 @@ class ShardIndex:
     def meta(self, index: int) -> dict[str, Any]:
         """The meta of a record."""
         batch, row = self._find(index)
-        meta: dict[str, Any] = json.loads(self._text(batch, "meta")[row])
+        try:
+            meta = json.loads(self._text(batch, "meta")[row])
+            if not isinstance(meta, dict):
+                raise ValueError("no object")
+        except (ValueError, RecursionError) as error:
+            where = f"{self._name}: damaged: meta of record {index}"
+            raise CorruptError(f"{where}: {error}; delete it") from None
         return meta
 
     def members(self, index: int) -> list[Member]:
@@ -156,7 +166,7 @@ class ShardIndex:
         """
         if not number < len(self.shards) or self.shards[number] != _shard(tar, sidecar):
             return False
-        rows = pa.Table.from_batches([_rows(sidecar["records"], tar)])
+        rows = pa.Table.from_batches([_rows(sidecar["records"])])
         return bool(rows.equals(table.slice(self.starts[number], sidecar["count"])))
 
     def _find(self, index: int) -> tuple[int, int]:
@@ -172,15 +182,43 @@ class ShardIndex:
         return view
 
     def _column(self, batch: int, name: str) -> pa.Array:
-        """A column of a batch, compared with its checksum when first used."""
+        """A column of a batch, checked when first used where it comes from a file."""
         column = self._columns.get((batch, name))
         if column is None:
             held = self._batches[batch]
             column = held.rows.column(name)
-            if held.checksums is not None and _checksum(column) != held.checksums[name]:
-                raise CorruptError(f"{self._name}: damaged; delete it, the shards' own remain")
+            if held.checksums is not None:
+                try:
+                    if _checksum(column) != held.checksums[name]:
+                        raise ValueError("its checksum differs")
+                    column.validate(full=True)
+                    _check_values(column, name, held.shards)
+                except (ValueError, pa.ArrowException) as error:
+                    raise CorruptError(
+                        f"{self._name}: damaged: {name}: {error}; delete it, the shards' own remain"
+                    ) from None
             self._columns[batch, name] = column
         return column
+
+
+def _check_values(column: pa.Array, name: str, shards: Sequence[Shard]) -> None:
+    """Raises ValueError where a validated column holds what no shard's index may."""
+    if column.null_count and name not in TEXTS:
+        raise ValueError("a value is missing")
+    if name in NUMBERS and len(column) and pc.min(column).as_py() < 0:
+        raise ValueError("a number is negative")
+    if name != "members":
+        return
+    names, *numbers = column.values.flatten()
+    if any(values.null_count for values in (names, *numbers)):
+        raise ValueError("a value is missing")
+    offsets, sizes, _ = (values.to_numpy() for values in numbers)
+    ends = column.offsets.to_numpy()
+    tars = np.repeat([shard.size for shard in shards], [shard.count for shard in shards])
+    space = np.repeat(tars, np.diff(ends))
+    sizes, offsets = sizes[ends[0] : ends[-1]], offsets[ends[0] : ends[-1]]
+    if ((sizes < 0) | (offsets < 0) | (sizes > space)).any() or (offsets > space - sizes).any():
+        raise ValueError("a member lies outside of its shard")
 
 
 class _Texts:
@@ -188,7 +226,7 @@ class _Texts:
 
     def __init__(self, column: pa.Array) -> None:
         _, ends, data = column.buffers()
-        self._ends = memoryview(ends).cast("i")
+        self._ends = _values(ends, "i", len(column) + 1)
         self._data = memoryview(data or b"")
 
     def __getitem__(self, row: int) -> str:
@@ -199,11 +237,11 @@ class _Members:
     """The values of the column of members one by one, likewise."""
 
     def __init__(self, column: pa.Array) -> None:
-        self._ends = memoryview(column.buffers()[1]).cast("i")
+        self._ends = _values(column.buffers()[1], "i", len(column) + 1)
         name, *numbers = column.values.flatten()
         self._names = _Texts(name)
         self._numbers = [
-            memoryview(values.buffers()[1]).cast("I" if values.type == pa.uint32() else "q")
+            _values(values.buffers()[1], "I" if values.type == pa.uint32() else "q", len(values))
             for values in numbers
         ]
 
@@ -213,6 +251,12 @@ class _Members:
             Member(self._names[i], offsets[i], sizes[i], checksums[i])
             for i in range(self._ends[row], self._ends[row + 1])
         ]
+
+
+def _values(buffer: pa.Buffer | None, code: Literal["i", "I", "q"], count: int) -> memoryview:
+    """The values of a buffer, which may be longer."""
+    view: memoryview = memoryview(buffer or b"")[: count * struct.calcsize(code)].cast(code)
+    return view
 
 
 def gather(sidecars: Iterable[tuple[str, Mapping[str, Any]]], folder: str) -> ShardIndex:
@@ -279,32 +323,35 @@ def write_index(
 def map_index(descriptor: int, name: str, sizes: Mapping[str, int]) -> ShardIndex | None:
     """The index in an open file; None where it is not that of these shards, or none at all."""
     try:
-        mapped = mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ)
-        reader = pa.ipc.open_file(pa.py_buffer(mapped))
-        if reader.schema.metadata != {b"fingerprint": fingerprint(sizes).encode()}:
+        file = ArrowFile(mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ))
+        if file.schema.metadata != {b"fingerprint": fingerprint(sizes).encode()}:
             return None
-        if not reader.schema.equals(_SCHEMA):
+        if not file.schema.equals(_SCHEMA):
             return None
-        index = ShardIndex(
-            [_mapped(reader, number) for number in range(reader.num_record_batches)], name
-        )
+        index = ShardIndex([_mapped(rows, seal) for rows, seal in file.batches], name)
         held = [(shard.name, shard.size) for shard in index.shards]
         return index if held == [(tar, sizes.get(tar)) for _, tar in shard_names(sizes)] else None
-    except (pa.ArrowException, ValueError, KeyError, TypeError, OSError):
+    except (pa.ArrowException, ValueError, KeyError, TypeError, OSError, RecursionError):
         return None
 
 
-def _mapped(reader: pa.ipc.RecordBatchFileReader, number: int) -> _Batch:
-    rows, seal = reader.get_batch_with_custom_metadata(number)
+def _mapped(rows: pa.RecordBatch, seal: Mapping[bytes, bytes]) -> _Batch:
+    """A batch whose shards and size are checked; its columns are when they are used."""
     rows.validate()
-    about = seal["about"]
-    if str(crc32(about)) != seal["crc32"].decode():
+    about = seal[b"about"]
+    if str(crc32(about)).encode() != seal[b"crc32"]:
         raise ValueError("the description of a batch is damaged")
     described = json.loads(about)
     shards = tuple(Shard(*shard) for shard in described["shards"])
+    for shard in shards:
+        if list(map(type, astuple(shard))) != [str, int, str, int] or shard.count < 0:
+            raise ValueError("the description of a shard is no such thing")
     if sum(shard.count for shard in shards) != rows.num_rows:
         raise ValueError("the rows are not those of the shards")
-    return _Batch(rows, shards, described["checksums"])
+    sums = described["checksums"]
+    if not isinstance(sums, dict) or set(sums) != set(_SCHEMA.names):
+        raise ValueError("there are no checksums")
+    return _Batch(rows, shards, sums)
 
 
 def fingerprint(sizes: Mapping[str, int]) -> str:
@@ -320,55 +367,75 @@ def shard_names(names: Iterable[str]) -> list[tuple[str, str]]:
 
 
 def _batches(sidecars: Iterable[tuple[str, Mapping[str, Any]]], folder: str) -> Iterator[_Batch]:
-    records: list[Mapping[str, Any]] = []
-    shards: list[Shard] = []
+    held: list[tuple[str, Mapping[str, Any]]] = []
+    count = 0
     for tar, sidecar in sidecars:
-        records += sidecar["records"]
-        shards.append(_shard(tar, sidecar))
-        if len(records) >= _BATCH:
-            yield _Batch(_rows(records, folder), tuple(shards))
-            records, shards = [], []
-    yield _Batch(_rows(records, folder), tuple(shards))
+        held.append((tar, sidecar))
+        count += sidecar["count"]
+        if count >= _BATCH:
+            yield _batch(held, folder)
+            held, count = [], 0
+    yield _batch(held, folder)
+
+
+def _batch(sidecars: Sequence[tuple[str, Mapping[str, Any]]], folder: str) -> _Batch:
+    try:
+        rows = _rows([record for _, sidecar in sidecars for record in sidecar["records"]])
+    except _INVALID:
+        for tar, sidecar in sidecars:  # which of them?
+            try:
+                _rows(sidecar["records"])
+            except _INVALID as error:
+                where = f"{folder}/{tar.removesuffix('.tar')}.json"
+                raise CorruptError(f"{where}: damaged: {error!r}; delete it and its .tar") from None
+        raise
+    return _Batch(rows, tuple(_shard(tar, sidecar) for tar, sidecar in sidecars))
 
 
 def _shard(tar: str, sidecar: Mapping[str, Any]) -> Shard:
     return Shard(tar, sidecar["bytes"], sidecar["sha256"], sidecar["count"])
 
 
-def _rows(records: Sequence[Mapping[str, Any]], folder: str) -> pa.RecordBatch:
-    try:
-        members = [record["members"] for record in records]
-        names = [name for held in members for name in held]
-        places = [place for held in members for place in held.values()]
-        metas = [record["meta"] for record in records]
-        columns = [
-            pa.array([record["key"] for record in records], pa.string()),
-            pa.ListArray.from_arrays(
-                pa.array([0, *accumulate(map(len, members))], pa.int32()),
-                pa.StructArray.from_arrays(
-                    [
-                        pa.array(names, pa.string()),
-                        *(
-                            pa.array([place[part] for place in places], _MEMBER[1 + part].type)
-                            for part in range(3)
-                        ),
-                    ],
-                    fields=list(_MEMBER),
-                ),
+_INVALID: Final = (
+    KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError, RecursionError
+)  # fmt: skip
+"""What values raise that are no index; Arrow's errors are ValueErrors."""
+
+
+def _rows(records: Sequence[Mapping[str, Any]]) -> pa.RecordBatch:
+    """Raises one of `_INVALID`."""
+    members = [record["members"] for record in records]
+    names = [name for held in members for name in held]
+    places = [place for held in members for place in held.values()]
+    metas = [record["meta"] for record in records]
+    columns = [
+        pa.array([record["key"] for record in records], pa.string()),
+        pa.ListArray.from_arrays(
+            pa.array([0, *accumulate(map(len, members))], pa.int32()),
+            pa.StructArray.from_arrays(
+                [
+                    pa.array(names, pa.string()),
+                    *(
+                        pa.array([place[part] for place in places], _MEMBER[1 + part].type)
+                        for part in range(3)
+                    ),
+                ],
+                fields=list(_MEMBER),
             ),
-            pa.array([to_json(meta).decode() for meta in metas], pa.string()),
-            *(_entries(metas, name, int, 0) for name in NUMBERS),
-            *(_entries(metas, name, str, None) for name in TEXTS),
-        ]
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-        raise CorruptError(f"{folder}: the index of a shard is damaged: {error!r}") from None
+        ),
+        pa.array([to_json(meta).decode() for meta in metas], pa.string()),
+        *(_entries(metas, name, int, 0) for name in NUMBERS),
+        *(_entries(metas, name, str, None) for name in TEXTS),
+    ]
     return pa.record_batch(columns, schema=_SCHEMA)
 
 
 def _entries(metas: Sequence[Any], name: str, kind: type, absent: object) -> pa.Array:
     for part in name.split("."):
         metas = [meta.get(part) if isinstance(meta, dict) else None for meta in metas]
-    values = [value if isinstance(value, kind) else absent for value in metas]
+    values = [value if type(value) is kind else absent for value in metas]
+    if any(type(value) is int and value < 0 for value in values):
+        raise ValueError(f"{name} is negative")
     return pa.array(values, _SCHEMA.field(name).type)
 
 
