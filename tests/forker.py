@@ -3,10 +3,13 @@
 Each line on stdin is a request:
 
     {"runs": [argv, ...], "cwd": ..., "stdin": text, "env": {...}, "largest_file": bytes,
-     "kill": {"folder": of shards, "shards": that it has got more, "seconds": after that}}
+     "kill": {"folder": of shards, "shards": that it has got more, "seconds": after that},
+     "inject": [{"at": "module:function", "call": which one of it, "file": part of the name of the
+                 file it is called with, "signal": number or "errno": number}, ...]}
 
 All runs begin together, each in a fork. The answer is a line with [exit code or -signal, what it
-said] of each.
+said] of each. "program" is the module of the program; a signal comes, or an error of the system is
+raised, just before the call.
 """
 
 from __future__ import annotations
@@ -108,11 +111,31 @@ def run(main: Any, argv: list[str], said: int, request: dict[str, Any]) -> NoRet
         sys.stdin = open(0)  # noqa: SIM115
         if (most := request.get("largest_file")) is not None:
             resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+        for injected in request.get("inject") or ():
+            inject(**injected)
         code = run_program(main, argv)
         sys.stdout.flush()
     except BaseException:
         traceback.print_exc()
     os._exit(code)
+
+
+def inject(at: str, call: int = 1, file: str = "", signal: int = 0, errno: int = 0) -> None:
+    """Make something happen at a call of a function."""
+    module, _, name = at.partition(":")
+    original, calls = getattr(sys.modules[module], name), 0
+
+    def wrapper(*arguments: Any, **settings: Any) -> Any:
+        nonlocal calls
+        if not file or file in os.readlink(f"/proc/self/fd/{arguments[0]}"):
+            calls += 1
+            if calls == call and errno:
+                raise OSError(errno, os.strerror(errno))
+            if calls == call:
+                os.kill(os.getpid(), signal)
+        return original(*arguments, **settings)
+
+    setattr(sys.modules[module], name, wrapper)
 
 
 if __name__ == "__main__":

@@ -91,6 +91,9 @@ def _train(run: PretrainRun, method: CtcSpeaker, corpus: Corpus, out: Path, worl
         splits=run.loop.accumulate,
     )
 
+    def due() -> bool:
+        return world.is_main and time.monotonic() - saved > run.loop.checkpoint_every
+
     def save() -> None:
         nonlocal saved
         if world.is_main:
@@ -117,7 +120,6 @@ def _train(run: PretrainRun, method: CtcSpeaker, corpus: Corpus, out: Path, worl
                     torch.manual_seed(
                         derive_seed(run.loop.seed, "dropout", epoch, step, world.rank)
                     )
-                    due = world.is_main and time.monotonic() - saved > run.loop.checkpoint_every
                     with torch.autocast(
                         world.device.type, torch.bfloat16, enabled=run.loop.precision == "bf16"
                     ):
@@ -128,7 +130,7 @@ def _train(run: PretrainRun, method: CtcSpeaker, corpus: Corpus, out: Path, worl
                             rate=rate,
                             clip=run.optim.clip,
                             world=world,
-                            requests=(stop.asked, due),
+                            requests=lambda: (stop.asked, due()),
                         )
                     position = _after(position, epoch, step, result)
                     if log:

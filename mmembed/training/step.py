@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Final, cast
@@ -82,17 +82,17 @@ def train_step(
     rate: float,
     clip: float,
     world: World,
-    requests: Sequence[bool] = (),
+    requests: Callable[[], Sequence[bool]] = tuple,
 ) -> StepResult:
     """One optimiser step over a global batch, of which `micro_batches` is this process's part.
 
     What the program wants to know of it (losses, norm, whether all is finite) comes from the
-    device in one piece, and with it `requests`, the questions of this process to all of them.
+    device in one piece, and with it `requests`: what this process asks of all, as late as can be.
     """
     method = _method(model)
     sums, counts = accumulate_gradients(model, micro_batches, world)
     norm = nn.utils.clip_grad_norm_(model.parameters(), clip)
-    asked = torch.tensor(requests, dtype=torch.float64).to(sums.device, non_blocking=True)
+    asked = torch.tensor(requests(), dtype=torch.float64).to(sums.device, non_blocking=True)
     totals = world.total(torch.cat([sums, asked]))
     *known, gradient_norm = torch.cat([counts, totals, norm.double()[None]]).tolist()  # waits
 

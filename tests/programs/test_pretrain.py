@@ -13,77 +13,38 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pretraining import PROGRAM, SENTENCES, clip, result_of, settings, write_clips
 
 from mmembed.data.example import Example, Utterance
-from mmembed.data.examples import to_record
-from mmembed.data.shards import Record, ShardSet, finish, shard_path, write_shard
+from mmembed.data.shards import ShardSet, shard_path, write_shard
 from mmembed.embedder import Embedder
 from mmembed.embedder.folder import FILES
 
-PROGRAM = Path(__file__).parents[2] / "train" / "pretrain.py"
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
-SENTENCES = ["red on blue", "set green by two", "lay white at nine", "bin one now", "place it soon"]
 
 
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Forty short random clips of four speakers with transcripts; one transcript is impossible."""
-    folder = tmp_path_factory.mktemp("corpus")
     random = np.random.default_rng(0)
-    records = []
-    for index in range(40):
+    clips = []
+    for number in range(40):
+        words = {"transcript": " ".join(SENTENCES * 20)} if number == 3 else {}
+        split = "heldout" if number % 10 == 9 else "train"
         frames = int(random.integers(100, 180))
-        sentence = SENTENCES[index % 5]
-        if index == 3:
-            sentence = " ".join(SENTENCES * 20)
-        utterance = Utterance(
-            f"made-{index:02}",
-            None,
-            transcript=sentence,
-            speaker=f"made-{index % 4}",
-            licence="CC BY 4.0",
-            split="heldout" if index % 10 == 9 else "train",
-        )
-        example = Example(
-            utterance,
-            audio=random.standard_normal((frames, 80)).astype(np.float16),
-            video=random.integers(0, 255, (frames // 4, 64, 64)).astype(np.uint8),
-            text=sentence,
-        )
-        records.append(Record(*to_record(example)))
-    write_shard(shard_path(folder, 0), records, {})
-    finish(folder)
-    return folder
+        clips.append(clip(number, frames, random=random, split=split, **words))
+    return write_clips(tmp_path_factory.mktemp("corpus"), clips)
 
 
 def command(shards: Path, out: Path, *more: str, processes: int = 2) -> list[str]:
-    sizes = {
-        "width": 16, "num-heads": 2, "audio-layers": 1, "video-layers": 1, "text-layers": 1,
-        "audio-channels": 4, "video-channels": 4,
-    }  # fmt: skip
-    settings = [f"--method.encoder.{name}={value}" for name, value in sizes.items()]
     start = [*TORCHRUN, str(processes)] if processes > 1 else [sys.executable]
-    return [
-        *start, str(PROGRAM), "tiny", "--out", str(out), "--data.shards", str(shards),
-        "--data.vocabulary.size", "40", "--data.frames", "250", "--loop.epochs", "3",
-        "--loop.evaluate-every", "0", "--loop.checkpoint-every", "0", *settings, *more,
-    ]  # fmt: skip
+    return [*start, str(PROGRAM), *settings(shards, out, *more)]
 
 
 def run(arguments: list[str]) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.run(
         arguments, capture_output=True, text=True, env=environment, check=False, timeout=180
-    )
-
-
-def result_of(out: Path) -> tuple[bytes, dict[str, object], list[float]]:
-    """Weights, scores and losses of a finished run."""
-    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    return (
-        (out / "encoder" / "model.safetensors").read_bytes(),
-        json.loads((out / "evaluation.json").read_text()),
-        [line["loss"] for line in lines],
     )
 
 
@@ -99,16 +60,16 @@ def undisturbed(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_finished_run_holds_everything(undisturbed: Path) -> None:
-    _, scores, losses = result_of(undisturbed)
-    assert scores["heldout"]["wer"] >= 0  # type: ignore[index,operator]
-    assert scores["heldout"]["speakers"] == 2  # type: ignore[index]
-    assert losses[-1] < losses[0]
+    _, scores, lines = result_of(undisturbed)
+    assert scores["heldout"]["wer"] >= 0 and scores["heldout"]["speakers"] == 2
+    assert lines[-1]["loss"] < lines[0]["loss"]
+    assert 0 < lines[0]["learning_rate"] < lines[1]["learning_rate"]
     for name in ("untrained", "encoder"):
         assert {path.name for path in (undisturbed / name).iterdir()} == set(FILES)
     embedder = Embedder.from_pretrained(undisturbed / "encoder")
     (data,) = embedder.config["data"]
     assert data["utterances"] == 36 and data["licences"] == {"CC BY 4.0": 36}
-    assert embedder.config["evaluation"]["heldout"]["wer"] == scores["heldout"]["wer"]  # type: ignore[index]
+    assert embedder.config["evaluation"]["heldout"]["wer"] == scores["heldout"]["wer"]
     made = Example(Utterance("made", None), audio=np.zeros((100, 80), np.float16))
     assert embedder.encode([made]).frames.lengths.tolist() == [25]
     assert embedder.recogniser is not None
@@ -164,12 +125,12 @@ def test_four_processes_on_three_shards_end(shards: Path, tmp_path: Path) -> Non
         records = [every.read(index) for index in range(number, 11, 3)]
         write_shard(shard_path(folder, number), records, {})
     out = tmp_path / "run"
-    settings = ["--data.pool", "20", "--data.weights", "1.5", "--data.frames", "100"]
-    done = run(command(folder, out, *settings, "--loop.workers", "1", processes=4))
+    more = ["--data.pool", "20", "--data.weights", "1.5", "--data.frames", "100"]
+    done = run(command(folder, out, *more, "--loop.workers", "1", processes=4))
     assert done.returncode == 0, done.stderr
     assert f"{folder}: 10 x 1.5 = 15 an epoch" in done.stdout
-    _, _, losses = result_of(out)
-    assert len(losses) >= 3 * 5 and all(map(math.isfinite, losses))
+    _, _, lines = result_of(out)
+    assert len(lines) >= 3 * 5 and all(math.isfinite(line["loss"]) for line in lines)
 
 
 def test_bad_calls_are_one_line(shards: Path, tmp_path: Path) -> None:

@@ -100,7 +100,7 @@ def test_a_step_waits_for_the_device_once(monkeypatch: pytest.MonkeyPatch) -> No
     optimizer = torch.optim.AdamW(method.parameters())
     batches = [collate(items()[:4]), collate(items()[4:])]
     result = train_step(
-        method, optimizer, batches, rate=1e-3, clip=1.0, world=ALONE, requests=(True, False)
+        method, optimizer, batches, rate=1e-3, clip=1.0, world=ALONE, requests=lambda: (True, False)
     )
     assert waits == ["tolist"]
     assert result.applied and result.requests == (1, 0)
