@@ -7,12 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pretraining import clip, write_clips
 
+from mmembed.data.collate import Augmentation
 from mmembed.data.example import Example, Utterance
 from mmembed.data.examples import to_record
 from mmembed.data.shards import Record, shard_path, write_shard
 from mmembed.errors import UsageError
-from mmembed.recipes.corpus import open_corpus
+from mmembed.recipes.corpus import corpus_names, open_corpus
 from mmembed.recipes.pretrain import RECIPES, DataConfig, Pieces
 
 SIZES = {"one": 4, "two": 6}
@@ -72,3 +74,40 @@ def test_budgets_and_pools_that_mean_nothing_are_refused(folders: tuple[str, ...
 def test_small_recipes_have_random_batches_and_large_ones_sorted() -> None:
     sorted_ones = {name for name, recipe in RECIPES.items() if recipe().data.pool}
     assert sorted_ones == {"base", "large"}
+
+
+@pytest.mark.parametrize(
+    ("given", "names"),
+    [
+        (("data/arctic/shards", "data/fsdd/shards"), ("arctic", "fsdd")),
+        (("a/data/shards", "b/data/shards", "c/shards"), ("a/data", "b/data", "c")),
+        (("x/a/data", "y/a/data/shards/"), ("x/a/data", "y/a/data")),
+        (("s3://bucket/grid/shards", "grid/shards"), ("bucket/grid", "HERE/grid")),
+        (("one", "one/shards", "./one"), ("one", "one (2)", "one (3)")),
+        (("./shards",), ("HERE",)),
+    ],
+)
+def test_each_folder_has_a_name_of_its_own(
+    given: tuple[str, ...], names: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert corpus_names(given) == tuple(name.replace("HERE", tmp_path.name) for name in names)
+
+
+def test_labels_are_counted_where_something_is_read_that_tells_them(tmp_path: Path) -> None:
+    def counts(*streams: str, **changes: object) -> dict[str, int]:
+        config = replace(settings((str(tmp_path),)), streams=streams, **changes)
+        return open_corpus(config).labelled  # type: ignore[arg-type]
+
+    clips = [
+        clip(0, 100), clip(1, 100, streams=("audio",), speaker=None), clip(2, 8),
+        clip(3, 100, streams=("text",)), clip(4, 100, streams=("video",), transcript=None),
+    ]  # fmt: skip
+    write_clips(tmp_path, clips)
+    assert counts("audio", "video", "text") == {"transcript": 2, "speaker": 3, "masked_text": 3}
+    assert counts("audio") == {"transcript": 2, "speaker": 2, "masked_text": 0}
+    assert counts("text") == {"transcript": 0, "speaker": 0, "masked_text": 3}
+    unhidden = Augmentation(mask_text=0.0)
+    assert counts("text", augmentation=unhidden)["masked_text"] == 0
+    config = replace(settings((str(tmp_path),)), streams=("text",))
+    assert open_corpus(config).impossible == []  # nothing in a text has to be aligned

@@ -1,0 +1,129 @@
+"""Pre-trained methods scored: shared before anything is read, nothing kept, nothing guessed."""
+
+from __future__ import annotations
+
+import weakref
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from pretraining import clip, write_clips
+
+from mmembed.batch import stream_subsets
+from mmembed.data.collate import Item
+from mmembed.encoder import EncoderConfig
+from mmembed.methods.ctc_speaker import CtcSpeaker, CtcSpeakerConfig
+from mmembed.recipes.corpus import Corpus, SpeechTests, open_corpus
+from mmembed.recipes.evaluation import evaluate_speech, quick_scores
+from mmembed.recipes.pretrain import DataConfig, Pieces
+from mmembed.training.distributed import ALONE, World
+from mmembed.training.evaluate import ITEMS_AT_ONCE, Transcribed, speech_scores, transcribe
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
+    """Two folders of one base name: the first whole, the second in parts."""
+    root = tmp_path_factory.mktemp("corpora")
+    whole = [clip(n, 60 + n, split="train" if n < 6 else "heldout") for n in range(46)]
+    parts = [
+        clip(n, 60, split="heldout", streams=streams)
+        for n, streams in enumerate([*stream_subsets(), ("text",)], 100)
+    ]
+    write_clips(root / "a" / "made" / "shards", whole)
+    write_clips(root / "b" / "made" / "shards", [*parts, clip(200, 60, streams=("text",))])
+    folders = tuple(str(root / name / "made" / "shards") for name in "ab")
+    return open_corpus(DataConfig(folders, vocabulary=Pieces(40, "unigram")))
+
+
+@pytest.fixture(scope="module")
+def method(corpus: Corpus) -> CtcSpeaker:
+    torch.manual_seed(0)
+    encoder = EncoderConfig(
+        vocabulary_size=len(corpus.vocabulary), width=16, num_heads=2, audio_layers=1,
+        audio_channels=4, video_channels=4,
+    )  # fmt: skip
+    return CtcSpeaker(
+        CtcSpeakerConfig(encoder, num_speakers=4, alphabet_size=len(corpus.alphabet))
+    ).eval()
+
+
+@dataclass(frozen=True)
+class Counted:
+    """A test set that counts what is read of it, and how much of that is kept."""
+
+    tests: SpeechTests
+    numbers: list[int] = field(default_factory=list)
+    items: list[weakref.ref[Item]] = field(default_factory=list)
+    most: list[int] = field(default_factory=list)
+
+    @property
+    def present(self) -> NDArray[np.bool_]:
+        return self.tests.present
+
+    def read(self, number: int) -> tuple[Item, str]:
+        item, reference = self.tests.read(number)
+        self.numbers.append(number)
+        self.items.append(weakref.ref(item))
+        self.most.append(sum(one() is not None for one in self.items))
+        return item, reference
+
+
+class Part(World):
+    """One process of several, without the others."""
+
+    def collect(self, value: Any) -> list[Any]:
+        return [value]
+
+
+SUBSETS = stream_subsets(("audio", "video"))
+
+
+def test_each_process_reads_its_own_part_once(corpus: Corpus, method: CtcSpeaker) -> None:
+    counted = [Counted(corpus.test_set("heldout")) for _ in range(3)]
+    parts = [
+        transcribe(method, tests, SUBSETS, corpus.alphabet, Part(rank, 3, torch.device("cpu")))
+        for rank, tests in enumerate(counted)
+    ]
+    usable = np.flatnonzero(counted[0].present[:, :2].any(1)).tolist()
+    assert sorted(n for tests in counted for n in tests.numbers) == usable
+    assert max(len(t.numbers) for t in counted) - min(len(t.numbers) for t in counted) <= 1
+    whole = transcribe(method, corpus.test_set("heldout"), SUBSETS, corpus.alphabet, ALONE)
+    for subset, heard in whole.items():
+        assert {h.number for part in parts for h in part[subset]} == {h.number for h in heard}
+        assert [h.number for h in heard] == sorted(h.number for h in heard)
+
+
+def test_nothing_read_is_kept(corpus: Corpus, method: CtcSpeaker) -> None:
+    tests = Counted(corpus.test_set("heldout"))
+    transcribe(method, tests, SUBSETS, corpus.alphabet, ALONE)
+    assert len(tests.numbers) > 2 * ITEMS_AT_ONCE >= max(tests.most)
+
+
+def test_each_stream_subset_is_scored_on_what_has_it(corpus: Corpus, method: CtcSpeaker) -> None:
+    """By hand: 40 whole clips; of the seven subsets six have sound or pictures."""
+    scores = evaluate_speech(method, corpus, ALONE)
+    assert set(scores) == {"heldout", "fusion_weights", "layer_weights"}
+    heldout = scores["heldout"]
+    assert {name: s["utterances"] for name, s in heldout["by_streams"].items()} == {
+        "audio": 44, "video": 44, "audio+video": 46,
+    }  # fmt: skip
+    assert heldout["utterances"] == 46 and len(heldout["samples"]) == 12
+    assert {name: s["utterances"] for name, s in heldout["by_corpus"].items()} == {
+        "a/made": 40, "b/made": 6,
+    }  # fmt: skip
+    assert quick_scores(method, corpus, ALONE) == {"speaker_accuracy": heldout["speaker_accuracy"]}
+
+
+def test_speaker_scores_by_hand() -> None:
+    heard = [
+        Transcribed(n, str(n), "", "a", speaker, predicted)
+        for n, (speaker, predicted) in enumerate([(0, 0), (0, 1), (1, 1), (2, 2), (-1, 0), (0, 0)])
+    ]
+    assert speech_scores(heard) == {
+        "utterances": 6, "speaker_accuracy": 4 / 5, "speakers": 3,
+        "chance_speaker_accuracy": 3 / 5,
+    }  # fmt: skip
+    assert speech_scores([]) == {"utterances": 0}
