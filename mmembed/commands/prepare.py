@@ -157,16 +157,20 @@ def _corpus_command(
         if alone and shards.world > 1:
             raise UsageError("this form is converted by one process: leave out --rank and --world")
         shards.hold()
-        try:
-            rows = convert(source, shards.out)
-        except ValueError as error:  # of a row made of what no reader had thought of
-            raise DataError(str(source), "corpus", str(error)) from None
+        if alone:
+            integrity.write_report(shards.out, ())  # of an earlier start
+        with integrity.gathered() as remarks:
+            try:
+                rows = convert(source, shards.out)
+            except ValueError as error:  # of a row made of what no reader had thought of
+                raise DataError(str(source), "corpus", str(error)) from None
         if not rows:
             raise DataError(str(source), "empty", "not one utterance of it can be used")
-        if checks := integrity.read_report(shards.out):
+        checks = integrity.read_report(shards.out) if alone else []
+        if checks:
             print(integrity.describe(checks), flush=True)
         if any(row.media or row.transcript for row in rows):
-            _prepare(shards, rows, shards.out, rows)
+            _prepare(shards, rows, shards.out, rows, [*checks, *remarks])
         else:
             path = shards.out / "manifest.jsonl"
             write_manifest(path, rows)
@@ -181,14 +185,18 @@ def _prepare(
     rows: Sequence[ManifestRow],
     folder: Path,
     written: Sequence[Utterance] | None = None,
+    report: Sequence[integrity.Check] = (),
 ) -> None:
-    """Make the shards of `rows`; `written` is the manifest to be written, where there is none."""
+    """Make the shards of `rows`; `written` is the manifest to be written, where there is none, and
+    `report` what its reader has remarked.
+    """
     out = shards.out / "shards"
     jobs = plan_shards(
         rows, folder, out, shards.streams, shards.records_per_shard, shards.face_model
     )
     if written is not None and shards.rank == 0:  # a refused command leaves all as it was
         write_manifest(shards.out / "manifest.jsonl", written)
+        integrity.write_report(shards.out, report)
     own = sum(len(job.utterances) for job in jobs[shards.rank :: shards.world])
     with progress("prepare", own, show=own > 0) as update:
         prepared = prepare_shards(

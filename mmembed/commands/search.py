@@ -25,7 +25,7 @@ import numpy as np
 import tyro
 from numpy.typing import NDArray
 
-from mmembed.data.sources import MEDIA_SUFFIXES
+from mmembed.data.folders import MEDIA_SUFFIXES
 from mmembed.errors import UsageError, printable
 from mmembed.search import EmbeddingSearch, Found, Sources
 from mmembed.strict_json import dumps

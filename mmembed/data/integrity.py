@@ -7,18 +7,23 @@ where it is found.
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Iterable, Sequence
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
 from mmembed.data.atomic import atomic_file
+from mmembed.data.jsontext import as_text, parse_json
 from mmembed.strict_json import dumps
 
 REPORT: Final = "integrity.json"
 
 SHOWN: Final = 3  # of the items of a check
+
+_log: Final = logging.getLogger("mmembed.corpora")
 
 
 @dataclass(frozen=True)
@@ -63,8 +68,37 @@ def checksum(path: Path, published: str | None) -> Check:
     return Check(f"SHA-256 of {path.name}", found, published, found == published)
 
 
+_remarks: Final[ContextVar[list[Check] | None]] = ContextVar("remarks", default=None)
+
+
+def remark(root: Path, items: Sequence[str], what: str) -> None:
+    """Say on the log that a corpus is not quite as expected; nothing where `items` is empty.
+
+    Within `gathered` it is a check, too, with the names of all items.
+    """
+    if not items:
+        return
+    _log.warning("%s: %s (%d, such as %a)", root, what, len(items), as_text(items[0]))
+    if (kept := _remarks.get()) is not None:
+        kept.append(none_of(as_text(what), map(as_text, items)))
+
+
+@contextmanager
+def gathered() -> Iterator[list[Check]]:
+    """The remarks that are made within the block, as checks."""
+    found: list[Check] = []
+    token = _remarks.set(found)
+    try:
+        yield found
+    finally:
+        _remarks.reset(token)
+
+
 def write_report(out: Path, checks: Sequence[Check]) -> None:
-    """Write OUT/integrity.json, whole or not at all."""
+    """Write OUT/integrity.json, whole or not at all; without checks there is none."""
+    if not checks:
+        (out / REPORT).unlink(missing_ok=True)
+        return
     with atomic_file(out / REPORT) as file:
         rows = [asdict(check) for check in checks]
         file.write(dumps(rows, indent=1).encode() + b"\n")
@@ -75,7 +109,7 @@ def read_report(out: Path) -> list[Check]:
     path = out / REPORT
     if not path.is_file():
         return []
-    rows = json.loads(path.read_bytes())
+    rows = parse_json(path.read_bytes())
     return [Check(**{**row, "items": tuple(row["items"])}) for row in rows]
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from glob import glob, has_magic
 from pathlib import Path, PurePosixPath
-from typing import Any, Final
+from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 from mmembed.batch import STREAMS
@@ -18,17 +18,13 @@ from mmembed.data.dataset import Examples
 from mmembed.data.decoding import Decoder, Task
 from mmembed.data.example import Example, Utterance
 from mmembed.data.examples import portable_key
+from mmembed.data.folders import MEDIA_SUFFIXES, media_below
 from mmembed.data.manifest import SUFFIXES, ManifestRow, read_each_row, to_row
 from mmembed.data.remote import as_url
 from mmembed.errors import CorruptError, DataError, UsageError
 from mmembed.features.audio import FEATURE_RATE
 from mmembed.features.text import normalise_transcript
 from mmembed.features.video import VIDEO_RATE
-
-MEDIA_SUFFIXES: Final = (
-    ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".flv",
-    ".wav", ".flac", ".ogg", ".mp3", ".m4a", ".opus",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -120,11 +116,21 @@ def expand_inputs(inputs: Iterable[str], listed: Iterable[str] = ()) -> list[str
         else:
             matched = sorted(glob(name, recursive=True))
             if "**" in name:
-                matched = [path for path in matched if os.path.isfile(path)]
+                matched = _each_once(path for path in matched if os.path.isfile(path))
             if not matched:
                 raise UsageError(f"{name}: matches nothing")
             found += matched
     return found
+
+
+def _each_once(paths: Iterable[str]) -> list[str]:
+    """Files that wildcards meet again through links to folders, by the shortest of their names."""
+    found: dict[str, str] = {}
+    for path in paths:
+        folder, name = os.path.split(path)
+        place = os.path.join(os.path.realpath(folder), name)
+        found[place] = min(found.get(place, path), path, key=lambda x: (x.count("/"), x))
+    return sorted(found.values())
 
 
 def check_keys(sources: Iterable[Source]) -> None:
@@ -194,7 +200,8 @@ def open_sources(
             found = _from_folder(name, task)
             if not found:
                 raise UsageError(
-                    f"{name}: holds no clip (looked for {' '.join(MEDIA_SUFFIXES)} and shards)"
+                    f"{name}: holds no clip, nothing called {' '.join(MEDIA_SUFFIXES[:6])} and so "
+                    "on, and no shards"
                 )
             sources += found
         elif path.suffix in SUFFIXES:
@@ -234,11 +241,7 @@ def _from_folder(folder: Path | str, task: Callable[[Utterance, Path], Task]) ->
         examples = Examples([folder])
         keys = [examples.key(index) for index in range(len(examples))]
         return [Source(key, key, Stored(examples, index)) for index, key in enumerate(keys)]
-    return [
-        _from_file(path, task)
-        for path in sorted(Path(folder).rglob("*"))
-        if path.suffix.lower() in MEDIA_SUFFIXES and path.is_file()
-    ]
+    return [_from_file(Path(folder) / path, task) for path in media_below(Path(folder))]
 
 
 def _from_row(row: ManifestRow, manifest: Path, task: Callable[[Utterance, Path], Task]) -> Source:

@@ -88,7 +88,7 @@ def test_crema_d(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
 @pytest.mark.parametrize(
     ("table", "error"),
     [
-        ("version https://git-lfs.github.com/spec/v1\n", "lacks the column"),
+        ("version https://git-lfs.github.com/spec/v1\n", "has no column"),
         (",A,D,F,H,N,S,fileName\n100001,x,0,0,0,0,0,1001_DFA_ANG_XX\n", ":2: votes must be counts"),
         (",A,D,F,H,N,S,fileName\n900001,1,0,0,0,0,0,1001_DFA_ANG_XX\n", ":2: not the row numbers"),
     ],

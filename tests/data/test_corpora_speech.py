@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 
 from mmembed.data.corpora import CORPORA
-from mmembed.data.corpora.files import find_files, read_table, walk
+from mmembed.data.corpora.files import find_files
 from mmembed.data.corpora.lrs import Word, pieces
+from mmembed.data.corpora.tables import read_table
 from mmembed.data.example import Utterance
+from mmembed.data.folders import walk
 from mmembed.errors import DataError
 
 LogCapture = pytest.LogCaptureFixture
@@ -64,18 +66,22 @@ def test_a_pattern_may_name_folders_above_the_root(tmp_path: Path) -> None:
 @pytest.mark.parametrize("mark", ["\t", ";", ","])
 def test_tables_of_three_kinds(tmp_path: Path, mark: str) -> None:
     path = tmp_path / "table"
-    path.write_text(f'\ufeffname {mark} words\n\na{mark}"x{mark}y"\nb\n', encoding="utf-8")
+    words = '"x y' if mark == "\t" else f'"x{mark}y"'  # tabs do not quote
+    path.write_text(f"\ufeffname {mark} words\n\na{mark}{words}\nb{mark} \n", encoding="utf-8")
     assert list(read_table(path, ("name",))) == [
-        (3, {"name": "a", "words": f"x{mark}y"}),
+        (3, {"name": "a", "words": words if mark == "\t" else f"x{mark}y"}),
         (4, {"name": "b", "words": ""}),
     ]
-    with pytest.raises(DataError, match="lacks the column speaker; has name, words"):
+    with pytest.raises(DataError, match="has no column speaker, only name, words"):
         list(read_table(path, ("name", "speaker")))
 
 
 @pytest.mark.parametrize(
     ("text", "error"),
-    [(b"a,b\n1,2,3\n", "t:2: 3 values for 2 columns"), (b"a\n\xff\n", "no table in UTF-8")],
+    [
+        (b"a,b\n1,2,3\n", "t:2: has 3 cells, the first line names 2 columns; quote"),
+        (b"a\n\xff\n", "no table in UTF-8"),
+    ],
 )
 def test_what_is_no_table_is_refused(tmp_path: Path, text: bytes, error: str) -> None:
     (tmp_path / "t").write_bytes(text)

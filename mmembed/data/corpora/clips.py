@@ -12,16 +12,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from mmembed.data.corpora.files import best_of, find_files, read_text
+from mmembed.data.corpora.files import best_of, read_text
 from mmembed.data.example import Utterance
 from mmembed.data.examples import portable_key
-from mmembed.data.sources import MEDIA_SUFFIXES
+from mmembed.data.folders import SOUND_SUFFIXES, media_below
+from mmembed.data.jsontext import as_text
+from mmembed.errors import DataError
 
 SPLITS: Final = {
     "train": "train", "heldout": "heldout", "test": "test",
     "dev": "dev", "val": "dev", "valid": "dev", "validation": "dev",
 }  # fmt: skip
-SOUND_SUFFIXES: Final = (".wav", ".flac", ".ogg", ".mp3", ".m4a", ".opus")
 
 
 def read(root: Path) -> list[Utterance]:
@@ -34,9 +35,12 @@ def read(root: Path) -> list[Utterance]:
 
 def _candidates(root: Path) -> Iterator[tuple[str, int, Utterance]]:
     corpus = root.resolve().name
-    suffixes = "|".join(suffix[1:] for suffix in MEDIA_SUFFIXES)
-    name = rf"(?!\.)[^/]+\.(?i:{suffixes})"
-    for path, _ in find_files(root, name, "clips", "SPEAKER/CLIP.mp4"):
+    if not root.is_dir():
+        raise DataError(str(root), "missing", "no such folder; name a folder of clips")
+    names = media_below(root, used=".txt")
+    if not names:
+        raise DataError(str(root), "empty", "holds no file of clips, such as SPEAKER/CLIP.mp4")
+    for path in map(Path, names):
         *folders, _ = path.parts
         split = SPLITS.get(folders[0]) if folders else None
         speakers = folders[1:] if split else folders
@@ -49,7 +53,7 @@ def _candidates(root: Path) -> Iterator[tuple[str, int, Utterance]]:
                 key=portable_key(f"{corpus}-{clip}"),
                 media=path.as_posix(),
                 transcript=transcript,
-                speaker=f"{corpus}-{speakers[0]}" if speakers else None,
+                speaker=as_text(f"{corpus}-{speakers[0]}") if speakers else None,
                 split=split,
             ),
         )

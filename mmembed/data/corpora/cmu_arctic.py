@@ -7,17 +7,19 @@ festvox.org/cmu_arctic; its licence (COPYING) lets anyone do anything with it.
 
 from __future__ import annotations
 
-import csv
 import re
 from pathlib import Path
 from typing import Final
 
-from mmembed.data.corpora.files import SOUND, find_files, nearest_folder
+from mmembed.data.corpora.files import SOUND, find_media, nearest_folder, read_text
+from mmembed.data.corpora.tables import read_rows
 from mmembed.data.example import Utterance
+from mmembed.data.folders import files_below
 from mmembed.errors import DataError
 
 ARCHIVE: Final = r"cmu_us_([a-z]+)_arctic.*"
 PROMPT_FILES: Final = ("txt.done.data", "cmuarctic.data")
+INDEX: Final = "index.csv"
 ANYONE: Final = ""
 LICENCE: Final = "free for any use"
 
@@ -32,7 +34,7 @@ def read(root: Path) -> list[Utterance]:
         DataError: no sound files, or one without prompt.
     """
     name = r"(?P<prompt>arctic_[ab](?P<number>\d{4}))" + SOUND
-    found = find_files(root, name, "CMU ARCTIC", "cmu_us_bdl_arctic/wav/arctic_a0001.wav")
+    found = find_media(root, name, "CMU ARCTIC", "cmu_us_bdl_arctic/wav/arctic_a0001.wav")
     prompts = _prompts(root)
     utterances = []
     for path, match in found:
@@ -74,15 +76,15 @@ def _prompts(root: Path) -> dict[tuple[str, str], str]:
     """(speaker, prompt) -> sentence: some speakers read a few words otherwise than printed."""
     line = re.compile(r'\(\s*(arctic_[ab]\d{4})\s+"(.*)"\s*\)')
     prompts: dict[tuple[str, str], str] = {}
-    for path in (path for name in PROMPT_FILES for path in sorted(root.rglob(name))):
+    files = files_below(root, *{Path(name).suffix for name in (*PROMPT_FILES, INDEX)})
+    for path in (path for name in PROMPT_FILES for path in files if path.name == name):
         archive = nearest_folder(root, path.relative_to(root), ARCHIVE)
         speaker = archive[1] if archive else ANYONE
-        for prompt, sentence in line.findall(path.read_text(encoding="utf-8")):
+        for prompt, sentence in line.findall(read_text(path) or ""):
             prompts[speaker, prompt] = sentence
     if not prompts:
-        for path in sorted(root.rglob("index.csv")):
-            with path.open(encoding="utf-8", newline="") as file:
-                for row in csv.DictReader(file):
-                    speaker = _speaker(path.parent, Path(row["path"]))
-                    prompts[speaker, row["prompt_id"]] = row["transcript"]
+        for path in (path for path in files if path.name == INDEX):
+            for _, row in read_rows(path, ("path", "prompt_id", "transcript"), mended=False):
+                speaker = _speaker(path.parent, Path(row["path"]))
+                prompts[speaker, row["prompt_id"]] = row["transcript"]
     return prompts

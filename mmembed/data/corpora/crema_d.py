@@ -13,7 +13,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
-from mmembed.data.corpora.files import best_of, find_files, read_table, remark
+from mmembed.data.corpora.files import best_of, find_media, remark
+from mmembed.data.corpora.tables import read_table
 from mmembed.data.example import Labels, Utterance
 from mmembed.errors import DataError
 
@@ -72,13 +73,14 @@ def _candidates(
 ) -> Iterator[tuple[str, int, Utterance]]:
     name = (
         rf"(?P<stem>(?P<actor>\d{{4}})_(?P<sentence>{'|'.join(SENTENCES)})"
-        rf"_(?P<emotion>{'|'.join(EMOTIONS)})_(?:LO|MD|HI|XX?))\.(?P<kind>{'|'.join(KINDS)})"
+        rf"_(?P<emotion>{'|'.join(EMOTIONS)})_(?:LO|MD|HI|XX?))\.(?P<kind>(?i:{'|'.join(KINDS)}))"
     )
-    for path, match in find_files(root, name, "CREMA-D", "AudioWAV/1001_DFA_ANG_XX.wav"):
-        sound = match["kind"] in ("wav", "mp3")
+    for path, match in find_media(root, name, "CREMA-D", "AudioWAV/1001_DFA_ANG_XX.wav"):
+        kind = match["kind"].lower()
+        sound = kind in ("wav", "mp3")
         yield (
             match["stem"],
-            KINDS.index(match["kind"]),
+            KINDS.index(kind),
             Utterance(
                 key=f"crema_d-{match['stem']}",
                 media=path.as_posix(),

@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from mmembed.data.corpora.files import SOUND, find_files
+from mmembed.data.corpora.files import SOUND, find_media
 from mmembed.data.example import Labels, Utterance
 
 EMOTIONS: Final = {
@@ -56,5 +56,5 @@ def read(root: Path) -> list[Utterance]:
             licence=LICENCE,
             labels=Labels(category=EMOTIONS[match["emotion"]]),
         )
-        for path, match in find_files(root, name, "EmoDB", "wav/03a01Fa.wav")
+        for path, match in find_media(root, name, "EmoDB", "wav/03a01Fa.wav")
     ]

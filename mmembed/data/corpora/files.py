@@ -1,25 +1,25 @@
-"""What corpus readers share: finding files by their names, reading tables, saying what is amiss."""
+"""What corpus readers share: finding files by their names, choosing among them, small texts."""
 
 from __future__ import annotations
 
-import csv
-import logging
-import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
 from mmembed.data.example import Utterance
+from mmembed.data.folders import PassedOver, is_media, remark_passed, walk
+from mmembed.data.integrity import remark
 from mmembed.errors import DataError
 
 Found = tuple[Path, re.Match[str]]
 """A file, its path relative to the root, and its name taken apart."""
 
-SOUND: Final = r"\.(?:wav|flac)"
-"""End of a pattern: sound as published, or compressed without loss."""
+SOUND: Final = r"\.(?i:wav|flac)"
+"""End of a pattern: sound as published, or compressed without loss, in letters of any size."""
 
-_log: Final = logging.getLogger("mmembed.corpora")
+__all__ = ["SOUND", "Found", "best_of", "find_files", "find_media", "nearest_folder", "read_text",
+           "remark"]  # fmt: skip
 
 
 def find_files(root: Path, pattern: str, corpus: str, example: str) -> Iterator[Found]:
@@ -27,51 +27,45 @@ def find_files(root: Path, pattern: str, corpus: str, example: str) -> Iterator[
 
     Only names count, and those of folders that the pattern names before them
     (`id\d{5}/[^/]+/\d{5}\.mp4`), whether below or above the root: archives unpack into folders
-    of many shapes.
+    of many shapes. See `mmembed.data.folders` for what a walk passes over.
 
     Raises:
         DataError: no such folder, one that may not be read, or no such file in it.
     """
+    _check_folder(root, corpus)
+    return _matches(root, pattern, corpus, example, remarked=False)
+
+
+def find_media(root: Path, pattern: str, corpus: str, example: str) -> Iterator[Found]:
+    """`find_files` for media; what is called as media are and does not match is remarked."""
+    _check_folder(root, corpus)
+    return _matches(root, pattern, corpus, example, remarked=True)
+
+
+def _check_folder(root: Path, corpus: str) -> None:
     if not root.is_dir():
         raise DataError(
             str(root), "missing", f"no such folder; unpack {corpus} and name its folder"
         )
-    return _matches(root, re.compile(f"(?:.*/)?(?:{pattern})"), corpus, example)
 
 
-def _matches(root: Path, pattern: re.Pattern[str], corpus: str, example: str) -> Iterator[Found]:
+def _matches(
+    root: Path, pattern: str, corpus: str, example: str, *, remarked: bool
+) -> Iterator[Found]:
+    compiled = re.compile(f"(?:.*/)?(?:{pattern})", re.DOTALL)
     above, empty = f"{root.resolve().as_posix()}/", True
-    for path in walk(root):
-        if match := pattern.fullmatch(above + path):
+    passed, others = PassedOver(), list[str]()
+    for path in walk(root, passed):
+        if match := compiled.fullmatch(above + path):
             empty = False
             yield Path(path), match
+        elif remarked and is_media(path):
+            others.append(path)
+    if remarked:
+        hidden = PassedOver([path for path in passed.hidden if is_media(path)], passed.links)
+        remark_passed(root, others, hidden)
     if empty:
         raise DataError(str(root), "empty", f"holds no file of {corpus}, such as {example}")
-
-
-def walk(root: Path) -> Iterator[str]:
-    """All files below a folder, relative to it, sorted as `Path` sorts; memory: one folder's names.
-
-    Links to folders are followed, except into a folder that they lie in.
-    """
-    return _walk(os.fspath(root), "", ())
-
-
-def _walk(folder: str, prefix: str, around: tuple[tuple[int, int], ...]) -> Iterator[str]:
-    try:
-        status = os.stat(folder)
-        with os.scandir(folder) as entries:
-            names = sorted((entry.name, entry.is_dir()) for entry in entries)
-    except OSError as error:
-        raise DataError(folder, "unreadable", f"cannot be read ({error.strerror})") from None
-    here = (status.st_dev, status.st_ino)
-    if here in around:
-        return
-    for name, is_folder in names:
-        if is_folder:
-            yield from _walk(f"{folder}/{name}", f"{prefix}{name}/", (*around, here))
-        else:
-            yield prefix + name
 
 
 def nearest_folder(root: Path, path: Path, pattern: str) -> re.Match[str] | None:
@@ -92,14 +86,18 @@ def best_of(root: Path, candidates: Iterable[tuple[str, int, Utterance]]) -> lis
             first of several of that rank.
     """
     kept: dict[str, tuple[int, Utterance]] = {}
-    twice = []
+    twice, others = [], []
     for recording, rank, utterance in candidates:
         known = kept.get(recording)
         if known and known[0] == rank:
             twice.append(utterance.media or utterance.key)
+        elif known:
+            worse = utterance if rank > known[0] else known[1]
+            others.append(worse.media or worse.key)
         if not known or rank < known[0]:
             kept[recording] = rank, utterance
     remark(root, twice, "files stand there more than once and are left out")
+    remark(root, others, "files are of recordings that are there in a better form and are left out")
     return [utterance for _, utterance in kept.values()]
 
 
@@ -110,55 +108,13 @@ def read_text(path: Path) -> str | None:
         DataError: it is no UTF-8, or may not be read.
     """
     try:
-        return path.read_text(encoding="utf-8-sig").strip() or None
+        text = path.read_text(encoding="utf-8-sig").strip()
     except FileNotFoundError:
         return None
     except UnicodeDecodeError:
         raise DataError(str(path), "text", "must be UTF-8 text, this is not") from None
     except OSError as error:
         raise DataError(str(path), "unreadable", f"cannot be read ({error.strerror})") from None
-
-
-def read_table(path: Path, columns: Sequence[str] = ()) -> Iterator[tuple[int, dict[str, str]]]:
-    """The rows of a CSV or TSV file with a header, each with the number of its (last) line.
-
-    Separated by tabs, semicolons or commas, whichever the header has most of; white space around
-    names and values is dropped, and so are empty lines. What a short row lacks is "".
-
-    Args:
-        path: of the file.
-        columns: names the header must have.
-
-    Raises:
-        DataError: a column is missing, a row is longer than the header, or it is no UTF-8.
-    """
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            header = file.readline()
-            file.seek(0)
-            reader = csv.reader(file, delimiter=max("\t;,", key=header.count), strict=True)
-            names = [name.strip() for name in next(reader, [])]
-            if missing := [name for name in columns if name not in names]:
-                raise DataError(
-                    str(path),
-                    "table",
-                    f"lacks the column {', '.join(missing)}; has {', '.join(names) or 'none'}",
-                )
-            for values in reader:
-                if len(values) > len(names):
-                    raise DataError(
-                        f"{path}:{reader.line_num}",
-                        "table",
-                        f"{len(values)} values for {len(names)} columns; quote those with commas",
-                    )
-                if values:
-                    values += [""] * (len(names) - len(values))
-                    yield reader.line_num, dict(zip(names, map(str.strip, values), strict=True))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(str(path), "table", f"is no table in UTF-8 ({error})") from None
-
-
-def remark(root: Path, items: Sequence[str], what: str) -> None:
-    """Say on the log that a corpus is not quite as expected; nothing where `items` is empty."""
-    if items:
-        _log.warning("%s: %s (%d, such as %a)", root, what, len(items), items[0])
+    if "\0" in text:
+        raise DataError(str(path), "text", "must be UTF-8 text, this holds a NUL")
+    return text or None

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from mmembed.data.corpora.files import SOUND, find_files
+from mmembed.data.corpora.files import SOUND, find_media
 from mmembed.data.example import Utterance
 
 DIGITS: Final = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -30,7 +30,7 @@ def read(root: Path) -> list[Utterance]:
             split=_split(int(match["take"])),
             licence=LICENCE,
         )
-        for path, match in find_files(root, name, "FSDD", "recordings/0_george_0.wav")
+        for path, match in find_media(root, name, "FSDD", "recordings/0_george_0.wav")
     ]
 
 

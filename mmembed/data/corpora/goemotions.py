@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Final
 
 from mmembed.data.corpora.files import find_files
-from mmembed.data.corpora.tables import read_lines
+from mmembed.data.corpora.tables import Once, read_lines
 from mmembed.data.example import Labels, Utterance
+from mmembed.data.examples import portable_key
 from mmembed.errors import DataError
 
 EMOTIONS: Final = (
@@ -33,12 +34,14 @@ def read(root: Path) -> list[Utterance]:
     Raises:
         DataError: no tables, or a line that is not text, label numbers and id.
     """
-    utterances = []
+    utterances, once = [], Once()
     for path, match in find_files(
         root, r"(?P<split>train|dev|test)\.tsv", "GoEmotions", "data/train.tsv"
     ):
         for number, cells in read_lines(root / path):
-            utterances.append(_utterance(f"{root / path}:{number}", cells, match["split"]))
+            place = f"{root / path}:{number}"
+            utterances.append(_utterance(place, cells, match["split"]))
+            once(f"comment {cells[2]}", place)
     return utterances
 
 
@@ -54,7 +57,7 @@ def _utterance(place: str, cells: list[str], split: str) -> Utterance:
             f"with tabs between; ends {cells[1:]}",
         ) from None
     return Utterance(
-        key=f"goemotions-{comment}",
+        key=f"goemotions-{portable_key(comment)}",
         media=None,
         transcript=text,
         language="en",

@@ -13,8 +13,9 @@ import re
 from pathlib import Path
 from typing import Final
 
-from mmembed.data.corpora.files import SOUND, best_of, find_files, nearest_folder
+from mmembed.data.corpora.files import SOUND, best_of, find_media, nearest_folder
 from mmembed.data.example import Utterance
+from mmembed.data.folders import files_below
 from mmembed.errors import DataError
 
 WORDS: Final = (
@@ -47,10 +48,10 @@ def read(root: Path) -> list[Utterance]:
     Raises:
         DataError: no clips, or an alignment (`*.align`) that has other words than its name.
     """
-    name = rf"(?P<stem>{STEM})(?:\.(?P<video>mpg|mp4|avi)|{SOUND})"
+    name = rf"(?P<stem>{STEM})(?:\.(?P<video>(?i:mpg|mp4|avi))|{SOUND})"
     found = [
         (path, match["stem"], bool(match["video"]), nearest_folder(root, path, r"s\d+"))
-        for path, match in find_files(root, name, "GRID", "s1/video/bbaf2n.mpg")
+        for path, match in find_media(root, name, "GRID", "s1/video/bbaf2n.mpg")
     ]
     commands = sorted({stem for _, stem, _, talker in found if talker})
     splits = {c: {0: "heldout", 1: "dev"}.get(i % 10, "train") for i, c in enumerate(commands)}
@@ -78,7 +79,7 @@ def sentence(stem: str) -> str:
 
 def _check_alignments(root: Path) -> None:
     """Alignments have a line a word: start, end (25,000 units a second), word."""
-    for path in sorted(root.rglob("*.align")):
+    for path in files_below(root, ".align"):
         if not re.fullmatch(STEM, path.stem):
             continue
         words = [line.split()[-1] for line in path.read_text(encoding="utf-8").splitlines() if line]

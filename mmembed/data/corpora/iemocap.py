@@ -29,6 +29,7 @@ from typing import Final
 from mmembed.data.corpora.files import find_files, remark
 from mmembed.data.corpora.tables import mended_text
 from mmembed.data.example import Labels, Utterance
+from mmembed.data.folders import files_below
 from mmembed.errors import DataError
 
 CATEGORIES: Final = {
@@ -81,8 +82,8 @@ def read(root: Path) -> list[Utterance]:
         raise DataError(str(root), "empty", f"holds no label file of IEMOCAP, such as {example}")
     sounds = {
         path.stem: path.relative_to(root).as_posix()
-        for path in sorted(root.rglob("Ses0*.wav"))
-        if "sentences" in path.parts
+        for path in files_below(root, ".wav")
+        if path.name.startswith("Ses0") and "sentences" in path.parts
     }
     utterances = [
         _utterance(match, place, sounds, words)

@@ -15,7 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
-from mmembed.data.corpora.files import SOUND, find_files, read_text, remark
+from mmembed.data.corpora.files import SOUND, find_media, read_text, remark
 from mmembed.data.example import Utterance
 from mmembed.errors import DataError
 
@@ -36,7 +36,7 @@ def read(root: Path) -> list[Utterance]:
     example = "LibriSpeech/train-clean-100/103/1240/103-1240-0000.flac"
     subsets = _subsets(root)
     rows, seen, unheard = [], "", set[str]()
-    for path, match in find_files(root, name, "LibriSpeech", example):
+    for path, match in find_media(root, name, "LibriSpeech", example):
         stem, speaker = match["stem"], match["speaker"]
         text = root / path.parent / f"{speaker}-{match['chapter']}.trans.txt"
         lines = _transcripts(text)

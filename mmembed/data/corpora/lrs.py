@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import Final
 
 from mmembed.config import Seconds
-from mmembed.data.corpora.files import find_files, read_text, remark
-from mmembed.data.example import Utterance
+from mmembed.data.corpora.files import find_media, read_text, remark
+from mmembed.data.example import LATEST, Utterance
 from mmembed.errors import DataError
 
 LONGEST: Final[Seconds] = 15.0
@@ -55,7 +55,7 @@ def read_lrs2(root: Path) -> list[Utterance]:
         DataError: no videos, or a text file that is not of this form.
     """
     splits = {clip: split for name, split in LISTS.items() for clip in _list(root, f"{name}.txt")}
-    pattern = r"(?P<part>main|pretrain)/(?P<video>\d+)/(?P<clip>\d{5})\.mp4"
+    pattern = r"(?P<part>main|pretrain)/(?P<video>\d+)/(?P<clip>\d{5})\.(?i:mp4)"
 
     def split(part: str, video: str, clip: str) -> str | None:
         return "train" if part == "pretrain" else splits.pop(f"{video}/{clip}", None)
@@ -78,7 +78,7 @@ def read_lrs3(root: Path) -> list[Utterance]:
     Raises:
         DataError: no videos, or a text file that is not of this form.
     """
-    pattern = r"(?P<part>pretrain|trainval|test)/(?P<video>[\w-]+)/(?P<clip>\d{5})\.mp4"
+    pattern = r"(?P<part>pretrain|trainval|test)/(?P<video>[\w-]+)/(?P<clip>\d{5})\.(?i:mp4)"
 
     def split(part: str, video: str, clip: str) -> str:
         if part == "test":
@@ -113,7 +113,7 @@ def _read(
     split: Callable[[str, str, str], str | None],
 ) -> Iterator[Utterance]:
     wordless = []
-    for path, match in find_files(root, pattern, corpus, example):
+    for path, match in find_media(root, pattern, corpus, example):
         part, video, clip = match["part"], match["video"], match["clip"]
         transcript, words = _text((root / path).with_suffix(".txt"))
         if transcript is None:
@@ -156,10 +156,17 @@ def _text(path: Path) -> tuple[str | None, list[Word]]:
             break
         try:
             word, start, end = line.split()[:3]
-            words.append(Word(word, float(start), float(end)))
+            words.append(Word(word, _seconds(start), _seconds(end)))
         except ValueError:
             raise DataError(f"{path}:{number}", "transcript", f"must be {TABLE}") from None
     return transcript.strip() or None, words
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0 <= seconds < LATEST:
+        raise ValueError(f"{text} seconds")
+    return seconds
 
 
 def _list(root: Path, name: str) -> Iterator[str]:

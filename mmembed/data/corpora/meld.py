@@ -20,8 +20,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, Final
 
-from mmembed.data.corpora.files import find_files, remark
-from mmembed.data.corpora.tables import need_columns, read_rows
+from mmembed.data.corpora.files import find_files, find_media, remark
+from mmembed.data.corpora.tables import Once, read_rows
 from mmembed.data.example import Labels, Utterance
 from mmembed.errors import DataError
 
@@ -65,8 +65,8 @@ def read(root: Path) -> list[Utterance]:
 def _read_table(path: Path, split: str, clips: Clips) -> list[Utterance]:
     turns: Counter[int] = Counter()
     found = []
-    for number, row in read_rows(path):
-        need_columns(path, row, COLUMNS)
+    once = Once()
+    for number, row in read_rows(path, COLUMNS):
         try:
             dialogue, utterance = int(row["Dialogue_ID"]), int(row["Utterance_ID"])
             labels = Labels(
@@ -75,6 +75,7 @@ def _read_table(path: Path, split: str, clips: Clips) -> list[Utterance]:
             )
         except (ValueError, KeyError):
             raise DataError(f"{path}:{number}", "label", _wrong(row)) from None
+        once(f"dia{dialogue}_utt{utterance}", f"{path}:{number}")
         found.append((dialogue, utterance, row, labels))
     utterances = []
     for dialogue, utterance, row, labels in sorted(found, key=lambda item: item[:2]):
@@ -111,16 +112,18 @@ def _wrong(row: dict[str, Any]) -> str:
 
 def _find_clips(root: Path) -> Clips:
     """(split, dialogue, utterance) -> clip; the folder tells the split."""
-    name = (
-        r"(?P<again>final_videos_test)?dia(?P<dialogue>\d+)_utt(?P<utterance>\d+)\.(?:mp4|wav|flac)"
-    )
+    name = r"(?P<again>final_videos_test)?dia(?P<dialogue>\d+)_utt(?P<utterance>\d+)"
+    name += r"\.(?i:mp4|wav|flac)"
     try:
-        found = list(find_files(root, name, "MELD clips", "train_splits/dia0_utt0.mp4"))
-    except DataError:
+        found = list(find_media(root, name, "MELD clips", "train_splits/dia0_utt0.mp4"))
+    except DataError as error:
+        if error.reason != "empty":
+            raise
         return {}  # the tables alone
     clips: Clips = {}
     # An mp4 before a sound made of it, a plain name before its second edition.
-    for path, match in sorted(found, key=lambda f: (f[1]["again"] or "", f[0].suffix != ".mp4")):
+    best = sorted(found, key=lambda f: (f[1]["again"] or "", f[0].suffix.lower() != ".mp4"))
+    for path, match in best:
         split = _split(path)
         if split is not None:
             place = (split, int(match["dialogue"]), int(match["utterance"]))

@@ -16,15 +16,16 @@ the shape of MSP-Podcast's.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
-from mmembed.data.corpora.files import SOUND, find_files, read_table, read_text, remark
+from mmembed.data.corpora.files import SOUND, find_media, read_text, remark
+from mmembed.data.corpora.tables import Once, read_table
 from mmembed.data.example import Labels, Utterance
 from mmembed.data.examples import portable_key
+from mmembed.data.jsontext import parse_json
 from mmembed.errors import DataError
 
 EMOTIONS: Final = {
@@ -87,8 +88,15 @@ def _read(root: Path, name: str, corpus: str, language: str, example: str) -> li
     name_of_either = rf"(?P<table>{labels})|(?!\.)[^/]+{SOUND}"
     sounds: dict[str, Path] = {}
     tables: dict[str, Path] = {}
-    for path, match in find_files(root, name_of_either, corpus, example):
-        (tables if match["table"] else sounds)[path.name] = path
+    twice: list[str] = []
+    for path, match in find_media(root, name_of_either, corpus, example):
+        if match["table"]:
+            tables[path.name] = path
+        elif path.stem in sounds:
+            twice.append(path.as_posix())
+        else:
+            sounds[path.stem] = path
+    remark(root, twice, "files are there more than once, or in another form, and are left out")
     table = next((root / tables[label] for label in LABELS if label in tables), None)
     if table is None:
         raise DataError(
@@ -96,8 +104,11 @@ def _read(root: Path, name: str, corpus: str, language: str, example: str) -> li
         )
     rows: list[Utterance] = []
     silent: list[str] = []
+    once, spare = Once(), dict(sounds)
     for where, row in _labels(table):
-        sound = sounds.pop(row["FileName"], None)
+        clip = re.sub(rf"{SOUND}$", "", row["FileName"])  # tables name it with its suffix or not
+        once(clip, where)
+        sound = spare.pop(clip, None)
         if sound is None:
             silent.append(row["FileName"])
             continue
@@ -117,8 +128,12 @@ def _read(root: Path, name: str, corpus: str, language: str, example: str) -> li
                 labels=_emotion(where, row),
             )
         )
+    if not rows:
+        labelled, there = next(iter(silent), "none"), next(iter(sounds.values()), "none")
+        message = f"no clip of {table.name} (such as {labelled}) has a file (such as {there})"
+        raise DataError(str(root), "empty", message)
     remark(root, silent, f"clips have labels in {table.name} but no file")
-    remark(root, sorted(map(str, sounds.values())), f"files have no labels in {table.name}")
+    remark(root, sorted(map(str, spare.values())), f"files have no labels in {table.name}")
     return rows
 
 
@@ -130,7 +145,7 @@ def _labels(table: Path) -> Iterator[tuple[str, Mapping[str, str]]]:
             yield f"{table}:{line}", row
         return
     try:
-        clips = json.loads(table.read_bytes())
+        clips = parse_json(table.read_bytes().removeprefix(b"\xef\xbb\xbf"))
         rows = [
             (f"{table}: {name}", {"FileName": name, **{k: str(v) for k, v in values.items()}})
             for name, values in clips.items()

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from mmembed.data.corpora.files import SOUND, best_of, find_files, remark
+from mmembed.data.corpora.files import SOUND, best_of, find_media, remark
 from mmembed.data.example import Labels, Utterance
 
 EMOTIONS: Final = {
@@ -54,9 +54,9 @@ def read(root: Path) -> list[Utterance]:
 
 
 def _candidates(root: Path) -> Iterator[tuple[str, int, Utterance]]:
-    name = NAME + rf"(?:\.mp4|{SOUND})"
+    name = NAME + rf"(?:\.(?i:mp4)|{SOUND})"
     songs = []
-    for path, match in find_files(root, name, "RAVDESS", "Actor_01/03-01-05-01-02-01-01.wav"):
+    for path, match in find_media(root, name, "RAVDESS", "Actor_01/03-01-05-01-02-01-01.wav"):
         modality = match["modality"]
         if match["channel"] != SPEECH:
             songs.append(path.as_posix())

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Final
 
 from mmembed.data.corpora.files import find_files
-from mmembed.data.corpora.tables import read_lines
+from mmembed.data.corpora.tables import Once, read_lines
 from mmembed.data.example import Labels, Utterance
+from mmembed.data.examples import portable_key
 from mmembed.errors import DataError
 
 EMOTIONS: Final = (
@@ -51,17 +52,18 @@ def _read_table(path: Path, language: str, split: str) -> list[Utterance]:
         raise DataError(
             str(path), "table", f"the first line must name ID, Tweet, {', '.join(EMOTIONS)}"
         )
-    utterances = []
+    utterances, once = [], Once()
     for number, cells in lines:
         marks = cells[2:]
         if len(marks) != len(EMOTIONS) or not set(marks) <= {"0", "1", NO_LABEL}:
             raise DataError(
                 f"{path}:{number}", "label", f"needs 0 or 1 for {len(EMOTIONS)} emotions"
             )
+        once(f"tweet {cells[0]}", f"{path}:{number}")
         present = tuple(name for name, mark in zip(EMOTIONS, marks, strict=True) if mark == "1")
         utterances.append(
             Utterance(
-                key=f"semeval2018-{cells[0]}",
+                key=f"semeval2018-{portable_key(cells[0])}",
                 media=None,
                 transcript=cells[1],
                 language=language,

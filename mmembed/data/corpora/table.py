@@ -4,7 +4,8 @@
     talk/one.mp4,12.5,17,"well, yes",ann,train,happy,4.5
 
 Columns are named as the fields of a manifest and of its labels (`mmembed.data.example`), in any
-order; `scores.NAME` is a score, and lists (streams, present, emotions) are separated by spaces.
+order; `scores.NAME` is a score, and lists (streams, present, emotions) are
+separated by spaces or as pandas writes them (`['joy', 'anger']`).
 Media paths start at the folder of the table. An empty cell is a value that is not known. Without a
 column `key` the key is the media path, with the start where there is one.
 """
@@ -17,9 +18,10 @@ from pathlib import Path
 from typing import Final
 
 from mmembed.data.corpora.emotions import category
-from mmembed.data.corpora.files import read_table
+from mmembed.data.corpora.tables import Once, read_table, split_list
 from mmembed.data.example import Labels, Utterance
 from mmembed.data.examples import portable_key
+from mmembed.data.jsontext import shown
 from mmembed.data.manifest import from_row
 from mmembed.errors import DataError
 
@@ -42,15 +44,13 @@ def read(root: Path) -> list[Utterance]:
     if not root.is_file():
         raise DataError(str(root), "missing", "no such file; name a table such as clips.csv")
     rows: list[Utterance] = []
-    lines: dict[str, int] = {}
+    once = Once()
     for line, values in read_table(root):
         try:
             row = _row({name: value for name, value in values.items() if value})
-            if row.key in lines:
-                raise ValueError(f"key {row.key} stands on line {lines[row.key]} too")
         except ValueError as error:
             raise DataError(f"{root}:{line}", "table", str(error)) from None
-        lines[row.key] = line
+        once(f"key {row.key}", f"{root}:{line}")
         rows.append(row)
     if not rows:
         raise DataError(str(root), "empty", "holds no line beside its header")
@@ -85,7 +85,7 @@ def _value(name: str, value: str) -> object:
     if name == "turn":
         return _number(name, value, int)
     if name in LISTS:
-        return [_number(name, x) if name == "emotions" else x for x in value.split()]
+        return [_number(name, x) if name == "emotions" else x for x in split_list(value, None)]
     return category(value) if name == "category" else value
 
 
@@ -97,4 +97,4 @@ def _number(name: str, value: str, kind: type[int] | type[float] = float) -> flo
     except ValueError:
         pass
     whole = "whole " if kind is int else ""
-    raise ValueError(f"{name} must be a {whole}number, found {value!r}")
+    raise ValueError(f"{name} must be a {whole}number, found {shown(value)}")

@@ -4,7 +4,8 @@ Columns, of which only `text` is needed:
 
     text       the words
     label      one category
-    labels     all that hold, with commas between (in JSON lines a list); empty = none of them
+    labels     all that hold, with commas between or as pandas writes them (['joy', 'anger'], [];
+               in JSON lines a list); empty = none of them
     id         unique in the file; the row number without
     split      train, dev, test or heldout; without, a file of this name
     language   ISO 639-1
@@ -19,9 +20,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from mmembed.data.corpora.files import find_files
-from mmembed.data.corpora.tables import need_columns, read_rows
+from mmembed.data.corpora.tables import Once, read_rows, split_list
 from mmembed.data.example import SPLITS, Labels, Utterance
 from mmembed.data.examples import portable_key
+from mmembed.data.jsontext import shown
 from mmembed.errors import DataError
 
 OTHER_NAMES: Final = {"valid": "dev", "validation": "dev", "val": "dev"}
@@ -37,7 +39,7 @@ def read(root: Path) -> list[Utterance]:
         folder, tables = root.parent, [Path(root.name)]
     else:
         found = find_files(
-            root, r"[^./][^/]*\.(?:csv|tsv|jsonl)", "text tables", "reviews/train.tsv"
+            root, r"[^./][^/]*\.(?i:csv|tsv|jsonl)", "text tables", "reviews/train.tsv"
         )
         folder, tables = root, [path for path, _ in found]
     return [utterance for table in tables for utterance in _read_table(folder, table)]
@@ -45,11 +47,12 @@ def read(root: Path) -> list[Utterance]:
 
 def _read_table(folder: Path, table: Path) -> list[Utterance]:
     path = folder / table
-    utterances = []
-    for count, (number, row) in enumerate(read_rows(path), start=1):
-        need_columns(path, row, ("text",))
+    utterances, once = [], Once()
+    for count, (number, row) in enumerate(read_rows(path, ("text",)), start=1):
         try:
-            name = f"{table.with_suffix('').as_posix()}-{_cell(row, 'id') or count}"
+            if (identity := _cell(row, "id")) is not None:
+                once(f"id {identity}", f"{path}:{number}")
+            name = f"{table.with_suffix('').as_posix()}-{identity or count}"
             utterances.append(_utterance(portable_key(name), row, table.stem))
         except ValueError as error:
             raise DataError(f"{path}:{number}", "table", str(error)) from None
@@ -66,10 +69,10 @@ def _utterance(key: str, row: dict[str, Any], stem: str) -> Utterance:
         language=_cell(row, "language"),
         speaker=_cell(row, "speaker"),
         dialogue=_cell(row, "dialogue"),
-        turn=None if turn is None else int(turn),
+        turn=None if turn is None else _whole("turn", turn),
         split=split if named or split in SPLITS else None,
         licence=_cell(row, "licence"),
-        labels=Labels(category=_cell(row, "label"), present=_present(row.get("labels"))),
+        labels=Labels(category=_category(row), present=_present(row.get("labels"))),
     )
 
 
@@ -79,15 +82,30 @@ def _cell(row: dict[str, Any], column: str) -> str | None:
     if value is None or value == "":
         return None
     if not isinstance(value, str | int) or isinstance(value, bool):
-        raise ValueError(f"{column} must be text, found {value!r}")
+        raise ValueError(f"{column} must be text, found {shown(value)}")
     return str(value)
+
+
+def _whole(column: str, value: str) -> int:
+    try:
+        return int(value)
+    except ValueError:
+        raise ValueError(f"{column} must be a whole number, found {shown(value)}") from None
+
+
+def _category(row: dict[str, Any]) -> str | None:
+    category = _cell(row, "label")
+    if category is not None and category[:1] in ("[", "(", "{"):
+        message = f"label is one name, found {shown(category)}; several go into a column labels"
+        raise ValueError(message)
+    return category
 
 
 def _present(labels: object) -> tuple[str, ...] | None:
     if labels is None:
         return None
     if isinstance(labels, str):
-        return tuple(name.strip() for name in labels.split(",") if name.strip())
+        return tuple(split_list(labels, ","))
     if not isinstance(labels, list) or not all(isinstance(name, str) for name in labels):
-        raise ValueError(f"labels must be a list of names, found {labels!r}")
+        raise ValueError(f"labels must be a list of names, found {shown(labels)}")
     return tuple(labels)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from mmembed.data.corpora.files import SOUND, find_files
+from mmembed.data.corpora.files import SOUND, find_media
 from mmembed.data.example import Labels, Utterance
 
 EMOTIONS: Final = {"A": "angry", "H": "happy", "N": "neutral", "S": "sad"}
@@ -34,5 +34,5 @@ def read(root: Path) -> list[Utterance]:
             licence=LICENCE,
             labels=Labels(category=EMOTIONS[match["emotion"]]),
         )
-        for path, match in find_files(root, name, "URDU", "Angry/SM1_F1_A01.wav")
+        for path, match in find_media(root, name, "URDU", "Angry/SM1_F1_A01.wav")
     ]

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from mmembed.data.corpora.files import SOUND, best_of, find_files, read_text, remark
+from mmembed.data.corpora.files import SOUND, best_of, find_media, read_text, remark
 from mmembed.data.example import Utterance
 
 LICENCE: Final = "CC BY 4.0 (0.92), ODC-By 1.0 (0.80)"
@@ -39,7 +39,7 @@ def read(root: Path) -> list[Utterance]:
 def _candidates(root: Path) -> Iterator[tuple[str, int, Utterance]]:
     name = r"(?P<stem>(?P<speaker>[ps]\d+)_\d{3})(?:_mic(?P<microphone>[12]))?" + SOUND
     example = "wav48_silence_trimmed/p225/p225_001_mic1.flac"
-    for path, match in find_files(root, name, "VCTK", example):
+    for path, match in find_media(root, name, "VCTK", example):
         stem, speaker = match["stem"], match["speaker"]
         corpus = (root / path).resolve().parents[2]
         transcript = read_text(corpus / "txt" / speaker / f"{stem}.txt")

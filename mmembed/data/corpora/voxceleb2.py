@@ -20,7 +20,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from mmembed.data.corpora.files import best_of, find_files, read_table, remark
+from mmembed.data.corpora.files import best_of, find_media, remark
+from mmembed.data.corpora.tables import Once, read_table
 from mmembed.data.example import Labels, Utterance
 from mmembed.errors import DataError
 
@@ -58,12 +59,12 @@ def read(root: Path) -> list[Utterance]:
 def _candidates(
     root: Path, transcripts: dict[str, str], sets: dict[str, str]
 ) -> Iterator[tuple[str, int, Utterance]]:
-    pattern = rf"(?P<kind>{'|'.join(KINDS)})"
+    pattern = rf"(?P<kind>(?i:{'|'.join(KINDS)}))"
     folder = re.compile(r"/(dev|test)/")
-    for path, match in find_files(
+    for path, match in find_media(
         root, rf"{CLIP}\.{pattern}", "VoxCeleb2", "dev/mp4/id00012/21Uxsk56VDQ/00001.mp4"
     ):
-        clip, speaker = match["clip"], match["speaker"]
+        clip, speaker, kind = match["clip"], match["speaker"], match["kind"].lower()
         around = folder.findall(match.string)
         published = around[-1] if around else sets.get(speaker)
         if published is None:
@@ -71,10 +72,10 @@ def _candidates(
                 str(root / path), "split", f"neither a folder dev or test nor {SPEAKERS} names it"
             )
         transcript = transcripts.get(clip)
-        streams = ("audio", "video") if match["kind"] == "mp4" else ("audio",)
+        streams = ("audio", "video") if kind == "mp4" else ("audio",)
         yield (
             clip,
-            KINDS.index(match["kind"]),
+            KINDS.index(kind),
             Utterance(
                 key=_key(clip),
                 media=path.as_posix(),
@@ -108,8 +109,8 @@ def _transcripts(path: Path) -> dict[str, str]:
     if not path.is_file():
         return {}
     line = re.compile(rf"(?:[^\t]*/)?{CLIP}(?:\.\w+)?\t(?P<words>.*)")
-    transcripts = {}
-    with path.open(encoding="utf-8", errors="replace") as file:
+    transcripts, once = {}, Once()
+    with path.open(encoding="utf-8-sig", errors="replace") as file:
         for number, text in enumerate(file, start=1):
             match = line.fullmatch(text.rstrip("\r\n"))
             if match is None or "\ufffd" in text:
@@ -119,6 +120,7 @@ def _transcripts(path: Path) -> dict[str, str]:
                     "must be a path, a tab and the words in UTF-8: "
                     "id00012/21Uxsk56VDQ/00001<TAB>HELLO",
                 )
+            once(match["clip"], f"{path}:{number}")
             if words := match["words"].strip():
                 transcripts[match["clip"]] = words
     return transcripts

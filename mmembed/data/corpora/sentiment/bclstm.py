@@ -8,7 +8,6 @@ split by video, train and test, and no sentiment scores.
 
 from __future__ import annotations
 
-import csv
 import zipfile
 from pathlib import Path
 from typing import Any, Final
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 
 from mmembed.data.corpora.sentiment.corpus import SPLITS, Segment
 from mmembed.data.corpora.sentiment.streams import Finite, widths, write_splits
+from mmembed.data.corpora.tables import read_rows
 from mmembed.data.features import Features
 from mmembed.data.integrity import Check, checksum, compare, none_of
 from mmembed.errors import DataError
@@ -25,6 +25,7 @@ from mmembed.errors import DataError
 FILES: Final = ("features.npz", "utterances.csv")
 STREAMS: Final = {"text": 100, "audio": 73, "video": 100}
 CATEGORIES: Final = ("negative", "positive")
+COLUMNS: Final = ("split", "video_id", "clip", "label", "transcript")
 COUNTS: Final = {"train": 1447, "dev": 0, "test": 752}
 
 
@@ -76,16 +77,12 @@ def convert_bclstm(folder: Path, out: Path) -> tuple[list[Segment], list[Check]]
 
 def _read(folder: Path) -> tuple[dict[str, NDArray[Any]], list[dict[str, str]]]:
     arrays_path, rows_path = (folder / name for name in FILES)
-    columns = {"split", "video_id", "clip", "label", "transcript"}
     try:
         with np.load(arrays_path) as file:
             arrays = {name: file[name] for name in (*STREAMS, "label")}
-        with rows_path.open(encoding="utf-8", newline="") as text:
-            rows = list(csv.DictReader(text))
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile, csv.Error) as error:
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise DataError(str(folder), "features", f"{' and '.join(FILES)}: {error}") from None
-    if not rows or not columns <= set(rows[0]):
-        raise DataError(str(rows_path), "labels", f"needs the columns {', '.join(sorted(columns))}")
+    rows = [row for _, row in read_rows(rows_path, COLUMNS, mended=False)]
     for name, array in arrays.items():
         if len(array) != len(rows) or array.ndim != (1 if name == "label" else 2):
             what = f"{name} has shape {array.shape} for {len(rows)} rows of {FILES[1]}"

@@ -33,6 +33,7 @@ from mmembed.data.corpora.sentiment.corpus import Corpus, Segment
 from mmembed.data.corpora.sentiment.streams import Finite, widths, write_splits
 from mmembed.data.example import EMOTIONS
 from mmembed.data.features import Features
+from mmembed.data.folders import files_below
 from mmembed.data.hdf5 import read_csd, read_csd_words
 from mmembed.data.integrity import Check, checksum, none_of
 from mmembed.errors import DataError
@@ -155,7 +156,7 @@ def _with_transcripts(segments: Sequence[Segment], path: Path) -> list[Segment]:
 
 
 def _all(folder: Path) -> list[Path]:
-    return sorted(folder.rglob("*.csd"))
+    return files_below(folder, ".csd")
 
 
 def _plain(path: Path) -> str:

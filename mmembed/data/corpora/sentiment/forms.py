@@ -14,6 +14,7 @@ from mmembed.data.corpora.sentiment.labels import is_labels, is_raw, read_labels
 from mmembed.data.corpora.sentiment.media import media_below, with_media
 from mmembed.data.corpora.sentiment.mmsa import convert_pickle
 from mmembed.data.example import Utterance
+from mmembed.data.folders import files_below
 from mmembed.data.integrity import REPORT, Check, checksum, write_report
 from mmembed.errors import DataError
 
@@ -56,13 +57,13 @@ def _import(corpus: Corpus, source: Path, out: Path, words: bool) -> Imported:
         return *_labels_alone([source]), None, "labels alone"
     if all((source / name).is_file() for name in bclstm.FILES):
         return *convert_bclstm(source, out), bclstm.COUNTS, "vectors of bc-LSTM"
-    if any(source.rglob("*.csd")):
+    if files_below(source, ".csd"):
         return *convert_csd(corpus, source, out), None, ".csd"
     tables, media = _label_files(source), media_below(source)
     if tables and media:
         segments, checks = with_media(source, media, read_labels(tables))
         return segments, [*map(_pin, tables), *checks], None, "videos with labels"
-    pickles = sorted(path for path in source.rglob("*") if path.suffix.lower() in PICKLES)
+    pickles = files_below(source, *PICKLES)
     if len(pickles) == 1:
         return _import(corpus, pickles[0], out, words)
     if len(pickles) > 1:
@@ -88,7 +89,7 @@ def _pin(path: Path) -> Check:
 
 def _label_files(folder: Path) -> list[Path]:
     """The one label file of a folder, or all that hold a row an annotator."""
-    found = [path for path in sorted(folder.rglob("*.csv")) if path.is_file() and is_labels(path)]
+    found = [path for path in files_below(folder, ".csv") if is_labels(path)]
     finished = [path for path in found if not is_raw(path)]
     if len(finished) > 1:
         names = ", ".join(str(path.relative_to(folder)) for path in finished)

@@ -16,7 +16,6 @@ are the numbers in the names of CMU's segmented clips. They differ for CMU-MOSEI
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -25,6 +24,7 @@ from typing import Final
 import numpy as np
 
 from mmembed.data.corpora.sentiment.corpus import SPLITS, Segment
+from mmembed.data.corpora.tables import read_cells, read_table
 from mmembed.data.example import EMOTIONS
 from mmembed.errors import DataError
 
@@ -79,11 +79,12 @@ def is_labels(path: Path) -> bool:
 
 
 def _header(path: Path) -> list[str]:
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            return [cell.strip() for cell in next(csv.reader(file), [])]
-    except (UnicodeDecodeError, csv.Error):
-        raise DataError(str(path), "labels", "a label file is CSV in UTF-8, this is not") from None
+    header = next(read_cells(path), (1, list[str]()))[1]
+    small = [cell.lower() for cell in header]
+    twice = [name for name in small if name and small.count(name) > 1]
+    if twice and not _is_headless(header):
+        raise DataError(f"{path}:1", "labels", f"names the column {twice[0]} twice")
+    return header
 
 
 def _names(path: Path) -> dict[str, str]:
@@ -116,16 +117,12 @@ def _read(path: Path) -> list[Segment]:
         raise DataError(
             str(path), "labels", f"no column for {' and '.join(missing)}; found {columns}"
         )
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        plain = HEADLESS if _is_headless(_header(path)) else None
-        reader = csv.DictReader(file, plain, skipinitialspace=True)
-        try:
-            return [_segment(row, names, f"{path}:{reader.line_num}") for row in reader]
-        except (UnicodeDecodeError, csv.Error) as error:
-            raise DataError(str(path), "labels", f"not CSV in UTF-8: {error}") from None
+    header = HEADLESS if _is_headless(_header(path)) else None
+    rows = read_table(path, header=header)
+    return [_segment(row, names, f"{path}:{number}") for number, row in rows]
 
 
-def _segment(row: Mapping[str, str | None], names: Mapping[str, str], where: str) -> Segment:
+def _segment(row: Mapping[str, str], names: Mapping[str, str], where: str) -> Segment:
     cells = {ours: (row.get(theirs) or "").strip() for ours, theirs in names.items()}
     if not cells["video"] or not cells["clip"]:
         raise DataError(where, "labels", "a row without the id of its video or clip")

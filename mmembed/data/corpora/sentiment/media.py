@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Final
 
 from mmembed.data.corpora.sentiment.corpus import Segment
+from mmembed.data.folders import MEDIA_SUFFIXES, files_below
 from mmembed.data.integrity import Check, none_of
-from mmembed.data.sources import MEDIA_SUFFIXES
 from mmembed.errors import DataError
 
 SAME_TIME: Final = 0.05  # seconds that the times of one segment may differ between releases
@@ -46,7 +46,7 @@ class Words:
 def media_below(root: Path) -> list[Path]:
     """All media files below a folder, pictures before sound, then by path."""
     rank = {suffix: number for number, suffix in enumerate(MEDIA_SUFFIXES)}
-    found = [path for path in sorted(root.rglob("*")) if path.suffix.lower() in rank]
+    found = files_below(root, *MEDIA_SUFFIXES)
     return sorted(found, key=lambda path: rank[path.suffix.lower()])
 
 
@@ -132,7 +132,7 @@ def _spoken(segment: Segment, words: Sequence[Words]) -> Words | None:
 
 def _transcripts(root: Path) -> Mapping[str, Sequence[Words]]:
     words: dict[str, list[Words]] = defaultdict(list)
-    for path in sorted([*root.rglob("*.txt"), *root.rglob("*.annotprocessed")]):
+    for path in files_below(root, ".txt", ".annotprocessed"):
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
         read = _mosei(lines) if path.suffix == ".txt" else _mosi(path.stem, lines)
         for video, one in read:
