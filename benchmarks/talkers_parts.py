@@ -25,7 +25,7 @@ from mmembed.data.corpora.talkers.acting import VALENCE
 from mmembed.data.corpora.talkers.clip import write_script
 from mmembed.metrics import pearson
 from mmembed.recipes.embeddings_data import read_folder
-from mmembed.recipes.probe import STRENGTHS, ridge, speaker_folds
+from mmembed.recipes.probe import STRENGTHS, group_folds, ridge
 
 SUBSETS = (("audio",), ("video",), ("text",), ("audio", "video", "text"))
 PARTS = ("words", "voice", "face")
@@ -75,10 +75,10 @@ def valences(key: str, seed: int) -> list[float]:
 def cross_predict(vectors: Floats, targets: Floats, speakers: NDArray[np.str_]) -> Floats:
     """Targets (N, C) of each item as told by a reader that never met its speaker."""
     predicted = np.empty_like(targets)
-    for held_out in speaker_folds(speakers, FOLDS):
+    for held_out in group_folds(speakers, FOLDS):
         train = ~held_out
         inner = np.zeros((len(STRENGTHS), int(train.sum()), targets.shape[1]))
-        for unseen in speaker_folds(speakers[train], FOLDS):
+        for unseen in group_folds(speakers[train], FOLDS):
             inner[:, unseen] = ridge(
                 vectors[train][~unseen],
                 targets[train][~unseen],

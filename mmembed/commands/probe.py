@@ -3,7 +3,8 @@
 mmembed probe embeddings/ravdess other/ravdess --folds 8
 
 Each folder holds embedding shards with category labels. Prints the unweighted average recall of
-each with a 95 % interval over speakers, chance below.
+each with a 95 % interval over speakers, chance below. Where speakers are not known, folds and
+interval are of dialogues, else of single clips, and a line says so.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import tyro
 
+from mmembed.metrics import plural
 from mmembed.recipes.probe import centre_speakers, probe, read_labelled
 from mmembed.training.tracking import write_json
 
@@ -26,7 +28,7 @@ class Probe:
     Attributes:
         folders: of embedding shards.
         speakers: use these speakers alone; none named = all.
-        folds: of speakers, each held out once.
+        folds: of speakers (or dialogues, or clips), each held out once.
         centre_speakers: first subtract each speaker's mean vector, as if it were known who speaks
             and some other clips of theirs were at hand; uses no label.
         out: also write all results there, as JSON.
@@ -58,6 +60,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             f"{time.monotonic() - started:5.0f}s",
             flush=True,
         )
+        if result["grouping"] != "speaker":
+            print(f"  folds of {plural(result['grouping'])}: not of all clips is the speaker known")
         if result["note"]:
             print(f"  {result['note']}")
     chance = next(iter(results.values()))["chance"]

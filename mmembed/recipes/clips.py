@@ -5,17 +5,27 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from mmembed.batch import Padded
-from mmembed.data.example import EMOTIONS
-from mmembed.data.shards import ShardSet
+from mmembed.data.example import EMOTIONS, Labels, Utterance
 from mmembed.errors import UsageError
-from mmembed.recipes.embeddings_data import SPLITS, subset_folders
+from mmembed.metrics import count_groups
+from mmembed.recipes.embeddings_data import (
+    NAN,
+    SPLITS,
+    EmbeddedClips,
+    Part,
+    intensities,
+    read_embeddings,
+    subset_folders,
+)
+from mmembed.recipes.groups import Groups, group_items
 
 ADJECTIVES: Final = {
     "anger": "angry", "disgust": "disgusted", "fear": "fearful", "joy": "happy",
@@ -25,35 +35,39 @@ ADJECTIVES: Final = {
 
 EVERY: Final = 5  # of so many speakers one is for test and one for dev
 
-Row = tuple[str, str, Tensor, dict[str, float] | str]
-
 
 @dataclass(frozen=True)
 class Clips:
     """Labelled clips.
 
     Attributes:
-        keys: N of them.
-        speakers: N.
+        rows: N of their manifest rows.
         corpora: N names.
         steps: N tensors (T, D): the encoder's frames, or its layers.
         emotions: (N, E) 1 = present, 0 = absent, NaN = the corpus does not tell.
     """
 
-    keys: tuple[str, ...]
-    speakers: tuple[str, ...]
+    rows: tuple[Utterance, ...]
     corpora: tuple[str, ...]
     steps: tuple[Tensor, ...]
     emotions: Tensor
 
     def __len__(self) -> int:
-        return len(self.keys)
+        return len(self.rows)
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """N."""
+        return tuple(row.key for row in self.rows)
+
+    def groups(self) -> Groups:
+        """Of the N clips."""
+        return _groups(self.rows)
 
     def take(self, rows: Sequence[int]) -> Clips:
         """Some of them."""
         return Clips(
-            tuple(self.keys[row] for row in rows),
-            tuple(self.speakers[row] for row in rows),
+            tuple(self.rows[row] for row in rows),
             tuple(self.corpora[row] for row in rows),
             tuple(self.steps[row] for row in rows),
             self.emotions[list(rows)],
@@ -69,13 +83,14 @@ class Clips:
 
 
 def read_clips(
-    folders: Sequence[str], streams: str, reads: str
+    folders: Sequence[str], streams: str, reads: Part
 ) -> tuple[dict[str, Clips], tuple[str, ...], str]:
     """Clips of "train", "dev" and "test", the names of their E emotions, and the encoder's SHA-256.
 
     A corpus is named as its folder. Where its own splits keep speakers apart they are taken;
     else its speakers are dealt out in alphabetical order: of five the first is for test, the second
-    for dev.
+    for dev. Where a speaker is not known it is the dialogue that is kept together, else each clip
+    stands for itself.
 
     Args:
         folders: of embedding shards, one a corpus.
@@ -83,93 +98,97 @@ def read_clips(
         reads: "layers" or "frames".
 
     Raises:
-        UsageError: no folder, one without labels, speakers or what is to be read; too few speakers;
-            or the folders are of different encoders.
+        UsageError: no folder, one without labels or what is to be read; too few speakers; a key
+            that two corpora have; or the folders are of different encoders.
     """
     if not folders:
         raise UsageError("no data: give --embeddings DIR [DIR ...], made by extract")
-    shards = {folder: ShardSet(_subset_folder(Path(folder), streams)) for folder in folders}
-    encoders = {folder: str(found.manifest["encoder_sha256"]) for folder, found in shards.items()}
+    read = {folder: _read(folder, streams, reads) for folder in folders}
+    encoders = {folder: found.encoder for folder, found in read.items()}
     if len(set(encoders.values())) > 1:
-        each = ", ".join(f"{folder} of {sha[:12]}" for folder, sha in encoders.items())
+        each = ", ".join(f"{folder} of {sha[:12] or 'none'}" for folder, sha in encoders.items())
         raise UsageError(f"embeddings of different encoders: {each}")
-    rows: list[tuple[str, str, Row]] = []
-    for folder, found in shards.items():
-        corpus = [_row(folder, found, index, reads) for index in range(len(found))]
-        labelled = [row for row in corpus if row[3]]
-        if not labelled:
-            raise UsageError(f"{folder}: no clip has a label of emotion")
-        splits = _speaker_splits(folder, found)
-        rows += [(Path(folder).name, splits[row[1]], row) for row in labelled]
-    told = _told(rows)
+    first: dict[str, str] = {}
+    for folder, found in read.items():
+        for key in found.keys:
+            if key in first:
+                raise UsageError(f"{first[key]} and {folder}: both hold {key}; name each clip once")
+            first[key] = folder
+    rows = [row for found in read.values() for row in found.utterances]
+    splits = _splits(read, _groups(rows))
+    told = [emotions for found in read.values() for emotions in _told(found.utterances)]
     names = tuple(sorted({name for emotions in told for name in emotions}))
-    nan = float("nan")
     clips = Clips(
-        tuple(row[0] for *_, row in rows),
-        tuple(row[1] for *_, row in rows),
-        tuple(corpus for corpus, *_ in rows),
-        tuple(row[2] for *_, row in rows),
-        torch.tensor([[emotions.get(name, nan) for name in names] for emotions in told]),
+        tuple(rows),
+        tuple(Path(folder).name for folder, found in read.items() for _ in found.keys),
+        tuple(steps for found in read.values() for steps in found.steps[streams]),
+        torch.tensor([[emotions.get(name, NAN) for name in names] for emotions in told]),
     )
-    split = np.array([split for _, split, _ in rows])
-    parts = {name: clips.where(torch.from_numpy(split == name)) for name in SPLITS}
+    parts = {name: clips.where(torch.from_numpy(splits == name)) for name in SPLITS}
     return parts, names, next(iter(encoders.values()))
 
 
-def _subset_folder(folder: Path, streams: str) -> Path:
-    found = subset_folders(folder)
-    if streams not in found:
-        raise UsageError(f"{folder}: holds no embeddings of {streams}, but of {', '.join(found)}")
-    return found[streams]
+def _read(folder: str, streams: str, reads: Part) -> EmbeddedClips:
+    """The labelled clips of a corpus."""
+    there = subset_folders(Path(folder))
+    if streams not in there:
+        raise UsageError(f"{folder}: holds no embeddings of {streams}, but of {', '.join(there)}")
+    clips = read_embeddings(
+        {streams: there[streams]}, lambda row: bool(_known(row.labels)), part=reads
+    )
+    if not len(clips):
+        raise UsageError(f"{folder}: no clip has a label of emotion")
+    return clips
 
 
-def _row(folder: str, shards: ShardSet, index: int, reads: str) -> Row:
-    """Key, speaker, steps, and what of all its labels is present, or a category ("" = none)."""
-    record = shards.read(index, [f"{reads}.npy", "json"])
-    steps, described = record.members.get(f"{reads}.npy"), record.members.get("json")
-    if not isinstance(steps, np.ndarray) or not isinstance(described, Mapping):
-        how = "frame" if reads == "frames" else "utterance"
-        raise UsageError(
-            f"{folder}: {record.key} holds no {reads}; extract it with --granularity {how}"
-        )
-    labels: Mapping[str, Any] = described["labels"] or {}
-    known: dict[str, float] | str = _word(labels.get("category") or "")
-    if labels.get("emotions") is not None:
-        intensities = zip(EMOTIONS, labels["emotions"], strict=True)
-        known = {_word(name): float(value > 0) for name, value in intensities}
-    return record.key, str(described["speaker"]), torch.from_numpy(steps.astype(np.float32)), known
+def _groups(rows: Sequence[Utterance]) -> Groups:
+    return group_items(
+        [row.key for row in rows], [row.speaker for row in rows], [row.dialogue for row in rows]
+    )
+
+
+def _known(labels: Labels) -> dict[str, float] | str:
+    """What of all that is told is present, or a category ("" = none)."""
+    told = zip(EMOTIONS, intensities(labels), strict=True)
+    known = {_word(name): float(value > 0) for name, value in told if value == value}
+    return known or _word(labels.category or "")
 
 
 def _word(name: str) -> str:
     return ADJECTIVES.get(name, name)
 
 
-def _told(rows: Sequence[tuple[str, str, Row]]) -> list[dict[str, float]]:
-    """Of each clip what is present (1) and absent (0): a category stands among its corpus' own."""
-    categories: dict[str, set[str]] = {}
-    for corpus, _, (*_, known) in rows:
-        if isinstance(known, str):
-            categories.setdefault(corpus, set()).add(known)
+def _told(rows: Sequence[Utterance]) -> list[dict[str, float]]:
+    """Of each clip of a corpus what is present (1) and absent (0): a category is one of all."""
+    known = [_known(row.labels) for row in rows]
+    categories = {name for name in known if isinstance(name, str)}
     return [
-        {name: float(name == known) for name in categories[corpus]}
-        if isinstance(known, str)
-        else known
-        for corpus, _, (*_, known) in rows
+        {name: float(name == one) for name in categories} if isinstance(one, str) else one
+        for one in known
     ]
 
 
-def _speaker_splits(folder: str, shards: ShardSet) -> dict[str, str]:
-    """Speaker -> split; `heldout` clips go with the training clips of their speaker."""
+def _splits(read: Mapping[str, EmbeddedClips], groups: Groups) -> NDArray[np.str_]:
+    """(N,) the split of each clip of all corpora."""
+    found: list[str] = []
+    for folder, clips in read.items():
+        names = groups.names[len(found) : len(found) + len(clips)]
+        splits = _group_splits(folder, names, clips.splits.tolist(), groups.kind)
+        found += [splits[name] for name in names]
+    return np.array(found, np.str_)
+
+
+def _group_splits(
+    folder: str, groups: Sequence[str], splits: Sequence[str], kind: str
+) -> dict[str, str]:
+    """Group -> split; `heldout` clips go with the training clips of their speaker."""
     own: dict[str, set[str]] = {}
-    for index in range(len(shards)):
-        meta = shards.meta(index)
-        if meta["speaker"] is None:
-            raise UsageError(f"{folder}: {shards.key(index)} names no speaker to split it by")
-        split = str(meta["split"])
-        own.setdefault(str(meta["speaker"]), set()).add("train" if split == "heldout" else split)
+    for group, split in zip(groups, splits, strict=True):
+        own.setdefault(group, set()).add("train" if split == "heldout" else split)
     if set().union(*own.values()) == set(SPLITS) and all(len(found) == 1 for found in own.values()):
-        return {speaker: found.pop() for speaker, found in own.items()}
+        return {group: found.pop() for group, found in own.items()}
     if len(own) < 3:
-        raise UsageError(f"{folder}: {len(own)} speakers; train, dev and test need one each")
+        count = count_groups(len(own), kind)
+        raise UsageError(f"{folder}: {count}; train, dev and test need one each")
     dealt = {0: "test", 1: "dev"}
-    return {s: dealt.get(place % EVERY, "train") for place, s in enumerate(sorted(own))}
+    return {name: dealt.get(place % EVERY, "train") for place, name in enumerate(sorted(own))}

@@ -130,7 +130,7 @@ class LayerAnchorStudy(Study):
                 target.emotion.numpy(),
                 source.emotion.numpy(),
                 run.classes,
-                grouping="speaker",
+                grouping=target.grouping,
             )
         }
 

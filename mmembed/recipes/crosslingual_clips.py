@@ -14,8 +14,9 @@ from torch import Tensor
 
 from mmembed.batch import UNLABELLED, Batch, Padded
 from mmembed.data.sampling import derive_seed
-from mmembed.data.shards import ShardSet
-from mmembed.errors import CorruptError, UsageError
+from mmembed.errors import UsageError
+from mmembed.recipes.embeddings_data import EmbeddedClips, read_folder
+from mmembed.recipes.groups import group_items
 from mmembed.recipes.scoring import Indices
 from mmembed.similarity import covariance_similarity, layer_similarity
 
@@ -29,10 +30,11 @@ class Clips:
 
     Attributes:
         keys: N of them.
-        speakers: (N,).
+        speakers: (N,) who speaks, or what else keeps clips together, see `grouping`.
         vectors: (N, L, W).
         emotion: (N,) class numbers, `UNLABELLED` where they are hidden.
         language: (N,) 0 = source, 1 = target.
+        grouping: what `speakers` are, see `mmembed.recipes.groups`.
     """
 
     keys: tuple[str, ...]
@@ -40,6 +42,7 @@ class Clips:
     vectors: Tensor
     emotion: Tensor
     language: Tensor
+    grouping: str = "speaker"
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -51,6 +54,7 @@ class Clips:
             torch.cat((self.vectors, others.vectors)),
             torch.cat((self.emotion, others.emotion)),
             torch.cat((self.language, others.language)),
+            self.grouping,
         )
 
     def take(self, rows: Sequence[int] | Indices) -> Clips:
@@ -62,6 +66,7 @@ class Clips:
             self.vectors[index],
             self.emotion[index],
             self.language[index],
+            self.grouping,
         )
 
     def in_language(self, language: int) -> Clips:
@@ -120,48 +125,47 @@ def read_corpora(
     """Names of the layers that vary, and the clips of both folders in these layers.
 
     Raises:
-        UsageError: a folder is not given, is of another encoder, lacks a class or a speaker's name.
+        UsageError: a folder is not given, is of another encoder, lacks a class, or both hold a key.
     """
     for name, folder in {"source": source, "target": target}.items():
         if not folder:
             raise UsageError(f"no {name}: give --{name} DIR, a folder of embedding shards")
-    opened = [ShardSet(Path(folder)) for folder in (source, target)]
-    encoders = {shards.manifest.get("encoder_sha256") for shards in opened}
-    if None in encoders or len(encoders) > 1:
+    read = [
+        read_folder(Path(folder), lambda row: row.labels.category in classes)
+        for folder in (source, target)
+    ]
+    if not read[0].encoder or read[0].encoder != read[1].encoder:
         raise UsageError(f"{source} and {target}: not embeddings by one encoder")
-    clips = [_read(shards, classes, number) for number, shards in enumerate(opened)]
+    if read[0].layers != read[1].layers:
+        raise UsageError(f"{source} and {target}: hold different layers; extract them alike")
+    for folder, found in zip((source, target), read, strict=True):
+        if absent := [name for name in classes if name not in found.categories]:
+            raise UsageError(f"{folder}: no clip of class {', '.join(absent)}")
+    rows = [row for found in read for row in found.utterances]
+    names = group_items(
+        [row.key for row in rows], [row.speaker for row in rows], [row.dialogue for row in rows]
+    ).names
+    parts = names[: len(read[0])], names[len(read[0]) :]
+    clips = [
+        _clips(found, part, classes, number)
+        for number, (found, part) in enumerate(zip(read, parts, strict=True))
+    ]
     varies = torch.stack([c.vectors.std(0).amax(1) > VARIES for c in clips]).all(0)
-    layers = np.array(opened[0].manifest["layers"])[varies.numpy()]
+    layers = np.array(read[0].layers)[varies.numpy()]
     of_source, of_target = (replace(c, vectors=c.vectors[:, varies]) for c in clips)
     return tuple(layers.tolist()), of_source, of_target
 
 
-def _read(shards: ShardSet, classes: Sequence[str], language: int) -> Clips:
-    """All clips of the classes."""
-    keys, speakers, vectors, emotion = [], [], [], []
-    for index in range(len(shards)):
-        record = shards.read(index, ["layers.npy", "json"])
-        layers, described = record.members.get("layers.npy"), record.members["json"]
-        if not isinstance(layers, np.ndarray) or not isinstance(described, dict):
-            raise CorruptError(f"{shards.folder}: {record.key} holds no layers.npy; extract again")
-        category = (described["labels"] or {}).get("category")
-        if category not in classes:
-            continue
-        if described["speaker"] is None:
-            raise UsageError(f"{shards.folder}: the speaker of {record.key} is not known")
-        keys.append(record.key)
-        speakers.append(described["speaker"])
-        vectors.append(torch.from_numpy(layers.astype(np.float32)))
-        emotion.append(classes.index(category))
-    absent = [name for number, name in enumerate(classes) if number not in emotion]
-    if absent:
-        raise UsageError(f"{shards.folder}: no clip of class {', '.join(absent)}")
+def _clips(
+    found: EmbeddedClips, groups: Sequence[str], classes: Sequence[str], language: int
+) -> Clips:
     return Clips(
-        tuple(keys),
-        np.array(speakers),
-        torch.stack(vectors),
-        torch.tensor(emotion),
-        torch.full((len(keys),), language),
+        found.keys,
+        np.array(groups),
+        torch.stack([*found.steps[""]]),
+        torch.tensor([classes.index(name) for name in found.categories.tolist()]),
+        torch.full((len(found),), language),
+        found.groups(range(len(found))).kind,
     )
 
 
@@ -171,17 +175,21 @@ def make_folds(
     """The same for the same clips; see the study.
 
     Raises:
-        UsageError: too few speakers, or one who is in both corpora.
+        UsageError: too few speakers, or a speaker or clip that is in both corpora.
     """
     talkers, actors = _shuffled(source), _shuffled(target)
     if both := sorted(set(talkers) & set(actors)):
-        raise UsageError(f"--target: speaker {both[0]} is in the source as well")
+        raise UsageError(f"--target: {target.grouping} {both[0]} is in the source as well")
+    if twice := {*source.keys} & {*target.keys}:
+        raise UsageError(f"--target: clip {min(twice)} is in the source as well")
     if len(talkers) < 2:
-        raise UsageError("--source: has one speaker; another one is needed to choose epochs by")
+        raise UsageError(
+            f"--source: has one {source.grouping}; another one is needed to choose epochs by"
+        )
     if count < 2 or len(actors) < count or len(actors) - -(-len(actors) // count) < 2:
         raise UsageError(
-            f"--folds {count}: each needs a speaker, and two others to learn from; the target has "
-            f"{len(actors)}"
+            f"--folds {count}: each needs a {target.grouping}, and two others to learn from; the "
+            f"target has {len(actors)}"
         )
     known, dev = source.split(_held_out(talkers))
     folds = []

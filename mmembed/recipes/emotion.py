@@ -77,7 +77,7 @@ class EmotionStudy(Study):
             for subset, rows in clips.rows.items()
             for split in SPLITS
         }
-        self._notes: list[str] = []
+        self.notes: list[str] = []
         self.variants = tuple(self._with_all_splits(run.embeddings))
         self._test_rows = self._name_tests()
         self.tests = {
@@ -99,11 +99,11 @@ class EmotionStudy(Study):
             lacking = [split for split in SPLITS if not len(self._rows[subset, split])]
             if lacking:
                 of = " and ".join(lacking)
-                self._notes.append(f"{subset} is left out: it has no labelled clip of split {of}")
+                self.notes.append(f"{subset} is left out: it has no labelled clip of split {of}")
             else:
                 found.append(subset)
         if not found:
-            raise UsageError(f"{folder}: nothing to train and score; {'; '.join(self._notes)}")
+            raise UsageError(f"{folder}: nothing to train and score; {'; '.join(self.notes)}")
         return found
 
     def _name_tests(self) -> dict[str, Rows]:
@@ -117,7 +117,7 @@ class EmotionStudy(Study):
             return {TEST: np.flatnonzero(every)}
         named = {f"{TEST}, {ALL}": np.flatnonzero(every)}
         if not every.any():
-            self._notes.append("no test clip is in all subsets: each is scored on its own alone")
+            self.notes.append("no test clip is in all subsets: each is scored on its own alone")
         own = {f"{TEST}, {OWN}{s}": np.flatnonzero(present[s] & tested) for s in self.variants}
         return {name: rows for name, rows in {**named, **own}.items() if len(rows)}
 
@@ -209,7 +209,7 @@ class EmotionStudy(Study):
         found: dict[str, Any] = {"layer_weights": self._layer_weights(methods[everything])}
         if first or tables:
             found["emotions"] = {**first, "by_clips": tables} if tables else first
-        return {**found, "notes": self._notes} if self._notes else found
+        return found
 
     def _layer_weights(self, models: Sequence[Method]) -> dict[str, float]:
         """Mean over seeds."""

@@ -3,7 +3,8 @@
 Every row of a table gets the same probe. For each fold the vectors of all layers, mean and
 deviation, are standardised with the training part; a ridge regression onto +1 for the class and -1
 for all others is fitted; its strength is chosen on folds of training speakers alone. All items are
-predicted once, by a model that never heard their speaker.
+predicted once, by a model that never heard their speaker. Where a speaker is not known folds keep
+the dialogue together, else each clip stands for itself.
 
 Ridge, because it is solved exactly: a logistic regression on thousands of standardised columns was
 still unfinished after 300 iterations, so that its result was partly the solver's.
@@ -17,11 +18,19 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from mmembed.data.shards import ShardSet
+from mmembed.data.example import Utterance
 from mmembed.errors import UsageError
-from mmembed.metrics import bootstrap_interval, confusion_matrix, unweighted_average_recall
+from mmembed.metrics import (
+    bootstrap_interval,
+    confusion_matrix,
+    count_groups,
+    plural,
+    unweighted_average_recall,
+)
+from mmembed.recipes.embeddings_data import read_folder
 
 # Penalties, in units of the mean squared length of the standardised vectors: 1e-3 to 10.
 STRENGTHS: Final = tuple(10.0 ** (half / 2) for half in range(-6, 3))
@@ -38,44 +47,41 @@ class Labelled:
     Attributes:
         vectors: (N, W) all layers side by side.
         labels: (N,) class names.
-        speakers: (N,).
+        groups: (N,) who speaks, or what else keeps items together, see `grouping`.
         layers: columns of `vectors` of each layer, by name.
+        grouping: what the groups are, see `mmembed.recipes.groups`.
     """
 
     vectors: Vectors
     labels: Names
-    speakers: Names
+    groups: Names
     layers: Mapping[str, slice]
+    grouping: str = "speaker"
 
 
 def read_labelled(folder: Path, speakers: Sequence[str] = ()) -> Labelled:
     """The records of an embedding folder that carry a category, of the named speakers or of all.
 
     Raises:
-        UsageError: there is none.
+        UsageError: there is none, or it holds no vectors of utterances.
     """
-    shards = ShardSet(folder)
-    rows = []
-    for index in range(len(shards)):
-        if speakers and shards.meta(index)["speaker"] not in speakers:
-            continue
-        members = shards.read(index, ["layers.npy", "json"]).members
-        described, layers = members["json"], members["layers.npy"]
-        assert isinstance(described, dict) and isinstance(layers, np.ndarray)
-        category = (described["labels"] or {}).get("category")
-        if category:
-            rows.append((layers, category, described["speaker"]))
-    if not rows:
+
+    def wanted(row: Utterance) -> bool:
+        return bool(row.labels.category) and (not speakers or row.speaker in speakers)
+
+    clips = read_folder(folder, wanted)
+    if not len(clips):
         raise UsageError(f"{folder}: holds no labelled record of these speakers")
-    _, width = rows[0][0].shape
+    steps = torch.stack([*clips.steps[""]])
+    count, width = steps.shape[1:]
+    groups = clips.groups(range(len(clips)))
+    names = clips.layers or tuple(map(str, range(count)))
     return Labelled(
-        np.stack([row[0].reshape(-1) for row in rows]).astype(np.float64),
-        np.array([row[1] for row in rows]),
-        np.array([row[2] for row in rows]),
-        {
-            name: slice(place * width, (place + 1) * width)
-            for place, name in enumerate(shards.manifest["layers"])
-        },
+        steps.flatten(1).numpy().astype(np.float64),
+        clips.categories,
+        np.array(groups.names),
+        {name: slice(at * width, (at + 1) * width) for at, name in enumerate(names)},
+        groups.kind,
     )
 
 
@@ -83,32 +89,42 @@ def centre_speakers(data: Labelled) -> Labelled:
     """The same without each speaker's mean vector: what is usual for a speaker says no emotion.
 
     Needs no label, but several clips of whoever is asked about, of various emotions.
+
+    Raises:
+        UsageError: it is not known of all items who speaks.
     """
+    if data.grouping != "speaker":
+        raise UsageError(
+            f"--centre-speakers: items are known by {data.grouping}; it needs the speaker of each"
+        )
     vectors = data.vectors.copy()
-    for speaker in set(data.speakers.tolist()):
-        own = data.speakers == speaker
+    for speaker in set(data.groups.tolist()):
+        own = data.groups == speaker
         vectors[own] -= vectors[own].mean(0)
     return replace(data, vectors=vectors)
 
 
-def speaker_folds(speakers: Names, folds: int) -> list[NDArray[np.bool_]]:
-    """(N,) masks of the held-out items: speakers in alphabetical order, dealt out in turn.
+def group_folds(groups: Names, folds: int, grouping: str = "speaker") -> list[NDArray[np.bool_]]:
+    """(N,) masks of the held-out items: groups in alphabetical order, dealt out in turn.
 
     Raises:
-        UsageError: fewer speakers than folds.
+        UsageError: fewer groups than folds.
     """
-    names = sorted(set(speakers.tolist()))
+    names = sorted(set(groups.tolist()))
     if len(names) < folds:
-        raise UsageError(f"{folds} folds need as many speakers, found {len(names)}")
-    return [np.isin(speakers, names[fold::folds]) for fold in range(folds)]
+        found = count_groups(len(names), grouping)
+        raise UsageError(f"{folds} folds need as many {plural(grouping)}, found {found}")
+    return [np.isin(groups, names[fold::folds]) for fold in range(folds)]
 
 
-def cross_predict(vectors: Vectors, labels: Names, speakers: Names, folds: int) -> Names:
-    """(N,) the class of each item as told by a probe that never heard its speaker."""
+def cross_predict(data: Labelled, folds: int) -> Names:
+    """(N,) the class of each item as told by a probe that never met its group."""
+    vectors, labels, groups = data.vectors, data.labels, data.groups
     predicted = labels.copy()
-    for held_out in speaker_folds(speakers, folds):
+    for held_out in group_folds(groups, folds, data.grouping):
         train = ~held_out
-        strength = _choose_strength(vectors[train], labels[train], speakers[train])
+        inner = group_folds(groups[train], INNER_FOLDS, data.grouping)
+        strength = _choose_strength(vectors[train], labels[train], inner)
         predicted[held_out] = _fit_predict(
             vectors[train], labels[train], vectors[held_out], [strength]
         )[strength]
@@ -116,14 +132,21 @@ def cross_predict(vectors: Vectors, labels: Names, speakers: Names, folds: int) 
 
 
 def probe(data: Labelled, *, folds: int) -> dict[str, Any]:
-    """UAR with its interval over speakers, recalls and confusion of the probe on all layers."""
+    """UAR with its interval over groups, recalls and confusion of the probe on all layers.
+
+    Raises:
+        UsageError: fewer groups than folds, or one class alone.
+    """
     classes = sorted(set(data.labels.tolist()))
-    predicted = cross_predict(data.vectors, data.labels, data.speakers, folds)
+    if len(classes) < 2:
+        raise UsageError(f"all items are {classes[0]}: there is nothing to tell apart")
+    predicted = cross_predict(data, folds)
 
     def uar(rows: NDArray[np.int64]) -> float:
         return unweighted_average_recall(data.labels[rows], predicted[rows], classes)
 
-    interval = bootstrap_interval(uar, data.speakers.tolist(), kind="speaker")
+    groups = len(set(data.groups.tolist()))
+    interval = bootstrap_interval(uar, data.groups.tolist(), kind=data.grouping)
     return {
         "uar": uar(np.arange(len(predicted))),
         "low": interval.low,
@@ -131,16 +154,18 @@ def probe(data: Labelled, *, folds: int) -> dict[str, Any]:
         "note": interval.note,
         "chance": 1 / len(classes),
         "items": len(predicted),
-        "speakers": len(set(data.speakers.tolist())),
+        "groups": groups,
+        "grouping": data.grouping,
+        **({"speakers": groups} if data.grouping == "speaker" else {}),
         "classes": classes,
         "confusion": confusion_matrix(data.labels, predicted, classes).tolist(),
     }
 
 
-def _choose_strength(vectors: Vectors, labels: Names, speakers: Names) -> float:
+def _choose_strength(vectors: Vectors, labels: Names, folds: Sequence[NDArray[np.bool_]]) -> float:
     classes = sorted(set(labels.tolist()))
     found = {strength: labels.copy() for strength in STRENGTHS}
-    for held_out in speaker_folds(speakers, INNER_FOLDS):
+    for held_out in folds:
         answers = _fit_predict(vectors[~held_out], labels[~held_out], vectors[held_out], STRENGTHS)
         for strength, answer in answers.items():
             found[strength][held_out] = answer

@@ -126,15 +126,16 @@ class QueriesStudy(Study):
             truth = _truth(self._splits[split], labels)
             told = ~np.isnan(truth).all(1)
             self._clips[test] = clips = self._splits[split].where(torch.from_numpy(told))
+            groups = clips.groups()
             tests[test] = Held(
                 "labels",
                 "auroc",
                 clips.keys,
-                clips.speakers,
+                groups.names,
                 truth[told],
                 _truth(self._splits["train"], labels),
                 tuple(f"{corpus}: {self.emotions[e]}" for corpus, e in labels),
-                grouping="speaker",
+                grouping=groups.kind,
             )
         self.tests, self.notes = decided(tests, ", ".join(self.run.embeddings))
 
@@ -248,7 +249,7 @@ class QueriesStudy(Study):
             self.emotions[self._left_out(v)]: self.emotions[self._nearest(v)]
             for v in self.variants[1:]
         }
-        speakers = {split: sorted(set(c.speakers)) for split, c in self._splits.items()}
+        speakers = {split: sorted({*c.groups().names}) for split, c in self._splits.items()}
         return {"label_auroc": areas, "nearest": nearest, "speakers": speakers}
 
     def _corpus_labels(self, emotions: Sequence[str]) -> list[tuple[str, int]]:

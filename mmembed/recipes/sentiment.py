@@ -26,8 +26,9 @@ from mmembed.errors import UsageError
 from mmembed.methods.self_mm import SelfMm, SelfMmConfig, StreamConfig
 from mmembed.recipes.embeddings_data import SPLITS, read_embeddings, subset_folders
 from mmembed.recipes.groups import group_items
+from mmembed.recipes.inputs import features_of
 from mmembed.recipes.scoring import GROUP, Array, Held
-from mmembed.recipes.study import FinetuneLoop, FinetuneRun, Study
+from mmembed.recipes.study import FinetuneLoop, FinetuneRun, Study, decided
 from mmembed.training.optim import OptimConfig
 
 POLARITY: Final = {"negative": -1.0, "positive": 1.0}
@@ -131,7 +132,8 @@ class SelfMmStudy(Study):
             )
         read = read_streams if self._layers else read_items
         self._splits = standardised(read(Path(run.embeddings or run.shards)), self._layers)
-        self.tests = {"test": held(self._splits["train"], self._splits["test"])}
+        tests = {"test": held(self._splits["train"], self._splits["test"])}
+        self.tests, self.notes = decided(tests, run.embeddings or run.shards)
         self.variants = ("self_mm", "multimodal", *self._splits["train"].streams)
 
     def size(self, variant: str, split: str) -> int:
@@ -236,7 +238,7 @@ def read_items(folder: Path) -> dict[str, Items]:
         row = example.utterance
         if _sentiment(row.labels) is None or row.split not in SPLITS or not example.features:
             continue
-        steps = {name: torch.from_numpy(x) for name, x in example.features.items()}
+        steps = features_of(example, str(folder))
         for name, x in steps.items():
             if widths.setdefault(name, x.shape[1]) != x.shape[1]:
                 raise UsageError(
@@ -348,7 +350,7 @@ def standardised(splits: Mapping[str, Items], each_step: bool = False) -> dict[s
             items.keys,
             items.videos,
             {
-                name: [(x - mean) / scale for x in items.streams[name]]
+                name: [(x - mean) / scale if len(x) else x for x in items.streams[name]]
                 for name, (mean, scale) in scales.items()
             },
             items.sentiment,
