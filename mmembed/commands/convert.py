@@ -168,9 +168,8 @@ def _without_arrays(value: Any, name: str, arrays: dict[str, NDArray[Any]]) -> A
         if all(isinstance(key, str) and not key.startswith("$") for key in value):
             return dict(pairs)
         return {"$dict": [[_without_arrays(key, name, arrays), item] for key, item in pairs]}
-    if isinstance(value, list | tuple | set | frozenset):
-        items = sorted(value, key=repr) if isinstance(value, set | frozenset) else value
-        return [_without_arrays(x, f"{name}/{place}", arrays) for place, x in enumerate(items)]
+    if isinstance(value, list | tuple):
+        return [_without_arrays(x, f"{name}/{place}", arrays) for place, x in enumerate(value)]
     return value
 
 

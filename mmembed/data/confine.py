@@ -17,6 +17,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO, Final
@@ -26,6 +27,7 @@ from mmembed.data.plain import read_plain, write_plain
 from mmembed.errors import DataError, UsageError
 
 GIB: Final = 2**30
+START: Final = 10  # seconds that starting Python may take
 
 _PROGRAM: Final = """
 import json, sys
@@ -87,7 +89,8 @@ def confined(
         memory: bytes of address space, with some 0.2 GiB for Python itself, and the most bytes
             that come back; None = `default_memory`. What comes back lies in an unlinked file in
             the folder for temporary files, so that memory is not needed twice.
-        seconds: of processor time, and of time by the clock; None = `default_seconds`.
+        seconds: of processor time, and of time by the clock until all is here; None =
+            `default_seconds`.
 
     Raises:
         DataError: with the reason of `Refused`, or "missing", "damaged", "too_large" (for its
@@ -97,6 +100,7 @@ def confined(
         raise DataError(str(path), "missing", "no such file")
     memory = default_memory(path) if memory is None else memory
     seconds = default_seconds(path) if seconds is None else seconds
+    until = time.monotonic() + seconds + START
     task = [function.__module__, function.__qualname__, memory, seconds, str(path.absolute())]
     with tempfile.TemporaryFile() as answer:
         command = [sys.executable, "-P", "-c", _PROGRAM, str(answer.fileno())]
@@ -114,22 +118,21 @@ def confined(
                 },
                 pass_fds=[answer.fileno()],
                 start_new_session=True,
-                timeout=seconds + 10,  # starting Python counts too
+                timeout=seconds + START,
             )
             code = ended.returncode
         except subprocess.TimeoutExpired:
             code = -signal.SIGXCPU
+        slow = f"not read within {seconds:.0f} s: allow more by MMEMBED_READER_SECONDS"
         if code == -signal.SIGXCPU:
-            raise DataError(
-                str(path),
-                "too_slow",
-                f"not read within {seconds:.0f} s: allow more by MMEMBED_READER_SECONDS",
-            )
+            raise DataError(str(path), "too_slow", slow)
         if code:
             cause = signal.Signals(-code).name if code < 0 else f"code {code}"
             raise DataError(str(path), "crashed", f"its reader died ({cause}): damaged or hostile")
         try:
-            reason, value = read_plain(answer)
+            reason, value = read_plain(answer, until)
+        except TimeoutError:
+            raise DataError(str(path), "too_slow", slow) from None
         except ValueError as error:
             raise DataError(
                 str(path), "crashed", f"its reader answered nonsense: {error}"

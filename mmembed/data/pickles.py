@@ -34,7 +34,7 @@ from mmembed.data.confine import Refused, confined
 def read_pickle(path: Path, *, memory: int | None = None, seconds: Seconds | None = None) -> Any:
     """The values of a pickle: those of `mmembed.data.plain`, arrays mapped from a temporary file.
 
-    An OrderedDict or a defaultdict comes as a dict, a bytearray as bytes.
+    An OrderedDict or a defaultdict comes as a dict, a bytearray as bytes, a set as a sorted list.
 
     Args:
         path: the file.

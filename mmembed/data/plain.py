@@ -1,8 +1,11 @@
 """Plain values in a file that needs no trust: JSON for the small, raw bytes for the arrays.
 
 A process that was perhaps attacked writes what it read; another one reads this without running
-anything the file says. Plain are None, bool, int, float, complex, str, bytes, list, tuple, set,
-frozenset, dict, numpy scalars, and arrays of numbers, of text, and of plain objects.
+anything the file says. Plain are None, bool, int, float, complex, str, bytes, list, tuple, dict,
+numpy scalars, and arrays of numbers, of text, and of plain objects; a set comes as a sorted list.
+
+Numbers and tuples can be chosen so that all of them have the same hash: then each costs a
+comparison with all before it. So no set is built here, and dicts within the time that is allowed.
 
 Layout: the bytes of arrays, each from a multiple of 64 on; the JSON; its length in 8 bytes. In the
 JSON a list is ["list", ...] and an array ["array", type, shape, offset]; see `_pack`.
@@ -14,6 +17,7 @@ import json
 import math
 import mmap
 import re
+import time
 from collections.abc import Callable, Mapping
 from typing import Any, BinaryIO, Final
 
@@ -23,14 +27,12 @@ DEEPEST: Final = 64  # containers within containers
 _ALIGNMENT: Final = 64
 _LENGTH: Final = 8
 _SHORT: Final = 8  # longer lists of floats are written as bytes: features are kept so, too
+_CHECKED: Final = 128  # keys and values after which a look at the clock is worth it
 _TYPE: Final = re.compile(r"[<|][biufcSU]\d{1,9}")
 
 _CONTAINERS: Final[Mapping[str, Callable[[list[Any]], Any]]] = {
     "list": list,
     "tuple": tuple,
-    "set": set,
-    "frozenset": frozenset,
-    "dict": lambda flat: dict(zip(flat[::2], flat[1::2], strict=True)),
     "complex": lambda parts: complex(*parts),
 }
 
@@ -47,17 +49,22 @@ def write_plain(value: object, file: BinaryIO) -> None:
     file.flush()
 
 
-def read_plain(file: BinaryIO) -> Any:
+def read_plain(file: BinaryIO, until: float = math.inf) -> Any:
     """The value that `write_plain` wrote.
+
+    Args:
+        file: open for reading, with a file number.
+        until: time.monotonic() at which it is given up.
 
     Arrays are views of the file, mapped privately: they take no memory until they are looked at,
     may be changed without changing the file, and stay when it is unlinked.
 
     Raises:
         ValueError: the file was not written by `write_plain`.
+        TimeoutError: it takes longer.
     """
     try:
-        return _Reader(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)).read()
+        return _Reader(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY), until).read()
     except (LookupError, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise ValueError(f"not a file of plain values ({error})") from None
 
@@ -75,9 +82,13 @@ class _Writer:
             raise ValueError(f"values are nested more than {DEEPEST} deep, or within themselves")
         if kind is list and len(value) > _SHORT and set(map(type, value)) == {float}:
             return ["floats", len(value), self.put(np.array(value).view(np.uint8).data)]
-        if kind in (list, tuple, set, frozenset):
+        if kind in (set, frozenset):
+            return ["list", *(self.pack(item, depth + 1) for item in sorted(value, key=repr))]
+        if kind in (list, tuple):
             return [kind.__name__, *(self.pack(item, depth + 1) for item in value)]
         if kind is dict:
+            if not all(map(_is_key, value)):
+                raise ValueError("holds a dict with a set as a key")
             flat = (part for pair in value.items() for part in pair)
             return ["dict", *(self.pack(part, depth + 1) for part in flat)]
         if kind is complex:
@@ -112,9 +123,15 @@ class _Writer:
         return start
 
 
+def _is_key(value: object) -> bool:
+    """Whether it is hashable when it is read again."""
+    kind = type(value)
+    return kind is not frozenset and (kind is not tuple or all(map(_is_key, value)))  # type: ignore[call-overload]
+
+
 class _Reader:
-    def __init__(self, data: mmap.mmap) -> None:
-        self.data = data
+    def __init__(self, data: mmap.mmap, until: float) -> None:
+        self.data, self.until = data, until
         self.copied = 0
         self.copies: dict[tuple[int, int], bytes] = {}
 
@@ -128,7 +145,11 @@ class _Reader:
     def unpack(self, packed: Any) -> Any:
         if not isinstance(packed, list):
             return packed
+        if time.monotonic() > self.until:
+            raise TimeoutError
         kind, *parts = packed
+        if kind == "dict":
+            return self.dict(parts)
         if kind == "bytes":
             return self.bytes(*parts)
         if kind == "floats":
@@ -143,6 +164,16 @@ class _Reader:
                 objects[place] = self.unpack(part)
             return objects.reshape(parts[0])
         return _CONTAINERS[kind]([self.unpack(part) for part in parts])
+
+    def dict(self, parts: list[Any]) -> dict[Any, Any]:
+        if len(parts) % 2:
+            raise ValueError("a key without a value")
+        made: dict[Any, Any] = {}
+        for place in range(0, len(parts), 2):
+            if not place % _CHECKED and time.monotonic() > self.until:
+                raise TimeoutError
+            made[self.unpack(parts[place])] = self.unpack(parts[place + 1])
+        return made
 
     def array(self, dtype: str, shape: list[int], offset: int) -> np.ndarray[Any, Any]:
         if not _TYPE.fullmatch(dtype) or any(length < 0 for length in shape):

@@ -19,7 +19,7 @@ import pytest
 
 from mmembed.data.confine import Refused, confined, respond
 from mmembed.data.pickles import _read, _scan, _Unpickler, read_pickle
-from mmembed.data.plain import read_plain
+from mmembed.data.plain import read_plain, write_plain
 from mmembed.errors import DataError
 
 
@@ -81,6 +81,8 @@ def same(left: Any, right: Any) -> bool:
         )
     if isinstance(left, list):
         return type(right) is list and len(left) == len(right) and all(map(same, left, right))
+    if isinstance(left, set | frozenset):  # no set is built of what a stranger chose
+        return type(right) is list and right == sorted(left, key=repr)
     return type(left) is type(right) and bool(left == right)
 
 
@@ -148,7 +150,7 @@ def test_files_of_python_2(tmp_path: Path) -> None:
     assert read_here(write(tmp_path / "a.pkl", PYTHON_2_TEXT)).tolist() == [1.0, -2.0]
     found = read_pickle(write(tmp_path / "b.pkl", PYTHON_2_BINARY))
     assert found["Ses01"].tolist() == [1.0, -2.5] and found["Ses01"].dtype == np.float32
-    assert found["id"] == "caf\u00e9" and found["s"] == {1}
+    assert found["id"] == "caf\u00e9" and found["s"] == [1]
 
 
 class Call:
@@ -342,6 +344,53 @@ def test_time_is_limited(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="allow more") as error:
         read_pickle(path, seconds=1)
     assert error.value.reason == "too_slow" and time.monotonic() - started < 10
+
+
+MODULUS = 2**61 - 1  # of the hashes of numbers
+
+
+def alike(count: int) -> list[Any]:
+    """Numbers of one hash: each of them in a set or dict is compared with all before it."""
+    return [1 + n * MODULUS for n in range(count)]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [set(alike(300)), [frozenset(alike(300))] * 3, {n: 0 for n in alike(300)},
+     {(n, "a"): 0 for n in alike(300)}, {float(n): 0 for n in range(300)}],
+    ids=["set", "frozensets", "dict", "dict of tuples", "dict of floats"],
+)  # fmt: skip
+def test_few_numbers_of_one_hash_are_read(tmp_path: Path, value: Any) -> None:
+    assert same(value, read_here(write(tmp_path / "a.pkl", pickle.dumps(value))))
+
+
+def test_many_numbers_of_one_hash_take_no_time_here(tmp_path: Path) -> None:
+    """What the child builds once may be there many times, and would take minutes each."""
+    sets = [set(alike(1000))] * 200
+    path = write(tmp_path / "a.pkl", pickle.dumps(sets, 4))
+    started = time.process_time()
+    read = read_pickle(path)
+    assert len(read) == 200 and read[0] == sorted(sets[0], key=repr)
+    assert time.process_time() - started < 5  # of this process alone
+    with tempfile.TemporaryFile() as file:
+        write_plain([dict.fromkeys(alike(1000))] * 200, file)
+        with pytest.raises(TimeoutError):
+            read_plain(file, time.monotonic() + 0.5)
+
+
+def test_reading_has_one_limit_of_time(tmp_path: Path) -> None:
+    with tempfile.TemporaryFile() as file:
+        write_plain({"a": [[n] for n in range(9)]}, file)
+        assert read_plain(file, time.monotonic() + 60) == {"a": [[n] for n in range(9)]}
+        with pytest.raises(TimeoutError):
+            read_plain(file, time.monotonic() - 1)
+
+
+def test_a_set_is_no_key(tmp_path: Path) -> None:
+    for key in (frozenset([1]), (1, frozenset([2]))):
+        path = write(tmp_path / "a.pkl", pickle.dumps({key: 1}))
+        with pytest.raises(DataError, match="a dict with a set as a key"):
+            read_here(path)
 
 
 def test_deep_nesting_cannot_crash_this_process(tmp_path: Path) -> None:
