@@ -82,8 +82,13 @@ def sentiment_batch(
     )
 
 
-def write_features(folder: Path, splits: dict[str, int], steps: int = 1) -> Path:
-    """Sentiment is the first column of the text; sound is noise that every fifth item lacks."""
+def write_features(
+    folder: Path, splits: dict[str, int], steps: int = 1, limit: float | None = None
+) -> Path:
+    """Sentiment is the first column of the text; sound is noise that every fifth item lacks.
+
+    Rows say whether it is positive, or with a `limit` how strong it is, in [-limit, limit].
+    """
     draw, records = np.random.default_rng(0), []
     for split, count in splits.items():
         for number in range(count):
@@ -91,13 +96,17 @@ def write_features(folder: Path, splits: dict[str, int], steps: int = 1) -> Path
             features = {"text": text, "audio": draw.normal(0, 1, (steps, 3)).astype(np.float32)}
             if number % 5 == 4:
                 del features["audio"]
-            positive = text[:, 0].mean() > 3
+            column = float(text[:, 0].mean())
+            labels = Labels(category="positive" if column > 3 else "negative")
+            if limit:
+                rated = min(max((column - 3) / 6, -1), 1) * limit
+                labels = Labels(sentiment=round(rated, 1), sentiment_limit=limit)
             row = Utterance(
                 f"{split}-{number}",
                 "features/all.safetensors#0",
                 dialogue=f"{split}-video-{number // 4}",
                 split=split,
-                labels=Labels(category="positive" if positive else "negative"),
+                labels=labels,
             )
             records.append(Record(*to_record(Example(row, features=features))))
     write_shard(shard_path(folder, 0), records, {})

@@ -80,6 +80,12 @@ class EmbeddedClips:
         return torch.tensor([NAN if x is None else x for x in found], dtype=torch.float32)
 
     @cached_property
+    def limit(self) -> float:
+        """Sentiment is rated in [-limit, limit]; of all clips alike, see `read_embeddings`."""
+        labels = [row.labels for row in self.utterances if row.labels.sentiment is not None]
+        return (labels[0].sentiment_limit if labels else None) or SENTIMENT_LIMITS[0]
+
+    @cached_property
     def emotions(self) -> Tensor:
         """(N, E) float32 intensities in [0, 3], NaN = unlabelled."""
         found = [intensities(row.labels) for row in self.utterances]

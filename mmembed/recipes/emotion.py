@@ -1,8 +1,8 @@
 """The emotion regressor on embedding shards, scored on speakers it has never heard.
 
-Each stream subset has a regressor of its own. Sentiment by the conventions of CMU-MOSEI; thresholds
-of the six emotions are chosen on dev. Sentiment and each emotion are scored on the clips that are
-labelled for it.
+Each stream subset has a regressor of its own. Sentiment is scored by the conventions of CMU-MOSEI,
+or of CH-SIMS where it is rated in [-1, 1]; thresholds of the six emotions are chosen on dev.
+Sentiment and each emotion are scored on the clips that are labelled for it.
 
 Where all subsets hold the same clips there is one test, "sentiment". Else each subset is scored on
 all clips that it has, and all of them on the clips that every one has; the tests are named so. A
@@ -33,7 +33,7 @@ from mmembed.recipes.embeddings_data import (
     read_embeddings,
     subset_folders,
 )
-from mmembed.recipes.scoring import Array, Held
+from mmembed.recipes.scoring import Array, Held, sentiment_task
 from mmembed.recipes.study import FinetuneLoop, FinetuneRun, Study, Trained
 from mmembed.training.optim import OptimConfig
 from mmembed.training.tracking import write_json
@@ -136,7 +136,7 @@ class EmotionStudy(Study):
             return None
         groups = clips.groups(asked)
         return Held(
-            "sentiment",
+            sentiment_task(clips.limit),
             "correlation",
             tuple(clips.keys[row] for row in asked),
             groups.names,

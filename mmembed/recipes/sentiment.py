@@ -27,7 +27,7 @@ from mmembed.methods.self_mm import SelfMm, SelfMmConfig, StreamConfig
 from mmembed.recipes.embeddings_data import SPLITS, read_embeddings, subset_folders
 from mmembed.recipes.groups import group_items
 from mmembed.recipes.inputs import features_of
-from mmembed.recipes.scoring import GROUP, Array, Held
+from mmembed.recipes.scoring import GROUP, Array, Held, sentiment_task
 from mmembed.recipes.study import FinetuneLoop, FinetuneRun, Study, decided
 from mmembed.training.optim import OptimConfig
 
@@ -76,6 +76,7 @@ class Items:
         streams: stream -> N tensors (T, D), T = 0 where it is missing.
         sentiment: (N,).
         grouping: what `videos` are: "speaker", "dialogue", "clip", see `mmembed.recipes.groups`.
+        limit: sentiment is rated in [-limit, limit].
     """
 
     keys: tuple[str, ...]
@@ -83,6 +84,7 @@ class Items:
     streams: Mapping[str, Sequence[Tensor]]
     sentiment: Tensor
     grouping: str = GROUP
+    limit: float = SENTIMENT_LIMITS[0]
 
     @classmethod
     def of(
@@ -94,7 +96,8 @@ class Items:
         """Items of these manifest rows, in their order."""
         keys = tuple(row.key for row in rows)
         groups = group_items(keys, [r.speaker for r in rows], [r.dialogue for r in rows])
-        return cls(keys, groups.names, streams, torch.tensor(sentiment), groups.kind)
+        limit = rows[0].labels.sentiment_limit or SENTIMENT_LIMITS[0]
+        return cls(keys, groups.names, streams, torch.tensor(sentiment), groups.kind, limit)
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -107,6 +110,7 @@ class Items:
             {name: [steps[row] for row in rows] for name, steps in self.streams.items()},
             self.sentiment[list(rows)],
             self.grouping,
+            self.limit,
         )
 
     def means(self) -> NDArray[np.float32]:
@@ -212,10 +216,14 @@ class SelfMmStudy(Study):
 
 
 def held(train: Items, test: Items) -> Held:
-    """The test items, scored as two classes, -1 and 1; those of a group are drawn together."""
+    """The test items, scored as two classes, -1 and 1; those of a group are drawn together.
+
+    Each corpus has its conventions: CH-SIMS counts 0 as negative, the others leave it out.
+    """
+    task = sentiment_task(train.limit)
     return Held(
-        "sentiment",
-        "acc2_pos",
+        task,
+        "acc2" if task == "sims" else "acc2_pos",
         test.keys,
         test.videos,
         test.sentiment.numpy(),
@@ -355,6 +363,7 @@ def standardised(splits: Mapping[str, Items], each_step: bool = False) -> dict[s
             },
             items.sentiment,
             items.grouping,
+            items.limit,
         )
         for split, items in splits.items()
     }

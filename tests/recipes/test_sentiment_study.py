@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from mmembed_train.finetune import main
@@ -62,6 +63,26 @@ def test_what_is_in_the_text_is_found(
     scored = Scored.read(tmp_path / "out" / "predictions" / "test.safetensors")
     assert scored.variants["self_mm"].shape == (2, 60) and scored.held.truth.shape == (60,)
     assert set(scored.baselines) == {"logistic regression", "trivial"}
+
+
+def test_each_corpus_is_scored_by_its_own_conventions(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """CH-SIMS: in [-1, 1], with 0 among the negative, three and five classes, and none of seven."""
+    sizes = {"train": 40, "dev": 12, "test": 24}
+    folder = write_features(tmp_path / "sims", sizes, limit=1.0)
+    run = ["self_mm", "--shards", str(folder), "--out", str(tmp_path / "out")]
+    main([*run, "--loop.epochs", "3", "--loop.seeds", "0"])
+    printed = capsys.readouterr().out
+    assert "acc2" in printed and "acc2_pos" not in printed
+    test = json.loads((tmp_path / "out" / "results.json").read_text())["tests"]["test"]
+    assert test["task"] == "sims" and test["measure"] == "acc2"
+    assert {"acc2", "weighted_f1", "acc3", "acc5", "mae", "correlation"} == set(test["trivial"])
+    scored = Scored.read(tmp_path / "out" / "predictions" / "test.safetensors")
+    truth, said = scored.held.truth, scored.variants["self_mm"][0]
+    assert test["variants"]["self_mm"]["acc2"]["mean"] == np.mean((truth > 0) == (said > 0))
+    wide = SelfMmRun(shards=str(write_features(tmp_path / "mosi", sizes, limit=3.0)))
+    assert SelfMmStudy(wide).tests["test"].measure == "acc2_pos"
 
 
 def test_folders_that_do_not_serve_are_told(tmp_path: Path) -> None:
