@@ -7,9 +7,11 @@ import random
 import runpy
 import sys
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import numpy as np
 import pytest
 import torch
 from support import random_item
@@ -18,6 +20,8 @@ from mmembed.batch import stream_subsets
 from mmembed.data.collate import Item
 
 torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+
+STATES = pytest.StashKey[dict[str, Any]]()
 
 OFFLINE = str(Path(__file__).parent / "offline")
 if OFFLINE not in sys.path:  # else this process has begun with it, as those that it starts will
@@ -39,6 +43,29 @@ def ragged_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from ragged import write_ragged
 
     return write_ragged(tmp_path_factory.mktemp("ragged"))
+
+
+def draw_anew(item: pytest.Item) -> None:
+    """What is drawn by chance is the same whatever ran before: also by generators of a file."""
+    random.seed(0)
+    np.random.seed(0)  # libraries that draw without a generator
+    torch.manual_seed(0)
+    file = item.getparent(pytest.Module)
+    assert file is not None
+    found = {n: v for n, v in vars(file.obj).items() if isinstance(v, np.random.Generator)}
+    at_first = {name: generator.bit_generator.state for name, generator in found.items()}
+    for name, state in file.stash.setdefault(STATES, at_first).items():
+        found[name].bit_generator.state = state
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    draw_anew(item)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_call(item: pytest.Item) -> None:
+    draw_anew(item)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

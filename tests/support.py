@@ -7,9 +7,12 @@ from collections.abc import Sequence
 import torch
 
 from mmembed.batch import Batch, Padded
+from mmembed.contract import Method
 from mmembed.data.collate import EMPTY, Item
 from mmembed.encoder import EncoderConfig
 from mmembed.methods.ctc_speaker import CtcSpeaker, CtcSpeakerConfig
+from mmembed.training.distributed import World
+from mmembed.training.step import accumulate_gradients
 
 VOCABULARY_SIZE = 20
 NUM_SPEAKERS = 3
@@ -60,6 +63,13 @@ def small_method(**settings: object) -> CtcSpeaker:
         **settings,  # type: ignore[arg-type]
     )
     return CtcSpeaker(config)
+
+
+def mean_losses(method: Method, batches: Sequence[Batch]) -> dict[str, float]:
+    """Of one process: each term that has a weight; gradients are added to the parameters."""
+    sums, counts = accumulate_gradients(method, batches, World(0, 1, torch.device("cpu")))
+    names = [name for name in method.terms if method.weights[name] > 0]
+    return dict(zip(names, (sums / counts.clamp(min=1)).tolist(), strict=True))
 
 
 def with_padding(batch: Batch, extra: int, fill: float) -> Batch:

@@ -75,7 +75,7 @@ def test_its_files_are_written_as_ours(checkout: Path) -> None:
 def test_its_method_keeps_the_contract(checkout: Path) -> None:
     (command,) = [command for command in COMMANDS if command[0] == "pytest"]
     out = run(sys.executable, "-m", *command, "-q", "-p", "no:cacheprovider", cwd=checkout)
-    assert re.search(r"^8 passed", out, re.M), out
+    assert re.search(r"^9 passed", out, re.M), out
 
 
 def test_its_recipe_runs_and_is_compared(checkout: Path) -> None:
@@ -88,7 +88,7 @@ def test_its_recipe_runs_and_is_compared(checkout: Path) -> None:
         module, _, _ = verbs["mmembed.verbs"][verb].partition(":")
         calls.append((module, [*arguments, *SHORT.get(verb, [])]))
     out = run(sys.executable, "-c", PROGRAMS, json.dumps(calls), cwd=checkout)
-    compared = out[out.index("test: 24 items in 6 groups") :]
+    compared = out[out.index("test: 24 items of 6 dialogues") :]
     rows = [line[:28].strip() for line in compared.splitlines()]
     for name in ("self_mm: self_mm", "self_mm: logistic regression", "gated: gated", "gated: sum"):
         assert name in rows

@@ -13,7 +13,7 @@ from dialogues import random_dialogues, small_sdt
 from prompted import masked_posts, posts, small_demux, small_memo
 from safetensors.torch import load, save
 from streams import VECTORS, in_training, sentiment_batch
-from support import random_item, small_method, with_padding
+from support import mean_losses, random_item, small_method, with_padding
 from torch import Tensor
 
 from mmembed.batch import STREAMS, Batch, Padded, stream_subsets
@@ -156,7 +156,7 @@ def test_no_label_at_all_stays_finite(given: Given) -> None:
     if isinstance(method, EmotionRegressor):
         nothing = {n: torch.full_like(v, float("nan")) for n, v in batch.targets.items()}
         bare = Batch(batch.keys, batch.inputs, nothing)
-    losses = accumulate_gradients(method, [bare], ALONE)
+    losses = mean_losses(method, [bare])
     assert all(value == 0 for value in losses.values())
     assert all(p.grad is not None and not p.grad.any() for p in method.parameters())
 
@@ -218,5 +218,5 @@ def test_eight_items_overfit(given: Given) -> None:
 
 def test_a_term_of_weight_zero_is_off() -> None:
     method = small_method(speaker_weight=0.0)
-    losses = accumulate_gradients(method, [clips(list(range(8)))], ALONE)
+    losses = mean_losses(method, [clips(list(range(8)))])
     assert set(losses) == {"ctc", "masked_text"}

@@ -5,14 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+from support import mean_losses
 
 from mmembed import losses
 from mmembed.batch import Batch, Padded
 from mmembed.methods.layer_anchor import LayerAnchor, LayerAnchorConfig
-from mmembed.training.distributed import World
-from mmembed.training.step import accumulate_gradients
-
-ALONE = World(0, 1, torch.device("cpu"))
 
 
 def make(**settings: object) -> LayerAnchor:
@@ -40,7 +37,7 @@ def random_batch(language: list[int], seed: int = 1) -> Batch:
 
 def gradients(method: LayerAnchor, batches: list[Batch]) -> tuple[dict[str, float], torch.Tensor]:
     method.zero_grad()
-    found = accumulate_gradients(method, batches, ALONE)
+    found = mean_losses(method, batches)
     parts = [p.grad.flatten() for p in method.parameters() if p.grad is not None]
     return found, torch.cat(parts)
 
@@ -73,7 +70,7 @@ def test_forward_equals_loops_over_layers() -> None:
 def test_coral_is_the_mean_over_micro_batches_weighted_by_items() -> None:
     method = make()
     first, second = random_batch([0, 1, 0, 1]), random_batch([0, 0, 1, 0, 1, 1, 1, -1], seed=2)
-    alone = [accumulate_gradients(method, [part], ALONE)["coral"] for part in (first, second)]
+    alone = [mean_losses(method, [part])["coral"] for part in (first, second)]
     both, _ = gradients(method, [first, second])
     assert both["coral"] == pytest.approx((4 * alone[0] + 7 * alone[1]) / 11, rel=1e-5)
     assert alone[0] != pytest.approx(alone[1], rel=0.1)
