@@ -1,4 +1,4 @@
-# make demo    the whole idea on clips made here, some twelve minutes on two cores
+# make demo    the whole idea on clips made here, 13 minutes on two cores of ours
 # make test    the tests
 # make check   lint, types and tests
 # make clean   remove what these made, .venv included

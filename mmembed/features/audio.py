@@ -36,14 +36,14 @@ def log_mel(waveform: NDArray[np.float32]) -> NDArray[np.float16]:
 
     Step t is centred on sample 160 t + 80; sound beyond the ends counts as silence. No statistic
     of the clip enters: level is kept, and a part of a recording has the features it has in the
-    whole.
+    whole, to one step of float16.
 
     Args:
         waveform: (samples,) float32 mono at 16 kHz in [-1, 1], at least one sample.
 
     Returns:
         (T, 80) float16 at 100 Hz, T = ceil(samples / 160). Rounded to float16 here, so that stored
-        and fresh features agree bit for bit.
+        and fresh features agree bit for bit on one machine.
     """
     if waveform.ndim != 1 or not len(waveform):
         raise ValueError(f"waveform must be (samples,), at least one; found {waveform.shape}")

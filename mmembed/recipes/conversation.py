@@ -1,7 +1,8 @@
 """SDT on dialogues (MELD, IEMOCAP), beside its ablations and a classifier of single turns.
 
 Items are dialogues, what is scored are their labelled turns. "Without context" is the same network
-on turns that each are a dialogue of their own.
+on turns that each are a dialogue of their own. Speakers are numbered by their first turn in the
+dialogue; the authors' numbers mean something else (`mmembed.methods.sdt`).
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from mmembed.features.audio import (
     spec_augment,
 )
 
+FLOAT16_STEP = 2**-9  # of values between 2 and 4, where the largest of log-mel lie
 FLOOR = (math.log(POWER_FLOOR) - LOG_MEAN) / LOG_SCALE
 
 
@@ -95,10 +97,12 @@ def test_twenty_decibels_raise_every_band_by_as_much() -> None:
 
 
 def test_a_part_has_the_features_it_has_in_the_whole() -> None:
+    """Up to the rounding of a product of another length, which float16 rarely shows."""
     whole = noise(16_000)
     mel = log_mel(whole)
-    np.testing.assert_array_equal(log_mel(whole[:8000])[:48], mel[:48])  # the edges see silence
-    np.testing.assert_array_equal(log_mel(whole[3200:])[2:], mel[22:])
+    close = partial(np.testing.assert_allclose, rtol=0, atol=FLOAT16_STEP)
+    close(log_mel(whole[:8000])[:48].astype(float), mel[:48])  # the edges see silence
+    close(log_mel(whole[3200:])[2:].astype(float), mel[22:])
 
 
 def test_spec_augment_masks_within_its_limits() -> None:

@@ -106,7 +106,7 @@ def test_permuting_the_queries_permutes_the_logits() -> None:
     order = torch.tensor([2, 0, 3, 1])
     logits = method.score(batch, QUERIES)
     permuted = method.score(batch, QUERIES[order])  # a row of a product may round by its place
-    torch.testing.assert_close(permuted, logits[:, order], rtol=0, atol=1e-6)
+    torch.testing.assert_close(permuted, logits[:, order], rtol=0, atol=1e-5)
     assert logits.std(1).min().item() > 1e-3  # the emotions differ
 
 
@@ -114,7 +114,7 @@ def test_other_words_do_not_change_an_answer_and_any_number_may_be_asked() -> No
     method, batch = make(), clips(list(range(8)))
     logits = method.score(batch, QUERIES)
     new = torch.cat((torch.randn(3, 6), QUERIES[1:2] * 7))  # and length does not matter
-    torch.testing.assert_close(method.score(batch, new)[:, 3], logits[:, 1], rtol=0, atol=1e-6)
+    torch.testing.assert_close(method.score(batch, new)[:, 3], logits[:, 1], rtol=0, atol=1e-5)
     assert method.score(batch, new).shape == (8, 4)
     with pytest.raises(ValueError, match="ask for other emotions with `score`"):
         method.ask_by(new[:3])
@@ -137,7 +137,7 @@ def test_clips_without_any_stream_stay_finite_and_alike() -> None:
     batch = Batch(("a", "b"), {"audio": empty}, {"emotions": torch.tensor([[1.0, 0, 0, 1]] * 2)})
     logits = method.predict(batch)["emotions"]
     assert logits.isfinite().all()
-    torch.testing.assert_close(logits[0], logits[1], rtol=0, atol=1e-6)
+    torch.testing.assert_close(logits[0], logits[1], rtol=0, atol=1e-5)
     accumulate_gradients(method, [batch], ALONE)
     assert all(p.grad is not None and p.grad.isfinite().all() for p in method.parameters())
 

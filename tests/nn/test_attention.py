@@ -33,9 +33,9 @@ def test_equals_masked_attention_of_torch() -> None:
     found = ours(x, source, torch.zeros(9), torch.zeros(11))
     padded, keys = x.pad(), source.pad()
     expected, _ = theirs(padded.values, keys.values, keys.values, key_padding_mask=~keys.mask)
-    torch.testing.assert_close(found, expected[padded.mask], rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(found, expected[padded.mask], rtol=1e-5, atol=1e-5)
     found = ours(padded, keys, torch.zeros(3, 4), torch.zeros(3, 6))
-    torch.testing.assert_close(found[padded.mask], expected[padded.mask], rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(found[padded.mask], expected[padded.mask], rtol=1e-5, atol=1e-5)
 
 
 def test_rotation_depends_on_differences_of_positions_alone() -> None:

@@ -37,7 +37,7 @@ def test_audio_front_end_is_zero_padding_of_each_item() -> None:
     padded = Padded.stack(items)
     for found in (frontend(padded.pack()), frontend(padded).pack()):
         assert found.lengths.tolist() == [1, 1, 2, 2, 9]
-        torch.testing.assert_close(found.values, torch.cat(expected), rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(found.values, torch.cat(expected), rtol=1e-5, atol=1e-5)
 
 
 def test_video_front_end_keeps_the_frame_rate_and_sees_brightness() -> None:
