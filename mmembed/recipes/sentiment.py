@@ -9,9 +9,9 @@ The method is the paper's, the network is not the published one:
 
 - Text arrives as features; no BERT is fine-tuned inside (published: bert-base with a rate of 5e-5).
 - All streams have one size: `width` (32) for the LSTM's state, the way into the fusion and F_s.
-  MMSA has 16 and 32 units for audio and video, 32/16/32 for text, audio and video behind the fusion.
-- One AdamW with one rate (1e-3) and decay (0.01), a warm-up and a cosine decay; MMSA has Adam in four
-  groups (BERT, audio, video, the rest), audio and video with rates of their own.
+  MMSA has 16 and 32 units for audio and video, and F_s of 32, 16 and 32 (text, audio, video).
+- One AdamW with one rate (1e-3) and decay (0.01), a warm-up and a cosine decay; MMSA has Adam in
+  four groups (BERT, audio, video, the rest), audio and video with rates of their own.
 - A step is one batch of 32; MMSA adds up the gradients of four batches of 16 or 32.
 - 20 epochs of which the best on dev is kept; MMSA stops after 8 epochs without a better one.
 - Features are standardised; MMSA feeds them as they are.

@@ -13,8 +13,8 @@ public programs that read them; not checked against the originals.
 Valid rows of a stream are its lengths where there are some, else those that the mask of `text_bert`
 says are tokens, and where values lie beyond them (releases padded in front) or nothing is told: all
 from the first to the last row that is not zero. The published lengths were counted up to the first
-row whose sum is 0 (`data/getLengths.py` of MMSA), at least 1, and its networks read that far: where a
-row of zeros stands within a stream, as where no face was found, ours have more rows than theirs.
+row whose sum is 0 (`data/getLengths.py` of MMSA), at least 1, and its networks read that far: where
+a row of zeros stands within a stream, as where no face was found, ours has more rows than theirs.
 """
 
 from __future__ import annotations
