@@ -63,12 +63,12 @@ def margin_logits(cosines: Tensor, target: Tensor, margin: float, scale: float) 
 
 
 def masked_absolute_error(predicted: Tensor, target: Tensor) -> Tensor:
-    """(B,) absolute error, averaged over the last dimension of (B, E); 0 where target is NaN."""
+    """(B,) absolute error, averaged over what is known of (B, E); 0 where target is NaN."""
     return _masked_mean((predicted - target.nan_to_num()).abs(), target)
 
 
 def masked_squared_error(predicted: Tensor, target: Tensor) -> Tensor:
-    """(B,) squared error, averaged over the last dimension of (B, E); 0 where target is NaN."""
+    """(B,) squared error, averaged over what is known of (B, E); 0 where target is NaN."""
     return _masked_mean((predicted - target.nan_to_num()).square(), target)
 
 
@@ -100,4 +100,4 @@ def coral(source: Tensor, target: Tensor) -> Tensor:
 
 def _masked_mean(error: Tensor, target: Tensor) -> Tensor:
     error = torch.where(target.isnan(), torch.zeros_like(error), error)
-    return error if error.ndim == 1 else error.mean(1)
+    return error if error.ndim == 1 else error.sum(1) / (~target.isnan()).sum(1).clamp(min=1)

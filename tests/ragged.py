@@ -46,11 +46,12 @@ def sentiment(n: int) -> float | None:
     return None if n % 5 == 4 else round(float(np.sin(2.1 * n + 1)) * 3, 2)
 
 
-def emotions(n: int) -> tuple[float, ...] | None:
-    """Of half of the clips."""
+def emotions(n: int) -> tuple[float | None, ...] | None:
+    """Of half of the clips, of some of them not all six."""
     if n // 4 % 2:
         return None
-    return tuple(max(0.0, round(2 * float(np.cos(n + 3 * e)), 2)) for e in range(len(EMOTIONS)))
+    felt = [max(0.0, round(2 * float(np.cos(n + 3 * e)), 2)) for e in range(len(EMOTIONS))]
+    return tuple(None if n % 8 in (1, 3) and e == n % 6 else x for e, x in enumerate(felt))
 
 
 def category(n: int) -> str | None:

@@ -52,6 +52,8 @@ def test_masked_errors_by_hand() -> None:
     assert losses.masked_absolute_error(predicted, target).tolist() == [2.0, 0.0]
     rows = torch.tensor([[1.0, 2.0]])
     assert losses.masked_squared_error(rows, torch.tensor([[0.0, 0.0]])).tolist() == [2.5]
+    some = torch.tensor([[0.0, float("nan")]])
+    assert losses.masked_squared_error(rows, some).tolist() == [1.0]
 
 
 def test_unlabelled_class_is_zero() -> None:

@@ -87,7 +87,10 @@ def _sentiment_and_emotions(run: Path) -> Answer:
     def answer(example: Example) -> Mapping[str, float]:
         labels = predictor(example)
         assert labels.sentiment is not None and labels.emotions is not None
-        return {"sentiment": labels.sentiment, **dict(zip(EMOTIONS, labels.emotions, strict=True))}
+        return {
+            "sentiment": labels.sentiment,
+            **dict(zip(EMOTIONS, labels.intensities, strict=True)),
+        }
 
     return answer
 

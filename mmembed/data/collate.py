@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from mmembed.batch import STREAMS, UNLABELLED, Batch, Padded, stream_subsets
-from mmembed.data.example import EMOTIONS, Example
+from mmembed.data.example import Example
 from mmembed.features.audio import MEL_BANDS, change_gain, spec_augment
 from mmembed.features.text import MASK, Vocabulary, normalise_transcript
 from mmembed.features.video import CROP, augment_crops
@@ -81,7 +81,7 @@ def to_item(
     if example.text is not None:
         inputs["text"] = torch.tensor(vocabulary.encode(example.text), dtype=torch.int64)
     transcript = alphabet.encode(normalise_transcript(row.transcript or "")) if alphabet else []
-    sentiment, emotions = row.labels.sentiment, row.labels.emotions
+    sentiment = row.labels.sentiment
     return Item(
         key=example.key,
         inputs=inputs,
@@ -89,7 +89,7 @@ def to_item(
         masked_text=EMPTY["text"],
         speaker=speakers.get(row.speaker or "", UNLABELLED),
         sentiment=float("nan") if sentiment is None else sentiment,
-        emotions=(float("nan"),) * len(EMOTIONS) if emotions is None else emotions,
+        emotions=row.labels.intensities,
     )
 
 

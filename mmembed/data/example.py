@@ -37,7 +37,8 @@ class Labels:
 
     Attributes:
         sentiment: in [-3, 3], or in [-1, 1] where `sentiment_limit` says so; or None.
-        emotions: intensities in the order of `EMOTIONS`, each in [0, 3], or None.
+        emotions: intensities in the order of `EMOTIONS`, each in [0, 3], or None; None among them
+            is an emotion that is not labelled.
         category: one emotion ("neutral", "calm", "happy", ...), or None.
         present: names of all emotions that several may hold of ("joy", "optimism"), () = none of
             those asked for; None = nobody was asked.
@@ -48,7 +49,7 @@ class Labels:
     """
 
     sentiment: float | None = None
-    emotions: tuple[float, ...] | None = None
+    emotions: tuple[float | None, ...] | None = None
     category: str | None = None
     present: tuple[str, ...] | None = None
     sentiment_limit: float | None = None
@@ -61,7 +62,8 @@ class Labels:
         if self.sentiment is not None and not -limit <= self.sentiment <= limit:
             raise ValueError(f"sentiment {self.sentiment}: must lie in [-{limit:g}, {limit:g}]")
         if self.emotions is not None and (
-            len(self.emotions) != len(EMOTIONS) or not all(0 <= x <= 3 for x in self.emotions)
+            len(self.emotions) != len(EMOTIONS)
+            or not all(x is None or 0 <= x <= 3 for x in self.emotions)
         ):
             raise ValueError(
                 f"emotions {self.emotions}: {len(EMOTIONS)} values in [0, 3], in the order "
@@ -73,6 +75,12 @@ class Labels:
         for name, score in self.scores.items():
             if not math.isfinite(score):
                 raise ValueError(f"score {name} is {score}: must be a finite number")
+
+    @property
+    def intensities(self) -> tuple[float, ...]:
+        """Of all `EMOTIONS`, NaN where one is not labelled."""
+        emotions = self.emotions or (None,) * len(EMOTIONS)
+        return tuple(math.nan if x is None else x for x in emotions)
 
 
 @dataclass(frozen=True)

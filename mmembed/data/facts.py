@@ -168,7 +168,7 @@ def _words(summary: Summary) -> str:
 
 
 def _emotions(summary: Summary) -> str:
-    asked = next(iter(summary.emotions.values())).count
+    asked = max(held.count for held in summary.emotions.values())
     return f"present: {tally(summary.emotions_present)}, of {asked:,}" if asked else ""
 
 

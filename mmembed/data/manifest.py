@@ -187,7 +187,9 @@ def labels_from_row(row: object) -> Labels:
         if not isinstance(emotions, list) or len(emotions) != len(EMOTIONS):
             what = f"{len(EMOTIONS)} values in [0, 3], in the order {', '.join(EMOTIONS)}"
             raise ValueError(f"emotions {shown(emotions)}: {what}")
-        labels["emotions"] = tuple(_number("emotions", value) for value in emotions)
+        labels["emotions"] = tuple(
+            None if value is None else _number("emotions", value) for value in emotions
+        )
     scores = labels.get("scores", {})
     if not isinstance(scores, Mapping):
         raise ValueError(f"scores must be an object of numbers, found {shown(scores)}")

@@ -23,6 +23,7 @@ from mmembed.errors import DataError
 
 LABELS: Final = "labels."
 SCORES: Final = "labels.scores."
+EMOTIONS: Final = "labels.emotions"  # null in it is an emotion that is not labelled
 ROWS: Final = 100_000  # in a row group; what is in memory as columns
 
 _OTHER: Final = {
@@ -32,7 +33,7 @@ _OTHER: Final = {
     "streams": pa.list_(pa.string()),
     "labels.sentiment": pa.float64(),
     "labels.sentiment_limit": pa.float64(),
-    "labels.emotions": pa.list_(pa.float64()),
+    EMOTIONS: pa.list_(pa.float64()),
     "labels.present": pa.list_(pa.string()),
 }
 _FIELDS: Final = tuple(field.name for field in fields(Utterance) if field.name != "labels")
@@ -213,7 +214,7 @@ def _cast(table: Any, name: str, wanted: Any) -> list[Any]:
     flat, ends = _as_python(column.values), column.offsets.to_pylist()
     spans = zip(column.is_valid().to_pylist(), ends, ends[1:], strict=False)
     values = [tuple(flat[start:end]) if valid else None for valid, start, end in spans]
-    if column.values.null_count:
+    if column.values.null_count and name != EMOTIONS:
         wrong = _Wrong(f"{name} holds null in a list")
         return [wrong if value and None in value else value for value in values]
     return values
@@ -225,7 +226,8 @@ def _cast_one(name: str, value: Any, wanted: Any) -> Any:
     except (pa.ArrowException, ValueError):
         return _Wrong(f"{name} must hold {wanted}, found {shown(str(value))}")
     if isinstance(found, list):
-        return _Wrong(f"{name} holds null in a list") if None in found else tuple(found)
+        wrong = None in found and name != EMOTIONS
+        return _Wrong(f"{name} holds null in a list") if wrong else tuple(found)
     return found
 
 

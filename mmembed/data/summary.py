@@ -230,8 +230,9 @@ class Summary:
         if labels.sentiment is not None:
             self.sentiment.append(labels.sentiment)
         for name, value in zip(EMOTIONS, labels.emotions or (), strict=False):
-            self.emotions[name].add(value)
-            self.emotions_present[name] += value > 0
+            if value is not None:
+                self.emotions[name].add(value)
+                self.emotions_present[name] += value > 0
         for name, value in labels.scores.items():
             self.scores[name].add(value)
 

@@ -21,7 +21,6 @@ from mmembed.recipes.embeddings_data import (
     SPLITS,
     EmbeddedClips,
     Part,
-    intensities,
     read_embeddings,
     subset_folders,
 )
@@ -149,7 +148,7 @@ def _groups(rows: Sequence[Utterance]) -> Groups:
 
 def _known(labels: Labels) -> dict[str, float] | str:
     """What of all that is told is present, or a category ("" = none)."""
-    told = zip(EMOTIONS, intensities(labels), strict=True)
+    told = zip(EMOTIONS, labels.intensities, strict=True)
     known = {_word(name): float(value > 0) for name, value in told if value == value}
     return known or _word(labels.category or "")
 

@@ -88,7 +88,7 @@ class EmbeddedClips:
     @cached_property
     def emotions(self) -> Tensor:
         """(N, E) float32 intensities in [0, 3], NaN = unlabelled."""
-        found = [intensities(row.labels) for row in self.utterances]
+        found = [row.labels.intensities for row in self.utterances]
         return torch.tensor(found, dtype=torch.float32).reshape(-1, len(EMOTIONS))
 
     @cached_property
@@ -119,11 +119,6 @@ class EmbeddedClips:
             [row.speaker for row in some],
             [row.dialogue for row in some],
         )
-
-
-def intensities(labels: Labels) -> list[float]:
-    """E of them, NaN where an emotion is not labelled."""
-    return [NAN if x is None else x for x in labels.emotions or (None,) * len(EMOTIONS)]
 
 
 def subset_folders(folder: Path) -> dict[str, Path]:

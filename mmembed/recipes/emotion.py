@@ -165,10 +165,15 @@ class EmotionStudy(Study):
     def _batch(self, variant: str, rows: Rows) -> Batch:
         """Some of all clips, by a subset that holds them."""
         values = torch.stack(self._clips.values(variant, rows))
+        emotions = self._clips.emotions[rows]
+        known = ~emotions.isnan()
+        # Of a clip with some of its emotions the others are 0, and not asked.
+        told = emotions.masked_fill(~known & known.any(1, keepdim=True), 0)
         return Batch(
             tuple(self._clips.keys[row] for row in rows),
             {"embedding": Padded(values, torch.full((len(rows),), values.shape[1]))},
-            {"sentiment": self._clips.sentiment[rows], "emotions": self._clips.emotions[rows]},
+            {"sentiment": self._clips.sentiment[rows], "emotions": told},
+            {"asked": known},
         )
 
     def method(self, variant: str) -> Method:

@@ -307,7 +307,7 @@ def _part(example: Example, start: Seconds, end: Seconds) -> Example:
 
 def _numbers(labels: Labels) -> tuple[float, dict[str, float]]:
     assert labels.sentiment is not None and labels.emotions is not None
-    return labels.sentiment, dict(zip(EMOTIONS, labels.emotions, strict=True))
+    return labels.sentiment, dict(zip(EMOTIONS, labels.intensities, strict=True))
 
 
 def _words(embedding: Embedding) -> tuple[TimedWord, ...]:

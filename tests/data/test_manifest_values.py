@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from mmembed.commands.cli import run_program
 from mmembed.commands.prepare import main
-from mmembed.data.example import Example, Utterance
+from mmembed.data.example import Example, Labels, Utterance
 from mmembed.data.examples import from_record, to_record
 from mmembed.data.manifest import from_row, read_each_row, read_manifest, to_row, write_manifest
 from mmembed.data.shards import ShardSet
@@ -54,7 +54,7 @@ WRONG = [
     (f'"labels": {{"scores": {{"x": {HUGE}}}}}', "score 'x' must be a number"),
     ('"labels": {"scores": null}', "scores must be an object of numbers, found null"),
     ('"labels": {"scores": {"x": [1]}}', "score 'x' must be a number, found [1]"),
-    ('"labels": {"emotions": [0, 0, 0, 0, 0, null]}', "emotions must be a number, found null"),
+    ('"labels": {"emotions": [0, 0, 0, 0, 0, "x"]}', "emotions must be a number, found 'x'"),
     (f'"labels": {{"emotions": [0, 0, 0, 0, 0, {HUGE}]}}', "emotions must be a number"),
     ('"labels": {"emotions": {"happy": 1}}', "6 values in [0, 3]"),
     ('"labels": {"present": [null]}', "present must be a list of strings, found ["),
@@ -146,7 +146,8 @@ NOT_TEXT = pa.array([b"x", b"caf\xe9", b"z"]).cast(pa.binary())
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
-        ({"labels.emotions": [None, [0.0, 0, 0, 0, 0, None], None]}, "labels.emotions holds null"),
+        ({"labels.emotions": [None, [0.0, 0, 0, 0, 0, 4], None]}, "6 values in [0, 3]"),
+        ({"labels.emotions": [None, [0.0, 0, 0, 0, 0, np.nan], None]}, "6 values in [0, 3]"),
         ({"labels.present": [["joy"], [None, "joy"], []]}, "labels.present holds null in a list"),
         ({"streams": [["audio"], [None], None]}, "streams holds null in a list"),
         ({"end": [1.0, math.inf, 2.0]}, "end inf: at most"),
@@ -226,7 +227,7 @@ def test_a_name_that_is_no_text_survives_a_manifest(tmp_path: Path) -> None:
     ("field", "value"),
     [
         ("utterance", {"key": "a", "end": math.inf}),
-        ("utterance", {"key": "a", "labels": {"emotions": [None] * 6}}),
+        ("utterance", {"key": "a", "labels": {"emotions": [None] * 5}}),
         ("utterance", [["x"]]),
         ("text", 5),
         ("notes", None),
@@ -237,3 +238,14 @@ def test_a_record_with_such_values_is_damaged(field: str, value: object) -> None
     described = {**members["json"], field: value}  # type: ignore[dict-item]
     with pytest.raises(CorruptError, match="a: not a record of prepared features"):
         from_record(key, {"json": described})
+
+
+def test_some_emotions_of_a_clip_may_be_unknown(tmp_path: Path) -> None:
+    """Null among them, in both forms of a manifest; each is a label of its own."""
+    row = Utterance("a", None, labels=Labels(emotions=(0.0, None, 1.5, None, 3.0, None)))
+    for name in ("m.jsonl", "m.parquet"):
+        write_manifest(tmp_path / name, [row, Utterance("b", None)])
+        assert read_each_row(tmp_path / name) == [row, Utterance("b", None)]
+    assert np.isnan(row.labels.intensities).tolist() == [False, True] * 3
+    with pytest.raises(ValueError, match="emotions"):
+        from_row({"key": "a", "labels": {"emotions": [0, 1, None, math.nan, 0, 0]}})

@@ -56,7 +56,8 @@ def test_the_ragged_corpus_is_joined_by_key(ragged_corpus: Path) -> None:
     rated = [ragged.sentiment(n) for n in numbers]
     expected = np.array([np.nan if x is None else x for x in rated], np.float32)
     np.testing.assert_array_equal(clips.sentiment.numpy(), expected)
-    told = [ragged.emotions(n) or (np.nan,) * 6 for n in numbers]
+    told = [ragged.emotions(n) or (None,) * 6 for n in numbers]
+    assert any(None in one and any(one) for one in told)
     np.testing.assert_array_equal(clips.emotions.numpy(), np.array(told, np.float32))
     assert [row.speaker for row in clips.utterances] == [ragged.speaker(n) for n in numbers]
     assert [row.dialogue for row in clips.utterances] == [ragged.dialogue(n) for n in numbers]
