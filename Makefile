@@ -9,7 +9,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 # One thread a process: two processes share the machine, and sums do not depend on the thread count.
-export OMP_NUM_THREADS = 1
+export OMP_NUM_THREADS ?= 1
 
 .PHONY: demo test check clean
 

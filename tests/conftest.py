@@ -14,12 +14,23 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 from support import random_item
 
 from mmembed.batch import stream_subsets
 from mmembed.data.collate import Item
 
 torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+
+# The same examples each time, none of them kept, and no limit of time: a machine may be slow.
+settings.register_profile(
+    "mmembed",
+    derandomize=True,
+    database=None,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("mmembed")
 
 STATES = pytest.StashKey[dict[str, Any]]()
 
