@@ -83,15 +83,16 @@ class Partition:
         )
 
     @classmethod
-    def read(cls, folder: Path, digest: str) -> Partition | None:
-        """What `write` left, where it is whole and of shards with this digest."""
+    def read(cls, folder: Path, digest: str, vectors: Vectors) -> Partition | None:
+        """What `write` left, where it is whole and of these vectors in shards with this digest."""
         try:
             with safe_open(folder / KEPT, "numpy") as file:
                 held = {name: file.get_tensor(name) for name in ("centres", "order", "bounds")}
                 about = file.metadata()
-        except (OSError, SafetensorError):
+            whole = about == _about(held, digest) and _is_partition(**held, vectors=vectors)
+        except (OSError, SafetensorError, TypeError, ValueError):
             return None
-        return cls(**held) if about == _about(held, digest) else None
+        return cls(**held) if whole else None
 
     def write(self, folder: Path, digest: str) -> None:
         """Keep it beside shards with this digest."""
@@ -122,12 +123,31 @@ def open_partition(folder: Path | str, vectors: Vectors) -> Partition:
     if as_url(folder) is not None:
         return Partition.of(vectors)
     here, digest = Path(folder), ShardSet(folder).digest
-    if (found := Partition.read(here, digest)) is not None:
+    if (found := Partition.read(here, digest, vectors)) is not None:
         return found
     made = Partition.of(vectors)
     with suppress(OSError):  # read-only, or full
         made.write(here, digest)
     return made
+
+
+def _is_partition(
+    centres: NDArray[Any], order: NDArray[Any], bounds: NDArray[Any], vectors: Vectors
+) -> bool:
+    """Whether each row of the vectors (N, W) stands in one part, whoever wrote it."""
+    count, width = vectors.shape
+    kinds = [(array.dtype.name, array.ndim) for array in (centres, order, bounds)]
+    return (
+        kinds == [("float32", 2), ("int64", 1), ("int64", 1)]
+        and centres.shape == (len(bounds) - 1, width)
+        and len(centres) > 0
+        and bool(np.isfinite(centres).all())
+        and (bounds[0], bounds[-1]) == (0, count)
+        and bool((np.diff(bounds) >= 0).all())
+        and len(order) == count
+        and 0 <= order.min(initial=0) <= order.max(initial=0) < max(count, 1)
+        and bool((np.bincount(order, minlength=count) == 1).all())
+    )
 
 
 def _directions(vectors: Vectors, rows: NDArray[np.int64]) -> Vectors:

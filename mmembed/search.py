@@ -289,11 +289,11 @@ class Sources:
     def __init__(self, made: Any) -> None:
         self._sets = []
         for name in made.get("inputs", ()):
-            if as_url(str(name)) is None and Path(name).is_dir():
-                try:
+            try:
+                if as_url(str(name)) is None and Path(name).is_dir():
                     self._sets.append(ShardSet(Path(name)))
-                except (DataError, CorruptError):  # a folder of media, or no longer whole
-                    continue
+            except (DataError, CorruptError, UsageError):  # of media, no longer whole, of no kind
+                continue
 
     def describe(
         self, embeddings: Embeddings, hits: Sequence[Hit], *, pictures: bool = False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -93,9 +94,43 @@ def test_it_is_kept_and_made_anew_when_it_does_not_fit(
             EmbeddingSearch.open(folder, approximate=True)
     EmbeddingSearch.open(folder, approximate=True)
     assert (folder / KEPT).read_bytes() == kept
-    assert Partition.read(folder, "of other shards") is None
-    other = open_partition(folder, first.embeddings.vectors)
-    assert [*other.order] == [*Partition.of(first.embeddings.vectors).order]
+    held = first.embeddings.vectors
+    assert Partition.read(folder, "of other shards", held) is None
+    other = open_partition(folder, held)
+    assert [*other.order] == [*Partition.of(held).order]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"order": np.array([0, 1, 9])},
+        {"order": np.array([0, 1, -1])},
+        {"order": np.array([0, 1, 1])},
+        {"order": np.array([0, 1])},
+        {"order": np.array([0.0, 1.0, 2.0])},
+        {"bounds": np.array([0, 4, 3])},
+        {"bounds": np.array([0, -(2**62), 3])},
+        {"bounds": np.array([-1, 2, 3])},
+        {"bounds": np.array([0, 3])},
+        {"bounds": np.array([0])},
+        {"centres": np.zeros((2, 3), np.float32)},
+        {"centres": np.full((2, 4), np.nan, np.float32)},
+        {"centres": np.zeros((2, 4), np.int64)},
+        {"centres": np.zeros(8, np.float32)},
+    ],
+)
+def test_forged_parts_are_passed_over(tmp_path: Path, change: dict[str, NDArray[Any]]) -> None:
+    """Their checksums fit, as a forger sees to."""
+    good = {
+        "centres": np.eye(4, dtype=np.float32)[:2],
+        "order": np.array([0, 2, 1]),
+        "bounds": np.array([0, 2, 3]),
+    }
+    held = np.ones((3, 4), np.float32)
+    Partition(**good).write(tmp_path, "digest")  # type: ignore[arg-type]
+    assert Partition.read(tmp_path, "digest", held) is not None
+    Partition(**{**good, **change}).write(tmp_path, "digest")  # type: ignore[arg-type]
+    assert Partition.read(tmp_path, "digest", held) is None
 
 
 def test_what_is_not_finite_has_no_place() -> None:

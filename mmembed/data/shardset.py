@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Final
@@ -33,6 +33,27 @@ from mmembed.errors import CorruptError, DataError
 MANIFEST: Final = "manifest.json"
 
 _OPEN_FILES: Final = 64  # kept open by a set
+
+
+def _is_count(value: object) -> bool:
+    return type(value) is int and 0 <= value < 2**63
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _is_texts(value: object) -> bool:
+    return isinstance(value, list) and all(map(_is_text, value))
+
+
+_FIELDS: Final[Mapping[str, Callable[[object], bool]]] = {
+    **dict.fromkeys(("streams", "layers", "granularity", "inputs"), _is_texts),
+    **dict.fromkeys(("encoder", "encoder_sha256", "inputs_sha256", "plan", "command"), _is_text),
+    **dict.fromkeys(("clips", "utterances", "records_per_shard", "width"), _is_count),
+    "frame_rate": lambda rate: type(rate) in (int, float) and 0 < rate < 1e6,  # type: ignore[operator]
+}
+"""What readers rely on in a manifest that has these entries."""
 
 
 class LocalFolder:
@@ -102,7 +123,12 @@ class ShardSet:
         self.manifest: dict[str, Any] = {}
         if MANIFEST in sizes:
             (content,) = self._files.read([MANIFEST])
-            self.manifest = parse_object(f"{self._files.name}/{MANIFEST}", content)
+            where = f"{self._files.name}/{MANIFEST}"
+            self.manifest = parse_object(where, content)
+            for name, fits in _FIELDS.items():
+                if name in self.manifest and not fits(self.manifest[name]):
+                    shown = repr(self.manifest[name])[:80]
+                    raise CorruptError(f"{where}: damaged: {name} is {shown}")
 
     def __len__(self) -> int:
         return len(self._index)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
 from mmembed.data.defects import Defect, corrupt
 from mmembed.data.embedded import utterance_of
 from mmembed.data.places import Index, Json
+from mmembed.data.shardfile import parse_object
+from mmembed.errors import CorruptError
 
 ORIGIN: Final = (  # of embeddings
     "encoder_sha256", "layers", "width", "frame_rate", "streams", "granularity", "dtype",
@@ -24,23 +26,48 @@ HELD: Final[dict[str, tuple[str, ...]]] = {
 """Granularity of embeddings -> the members that a record of it has."""
 COPIES: Final = "embeddings.json"
 """Tells size and SHA-256 of other forms of the shards, see `mmembed.extraction.formats`."""
+_COPY: Final = re.compile(r"embeddings\.[a-z.]+")
 OUTLYING: Final = 10.0  # times longer or shorter than the median
+
+
+def read_copies(folder: Path) -> dict[str, Any] | None:
+    """What `embeddings.json` says; None where there is none.
+
+    Returns:
+        "shards": digest of the shards; "formats": names; "files": name -> {"bytes", "sha256"}.
+
+    Raises:
+        CorruptError: it says something else.
+    """
+    path = folder / COPIES
+    try:
+        about = parse_object(str(path), path.read_bytes())
+    except FileNotFoundError:
+        return None
+    files, formats = about.get("files"), about.get("formats")
+    if not isinstance(files, dict) or not isinstance(formats, list):
+        raise CorruptError(f"{path}: damaged: files and formats are not both there")
+    if not all(map(_COPY.fullmatch, files)) or not all(isinstance(name, str) for name in formats):
+        raise CorruptError(f"{path}: damaged: names others than those of copies")
+    for held in files.values():
+        if not isinstance(held, dict) or not held.keys() >= {"bytes", "sha256"}:
+            raise CorruptError(f"{path}: damaged: a file without bytes and sha256")
+    return about
 
 
 def check_copies(folder: Path) -> Iterator[Defect]:
     """Other forms of the shards must be what was written."""
     try:
-        files = json.loads((folder / COPIES).read_bytes())["files"]
-        told = {folder / name: (held["bytes"], held["sha256"]) for name, held in files.items()}
-    except FileNotFoundError:
-        return
-    except (ValueError, KeyError, TypeError, AttributeError):
+        about = read_copies(folder)
+    except CorruptError:
         yield corrupt(folder / COPIES, "copy", "damaged; delete it and extract again")
         return
-    for path, (size, digest) in told.items():
+    for name, held in about["files"].items() if about else ():
+        path = folder / name
         try:
             with path.open("rb") as file:
-                whole = path.stat().st_size == size
+                whole = path.stat().st_size == held["bytes"]
+                digest = held["sha256"]
                 whole = whole and hashlib.file_digest(file, "sha256").hexdigest() == digest
         except FileNotFoundError:
             whole = False

@@ -14,7 +14,6 @@ once, a few clips in memory at a time; each file appears whole, `embeddings.json
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -29,12 +28,13 @@ from numpy.typing import NDArray
 
 from mmembed.data.atomic import atomic_file
 from mmembed.data.shards import Record, ShardSet
+from mmembed.data.verify_embeddings import COPIES, read_copies
 from mmembed.embeddings import COLUMNS, columns_of
+from mmembed.errors import CorruptError
 from mmembed.strict_json import dumps
 
 Format = Literal["webdataset", "npy", "safetensors", "parquet"]
 
-ABOUT: Final = "embeddings.json"
 CLIPS: Final = "embeddings.jsonl"
 TABLE: Final = "embeddings.parquet"
 TENSORS: Final = "embeddings.safetensors"
@@ -102,7 +102,7 @@ def write_formats(folder: Path, formats: Sequence[Format]) -> None:
                 writer.write(records)
     held = {**made.get("files", {}), **{name: _checked(folder / name) for name in names}}
     done = sorted(wanted | set(made.get("formats", ())))
-    with atomic_file(folder / ABOUT) as file:
+    with atomic_file(folder / COPIES) as file:
         about = {"shards": shards.digest, "formats": done, "files": held}
         file.write(dumps(about, sort_keys=True).encode() + b"\n")
 
@@ -110,10 +110,10 @@ def write_formats(folder: Path, formats: Sequence[Format]) -> None:
 def _made(folder: Path, digest: str) -> Mapping[str, Any]:
     """What `embeddings.json` says, {} where it is not of these shards or a file is not as told."""
     try:
-        about = json.loads((folder / ABOUT).read_bytes())
+        about = read_copies(folder) or {"files": {}}
         whole = all((folder / n).stat().st_size == x["bytes"] for n, x in about["files"].items())
-        return about if whole and about["shards"] == digest else {}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return about if whole and about.get("shards") == digest else {}
+    except (OSError, CorruptError):
         return {}
 
 
