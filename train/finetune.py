@@ -37,7 +37,6 @@ from mmembed.recipes.parsing import parse_recipe
 from mmembed.recipes.study import Study, check_settings, table
 from mmembed.training.distributed import ALONE, World, join_world
 from mmembed.training.optim import build_optimizer, learning_rate
-from mmembed.training.signals import stop_at_once
 from mmembed.training.step import MOST_SKIPPED, train_step
 from mmembed.training.tracking import claim_folder, write_json
 
@@ -67,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     runs = {name: recipe.run for name, recipe in RECIPES.items()}
     run, out = parse_recipe("finetune", runs, arguments)
     check_settings(run)
-    with stop_at_once(f"{out}: stopped; run again to continue"), join_world() as world:
+    with join_world() as world:
         study = RECIPES[arguments[0]].open(run)
         if world.is_main:
             claim_folder(out, to_dict(study.run))

@@ -35,7 +35,7 @@ from mmembed.recipes.pretrain import RECIPES, PretrainRun
 from mmembed.training.checkpoint import Position, load_latest, save_checkpoint
 from mmembed.training.distributed import World, join_world
 from mmembed.training.optim import build_optimizer, learning_rate
-from mmembed.training.signals import StopRequest, stop_at_once
+from mmembed.training.signals import StopRequest
 from mmembed.training.step import MOST_SKIPPED, StepResult, train_step
 from mmembed.training.tracking import MetricsLog, claim_folder, write_json
 
@@ -45,7 +45,7 @@ FREE = ("loop.workers",)  # settings that change no result
 def main(argv: list[str] | None = None) -> None:
     """Parse, build, resume, loop, save, score."""
     run, out = parse_recipe("pretrain", RECIPES, sys.argv[1:] if argv is None else argv)
-    with stop_at_once(f"{out}: stopped; run again to continue"), join_world() as world:
+    with join_world() as world:
         corpus = open_corpus(run.data)
         run = _resolved(run, corpus)
         _agree(run, corpus, world)

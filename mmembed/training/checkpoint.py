@@ -8,11 +8,13 @@ checkpoints/step-00001200/
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import io
 import json
 import logging
 import os
+import secrets
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -73,20 +75,23 @@ def save_checkpoint(
     sums = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
     files[CHECKSUMS] = dumps(sums).encode()
 
+    folder.mkdir(parents=True, exist_ok=True)
     sweep(folder)
-    temporary = folder / f".{final.name}.{os.getpid()}.tmp"
-    damaged = folder / f".{final.name}.{os.getpid()}.damaged.tmp"
-    temporary.mkdir(parents=True)
+    temporary = folder / f".{final.name}.{secrets.token_hex(4)}.tmp"
+    damaged = temporary.with_suffix(".damaged.tmp")
+    temporary.mkdir()
     try:
-        for name, data in files.items():
-            with errors_of(temporary / name), (temporary / name).open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-        sync_folder(temporary)
-        if final.exists():
-            final.rename(damaged)
-        temporary.rename(final)
+        with (temporary / CHECKSUMS).open("xb") as lock:  # held until the folder has its name
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            for name, data in files.items():
+                with errors_of(temporary / name), (temporary / name).open("wb") as file:
+                    file.write(data)
+                    file.flush()
+                    os.fsync(file.fileno())
+            sync_folder(temporary)
+            if final.exists():
+                final.rename(damaged)
+            temporary.rename(final)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         shutil.rmtree(damaged, ignore_errors=True)
@@ -137,11 +142,16 @@ def load_latest(
 
 
 def sweep(folder: Path) -> None:
-    """Remove what killed saves left behind; what belongs to a process that lives stays."""
+    """Remove what killed saves left behind; what a living process writes is locked."""
     for path in folder.glob(".step-*.tmp"):
-        owner = path.name.split(".")[2]
-        if not (owner.isdecimal() and int(owner) != os.getpid() and _lives(int(owner))):
-            shutil.rmtree(path, ignore_errors=True)
+        try:
+            with (path / CHECKSUMS).open("r+b") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            pass  # killed before it was made
+        except OSError:
+            continue  # locked, or not ours
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def _newest(folder: Path) -> tuple[Path, Files] | None:
@@ -201,16 +211,6 @@ def _remove_others(folder: Path, written: Path) -> None:
 
 def _newest_first(folder: Path) -> list[Path]:
     return sorted(folder.glob("step-*"), reverse=True)
-
-
-def _lives(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def _machine(world: World) -> dict[str, str | int]:

@@ -1,7 +1,8 @@
-"""Stopping when asked to: at once where nothing is lost by it, in training when a step ends.
+"""Stopping when a step ends: what training makes of the signals that end all programs.
 
-SIGTERM and SIGUSR1 end a program with `Stopped` (exit code 75), Ctrl-C with KeyboardInterrupt
-(130) or, in training, as the other two. The second signal ends the process, whatever it is doing.
+Elsewhere SIGTERM and SIGUSR1 end a program at once with `Stopped` (exit code 75), Ctrl-C with
+KeyboardInterrupt (130); see `mmembed.commands.cli.run_program`. The second signal ends the
+process, whatever it is doing.
 """
 
 from __future__ import annotations
@@ -12,25 +13,7 @@ from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any, Final
 
-from mmembed.errors import Stopped
-
 SIGNALS: Final = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
-
-
-@contextmanager
-def stop_at_once(message: str) -> Iterator[None]:
-    """A block that SIGTERM and SIGUSR1 end with `Stopped(message)`, wherever it is."""
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        _handle(dict.fromkeys(SIGNALS, signal.SIG_DFL))
-        raise Stopped(message)
-
-    before = {number: signal.getsignal(number) for number in SIGNALS}
-    _handle({signal.SIGTERM: stop, signal.SIGUSR1: stop})
-    try:
-        yield
-    finally:
-        _handle(before)
 
 
 class StopRequest:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import logging
-import os
 import resource
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -168,17 +166,19 @@ def test_a_full_disk_loses_nothing(tmp_path: Path, bytes_free: int) -> None:
 
 
 def test_leftovers_of_killed_saves_are_swept(tmp_path: Path) -> None:
-    dead = subprocess.Popen([sys.executable, "-c", ""])
-    dead.wait()
-    living = f".step-00000002.{os.getppid()}.tmp"
-    for name in (living, f".step-00000002.{dead.pid}.tmp", ".step-00000009.tmp"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "trainer.pt").write_bytes(b"half")
-    assert load_latest(tmp_path, *make(0)) is None
-    assert names(tmp_path) == [living]
-    (tmp_path / f".step-00000007.{dead.pid}.damaged.tmp").mkdir()
+    """One is being written by a process that lives, as its lock shows."""
+    for name in ("a", "b", "c.damaged"):
+        left = tmp_path / f".step-00000002.{name}.tmp"
+        left.mkdir()
+        (left / "trainer.pt").write_bytes(b"half")
+        (left / "checksums.json").touch()
+    (tmp_path / ".step-00000009.tmp").mkdir()  # killed early, or of an older version
+    with (tmp_path / ".step-00000002.b.tmp" / "checksums.json").open("ab") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert load_latest(tmp_path, *make(0)) is None
+        assert names(tmp_path) == [".step-00000002.b.tmp"]
     save_checkpoint(tmp_path, *make(0), Position(0, 1, 1))
-    assert names(tmp_path) == [living, "step-00000001"]
+    assert names(tmp_path) == ["step-00000001"]
 
 
 def test_other_threads_are_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

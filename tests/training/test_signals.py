@@ -1,4 +1,4 @@
-"""Signals stop a program at once, or a loop when it looks; none is lost, and none stays caught."""
+"""Signals stop a loop when it looks; none is lost, and none stays caught."""
 
 from __future__ import annotations
 
@@ -6,24 +6,13 @@ import signal
 
 import pytest
 
+from mmembed.commands.cli import run_program
 from mmembed.errors import Stopped
-from mmembed.training.signals import SIGNALS, StopRequest, stop_at_once
+from mmembed.training.signals import SIGNALS, StopRequest
 
 
 def handlers() -> list[object]:
     return [signal.getsignal(number) for number in SIGNALS]
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
-def test_at_once(number: signal.Signals) -> None:
-    before = handlers()
-    with pytest.raises(Stopped, match="run again"), stop_at_once("run again"):
-        signal.raise_signal(number)
-        raise AssertionError("it goes on")
-    assert handlers() == before
-    with stop_at_once("run again"):
-        pass
-    assert handlers() == before
 
 
 def test_a_request_is_seen_when_the_loop_looks() -> None:
@@ -42,8 +31,12 @@ def test_a_request_nobody_looked_at_comes_again() -> None:
     before = handlers()
     with pytest.raises(KeyboardInterrupt), StopRequest():
         signal.raise_signal(signal.SIGINT)
-    with pytest.raises(Stopped), stop_at_once("run again"), StopRequest():
-        signal.raise_signal(signal.SIGTERM)
+
+    def program(arguments: list[str]) -> None:
+        with StopRequest():
+            signal.raise_signal(signal.SIGTERM)
+
+    assert run_program(program, []) == 75
     assert handlers() == before
 
 
