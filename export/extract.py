@@ -173,6 +173,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         claim_folder(folder, config, FREE, part.name)
     own = plan.numbers[part.rank :: part.world]
     total = sum(len(plan.clips(number)) for number in own)
+    plan.drop_changed(own)
     missing = [number for number in own if plan.missing(number)]
     done = total - sum(len(plan.clips(number)) for number in missing)
     shown = progress("extract", total, start=done, show=part.rank == 0)
@@ -229,6 +230,8 @@ def _rehearse(settings: Extract, plan: Plan, content: Content, provenance: Any) 
     for error in found.failures[:SHOWN]:
         print(f"would fail ({error.reason}): {error}", file=sys.stderr)
     print("\n".join(found.lines), flush=True)
+    if changed := sum(len(plan.changed(number)) for number in plan.numbers):
+        print(f"inputs changed: {changed:,} of the shards done are made again", flush=True)
     found.check_space()
     _check_budget(settings, plan, len(found.failures), "would fail")
 

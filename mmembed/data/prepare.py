@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -23,6 +23,7 @@ from mmembed.data.atomic import atomic_file, finishing
 from mmembed.data.decoding import Decoder, Task
 from mmembed.data.example import Example, Utterance
 from mmembed.data.examples import to_record
+from mmembed.data.fingerprints import Prints, drop_if_changed, inputs_of
 from mmembed.data.manifest import ManifestRow, row_name, to_row
 from mmembed.data.shards import (
     Record,
@@ -102,6 +103,9 @@ def prepare_shards(
 ) -> Prepared:
     """Turn utterances into shards and a manifest.json; what failed is listed in failed.jsonl.
 
+    Shards that are there are kept, but for those of which an input was replaced: these are made
+    again (see `mmembed.data.fingerprints`).
+
     Args:
         utterances: in the order the shards shall have; an error is a row that cannot be used, and
             fails with what it says.
@@ -123,20 +127,29 @@ def prepare_shards(
     """
     jobs = plan_shards(utterances, folder, out, streams, records_per_shard, face_model)
     own = jobs[part.rank :: part.world]
+    for job in own:
+        drop_if_changed(job.path, inputs_of(job.usable, folder, streams))
     missing = [job for job in own if not is_committed(job.path)]
     done = sum(len(job.utterances) for job in own) - sum(len(job.utterances) for job in missing)
     with Decoder(workers, seconds=timeout) as decoder:
         # One stream over all shards: nobody waits at the end of one for its last clip.
-        loaded = decoder.load(
-            Task(utterance, folder, streams, face_model)
-            for job in missing
-            for utterance in job.usable
-        )
+        prints = {job.path: Prints() for job in missing}
+        loaded = decoder.load(_tasks(missing, folder, prints, face_model))
         for job in missing:
             examples = (x if isinstance(x, DataError) else next(loaded) for x in job.utterances)
-            _make_shard(job, _counted(examples, done, on_progress))
+            _make_shard(job, _counted(examples, done, on_progress), prints[job.path])
             done += len(job.utterances)
     return _finish(jobs, out, streams, records_per_shard, error_budget)
+
+
+def _tasks(
+    jobs: Sequence[Job], folder: Path, prints: Mapping[Path, Prints], face_model: Path | None
+) -> Iterator[Task]:
+    """All clips to decode; those of a shard are looked at before the first of them is given out."""
+    for job in jobs:
+        prints[job.path].take(inputs_of(job.usable, folder, job.streams))
+        for utterance in job.usable:
+            yield Task(utterance, folder, job.streams, face_model)
 
 
 def plan_shards(
@@ -275,15 +288,18 @@ def _counted(
             on_progress(count)
 
 
-def _make_shard(job: Job, examples: Iterable[Example | DataError]) -> None:
+def _make_shard(job: Job, examples: Iterable[Example | DataError], prints: Prints) -> None:
     failed: list[Failure] = []
     provenance = {
         "plan": job.plan,
         "streams": list(job.streams),
         "made_with": made_with(),
-        "failed": failed,  # grows while the records are made; the index is written after them
+        # Both grow while the records are made; the index is written after them.
+        "fingerprints": prints.digests,
+        "failed": failed,
     }
     write_shard(job.path, _records(job, examples, failed), provenance)
+    prints.keep(job.path)
 
 
 def _records(

@@ -67,6 +67,16 @@ def fetch_file(url: str) -> Descriptor:
         UsageError: a URL of a protocol that is not allowed, or no credentials.
         DataError: there is no such file, or it cannot be reached.
     """
+    name, size = file_state(url)
+    return RemoteFolder(url).open_whole(name, size)
+
+
+def file_state(url: str) -> tuple[str, int]:
+    """A digest of what the server says of a file (size, ETag, time), and its bytes.
+
+    Raises:
+        UsageError, DataError: as `fetch_file`.
+    """
     if as_url(url) is None:
         raise UsageError(f"{url}: not a URL")
     found = RemoteFolder(url).stat()
@@ -74,8 +84,7 @@ def fetch_file(url: str) -> Descriptor:
     if size is None:
         raise DataError(url, "unreachable", "the server does not say how large it is")
     state = [url, size, *(str(found.get(name)) for name in ("ETag", "LastModified", "mtime"))]
-    name = hashlib.sha256(repr(state).encode()).hexdigest()
-    return RemoteFolder(url).open_whole(name, int(size))
+    return hashlib.sha256(repr(state).encode()).hexdigest(), int(size)
 
 
 def read_head(url: str, count: int) -> tuple[bytes, int]:

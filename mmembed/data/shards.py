@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from mmembed.data.atomic import atomic_file
+from mmembed.data.atomic import atomic_file, sync_folder
 from mmembed.data.shardfile import (
     FOLDER_INDEX,
     Record,
@@ -34,6 +34,7 @@ __all__ = [
     "shard_sidecar",
     "shard_sidecars",
     "shard_writer",
+    "uncommit",
     "write_shard",
 ]
 
@@ -56,6 +57,13 @@ def shard_sidecar(tar: Path) -> dict[str, Any] | None:
 def is_committed(tar: Path) -> bool:
     """Whether the shard with this tar is there as a whole."""
     return shard_sidecar(tar) is not None
+
+
+def uncommit(tar: Path) -> None:
+    """Make a shard one that is not there; its tar stays until it is made again."""
+    for path in (tar.with_name(FOLDER_INDEX), tar.with_suffix(".json")):
+        path.unlink(missing_ok=True)
+    sync_folder(tar.parent)
 
 
 def shard_sidecars(folder: Path) -> list[dict[str, Any]]:

@@ -13,7 +13,15 @@ from typing import Any, Final
 
 import torch
 
+from mmembed.data.decoding import Task
 from mmembed.data.example import Example
+from mmembed.data.fingerprints import (
+    Input,
+    Prints,
+    changed_inputs,
+    drop_if_changed,
+    inputs_of,
+)
 from mmembed.data.shards import Record, is_committed, shard_path, shard_writer
 from mmembed.data.sources import Source
 from mmembed.embedder.windows import is_long
@@ -72,6 +80,24 @@ class Plan:
         """The folders that lack this shard."""
         return [folder for folder in self.folders if not is_committed(shard_path(folder, number))]
 
+    def inputs(self, number: int) -> list[Input]:
+        """The media that a shard is made of."""
+        tasks = (s.origin for s in self.clips(number) if isinstance(s.origin, Task))
+        return [x for task in tasks for x in inputs_of([task.utterance], task.folder, task.streams)]
+
+    def changed(self, number: int) -> list[Path]:
+        """The folders whose shard is there, but made of other media than those of today."""
+        paths = {folder: shard_path(folder, number) for folder in self.folders}
+        inputs = self.inputs(number)
+        return [f for f, path in paths.items() if changed_inputs(path, inputs, note=False)]
+
+    def drop_changed(self, numbers: Iterable[int]) -> None:
+        """Uncommit such shards, so that they are made again."""
+        for number in numbers:
+            inputs = self.inputs(number)
+            for folder in self.folders:
+                drop_if_changed(shard_path(folder, number), inputs)
+
     @property
     def complete(self) -> bool:
         """Whether all shards are there."""
@@ -95,7 +121,7 @@ def make_shards(
     Args:
         plan: what there is to do.
         number: of the shards.
-        examples: the clips of this number, or why there is none.
+        examples: the clips of this number, or why there is none; not begun with yet.
         content: what is stored of each.
         provenance: of the shards of a stream subset.
         clips_at_once: clips in one batch.
@@ -104,12 +130,14 @@ def make_shards(
     Yields:
         After each clip.
     """
+    prints, missing = Prints(), plan.missing(number)
+    prints.take(plan.inputs(number))
     with ExitStack() as stack:
         queues = []
-        for folder in plan.missing(number):
+        for folder in missing:
             subset, failed = plan.folders[folder], list[Failure]()
             # The list grows while records are written; the index, which holds it, comes after them.
-            held = {**provenance(subset), "failed": failed}
+            held = {**provenance(subset), "fingerprints": prints.digests, "failed": failed}
             put = stack.enter_context(shard_writer(shard_path(folder, number), held))
             queues.append(_Queue(subset, content, clips_at_once, put, failed, workers))
         for source, example in zip(plan.clips(number), examples, strict=True):
@@ -118,6 +146,8 @@ def make_shards(
             yield
         for queue in queues:
             queue.empty()
+    for folder in missing:
+        prints.keep(shard_path(folder, number))
 
 
 @dataclass

@@ -1,0 +1,228 @@
+"""What each input was when a shard was made of it: one replaced under its name is noticed.
+
+The sidecar of a shard holds under "fingerprints" for each key the SHA-256 of what its media were
+before they were decoded: the bytes of a file or of a member of an archive, the values of a row of
+features; behind a URL, what the server said of it (size, ETag, time). Copies of a corpus have the
+same. `.shard-000000.seen` beside it holds size, times and inode that the files had: while these
+are the same nothing is read again. Where they differ, since a file was touched, copied or moved,
+its bytes decide. That file may be deleted: then all inputs are read once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import stat
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+from urllib.parse import urlsplit
+
+from mmembed.data import archives
+from mmembed.data.atomic import atomic_file
+from mmembed.data.example import Utterance
+from mmembed.data.examples import LARGEST_MEMBER
+from mmembed.data.features import SUFFIX, read_features
+from mmembed.data.jsontext import parse_json
+from mmembed.data.remote import file_state
+from mmembed.data.shards import shard_sidecar, uncommit
+from mmembed.errors import CorruptError, DataError, MmembedError
+
+Stamp: TypeAlias = list[int]
+"""Bytes, time of the last change of the content and of the file in ns, inode."""
+
+THREADS: Final = 8  # that read files or ask servers
+NAMED: Final = 3  # inputs of a shard that a line names
+
+_log: Final = logging.getLogger("mmembed.inputs")
+_silent: Final[set[str]] = set()  # hosts that do not answer
+
+
+@dataclass(frozen=True)
+class Input:
+    """What one record is made of.
+
+    Attributes:
+        key: of the record.
+        media: as in `Utterance`.
+        folder: where a relative path starts.
+    """
+
+    key: str
+    media: str
+    folder: Path
+
+    @property
+    def is_remote(self) -> bool:
+        return "://" in self.media
+
+    @property
+    def place(self) -> tuple[Path, str]:
+        """The file it lies in, and the member or row of that, "" = it is the whole file."""
+        file, _, member = self.media.rpartition("#")
+        if file.endswith((*archives.SUFFIXES, SUFFIX)):
+            return self.folder / file, member
+        return self.folder / self.media, ""
+
+
+def inputs_of(
+    utterances: Iterable[Utterance], folder: Path, streams: Sequence[str]
+) -> Iterator[Input]:
+    """The media that are read for these rows and streams."""
+    for row in utterances:
+        media = row.media
+        if media is not None and ({"audio", "video"} & {*streams} or SUFFIX + "#" in media):
+            yield Input(row.key, media, folder)
+
+
+@dataclass
+class Prints:
+    """The fingerprints of the inputs of one shard.
+
+    Attributes:
+        digests: key -> what the sidecar keeps; None = there was nothing to read.
+        stamps: key -> what its file was, where it is one.
+    """
+
+    digests: dict[str, str | None] = field(default_factory=dict)
+    stamps: dict[str, Stamp] = field(default_factory=dict)
+
+    def take(self, inputs: Iterable[Input]) -> None:
+        """Look at all of them. To be called before any is decoded: then what is replaced in the
+        meantime differs from its fingerprint, too.
+        """
+        inputs = list(inputs)
+        for one in inputs:
+            if not one.is_remote and (stamp := _stamp(one)) is not None:
+                self.stamps[one.key] = stamp
+        self.digests |= _digests(inputs, self.stamps)
+
+    def keep(self, tar: Path) -> None:
+        """Write `.shard-000000.seen` of a committed shard."""
+        held = {key: [*stamp, self.digests.get(key)] for key, stamp in self.stamps.items()}
+        with atomic_file(_seen_path(tar)) as file:
+            file.write(json.dumps(held, sort_keys=True).encode() + b"\n")
+
+
+def changed_inputs(tar: Path, inputs: Iterable[Input], *, note: bool = True) -> list[str]:
+    """The media of a committed shard that are no longer those it was made of.
+
+    What is gone has not changed: a shard outlives its inputs. Shards of older versions tell nothing
+    of them.
+
+    Args:
+        tar: of the shard.
+        inputs: of the same shard.
+        note: whether to keep what was found out, for the next time.
+    """
+    sidecar = shard_sidecar(tar)
+    known = (sidecar or {}).get("provenance", {}).get("fingerprints")
+    if not isinstance(known, Mapping):
+        return []
+    now, seen, unsure = Prints(), _read_seen(tar), []
+    for one in inputs:
+        if one.key not in known:
+            continue
+        stamp = None if one.is_remote else _stamp(one)
+        if stamp is not None:
+            now.stamps[one.key] = stamp
+            if seen.get(one.key) == [*stamp, known[one.key]]:
+                now.digests[one.key] = known[one.key]
+                continue
+        if stamp is not None or one.is_remote:
+            unsure.append(one)
+    found = _digests(unsure, now.stamps)
+    now.digests |= found
+    changed = [one.media for one in unsure if found[one.key] not in (None, known[one.key])]
+    if unsure and note and not changed:
+        now.keep(tar)
+    return changed
+
+
+def drop_if_changed(tar: Path, inputs: Iterable[Input]) -> bool:
+    """Uncommit a shard whose inputs were replaced, and say so: it is made again."""
+    changed = changed_inputs(tar, inputs)
+    if changed:
+        named = ", ".join(changed[:NAMED]) + (", ..." if len(changed) > NAMED else "")
+        _log.warning(
+            "%s is made again: %d of its inputs changed since (%s)",
+            ascii(str(tar))[1:-1],
+            len(changed),
+            ascii(named)[1:-1],
+        )
+        uncommit(tar)
+    return bool(changed)
+
+
+def _seen_path(tar: Path) -> Path:
+    return tar.with_name(f".{tar.stem}.seen")
+
+
+def _read_seen(tar: Path) -> Mapping[str, Any]:
+    try:
+        held = parse_json(_seen_path(tar).read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return held if isinstance(held, dict) else {}
+
+
+def _stamp(one: Input) -> Stamp | None:
+    """None where there is no file, or one that cannot be read to its end."""
+    try:
+        found = one.place[0].stat()
+    except (OSError, ValueError):
+        return None
+    if not stat.S_ISREG(found.st_mode) or not os.access(one.place[0], os.R_OK):
+        return None
+    return [found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino]
+
+
+def _digests(inputs: Sequence[Input], stamps: Mapping[str, Stamp]) -> dict[str, str | None]:
+    """Of each by its key; files and servers several at once."""
+
+    def digest(one: Input) -> str | None:
+        if one.is_remote:
+            return _of_url(one.media)
+        stamp = stamps.get(one.key)
+        return None if stamp is None else _of_file(*one.place, tuple(stamp))
+
+    apart = [one for one in inputs if one.is_remote or not one.place[1]]
+    found = {one.key: digest(one) for one in inputs if not one.is_remote and one.place[1]}
+    with ThreadPoolExecutor(THREADS) as threads:
+        found |= zip((one.key for one in apart), threads.map(digest, apart), strict=True)
+    return found
+
+
+def _of_url(url: str) -> str | None:
+    host = urlsplit(url).netloc
+    if host in _silent:
+        return None
+    try:
+        return file_state(url)[0]
+    except DataError as error:
+        if error.reason == "unreachable":  # asked for long enough already
+            _silent.add(host)
+        return None
+    except MmembedError:
+        return None
+
+
+@lru_cache(4096)  # many rows may be of one file
+def _of_file(path: Path, member: str, _stamp: tuple[int, ...]) -> str | None:
+    try:
+        if not member:
+            with path.open("rb") as file:
+                return hashlib.file_digest(file, "sha256").hexdigest()
+        if path.name.endswith(archives.SUFFIXES):
+            return hashlib.sha256(archives.read_member(path, member, LARGEST_MEMBER)).hexdigest()
+        digest = hashlib.sha256()
+        for stream, values in sorted(read_features(path, int(member)).items()):
+            digest.update(f"{stream} {values.dtype} {values.shape} ".encode() + values.tobytes())
+        return digest.hexdigest()
+    except (DataError, CorruptError, OSError, ValueError):
+        return None
