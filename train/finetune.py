@@ -36,6 +36,7 @@ from mmembed.recipes.finetune import RECIPES
 from mmembed.recipes.parsing import parse_recipe
 from mmembed.recipes.study import Study, check_settings, table
 from mmembed.training.distributed import ALONE, World, join_world
+from mmembed.training.inputs import claim_data
 from mmembed.training.optim import build_optimizer, learning_rate
 from mmembed.training.step import MOST_SKIPPED, train_step
 from mmembed.training.tracking import claim_folder, write_json
@@ -70,6 +71,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         study = RECIPES[arguments[0]].open(run)
         if world.is_main:
             claim_folder(out, to_dict(study.run))
+            claim_data(out, to_dict(study.run))
         done = out / "results.json"
         if not world.share(done.exists()):
             studies = {out: study, **{out / name: s for name, s in study.controls.items()}}

@@ -34,6 +34,7 @@ from mmembed.recipes.parsing import parse_recipe
 from mmembed.recipes.pretrain import RECIPES, PretrainRun
 from mmembed.training.checkpoint import Position, load_latest, save_checkpoint
 from mmembed.training.distributed import World, join_world
+from mmembed.training.inputs import claim_data
 from mmembed.training.optim import build_optimizer, learning_rate
 from mmembed.training.signals import StopRequest
 from mmembed.training.step import MOST_SKIPPED, StepResult, train_step
@@ -51,6 +52,7 @@ def main(argv: list[str] | None = None) -> None:
         _agree(run, corpus, world)
         if world.is_main:
             claim_folder(out, to_dict(run), free=FREE)
+            claim_data(out, to_dict(run))
             _describe(run, corpus, out)
         if world.share((out / "evaluation.json").exists()):
             return
