@@ -21,7 +21,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -34,6 +34,7 @@ from mmembed.commands.cli import leave, run_program
 from mmembed.commands.progress import progress
 from mmembed.data.atomic import finishing, sweep_temporaries
 from mmembed.data.decoding import Decoder
+from mmembed.data.integrity import Check, gathered
 from mmembed.data.prepare import Part
 from mmembed.data.shards import finish, index_shards, shard_sidecars
 from mmembed.data.sources import (
@@ -54,6 +55,7 @@ from mmembed.extraction.shards import Plan, Subset, Workers, make_shards
 from mmembed.training.distributed import follow_parent, local_device
 from mmembed.training.tracking import claim_folder, is_claimed, write_lines
 
+NAMED: Final = 100  # inputs passed over that manifest.json names
 SHOWN: Final = 5  # failures of each folder that are printed
 
 # What may change from one start to the next: it names the same bytes in other ways.
@@ -160,7 +162,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     wanted = tuple(s for s in STREAMS if any(s in held for held in settings.folders.values()))
     inputs = expand_inputs(settings.inputs, sys.stdin)
-    sources = open_sources(inputs, wanted, settings.face_model, long=True)
+    with gathered() as remarks:
+        sources = open_sources(inputs, wanted, settings.face_model, long=True)
     check_keys(sources)
     plan = Plan(sources, settings.folders, settings.records_per_shard)
     provenance = partial(_provenance, settings, content, plan, digest_of(sources))
@@ -188,7 +191,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         update(total)
     with finishing(settings.out) if plan.complete else nullcontext(False) as ours:
         if ours:
-            _finish(settings, plan, provenance)
+            _finish(settings, plan, provenance, remarks)
         else:
             print(part.waiting, flush=True)
 
@@ -236,14 +239,15 @@ def _rehearse(settings: Extract, plan: Plan, content: Content, provenance: Any) 
     _check_budget(settings, plan, len(found.failures), "would fail")
 
 
-def _finish(settings: Extract, plan: Plan, provenance: Any) -> None:
+def _finish(settings: Extract, plan: Plan, provenance: Any, remarks: Sequence[Check]) -> None:
     """Gather what failed, index the shards, write other formats, say what came out."""
+    passed_over = [asdict(replace(check, items=check.items[:NAMED])) for check in remarks]
     failures = 0
     for folder, streams in plan.folders.items():
         sweep_temporaries(folder)
         listed = [f for p in shard_sidecars(folder) for f in p["provenance"]["failed"]]
         write_lines(folder / "failed.jsonl", listed)
-        finish(folder, **provenance(streams))
+        finish(folder, **provenance(streams), **({"remarks": passed_over} if remarks else {}))
         index_shards(folder)
         write_formats(folder, settings.format)
         failures += len(listed)

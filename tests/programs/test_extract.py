@@ -13,7 +13,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import soundfile
 import webdataset
+from clips import tone
 from encoders import write_encoder
 from extracting import ALL, WORDS, Extract, contents, keys
 from forker import Forker
@@ -281,6 +283,32 @@ def test_a_lost_subset_is_made_again_alone(extract: Extract, here: Path) -> None
     code, said = extract(*words)
     assert code == 0 and contents(here / "apart") == whole, said
     assert others.stat().st_mtime_ns == written
+
+
+def test_the_shard_of_a_replaced_clip_is_made_again(extract: Extract, here: Path) -> None:
+    folder = here / "replaced"
+    folder.mkdir()
+    for number in range(3):
+        soundfile.write(folder / f"{number}.wav", tone(0.5, hertz=200 + 100 * number), 16_000)
+    (folder / "notes.txt").touch()
+    words = ["replaced", "--out", "again", "--records-per-shard", "2"]
+    assert extract(*words)[0] == 0
+    first = contents(here / "again")
+    made = json.loads(first["manifest.json"])
+    assert [check["items"] for check in made["remarks"]] == [["notes.txt"]]
+    (folder / "2.wav").touch()
+    assert extract(*words)[0] == 0 and contents(here / "again") == first
+    soundfile.write(folder / "2.wav", tone(0.5, hertz=900), 16_000)
+    code, said = extract(*words, "--dry-run")
+    assert code == 0 and "inputs changed: 1 of the shards done are made again" in said
+    assert contents(here / "again") == first
+    code, said = extract(*words)
+    assert code == 0 and "shard-000001.tar is made again: 1 of its inputs changed" in said, said
+    second = contents(here / "again")
+    assert second["shard-000000.tar"] == first["shard-000000.tar"]
+    assert second["shard-000001.tar"] != first["shard-000001.tar"]
+    assert extract("replaced", "--out", "fresh", "--records-per-shard", "2")[0] == 0
+    assert (here / "fresh" / "shard-000001.tar").read_bytes() == second["shard-000001.tar"]
 
 
 def test_parts_meet_in_any_order(forker: Forker, here: Path) -> None:
