@@ -25,6 +25,7 @@ MIN_GROUPS: Final = 6
 groups even where all of them agree: of five, by chance, that has a probability of 2 / 2^5."""
 
 FEW_DRAWS: Final = 0.01  # share of draws without a score that need not be told
+_ROUNDING: Final = 1e-6  # relative; some units of the last place of float32
 SENTIMENT_BOUND = 3  # sentiment lies in [-3, 3]
 
 
@@ -53,9 +54,13 @@ def accuracy(truth: ArrayLike, predicted: ArrayLike) -> float:
 
 
 def pearson(truth: ArrayLike, predicted: ArrayLike) -> float:
-    """Pearson correlation in [-1, 1]; 0 where one side is constant, since it then tells nothing."""
+    """Pearson correlation in [-1, 1]; 0 where one side is constant, since it then tells nothing.
+
+    Constant up to the rounding of float32: a network that answers all items alike may do so with
+    other last digits for each, which differ from processor to processor.
+    """
     x, y = (np.asarray(side, np.float64) for side in _pair(truth, predicted))
-    if np.ptp(x) == 0 or np.ptp(y) == 0:
+    if any(np.ptp(side) <= _ROUNDING * np.abs(side).max() for side in (x, y)):
         return 0.0
     x, y = x - x.mean(), y - y.mean()
     return float(np.clip(x @ y / np.sqrt((x @ x) * (y @ y)), -1, 1))

@@ -48,8 +48,7 @@ def covariance_similarity(x: ArrayLike, y: ArrayLike) -> float:
         x: (n_x, D), n_x at least 2.
         y: (n_y, D).
     """
-    sides = (np.asarray(side, np.float64) for side in (x, y))
-    a, b = (np.atleast_2d(np.cov(side, rowvar=False)) for side in sides)
+    a, b = (centred.T @ centred / (len(centred) - 1) for centred in (_centred(x), _centred(y)))
     if a.shape != b.shape:
         raise ValueError(f"both sides need the same features, found {a.shape[:1]}, {b.shape[:1]}")
     return _normed(np.sum(a * b), np.linalg.norm(a), np.linalg.norm(b))
@@ -120,8 +119,10 @@ def most_similar_group(similarity: ArrayLike, size: int) -> tuple[int, ...]:
 
 
 def _centred(x: ArrayLike) -> Floats:
+    """Columns less their means; from the first item on, so that what does not vary is exactly 0."""
     values = np.asarray(x, np.float64)
-    return np.asarray(values - values.mean(axis=0))
+    shifted = values - values[:1]
+    return np.asarray(shifted - shifted.mean(axis=0))
 
 
 def _normed(product: float, x: np.floating, y: np.floating) -> float:

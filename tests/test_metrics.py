@@ -43,6 +43,10 @@ def test_pearson() -> None:
     assert metrics.pearson(x, -2 * x + 5) == pytest.approx(-1)
     assert metrics.pearson(x, np.full(50, 0.1)) == 0.0
     assert metrics.pearson([1.0], [2.0]) == 0.0
+    third = np.float32(0.3)
+    rounded = np.where(np.arange(50) % 3, third, np.nextafter(third, np.float32(1)))
+    assert metrics.pearson(x, rounded) == 0.0  # an answer to all, with other last digits
+    assert metrics.pearson(x, 1e-9 * x) == pytest.approx(1)  # small, but it varies
 
 
 @given(labels)

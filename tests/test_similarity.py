@@ -62,7 +62,14 @@ def test_cka_lies_between_0_and_1_and_is_never_nan() -> None:
         n = int(RNG.integers(1, 5))
         x, y = RNG.normal(size=(n, 3)) * 1e4, RNG.normal(size=(n, 2)) * 1e-4
         assert 0 <= linear_cka(x, y) <= 1
-    assert linear_cka(np.ones((4, 2)), RNG.normal(size=(4, 2))) == 0
+    assert linear_cka(np.full((7, 2), 0.1), RNG.normal(size=(7, 2))) == 0
+
+
+def test_what_does_not_vary_is_like_nothing() -> None:
+    """Also where the mean of equal numbers is another number: 0.1 seven times."""
+    constant, other = np.full((7, 2), 0.1), RNG.normal(size=(7, 2))
+    assert covariance_similarity(constant, other) == 0
+    assert layer_similarity(constant[:, None], other[:, None], linear_cka).tolist() == [[0.0]]
 
 
 def test_cka_of_different_items_is_refused() -> None:
