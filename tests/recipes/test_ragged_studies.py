@@ -11,14 +11,15 @@ import pytest
 import ragged
 from mmembed_train.finetune import main
 from prepared import described, embedding, write_embeddings
-from tiny_bert import write_random_bert
+from sklearn.metrics import f1_score
+from tiny_bert import write_bert, write_random_bert
 
 from mmembed.commands.cli import run_program
 from mmembed.commands.compare import main as compare
 from mmembed.commands.inspect import main as inspect
 from mmembed.commands.report import main as report
 from mmembed.commands.verify import main as verify
-from mmembed.data.example import Example, Utterance
+from mmembed.data.example import Example, Labels, Utterance
 from mmembed.data.examples import to_record
 from mmembed.data.shards import Record, ShardSet, shard_path, write_shard
 from mmembed.errors import UsageError
@@ -265,3 +266,76 @@ def test_verify_and_inspect_know_the_rows(
         lines = {line.split()[0]: line for line in printed.splitlines() if line.split()}
         assert f"{len({ragged.dialogue(n) for n in held} - {None})}" in lines["dialogues"]
         assert f"{len({ragged.speaker(n) for n in held} - {None})}" in lines["speakers"]
+
+
+def turns(folder: Path) -> Path:
+    """The ragged corpus as dialogues of six clips, in one of which nobody knows who speaks."""
+    records = []
+    for n in range(ragged.CLIPS):
+        draw = np.random.default_rng(n)
+        has = {s: draw.standard_normal((1, 4)).astype(np.float32) for s in ragged.streams(n)}
+        part = ("train", "train", "dev", "test")[n // 6 % 4]
+        row = Utterance(
+            f"clip-{n}", "f.safetensors#0", speaker=f"s{n % 2}" if n // 6 % 3 else None,
+            split=part, dialogue=f"talk-{n // 6}" if n != 5 else None, turn=n % 6,
+            labels=ragged.labels(n),
+        )  # fmt: skip
+        if n != ragged.BROKEN:
+            records.append(Record(*to_record(Example(row, features=has))))
+    write_shard(shard_path(folder, 0), records, {})
+    return folder
+
+
+def test_sdt_scores_labelled_turns_of_dialogues(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, out = turns(tmp_path / "shards"), tmp_path / "out"
+    main(
+        ["sdt", "--shards", str(folder), "--out", str(out), "--method.width", "8",
+         "--method.num-heads", "2", "--loop.epochs", "1", "--loop.seeds", "0"]
+    )  # fmt: skip
+    test = after(out, capsys, "test")["tests"]["test"]
+    expected = [n for n in range(ragged.CLIPS) if n // 6 % 4 == 3 and ragged.category(n)]
+    scored = Scored.read(out / "predictions" / "test.safetensors")
+    assert sorted(map(number, scored.held.keys)) == expected
+    assert scored.held.groups == tuple(f"talk-{number(k) // 6}" for k in scored.held.keys)
+    assert (test["items"], test["groups"], test["grouping"]) == (len(expected), 2, "dialogue")
+    classes = [ragged.category(number(key)) for key in scored.held.keys]
+    assert [scored.held.names[c] for c in scored.held.truth] == classes
+    for row, logits in scored.variants.items():
+        by_hand = f1_score(scored.held.truth, logits[0].argmax(1), average="weighted")
+        assert test["variants"][row]["weighted_f1"]["mean"] == pytest.approx(by_hand)
+        assert test["variants"][row]["weighted_f1"].get("low") is None  # of two dialogues
+
+
+def test_demux_scores_texts_whose_emotions_are_known(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of the ragged clips their words; of every third nobody said which emotions are present."""
+    records, known = [], []
+    for n in range(ragged.CLIPS):
+        words = {"transcript": f"angry sad {n % 4}"} if "text" in ragged.streams(n) else {}
+        present = ("sad",) if n % 2 and ragged.split(n) != "dev" else ("angry",) if n % 5 else ()
+        row = Utterance(
+            f"clip-{n}", None, split=ragged.split(n), language="en", speaker=ragged.speaker(n),
+            dialogue=ragged.dialogue(n), **words,  # type: ignore[arg-type]
+            labels=Labels(present=None if n % 3 == 1 else present),
+        )  # fmt: skip
+        if n != ragged.BROKEN:
+            records.append(Record(*to_record(Example(row, text=row.transcript))))
+            known += [n] if words and n % 3 != 1 and ragged.split(n) == "test" else []
+    write_shard(shard_path(tmp_path / "shards", 0), records, {})
+    bert = write_bert(tmp_path / "bert")
+    out = tmp_path / "out"
+    main(
+        ["demux", "--shards", str(tmp_path / "shards"), "--backbone", str(bert), "--out", str(out),
+         "--variants", "bce", "--loop.epochs", "1", "--loop.seeds", "0"]
+    )  # fmt: skip
+    test = after(out, capsys, "test")["tests"]["test"]
+    scored = Scored.read(out / "predictions" / "test.safetensors")
+    assert sorted(map(number, scored.held.keys)) == known
+    assert (test["items"], test["groups"]) == (len(known), len(groups(known)))
+    by_hand = f1_score(
+        scored.held.truth, scored.variants["bce"][0] > 0.5, average="micro", zero_division=0
+    )
+    assert test["variants"]["bce"]["micro_f1"]["mean"] == pytest.approx(by_hand)
