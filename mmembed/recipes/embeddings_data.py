@@ -223,7 +223,12 @@ def _read_rows(shards: ShardSet) -> list[Utterance]:
     for index in range(len(shards)):
         record = shards.read(index, ["json"])
         try:
-            found.append(utterance_of(record.key, record.members["json"], record.meta))
+            described = record.members["json"]
+            if "utterance" in described:  # of what is prepared, see `mmembed.data.examples`
+                raise UsageError(
+                    f"{shards.folder}: no embeddings: mmembed extract makes some of it"
+                )
+            found.append(utterance_of(record.key, described, record.meta))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             why = str(error).splitlines()[0]
             raise CorruptError(f"{shards.folder}: {record.key} is no embedding: {why}") from None

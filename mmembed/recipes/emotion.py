@@ -71,6 +71,8 @@ class EmotionStudy(Study):
     """Variants are stream subsets; items are clips."""
 
     def __init__(self, run: EmotionRun) -> None:
+        if not run.embeddings:
+            raise UsageError("no data: give --embeddings DIR, made by extract --streams every")
         self._clips = clips = read_embeddings(subset_folders(Path(run.embeddings)), _is_labelled)
         self._rows = {
             (subset, split): rows[clips.splits[rows] == split]

@@ -291,6 +291,14 @@ def test_a_subset_without_a_split_is_left_out_by_name(
         EmotionStudy(EmotionRun(embeddings=str(tmp_path / "none")))
 
 
+def test_without_embeddings_there_is_nothing_to_do(ragged_corpus: Path) -> None:
+    with pytest.raises(UsageError, match="no data: give --embeddings DIR"):
+        EmotionStudy(EmotionRun())
+    prepared = ragged_corpus / "prepared" / "shards"
+    with pytest.raises(UsageError, match="no embeddings: mmembed extract makes some of it"):
+        EmotionStudy(EmotionRun(embeddings=str(prepared)))
+
+
 def test_subsets_without_a_common_clip_are_scored_apart(tmp_path: Path) -> None:
     write(tmp_path, "audio", {n: {"sentiment": n % 5 - 2} for n in range(18)})
     write(tmp_path, "text", {n: {"sentiment": n % 4 - 1} for n in range(18, 36)})
