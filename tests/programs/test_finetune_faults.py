@@ -1,0 +1,320 @@
+"""finetune.py diverged, stopped, killed, started twice, on a full disk: no table but a true one."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from extracting import contents
+from forker import Forker
+from streams import write_features
+
+from mmembed.data.example import Example, Labels, Utterance
+from mmembed.data.examples import to_record
+from mmembed.data.shards import Record, ShardSet, shard_path, write_shard
+
+PROGRAM = Path(__file__).parents[2] / "train" / "finetune.py"
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+SHORT = ["--loop.epochs", "2", "--loop.seeds", "0", "1"]
+LONG = ["--loop.epochs", "100000", "--loop.seeds", "0", "1"]
+WEIGHTS = "seed-*.safetensors"
+
+
+@pytest.fixture(scope="module")
+def finetunes() -> Iterator[Forker]:
+    made = Forker(PROGRAM)
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def features(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data") / "features"
+    return write_features(folder, {"train": 40, "dev": 12, "test": 32})
+
+
+def words(features: Path, out: Path, *more: str) -> list[str]:
+    return ["self_mm", "--shards", str(features), "--out", str(out), *more]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(
+    finetunes: Forker, features: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, bytes]:
+    """What a run leaves that nothing happens to."""
+    out = tmp_path_factory.mktemp("runs") / "calm"
+    code, said = one(finetunes, words(features, out, *SHORT))
+    assert code == 0, said
+    return contents(out)
+
+
+def one(finetunes: Forker, argv: list[str], **request: Any) -> tuple[int, str]:
+    (answer,) = finetunes(argv, cwd="/", **request)
+    return answer
+
+
+def nothing_scored(out: Path) -> bool:
+    left = contents(out)
+    return not any(name.endswith(("results.json", ".tmp")) for name in left)
+
+
+# A run that diverges
+
+
+@pytest.mark.parametrize("rate", ["1e30", "1e4"])
+def test_a_diverged_run_has_no_table(
+    finetunes: Forker, features: Path, tmp_path: Path, rate: str
+) -> None:
+    argv = words(features, tmp_path / "out", *SHORT, "--loop.batch", "8", "--optim.lr", rate)
+    code, said = one(finetunes, argv)
+    assert code == 1 and "Traceback" not in said
+    assert said.splitlines()[-1].startswith("error: self_mm, seed 0: the loss ")
+    assert said.splitlines()[-1].endswith("lower --optim.lr")
+    assert set(contents(tmp_path / "out")) == {"run.json"}
+    assert one(finetunes, argv)[0] == 1  # the same command does not score what was left
+
+
+def test_three_steps_in_a_row_stop_it(finetunes: Forker, features: Path, tmp_path: Path) -> None:
+    settings = ["--loop.epochs", "2", "--loop.seeds", "7", "--loop.batch", "2", "--loop.bf16"]
+    argv = words(features, tmp_path / "out", *settings, "--optim.lr", "1e30")
+    code, said = one(finetunes, argv)
+    assert code == 1
+    told = said.splitlines()[-1]
+    assert "self_mm, seed 7: the loss was not finite 3 steps in a row up to step" in told
+
+
+def test_a_value_that_is_no_number_is_named(
+    finetunes: Forker, features: Path, tmp_path: Path
+) -> None:
+    spoilt = Example(
+        Utterance(
+            "spoilt",
+            "features/all.safetensors#0",
+            dialogue="d",
+            split="train",
+            labels=Labels(category="positive"),
+        ),
+        features={"text": np.array([[1, 2, np.nan, 4, 5]], np.float32)},
+    )
+    shards = ShardSet(features)
+    records = [shards.read(place) for place in range(len(shards))]
+    write_shard(shard_path(tmp_path / "data", 0), [*records, Record(*to_record(spoilt))], {})
+    code, said = one(finetunes, words(tmp_path / "data", tmp_path / "out", *SHORT))
+    assert code == 4 and not (tmp_path / "out" / "results.json").exists()
+    assert "data: spoilt: its text holds values that are not finite" in said.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("setting", "told"),
+    [
+        (["--loop.epochs", "0"], "--loop.epochs 0: give 1 or more"),
+        (["--loop.batch", "0"], "--loop.batch 0: give 1 or more"),
+        (["--loop.seeds"], "--loop.seeds (none): give one or more, each once"),
+        (["--loop.seeds", "3", "3"], "--loop.seeds 3 3: give one or more, each once"),
+        (["--optim.lr", "nan"], "--optim.lr nan: give a finite number above 0"),
+        (["--optim.lr", "0"], "--optim.lr 0.0: give a finite number above 0"),
+        (["--optim.clip", "0"], "--optim.clip 0.0: give a finite number above 0"),
+        (["--optim.weight-decay", "inf"], "--optim.weight-decay inf: give a finite number"),
+        (["--optim.warmup", "2"], "--optim.warmup 2.0: give a share of training, 0 to 1"),
+    ],
+)
+def test_settings_that_train_nothing_are_refused(
+    finetunes: Forker, features: Path, tmp_path: Path, setting: list[str], told: str
+) -> None:
+    code, said = one(finetunes, words(features, tmp_path / "out", *setting))
+    assert code == 2 and f"error: {told}" in said.splitlines()[-1]
+    assert not (tmp_path / "out").exists()
+
+
+# A full disk
+
+
+def test_a_full_disk_at_each_write(
+    finetunes: Forker, features: Path, tmp_path: Path, undisturbed: dict[str, bytes]
+) -> None:
+    """A limit on the size of files stands in for the disk's: each file in turn has no room."""
+    sizes = {name: len(written) for name, written in undisturbed.items()}
+    limits = sorted({size - 1 for size in sizes.values()}, reverse=True)
+    assert len(limits) > 4
+    out = tmp_path / "out"
+    argv = words(features, out, *SHORT)
+    failed = set()
+    for limit in reversed(limits):
+        code, said = one(finetunes, argv, largest_file=limit)
+        assert code == 74, said
+        told = said.splitlines()[-1]
+        assert told.startswith("error: [Errno 27] File too large") and "Traceback" not in said
+        assert nothing_scored(out)
+        left = contents(out)
+        assert all(undisturbed[name] == written for name, written in left.items())
+        failed.add(len(left))
+    assert len(failed) > 2  # at the first write, in training, in scoring
+    assert one(finetunes, argv)[0] == 0
+    assert contents(out) == undisturbed
+
+
+# Signals
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "told"),
+    [
+        (signal.SIGTERM, 75, "stopped; run again to continue"),
+        (signal.SIGUSR1, 75, "stopped; run again to continue"),
+        (signal.SIGINT, 130, "error: interrupted"),
+    ],
+)
+def test_a_signal_in_training(
+    finetunes: Forker, features: Path, tmp_path: Path, number: int, code: int, told: str
+) -> None:
+    out = tmp_path / "out"
+    when = {"number": number, "folder": str(out), "glob": "run.json", "files": 1}
+    found, said = one(finetunes, words(features, out, *LONG), signal=when)
+    assert (found, said.splitlines()[-1][-len(told) :]) == (code, told)
+    assert "Traceback" not in said and set(contents(out)) == {"run.json"}
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_stopped_in_each_phase_it_ends_with_the_same_bytes(
+    finetunes: Forker,
+    features: Path,
+    tmp_path: Path,
+    undisturbed: dict[str, bytes],
+    number: signal.Signals,
+) -> None:
+    out = tmp_path / "out"
+    argv = words(features, out, *SHORT)
+    weights = sum(name.endswith(".safetensors") and "seed" in name for name in undisturbed)
+    phases = [("run.json", 1), (WEIGHTS, 1), (WEIGHTS, weights // 2), (WEIGHTS, weights)]
+    phases += [("test.safetensors", 1), ("results.json", 1)]
+    codes = {signal.SIGTERM: 75, signal.SIGINT: 130, signal.SIGKILL: -9}
+    for glob, files in phases:
+        when = {"number": number, "folder": str(out), "glob": glob, "files": files}
+        code, said = one(finetunes, argv, signal=when)
+        assert code in {0, codes[number]} and "Traceback" not in said, said
+        left = contents(out)
+        whole = {name: written for name, written in left.items() if not name.endswith(".tmp")}
+        assert all(undisturbed[name] == written for name, written in whole.items())
+        assert number == signal.SIGKILL or whole == left
+    assert one(finetunes, argv)[0] == 0
+    assert contents(out) == undisturbed
+
+
+def test_a_second_copy_waits_and_changes_nothing(
+    finetunes: Forker, features: Path, tmp_path: Path, undisturbed: dict[str, bytes]
+) -> None:
+    argv = words(features, tmp_path / "out", *SHORT)
+    answers = finetunes(argv, argv, cwd="/")
+    assert [code for code, _ in answers] == [0, 0], answers
+    assert contents(tmp_path / "out") == undisturbed
+    tables = [said[said.index("test (") :] for _, said in answers]
+    assert tables[0] == tables[1]
+
+
+# Processes under torchrun
+
+
+def start(argv: list[str], out: Path) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [*TORCHRUN, str(PROGRAM), *argv],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=(out.parent / "said.txt").open("wb"),
+        start_new_session=True,
+    )
+
+
+def ranks_of(run: subprocess.Popen[bytes]) -> list[int]:
+    """Process ids of the ranks, rank 0 first."""
+    found: dict[int, int] = {}
+    for entry in Path("/proc").iterdir():
+        try:
+            parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+            if parent == run.pid:
+                environment = (entry / "environ").read_bytes().split(b"\0")
+                rank = next(x for x in environment if x.startswith(b"RANK="))
+                found[int(rank[5:])] = int(entry.name)
+        except (OSError, ValueError, StopIteration):
+            continue
+    return [pid for _, pid in sorted(found.items())]
+
+
+def wait_for(out: Path, glob: str, run: subprocess.Popen[bytes]) -> None:
+    while not list(out.rglob(glob)):
+        assert run.poll() is None, (out.parent / "said.txt").read_text()
+        time.sleep(0.01)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_killed_rank_ends_the_run_and_costs_a_restart(
+    finetunes: Forker,
+    features: Path,
+    tmp_path: Path,
+    undisturbed: dict[str, bytes],
+    rank: int,
+) -> None:
+    out = tmp_path / "out"
+    run = start(words(features, out, *LONG), out)
+    wait_for(out, "run.json", run)
+    while len(ranks_of(run)) < 2:
+        time.sleep(0.01)
+    os.kill(ranks_of(run)[rank], signal.SIGKILL)
+    assert run.wait(timeout=300) == 1
+    assert set(contents(out)) == {"run.json"}
+    # With settings that end, the folder left by a killed run ends like an undisturbed one.
+    settings = json.loads((out / "run.json").read_text())
+    settings["loop"] |= {"epochs": 2}
+    (out / "run.json").write_text(json.dumps(settings))
+    code, said = one(finetunes, words(features, out, *SHORT))
+    assert code == 0, said
+    left = {name: held for name, held in contents(out).items() if name != "run.json"}
+    assert left == {name: held for name, held in undisturbed.items() if name != "run.json"}
+
+
+def stop_a_rank(
+    features: Path, tmp_path: Path, undisturbed: dict[str, bytes], seconds: float
+) -> None:
+    out = tmp_path / "out"
+    run = start(words(features, out, *SHORT), out)
+    wait_for(out, "run.json", run)
+    if len(ranks := ranks_of(run)) == 2:
+        os.kill(ranks[1], signal.SIGSTOP)
+        time.sleep(seconds)
+        os.kill(ranks[1], signal.SIGCONT)
+    assert run.wait(timeout=500) == 0, (tmp_path / "said.txt").read_text()
+    assert contents(out) == undisturbed
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_stopped_rank_is_waited_for(
+    features: Path, tmp_path: Path, undisturbed: dict[str, bytes]
+) -> None:
+    stop_a_rank(features, tmp_path, undisturbed, 3)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_rank_stopped_for_90_seconds_is_waited_for(
+    features: Path, tmp_path: Path, undisturbed: dict[str, bytes]
+) -> None:
+    stop_a_rank(features, tmp_path, undisturbed, 90)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_rank_that_diverges_ends_the_others(features: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run = start(words(features, out, *SHORT, "--optim.lr", "1e30"), out)
+    assert run.wait(timeout=300) == 1
+    said = (tmp_path / "said.txt").read_text()
+    assert "error: self_mm, seed " in said and "lower --optim.lr" in said
+    assert set(contents(out)) == {"run.json"}
