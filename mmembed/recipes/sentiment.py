@@ -148,10 +148,19 @@ class SelfMmStudy(Study):
                 "give --shards DIR, a folder of prepared features, or --embeddings DIR, one of "
                 "embedding shards"
             )
+        folder = Path(run.embeddings or run.shards)
         read = read_streams if self._layers else read_items
-        self._splits = standardised(read(Path(run.embeddings or run.shards)), self._layers)
+        splits, notes = with_dev(read(folder), folder)
+        self._splits = standardised(splits, self._layers)
+        if not self._splits["train"].streams:
+            raise UsageError(f"{folder}: no labelled item of the split train has any stream")
+        if not self._splits["train"].sentiment.any():
+            raise UsageError(f"{folder}: every item of the split train has the sentiment 0")
         tests = {"test": held(self._splits["train"], self._splits["test"])}
-        self.tests, self.notes = decided(tests, run.embeddings or run.shards)
+        self.tests, undecided = decided(tests, str(folder))
+        self.notes = [*notes, *undecided]
+        if len({*self._splits["train"].sentiment.sign().tolist()} - {0.0}) < 2:
+            self.notes.append("no logistic regression: training items are not of both signs")
         self.variants = ("self_mm", "multimodal", *self._splits["train"].streams)
 
     def size(self, variant: str, split: str) -> int:
@@ -173,7 +182,7 @@ class SelfMmStudy(Study):
             StreamConfig(
                 name,
                 train.streams[name][0].shape[1],
-                "layers" if self._layers else _reading(name, train.streams[name]),
+                "layers" if self._layers else self._reading(name),
                 hidden=run.width,
                 out=run.width,
                 dropout=run.dropout,
@@ -192,6 +201,13 @@ class SelfMmStudy(Study):
         )
         return SelfMm(config)
 
+    def _reading(self, stream: str) -> Any:
+        """One vector as it is; of longer text the first step; of longer other streams an LSTM."""
+        longest = max(len(x) for items in self._splits.values() for x in items.streams[stream])
+        if longest == 1:
+            return "vector"
+        return "first" if stream == "text" else "lstm"
+
     def _streams(self, variant: str) -> tuple[str, ...]:
         streams = tuple(self._splits["train"].streams)
         return (variant,) if variant in streams else streams
@@ -206,7 +222,8 @@ class SelfMmStudy(Study):
     def baselines(self, test: str) -> dict[str, Array]:
         """-1 or 1 by a logistic regression on the means of all streams, strength chosen on dev.
 
-        Where the training items are of one sign alone there is none.
+        Where the training items are of one sign alone there is none. Where dev has items of no
+        sign, the strength in the middle is taken.
         """
 
         def polar(split: str) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
@@ -250,7 +267,8 @@ def read_items(folder: Path) -> dict[str, Items]:
     """Split -> items of a folder of feature shards that have a sentiment.
 
     Raises:
-        UsageError: no features, no sentiment, or no items for training or test.
+        UsageError: no folder is given, or features of one stream differ in width.
+        DataError: a feature is not finite.
     """
     if not str(folder) or str(folder) == ".":
         raise UsageError("no data: give --shards DIR, a folder of prepared features")
@@ -267,11 +285,9 @@ def read_items(folder: Path) -> dict[str, Items]:
                     f"{folder}: {name} of {row.key} is {x.shape[1]} wide, of others {widths[name]}"
                 )
         found.setdefault(row.split, []).append((row, steps))
-    if not {"train", "test"} <= set(found):
-        raise UsageError(f"{folder}: holds no labelled features of the splits train and test")
     _check_scale(folder, [row for rows in found.values() for row, _ in rows])
     streams = [name for name in STREAMS if name in widths]
-    splits = {
+    return {
         split: Items.of(
             [row for row, _ in rows],
             {s: [x.get(s, torch.zeros(0, widths[s])) for _, x in rows] for s in streams},
@@ -279,14 +295,13 @@ def read_items(folder: Path) -> dict[str, Items]:
         )
         for split, rows in found.items()
     }
-    return splits if "dev" in splits else splits | _hold_out(splits["train"])
 
 
 def read_streams(folder: Path) -> dict[str, Items]:
     """Split -> items of a folder of embedding shards; streams are its single-stream subsets.
 
     Raises:
-        UsageError: no single stream, or no labelled items for training or test.
+        UsageError: no single stream.
     """
     folders = {s: place for s, place in subset_folders(folder).items() if s in STREAMS}
     if not folders:
@@ -303,9 +318,7 @@ def read_streams(folder: Path) -> dict[str, Items]:
         if some:
             values = {stream: clips.values(stream, rows) for stream in streams}
             splits[split] = Items.of(some, values, _sentiments(some))
-    if not {"train", "test"} <= set(splits):
-        raise UsageError(f"{folder}: holds no labelled vectors of the splits train and test")
-    return splits if "dev" in splits else splits | _hold_out(splits["train"])
+    return splits
 
 
 def _sentiments(rows: Sequence[Utterance]) -> list[float]:
@@ -333,14 +346,33 @@ def _sentiment(labels: Labels) -> float | None:
     return POLARITY.get(labels.category or "")
 
 
-def _hold_out(train: Items) -> dict[str, Items]:
-    """The last tenth of the training videos as dev; of one video alone the last tenth of it.
+def with_dev(splits: Mapping[str, Items], folder: Path) -> tuple[dict[str, Items], list[str]]:
+    """The splits, some of training held out as dev where there is none; and notes on that.
 
     Raises:
-        UsageError: there is one training item alone.
+        UsageError: no labelled items to train or to test on, or a single one to train on.
     """
-    if len(train) < 2:
-        raise UsageError("one labelled training item: another is needed to choose epochs by")
+    if lacking := [split for split in ("train", "test") if split not in splits]:
+        raise UsageError(
+            f"{folder}: no item of the split {' and '.join(lacking)} has a sentiment (or the "
+            f"category {' or '.join(POLARITY)})"
+        )
+    if "dev" in splits:
+        return dict(splits), []
+    if len(splits["train"]) < 2:
+        raise UsageError(
+            f"{folder}: one labelled item of the split train and none of dev: another is needed "
+            "to choose epochs by"
+        )
+    found = _hold_out(splits["train"])
+    held = len(found["dev"])
+    return {**splits, **found}, [
+        f"no item of the split dev has a sentiment: {held} training items are held out for it"
+    ]
+
+
+def _hold_out(train: Items) -> dict[str, Items]:
+    """The last tenth of the training videos as dev; of one video alone the last tenth of it."""
     of = train.videos if len({*train.videos}) > 1 else train.keys
     videos = list(dict.fromkeys(of))
     late = set(videos[-max(1, round(HELD_OUT * len(videos))) :])
@@ -381,10 +413,3 @@ def standardised(splits: Mapping[str, Items], each_step: bool = False) -> dict[s
         )
         for split, items in splits.items()
     }
-
-
-def _reading(name: str, steps: Sequence[Tensor]) -> Any:
-    """One vector as it is; of longer text the first step; of longer sound and pictures an LSTM."""
-    if max(map(len, steps)) == 1:
-        return "vector"
-    return "first" if name == "text" else "lstm"

@@ -13,7 +13,7 @@ from streams import write_features
 
 from mmembed.errors import UsageError
 from mmembed.recipes.scoring import Scored
-from mmembed.recipes.sentiment import SelfMmRun, SelfMmStudy, read_items
+from mmembed.recipes.sentiment import SelfMmRun, SelfMmStudy, read_items, with_dev
 
 
 def study(folder: Path) -> SelfMmStudy:
@@ -21,7 +21,11 @@ def study(folder: Path) -> SelfMmStudy:
 
 
 def test_the_last_tenth_of_the_videos_is_held_out(tmp_path: Path) -> None:
-    items = read_items(write_features(tmp_path, {"train": 80, "test": 8}))
+    read = read_items(write_features(tmp_path, {"train": 80, "test": 8}))
+    items, notes = with_dev(read, tmp_path)
+    assert notes == [
+        "no item of the split dev has a sentiment: 8 training items are held out for it"
+    ]
     assert {split: len(some) for split, some in items.items()} == {"train": 72, "dev": 8, "test": 8}
     assert set(items["dev"].videos) == {"train-video-18", "train-video-19"}
     whole = read_items(write_features(tmp_path / "b", {"train": 8, "dev": 4, "test": 4}))
@@ -90,5 +94,5 @@ def test_folders_that_do_not_serve_are_told(tmp_path: Path) -> None:
         SelfMmStudy(SelfMmRun())
     with pytest.raises(UsageError, match="or --embeddings DIR"):
         SelfMmStudy(SelfMmRun(shards="a", embeddings="b"))
-    with pytest.raises(UsageError, match="no labelled features of the splits train and test"):
+    with pytest.raises(UsageError, match="no item of the split test has a sentiment"):
         study(write_features(tmp_path, {"train": 4}))
