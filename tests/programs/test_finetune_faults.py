@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -26,7 +27,6 @@ PROGRAM = Path(__file__).parents[2] / "train" / "finetune.py"
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 SHORT = ["--loop.epochs", "2", "--loop.seeds", "0", "1"]
 LONG = ["--loop.epochs", "100000", "--loop.seeds", "0", "1"]
-WEIGHTS = "seed-*.safetensors"
 
 
 @pytest.fixture(scope="module")
@@ -133,61 +133,47 @@ def test_settings_that_train_nothing_are_refused(
 # A full disk
 
 
-FILES = ["run.json", "self_mm/seed-0.safetensors"]
-FILES += ["predictions/test.safetensors", "results.json"]
-
-
-@pytest.mark.parametrize("name", FILES)
-def test_a_full_disk(
-    finetunes: Forker, features: Path, tmp_path: Path, undisturbed: dict[str, bytes], name: str
+@pytest.mark.parametrize(
+    "file", ["run.json", "seed-1.safetensors", "test.safetensors", "results.json"]
+)
+def test_a_full_disk_at_each_write(
+    finetunes: Forker, features: Path, tmp_path: Path, undisturbed: dict[str, bytes], file: str
 ) -> None:
-    """A limit on the size of files stands in for the disk's: this file has no room."""
     out = tmp_path / "out"
-    before = [*undisturbed] if name.startswith(("pred", "results")) else FILES[: FILES.index(name)]
-    for there in before:
-        if there not in (name, "results.json"):
-            (out / there).parent.mkdir(parents=True, exist_ok=True)
-            (out / there).write_bytes(undisturbed[there])
-    there = contents(out) if out.exists() else {}
     argv = words(features, out, *SHORT)
-    code, said = one(finetunes, argv, largest_file=len(undisturbed[name]) - 1)
-    assert code == 74, said
+    injected = [{"at": "os:fsync", "file": file, "errno": errno.ENOSPC}]
+    code, said = one(finetunes, argv, inject=injected)
+    assert code == 74 and "Traceback" not in said
     told = said.splitlines()[-1]
-    assert told.startswith("error: [Errno 27] File too large") and "Traceback" not in said
-    assert f"{name}'" in told
+    assert told.startswith("error: [Errno 28] No space left on device: ")
+    assert told.endswith(f"{file}'; free some space and run again")
     left = contents(out)
-    assert name not in left and there.items() <= left.items() <= undisturbed.items()
+    assert left.items() <= undisturbed.items() and "results.json" not in left
     assert one(finetunes, argv)[0] == 0
     assert contents(out) == undisturbed
 
 
 # Signals
 
+PHASES = [
+    ("program:claim_folder", 1),  # start
+    ("program:train_step", 1),  # training
+    ("program:train_step", 5),
+    ("program:_dev_loss", 4),
+    ("program:_save", 3),
+    ("program:_load", 1),  # scoring
+    ("mmembed.recipes.scoring:save", 1),  # writing
+    ("program:write_json", 1),
+]
+
 
 @pytest.mark.parametrize(
     ("number", "code", "told"),
     [
-        (signal.SIGTERM, 75, "stopped; run again to continue"),
-        (signal.SIGUSR1, 75, "stopped; run again to continue"),
+        (signal.SIGTERM, 75, "out: stopped; run again to continue"),
         (signal.SIGINT, 130, "error: interrupted"),
-    ],
-)
-def test_a_signal_in_training(
-    finetunes: Forker, features: Path, tmp_path: Path, number: int, code: int, told: str
-) -> None:
-    out = tmp_path / "out"
-    when = {"number": number, "folder": str(out), "glob": "run.json", "files": 1}
-    found, said = one(finetunes, words(features, out, *LONG), signal=when)
-    assert (found, said.splitlines()[-1][-len(told) :]) == (code, told)
-    assert "Traceback" not in said and set(contents(out)) == {"run.json"}
-
-
-@pytest.mark.parametrize(
-    "number",
-    [
-        signal.SIGTERM,
-        pytest.param(signal.SIGINT, marks=pytest.mark.slow),
-        pytest.param(signal.SIGKILL, marks=pytest.mark.slow),
+        pytest.param(signal.SIGUSR1, 75, "run again to continue", marks=pytest.mark.slow),
+        pytest.param(signal.SIGKILL, -9, "", marks=pytest.mark.slow),
     ],
 )
 def test_stopped_in_each_phase_it_ends_with_the_same_bytes(
@@ -196,21 +182,20 @@ def test_stopped_in_each_phase_it_ends_with_the_same_bytes(
     tmp_path: Path,
     undisturbed: dict[str, bytes],
     number: signal.Signals,
+    code: int,
+    told: str,
 ) -> None:
+    """One run, stopped again and again: in each phase, and it always goes on."""
     out = tmp_path / "out"
     argv = words(features, out, *SHORT)
-    weights = sum(name.endswith(".safetensors") and "seed" in name for name in undisturbed)
-    phases = [("run.json", 1), (WEIGHTS, 1), (WEIGHTS, weights // 2), (WEIGHTS, weights)]
-    phases += [("test.safetensors", 1), ("results.json", 1)]
-    codes = {signal.SIGTERM: 75, signal.SIGINT: 130, signal.SIGKILL: -9}
-    for glob, files in phases:
-        when = {"number": number, "folder": str(out), "glob": glob, "files": files}
-        code, said = one(finetunes, argv, signal=when)
-        assert code in {0, codes[number]} and "Traceback" not in said, said
-        left = contents(out)
-        whole = {name: written for name, written in left.items() if not name.endswith(".tmp")}
-        assert all(undisturbed[name] == written for name, written in whole.items())
-        assert number == signal.SIGKILL or whole == left
+    for at, call in PHASES:
+        injected = [{"at": at, "call": call, "signal": int(number)}]
+        found, said = one(finetunes, argv, inject=injected)
+        assert found == code and "Traceback" not in said, (at, said)
+        assert not told or said.splitlines()[-1].endswith(told)
+        left = contents(out) if out.exists() else {}
+        whole = {name: held for name, held in left.items() if not name.endswith(".tmp")}
+        assert "results.json" not in left and whole.items() <= undisturbed.items()
     assert one(finetunes, argv)[0] == 0
     assert contents(out) == undisturbed
 
