@@ -34,6 +34,7 @@ from mmembed.strict_json import dumps
 PARTS: Final = ("pooled", "layers")
 COPY, ABOUT, LOCK = "vectors.arrow", "vectors.json", ".vectors.lock"
 
+LABELS: Final = ("category", "sentiment", "sentiment_limit", "emotions", "present")
 _FORMAT: Final = "vectors 2"
 _VECTOR: Final = "pooled"  # its column in the copy
 COLUMNS: Final[Mapping[str, pa.DataType]] = {
@@ -53,6 +54,7 @@ COLUMNS: Final[Mapping[str, pa.DataType]] = {
     "frames": pa.int64(),
     "category": pa.string(),
     "sentiment": pa.float64(),
+    "sentiment_limit": pa.float64(),
     "emotions": pa.list_(pa.float64()),
     "present": pa.list_(pa.string()),
 }
@@ -70,8 +72,8 @@ class Embeddings:
             that did not keep it. key, speaker, dialogue, turn, split, language, media, start, end,
             transcript and licence as in `mmembed.data.example.Utterance`; streams (those embedded,
             "audio+video"), seconds (of the media), frames (T, at 25 Hz); labels as in
-            `mmembed.data.example.Labels`: category, sentiment, emotions (in the order of
-            `EMOTIONS`), present, and "scores.NAME" for each score that a clip has.
+            `mmembed.data.example.Labels`: category, sentiment, sentiment_limit, emotions (in the
+            order of `EMOTIONS`), present, and "scores.NAME" for each score that a clip has.
         made: what all have in common: encoder_sha256, streams, layers (L names), frame_rate, ...
     """
 
@@ -257,6 +259,6 @@ def columns_of(key: str, described: Mapping[str, Any], meta: Mapping[str, Any]) 
         "streams": subset_name(described["streams"]),
         "seconds": None if seconds is None else float(seconds),
         "frames": meta.get("frames"),
-        **{name: labels.get(name) for name in ("category", "sentiment", "emotions", "present")},
+        **{name: labels.get(name) for name in LABELS},
         "scores": dict(labels.get("scores") or {}),
     }

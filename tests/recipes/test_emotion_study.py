@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -289,6 +290,37 @@ def test_a_subset_without_a_split_is_left_out_by_name(
     write(tmp_path / "none", "text", {n: held for n, held in rated.items() if n % 3 != 1})
     with pytest.raises(UsageError, match="nothing to train and score; text is left out"):
         EmotionStudy(EmotionRun(embeddings=str(tmp_path / "none")))
+
+
+def test_videos_without_speakers_are_the_groups(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As rows of CMU-MOSEI: a dialogue and no speaker. Intervals have a width, noise no small p."""
+    draw, records = np.random.default_rng(0), []
+    for n in range(120):
+        part = ("train", "train", "dev", "test")[n // 30]
+        told = {"sentiment": float(draw.uniform(-3, 3))}
+        video = {"speaker": None, "dialogue": f"video-{n // 3}", "turn": n % 3}
+        records.append(described(n, split=part, labels=told, **video))
+    for subset in ("audio", "text"):
+        for n, record in enumerate(records):
+            layers = np.random.default_rng([n, len(subset)]).standard_normal((3, 8))
+            record.members["layers.npy"][:] = layers.astype(np.float32)
+        write_embeddings(tmp_path / subset, records, [subset])
+    out = tmp_path / "out"
+    run = ["emotion", "--embeddings", str(tmp_path), "--loop.epochs", "2", "--loop.seeds", "0"]
+    main([*run, "--out", str(out)])
+    test = json.loads((out / "results.json").read_text())["tests"]["sentiment"]
+    assert (test["items"], test["groups"], test["grouping"]) == (30, 10, "dialogue")
+    for scores in test["variants"].values():
+        assert scores["mae"]["low"] < scores["mae"]["mean"] < scores["mae"]["high"]
+    capsys.readouterr()
+    compare([str(out)])
+    printed = capsys.readouterr().out
+    assert "30 items of 10 dialogues" in printed
+    (line,) = [x for x in printed.splitlines() if x.startswith("text ")]
+    difference = re.search(r"[+-]\d\.\d+ +[+-]\d\.\d+ to [+-]\d\.\d+ +(\d\.\d+)", line)
+    assert difference is not None and float(difference[1]) > 0.01
 
 
 def test_without_embeddings_there_is_nothing_to_do(ragged_corpus: Path) -> None:
