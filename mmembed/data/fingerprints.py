@@ -11,7 +11,6 @@ its bytes decide. That file may be deleted: then all inputs are read once.
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import os
 import stat
@@ -32,6 +31,7 @@ from mmembed.data.jsontext import parse_json
 from mmembed.data.remote import file_state
 from mmembed.data.shards import shard_sidecar, uncommit
 from mmembed.errors import CorruptError, DataError, MmembedError
+from mmembed.strict_json import dumps
 
 Stamp: TypeAlias = list[int]
 """Bytes, time of the last change of the content and of the file in ns, inode."""
@@ -106,7 +106,7 @@ class Prints:
         """Write `.shard-000000.seen` of a committed shard."""
         held = {key: [*stamp, self.digests.get(key)] for key, stamp in self.stamps.items()}
         with atomic_file(_seen_path(tar)) as file:
-            file.write(json.dumps(held, sort_keys=True).encode() + b"\n")
+            file.write(dumps(held, sort_keys=True).encode() + b"\n")
 
 
 def changed_inputs(tar: Path, inputs: Iterable[Input], *, note: bool = True) -> list[str]:
