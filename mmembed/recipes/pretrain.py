@@ -35,7 +35,8 @@ class DataConfig:
         weights: how often an epoch has each record of a folder, on average, one weight a folder;
             () = once.
         exclude_speakers: speakers of whom nothing is trained on, whatever their split.
-        streams: the streams to read.
+        streams: the streams to read. With text alone the encoder learns masked words and nothing
+            else: it gets no recogniser and no scores.
         vocabulary: of the text stream.
         alphabet: of speech recognition. Letters learn from far fewer hours than larger units.
         frames: audio-clock frames (25 Hz) of a global batch, over all processes.

@@ -107,7 +107,8 @@ def local_device() -> torch.device:
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
         torch.cuda.set_device(device)
         return device
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    threads = (os.environ.get("OMP_NUM_THREADS") or "1").partition(",")[0]  # "4,2": by nesting
+    torch.set_num_threads(int(threads))
     return torch.device("cpu")
 
 

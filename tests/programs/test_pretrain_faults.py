@@ -148,6 +148,32 @@ def test_what_cannot_be_scored_is_left_out(pretrain: Forker, here: Path, undistu
     assert embedder.recogniser is None and embedder.config["data"][0]["name"] == "odd"
 
 
+def test_an_encoder_is_there_before_it_is_scored(pretrain: Forker, here: Path) -> None:
+    """A damaged record of the held-out split costs the scores, not the training; shards that were
+    replaced since are other data.
+    """
+    clips = [clip(n, 100, split="train" if n < 8 else "heldout") for n in range(9)]
+    folder = write_clips(here / "held" / "shards", clips)
+    (tar,) = folder.glob("*.tar")
+    whole = tar.read_bytes()
+    cut = bytearray(whole)
+    cut[-20_000] ^= 1
+    tar.write_bytes(cut)
+    argv = settings("held/shards", "held-run", "--loop.epochs", "1")
+    ((code, said),) = pretrain(argv, cwd=str(here))
+    assert code == 5 and tar.name in said.splitlines()[-1], said
+    assert Embedder.from_pretrained(here / "held-run" / "encoder").config["evaluation"] is None
+    tar.write_bytes(whole)
+    ((code, said),) = pretrain(argv, cwd=str(here))
+    scores = json.loads((here / "held-run" / "evaluation.json").read_text())
+    assert code == 0 and set(scores["heldout"]["by_corpus"]) == {"held"}, said
+    for path in folder.iterdir():
+        path.unlink()
+    write_clips(folder, clips[::-1])
+    ((code, said),) = pretrain(argv, cwd=str(here))
+    assert code == 2 and "shards were replaced since" in said, said
+
+
 def test_nothing_to_learn_is_refused_first(pretrain: Forker, here: Path) -> None:
     write_clips(here / "silent", [clip(n, 100, transcript=None) for n in range(3)])
     for argv, words in (
