@@ -35,6 +35,7 @@ from mmembed.commands.progress import progress
 from mmembed.data.atomic import finishing, sweep_temporaries
 from mmembed.data.decoding import Decoder
 from mmembed.data.integrity import Check, gathered
+from mmembed.data.media import MAX_SECONDS
 from mmembed.data.prepare import Part
 from mmembed.data.shards import finish, index_shards, shard_sidecars
 from mmembed.data.sources import (
@@ -82,7 +83,9 @@ class Extract:
         records_per_shard: clips in one shard.
         clips_at_once: clips in one batch, more for a GPU; changes vectors in the last digits alone.
         error_budget: share of clips that may fail before the command does.
-        timeout: seconds after which a clip is given up.
+        timeout: seconds after which a clip is given up, or the next 12 s of one of over 300 s; in
+            all that may take a second more for each 10 kB of its file and each 20 s of its length.
+        max_seconds: the most that a clip may last, by default four hours.
         face_model: YuNet's ONNX file, where the encoder's faces were found with it.
         dry_run: look at everything, write nothing: what there is to do, and what would fail.
         rank: which part of the work this process does, of `world`; torchrun sets both.
@@ -102,6 +105,7 @@ class Extract:
     clips_at_once: int = CLIPS_AT_ONCE
     error_budget: float = 0.01
     timeout: float = 120.0
+    max_seconds: float = MAX_SECONDS
     face_model: Path | None = None
     dry_run: bool = False
     rank: int = field(default_factory=lambda: int(os.environ.get("RANK", "0")))
@@ -132,7 +136,7 @@ class Extract:
             self.encoder,
         ]
         names = ("streams", "granularity", "layers", "dtype", "bf16", "records_per_shard")
-        kept = (*names, "clips_at_once", "timeout", "face_model")
+        kept = (*names, "clips_at_once", "timeout", "max_seconds", "face_model")
         for setting in fields(self):
             value = getattr(self, setting.name)
             if setting.name in kept and value != setting.default:
@@ -163,7 +167,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     wanted = tuple(s for s in STREAMS if any(s in held for held in settings.folders.values()))
     inputs = expand_inputs(settings.inputs, sys.stdin)
     with gathered() as remarks:
-        sources = open_sources(inputs, wanted, settings.face_model, long=True)
+        sources = open_sources(inputs, wanted, settings.face_model, longest=settings.max_seconds)
     check_keys(sources)
     plan = Plan(sources, settings.folders, settings.records_per_shard)
     provenance = partial(_provenance, settings, content, plan, digest_of(sources))
@@ -211,6 +215,7 @@ def _provenance(
         "records_per_shard": settings.records_per_shard,
         "clips_at_once": settings.clips_at_once,
         "timeout": settings.timeout,
+        "max_seconds": settings.max_seconds,
         "face_model_sha256": None if faces is None else sha256(faces.read_bytes()).hexdigest(),
         "inputs": [without_secrets(name) for name in settings.inputs],
         "encoder": settings.encoder,

@@ -10,6 +10,7 @@ from typing import TypeAlias
 from mmembed.batch import STREAMS, Encoding, subset_name
 from mmembed.data.decoding import Decoder
 from mmembed.data.example import Example, Utterance
+from mmembed.data.media import MAX_SECONDS
 from mmembed.data.sources import load_all, open_sources
 from mmembed.embedder import Embedder
 from mmembed.errors import DataError, UsageError
@@ -93,7 +94,7 @@ def with_words(example: Example, text: str) -> Example:
 def _read(
     path: str | Path, streams: tuple[str, ...], face_model: Path | None, decoder: Decoder
 ) -> Example:
-    sources = open_sources([Path(path)], streams, face_model, long=True)
+    sources = open_sources([Path(path)], streams, face_model, longest=MAX_SECONDS)
     if len(sources) != 1:
         raise UsageError(f"{path}: names {len(sources)} clips; name files of media one by one")
     (example,) = load_all(sources, decoder)

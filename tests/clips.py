@@ -139,8 +139,10 @@ def _frames(stream: Film | Voice) -> Iterator[tuple[float, av.VideoFrame | av.Au
         return
     channels = np.atleast_2d(stream.samples)
     for first in range(0, channels.shape[1], 1024):
-        part = np.ascontiguousarray(channels[:, first : first + 1024])
-        sound = av.AudioFrame.from_ndarray(part, format="fltp", layout=stream.layout)
+        part = channels[:, first : first + 1024].T.reshape(1, -1)
+        sound = av.AudioFrame.from_ndarray(
+            np.ascontiguousarray(part), format="flt", layout=stream.layout
+        )
         sound.sample_rate, sound.pts = stream.rate, first
         sound.time_base = Fraction(1, stream.rate)
         yield first / stream.rate, sound

@@ -18,6 +18,7 @@ from mmembed.batch import STREAMS, parse_subset, subset_name
 from mmembed.config import read_json
 from mmembed.data.decoding import Decoder
 from mmembed.data.example import EMOTIONS, Example
+from mmembed.data.media import MAX_SECONDS
 from mmembed.data.sources import load_all, open_sources
 from mmembed.errors import BudgetError, DataError, UsageError
 from mmembed.features.emotion_words import parse_emotions
@@ -44,6 +45,7 @@ class Predict:
         encoder: the frozen encoder that the run of emotion_queries was trained on.
         variant: the method that judges texts, by default intra.
         json: print one JSON object a line instead of a table.
+        max_seconds: the most that a clip may last.
     """
 
     inputs: tyro.conf.Positional[tuple[str, ...]]
@@ -54,6 +56,7 @@ class Predict:
     encoder: Path | None = None
     variant: str | None = None
     json: bool = False
+    max_seconds: float = MAX_SECONDS
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -106,7 +109,7 @@ def _queries(settings: Predict, words: Sequence[str]) -> Answer:
 
 def _predict_clips(settings: Predict, columns: Sequence[str], answer: Answer) -> None:
     """Print a row for each clip."""
-    sources = open_sources(map(Path, settings.inputs), long=True)
+    sources = open_sources(map(Path, settings.inputs), longest=settings.max_seconds)
     if settings.text is not None and len(sources) != 1:
         raise UsageError(f"--text goes with one clip, {len(sources)} were given")
     try:

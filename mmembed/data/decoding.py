@@ -16,8 +16,8 @@ import signal
 import sys
 import threading
 import time
-from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections import Counter, deque
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
@@ -36,11 +36,17 @@ from mmembed.data.example import Example, Utterance
 from mmembed.data.examples import from_record, load_example, load_parts, to_record
 from mmembed.data.headers import look_at
 from mmembed.data.manifest import from_row, to_row
+from mmembed.data.media import BLOCK, LONGEST
 from mmembed.data.recordings import Part, Spools, gather
 from mmembed.errors import DataError, MmembedError, UsageError
+from mmembed.features.audio import FEATURE_RATE
+from mmembed.features.video import VIDEO_RATE
 
 PATIENCE: Final[Seconds] = 120.0  # to decode one clip; most take a tenth of a second
+BYTES_A_SECOND: Final = 10_000  # of its file, for which a long clip may take a second more
+DECODED_A_SECOND: Final = 20.0  # seconds of it, likewise
 MEMORY: Final = 3 << 30  # bytes that one clip may take
+ALMOST: Final = 16 << 20  # bytes; what fails with so few left fails for want of memory
 START: Final[Seconds] = 120.0  # for a process to import what it needs on a busy machine
 AHEAD: Final = 4  # clips decoded ahead of the one that is waited for, in each process
 LARGEST_REPLY: Final = 2 << 30  # bytes
@@ -56,7 +62,7 @@ class Task:
         folder: where its relative media path starts.
         streams: those wanted.
         face_model: see `mmembed.features.video.face_crops`.
-        long: whether it may be longer than `mmembed.data.media.LONGEST`; its features are then
+        longest: seconds that it may last; beyond `mmembed.data.media.LONGEST` its features are
             mapped from disk (`mmembed.data.mapped`).
         header: do not decode it, only look: see `mmembed.data.headers.look_at`.
     """
@@ -65,7 +71,7 @@ class Task:
     folder: Path
     streams: tuple[str, ...] = STREAMS
     face_model: Path | None = None
-    long: bool = False
+    longest: Seconds = LONGEST
     header: bool = False
 
     def load(self) -> Example:
@@ -76,13 +82,13 @@ class Task:
         """The example; of a long one the features come before it, part by part."""
         what = (self.utterance, self.folder, self.streams)
         if self.header:
-            return look_at(*what, long=self.long)
+            return look_at(*what, longest=self.longest)
         try:
             return load_example(*what, self.face_model)
         except DataError as error:
-            if error.reason != "too_long" or not self.long:
+            if error.reason != "too_long" or self.longest <= LONGEST:
                 raise
-        return (yield from load_parts(*what, self.face_model))
+        return (yield from load_parts(*what, self.face_model, longest=self.longest))
 
 
 class Decoder:
@@ -90,7 +96,9 @@ class Decoder:
 
     Args:
         workers: how many, at least 1.
-        seconds: the most that one clip may take, or the next part of a long one.
+        seconds: the most that one clip may take. A long one may take that for each of its parts,
+            in all it may take a second more for each 10 kB of its file and each 20 s of it that
+            are decoded, so that hours of work take much to read or were asked for.
         memory: bytes that one clip may take.
     """
 
@@ -167,10 +175,13 @@ class Decoder:
             if connection in ready:
                 place.outcome = child.answer()
                 if place.outcome is None:
-                    child.deadline = time.monotonic() + self._seconds
+                    child.deadline = (
+                        min(time.monotonic(), place.begun + place.earned) + self._seconds
+                    )
                     continue
             elif child.deadline <= now:
-                message = f"took more than {self._seconds:.0f} s and was given up"
+                allowed = child.deadline - place.begun
+                message = f"took more than {allowed:.0f} s and was given up"
                 place.outcome, child.alive = DataError(place.name, "timeout", message), False
             else:
                 continue
@@ -182,12 +193,31 @@ class Decoder:
 
 @dataclass
 class _Place:
-    """A task and, in the end, what became of it."""
+    """A task and, in the end, what became of it.
+
+    Attributes:
+        begun: when a process was given it.
+        size: bytes of its medium, once they are known.
+        steps: of each stream, on disk so far.
+    """
 
     task: Task
     assigned: bool = False
+    begun: float = 0.0
+    size: int = 0
+    steps: Counter[str] = field(default_factory=Counter)
     spools: Spools = field(default_factory=Spools)
     outcome: Example | DataError | None = None
+
+    @property
+    def lasts(self) -> Seconds:
+        """How much of a long clip has been decoded."""
+        return max(self.steps["audio"] / FEATURE_RATE, self.steps["video"] / VIDEO_RATE)
+
+    @property
+    def earned(self) -> Seconds:
+        """What a long clip may take beyond the time of any clip."""
+        return self.size / BYTES_A_SECOND + self.lasts / DECODED_A_SECOND
 
     @property
     def name(self) -> str:
@@ -226,10 +256,10 @@ class _Child:
         where = {"folder": str(task.folder), "here": os.getcwd(), "settings": settings}
         faces = task.face_model and str(task.face_model)
         how = {"streams": task.streams, "face_model": faces}
-        which = {"long": task.long, "header": task.header}
+        which = {"longest": task.longest, "header": task.header}
         request = {"row": to_row(task.utterance), **where, **how, **which}
-        place.assigned, self.place = True, place
-        self.deadline = time.monotonic() + seconds
+        place.assigned, place.begun, self.place = True, time.monotonic(), place
+        self.deadline = place.begun + seconds
         with suppress(OSError):  # it has died since; reading will tell
             self.connection.send_bytes(json.dumps(request).encode())
 
@@ -243,18 +273,34 @@ class _Child:
                 self.alive = not head["last"]
                 return DataError(*(head[name] for name in ("item", "reason", "message")))
             members = {name: self._array(kind, shape) for name, kind, shape in head["arrays"]}
-            if "json" not in head:
-                for part in members.items():
-                    self.place.spools.add(part)
-                return None
-            key = self.place.task.utterance.key
-            return self.place.spools.fill(from_record(key, {**members, "json": head["json"]}))
+            if "json" in head:
+                key = self.place.task.utterance.key
+                return self.place.spools.fill(from_record(key, {**members, "json": head["json"]}))
+            size = int(head["size"])
         except (EOFError, OSError, ValueError, KeyError):
             self.alive = False
             self._process.join(1.0)
             code = self._process.exitcode
             how = signal.Signals(-code).name if code is not None and code < 0 else f"code {code}"
             return DataError(self.place.name, "crashed", f"its decoder died ({how})")
+        return self._keep(self.place, members, size)
+
+    def _keep(
+        self, place: _Place, members: Mapping[str, NDArray[Any]], size: int
+    ) -> DataError | None:
+        """Write a part to disk, unless there is more of it than the longest clip has.
+
+        Raises:
+            OSError: the disk is full.
+        """
+        place.size = size
+        for stream, values in members.items():
+            place.steps[stream] += len(values)
+            if place.lasts > place.task.longest + BLOCK:
+                self.alive = False
+                return DataError(place.name, "too_long", "lasts longer than it may last")
+            place.spools.add(Part(stream, values))
+        return None
 
     def _array(self, kind: str, shape: Sequence[int]) -> NDArray[Any]:
         data = self.connection.recv_bytes(LARGEST_REPLY)
@@ -311,7 +357,7 @@ def _answer(connection: Connection) -> bool:
     os.environ.update(request["settings"])
     face_model = request["face_model"] and Path(request["face_model"])
     where, streams = Path(request["folder"]), tuple(request["streams"])
-    how = {"long": request["long"], "header": request["header"]}
+    how = {"longest": request["longest"], "header": request["header"]}
     task = Task(from_row(request["row"]), where, streams, face_model, **how)
     for head, arrays in _replies(task):
         shapes = [[name, array.dtype.str, array.shape] for name, array in arrays.items()]
@@ -337,11 +383,12 @@ def _follow_parent() -> None:
 def _replies(task: Task) -> Iterator[tuple[dict[str, Any], dict[str, NDArray[Any]]]]:
     """Head and arrays of each message: parts of a long clip, then the clip or why there is none."""
     item, last = str(task.folder / (task.utterance.media or task.utterance.key)), False
+    no_memory = "memory", f"{item}: needs more memory than one clip may take"
     parts = task.parts()
     try:
         while True:
-            stream, values = next(parts)
-            yield {}, {stream: values}
+            part = next(parts)
+            yield {"size": part.size}, {part.stream: part.values}
     except StopIteration as end:
         _, members, _ = to_record(end.value)
         arrays = {name: array for name, array in members.items() if isinstance(array, np.ndarray)}
@@ -349,11 +396,13 @@ def _replies(task: Task) -> Iterator[tuple[dict[str, Any], dict[str, NDArray[Any
         return
     except DataError as error:
         item, reason, message = error.item, error.reason, str(error)
+        if reason == "damaged" and _held() + ALMOST > resource.getrlimit(resource.RLIMIT_DATA)[0]:
+            reason, message, last = *no_memory, True
     except MmembedError as error:  # a damaged file of features, a URL that is not allowed
         reason, message = "unusable", str(error)
     except MemoryError:
         # What it holds by now may never come back: a new process starts empty.
-        reason, message, last = "memory", f"{item}: needs more memory than one clip may take", True
+        reason, message, last = *no_memory, True
     except Exception as error:  # of a library that met what its authors had not thought of
         reason, message = "damaged", f"{item}: cannot be decoded ({type(error).__name__}: {error})"
     message = " ".join(message.removeprefix(f"{item}: ").split())

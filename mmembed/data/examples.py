@@ -13,12 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmembed.batch import STREAMS
+from mmembed.config import Seconds
 from mmembed.data import archives
 from mmembed.data.example import Example, Utterance
 from mmembed.data.features import SUFFIX, read_features
 from mmembed.data.jsontext import shown
 from mmembed.data.manifest import from_row, to_row
-from mmembed.data.media import load_clip, stream_clip
+from mmembed.data.media import MAX_SECONDS, load_clip, stream_clip
 from mmembed.data.recordings import Part, features_of, make_notes
 from mmembed.data.remote import fetch_file
 from mmembed.errors import CorruptError, DataError
@@ -80,6 +81,8 @@ def load_parts(
     folder: Path,
     streams: Sequence[str] = STREAMS,
     face_model: Path | None = None,
+    *,
+    longest: Seconds = MAX_SECONDS,
 ) -> Generator[Part, None, Example]:
     """The features of media that `load_example` refuses as too long, part by part.
 
@@ -88,6 +91,7 @@ def load_parts(
         folder: likewise.
         streams: likewise.
         face_model: likewise.
+        longest: the most that it may last.
 
     Yields:
         See `mmembed.data.recordings.features_of`.
@@ -101,9 +105,22 @@ def load_parts(
     assert utterance.media is not None
     with _located(utterance.media, folder) as (path, data):
         blocks = stream_clip(
-            path, start=utterance.start, end=utterance.end, streams=streams, data=data
+            path,
+            start=utterance.start,
+            end=utterance.end,
+            streams=streams,
+            data=data,
+            longest=longest,
         )
-        notes = yield from features_of(blocks, face_model)
+        parts = features_of(blocks, face_model)
+        size = path.stat().st_size if data is None else len(data)
+        while True:
+            try:
+                part = next(parts)
+            except StopIteration as end:
+                notes = end.value
+                break
+            yield part._replace(size=size)
     text = normalise_transcript(utterance.transcript or "") or None if "text" in streams else None
     return Example(utterance, text=text, notes=notes)
 

@@ -16,7 +16,7 @@ from mmembed.data.example import Example, Utterance
 from mmembed.data.examples import LARGEST_MEMBER, load_example
 from mmembed.data.features import SUFFIX
 from mmembed.data.kinds import HEAD, choose_streams, media_kind, open_media
-from mmembed.data.media import LONGEST, LONGEST_RECORDING
+from mmembed.data.media import LONGEST
 from mmembed.data.remote import read_head
 from mmembed.errors import DataError
 from mmembed.features.text import normalise_transcript
@@ -40,7 +40,7 @@ def look_at(
     folder: Path,
     streams: Sequence[str] = STREAMS,
     *,
-    long: bool = False,
+    longest: Seconds = LONGEST,
 ) -> Example:
     """An utterance as an example without sound and pictures.
 
@@ -65,7 +65,6 @@ def look_at(
     data = None
     if archive.endswith(archives.SUFFIXES):
         data = archives.read_member(folder / archive, member, LARGEST_MEMBER)
-    longest = LONGEST_RECORDING if long else LONGEST
     header = read_header(
         folder / media, start=start, end=end, streams=streams, data=data, longest=longest
     )

@@ -32,7 +32,7 @@ def luma(frame: av.VideoFrame) -> NDArray[np.uint8]:
     if frame.color_trc in HDR:
         frame = frame.reformat(format="yuv420p10le")
         codes = _plane(frame, np.dtype("<u2"))
-        picture = _hdr_levels(frame.color_trc, _is_full_range(frame))[codes & 1023]
+        picture = hdr_levels(frame.color_trc, _is_full_range(frame))[codes & 1023]
     else:
         if layout.is_rgb or not layout.is_planar or layout.components[0].bits != 8:
             frame = frame.reformat(format="yuv420p")
@@ -81,7 +81,7 @@ def _limited_levels() -> NDArray[np.uint8]:
 
 
 @cache
-def _hdr_levels(transfer: int, full_range: bool) -> NDArray[np.uint8]:
+def hdr_levels(transfer: int, full_range: bool) -> NDArray[np.uint8]:
     """(1024,) grey levels by 10-bit codes of an HDR signal (ITU-R BT.2100-2)."""
     codes = np.arange(1024.0)
     signal = np.clip(codes / 1023 if full_range else (codes / 4 - BLACK) / RANGE, 0, 1)

@@ -24,7 +24,7 @@ class Spool:
         try:
             self._file = tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115
         except OSError as error:
-            raise self._failure(error) from None
+            raise UsageError(self._failure(error)) from None
         self._length = 0
         self._last: NDArray[Any] | None = None
 
@@ -32,13 +32,13 @@ class Spool:
         """Append steps (T, ...), T at least 1, of the same type and shape each time.
 
         Raises:
-            UsageError: the disk is full.
+            OSError: the disk is full.
         """
         try:
             self._file.write(np.ascontiguousarray(part).data)
             self._file.flush()
         except OSError as error:
-            raise self._failure(error) from None
+            raise OSError(error.errno, self._failure(error)) from None
         self._length += len(part)
         self._last = part[:0]
 
@@ -48,8 +48,8 @@ class Spool:
         shape = (self._length, *self._last.shape[1:])
         return np.memmap(self._file, self._last.dtype, "r", shape=shape)
 
-    def _failure(self, error: OSError) -> UsageError:
-        return UsageError(
+    def _failure(self, error: OSError) -> str:
+        return (
             f"{self._folder}: the features of a long recording cannot be kept there "
             f"({error.strerror}); set TMPDIR to a folder with room, 430 MB an hour of video"
         )

@@ -25,12 +25,21 @@ from mmembed.data.channels import ToMono, join, mid_and_side
 from mmembed.data.containers import Wanted, check_rate, open_tracks, read_frames, without
 from mmembed.data.kinds import damaged, open_media
 from mmembed.data.tracks import Pictures, Sound, Track
+from mmembed.errors import UsageError
 from mmembed.features.audio import SAMPLE_RATE, resample
 from mmembed.features.video import VIDEO_RATE
 
 LONGEST: Final[Seconds] = 300.0  # bounds memory: 1 GB of 480 x 270 pictures
-LONGEST_RECORDING: Final[Seconds] = 86_400.0  # a day: its crops take 9 GB of disk
+MAX_SECONDS: Final[Seconds] = 14_400.0  # four hours, of a recording, unless more is asked for
+LONGEST_RECORDING: Final[Seconds] = 86_400.0  # a day: its features take 10 GB of disk
 BLOCK: Final = 12  # whole seconds of a recording that are decoded at once
+
+
+def check_longest(seconds: Seconds) -> None:
+    """Refuse a limit for recordings that is none, with a UsageError."""
+    if not LONGEST <= seconds <= LONGEST_RECORDING:
+        limits = f"from {LONGEST:.0f} to {LONGEST_RECORDING:.0f}"
+        raise UsageError(f"max_seconds {seconds:g}: give a number {limits}")
 
 
 @dataclass(frozen=True)
@@ -122,7 +131,7 @@ def stream_clip(
     end: Seconds | None = None,
     streams: Sequence[str] = STREAMS,
     data: bytes | None = None,
-    longest: Seconds = LONGEST_RECORDING,
+    longest: Seconds = MAX_SECONDS,
 ) -> Generator[Block, None, tuple[str, ...]]:
     """Decode what `load_clip` would refuse as too long, in blocks of `BLOCK` seconds.
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,8 +23,20 @@ from mmembed.data.media import BLOCK, Block, to_16k
 from mmembed.features.audio import FEATURE_RATE, SAMPLE_RATE, log_mel
 from mmembed.features.video import DETECT_EVERY, VIDEO_RATE, FaceCrops
 
-Part = tuple[str, NDArray[Any]]
-"""A stream and its next steps: features as an `Example` holds them."""
+
+class Part(NamedTuple):
+    """The next steps of one stream.
+
+    Attributes:
+        stream: "audio" or "video".
+        values: features as an `Example` holds them.
+        size: bytes of the medium that they are a part of, 0 where it is in memory.
+    """
+
+    stream: str
+    values: NDArray[Any]
+    size: int = 0
+
 
 assert BLOCK * VIDEO_RATE % DETECT_EVERY == 0
 
@@ -87,17 +99,17 @@ def features_of(
             break
         if block.stream == "audio":
             for mel in sound.add(block):
-                yield "audio", mel
+                yield Part("audio", mel)
         else:
             pictures += len(block.values)
             crops = faces.add(block.values)
             if crops is not None:
-                yield "video", crops
+                yield Part("video", crops)
     for mel in sound.finish():
-        yield "audio", mel
+        yield Part("audio", mel)
     crops = faces.finish()
     if crops is not None:
-        yield "video", crops
+        yield Part("video", crops)
     seconds = max(sound.seconds, pictures / VIDEO_RATE)
     return make_notes(seconds, media, faces.how if pictures else None)
 
@@ -134,8 +146,7 @@ class Spools:
         self._spools: dict[str, Spool] = {}
 
     def add(self, part: Part) -> None:
-        stream, values = part
-        self._spools.setdefault(stream, Spool()).add(values)
+        self._spools.setdefault(part.stream, Spool()).add(part.values)
 
     def fill(self, example: Example) -> Example:
         """The example with these streams."""

@@ -14,12 +14,14 @@ from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 from mmembed.batch import STREAMS
+from mmembed.config import Seconds
 from mmembed.data.dataset import Examples
 from mmembed.data.decoding import Decoder, Task
 from mmembed.data.example import Example, Utterance
 from mmembed.data.examples import portable_key
 from mmembed.data.folders import MEDIA_SUFFIXES, media_below
 from mmembed.data.manifest import SUFFIXES, ManifestRow, read_each_row, to_row
+from mmembed.data.media import LONGEST, check_longest
 from mmembed.data.remote import as_url
 from mmembed.errors import CorruptError, DataError, UsageError
 from mmembed.features.audio import FEATURE_RATE
@@ -167,7 +169,7 @@ def open_sources(
     streams: tuple[str, ...] = STREAMS,
     face_model: Path | None = None,
     *,
-    long: bool = False,
+    longest: Seconds = LONGEST,
 ) -> list[Source]:
     """All clips named by `inputs`, in order; within a folder sorted by path.
 
@@ -180,14 +182,15 @@ def open_sources(
         inputs: files, folders and URLs; a URL with a query must be a string.
         streams: those wanted; others are not decoded.
         face_model: see `mmembed.features.video.face_crops`.
-        long: see `Task`.
+        longest: see `Task`.
 
     Raises:
         UsageError: a folder without any clip.
         DataError: a broken manifest.
     """
+    check_longest(longest)
     sources: list[Source] = []
-    task = partial(Task, streams=streams, face_model=face_model, long=long)
+    task = partial(Task, streams=streams, face_model=face_model, longest=longest)
     for name in inputs:
         path, url = Path(name), as_url(name)
         if url is not None and _suffix(url) in MEDIA_SUFFIXES:

@@ -20,7 +20,15 @@ from mmembed.data.containers import SAMPLE_RATES
 from mmembed.data.decoding import Task
 from mmembed.data.example import Example, Utterance
 from mmembed.data.examples import portable_key
-from mmembed.data.media import BLOCK, LONGEST, LONGEST_RECORDING, Block, to_16k
+from mmembed.data.media import (
+    BLOCK,
+    LONGEST,
+    LONGEST_RECORDING,
+    MAX_SECONDS,
+    Block,
+    check_longest,
+    to_16k,
+)
 from mmembed.data.recordings import Part, features_of, gather, make_notes
 from mmembed.data.sources import Source
 from mmembed.data.tracks import Pictures
@@ -63,8 +71,18 @@ class Clip:
         """What errors call it."""
         return self.key or (os.fspath(self.path) if self.path is not None else "clip")
 
-    def source(self, streams: tuple[str, ...], face_model: Path | None) -> Source:
+    def source(
+        self,
+        streams: tuple[str, ...],
+        face_model: Path | None,
+        max_seconds: Seconds = MAX_SECONDS,
+    ) -> Source:
         """How to make its features.
+
+        Args:
+            streams: those wanted.
+            face_model: see `mmembed.features.video.face_crops`.
+            max_seconds: the most that a file may last.
 
         Raises:
             UsageError: it contradicts itself.
@@ -73,10 +91,11 @@ class Clip:
             return Source(self._key(), self.name, lambda: self._example(streams, face_model))
         if self.audio is not None or self.video is not None:
             raise UsageError(f"{self.name}: give a path or arrays, not both")
+        check_longest(max_seconds)
         end = None if self.end is None else float(self.end)
         path = os.fspath(self.path)
         row = Utterance(self._key(), path, float(self.start), end, transcript=self.text)
-        return Source(row.key, path, Task(row, Path(), streams, face_model, long=True))
+        return Source(row.key, path, Task(row, Path(), streams, face_model, max_seconds))
 
     def _key(self) -> str:
         return portable_key(self.name)

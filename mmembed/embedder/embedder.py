@@ -15,10 +15,11 @@ from torch import Tensor
 
 from mmembed import __version__
 from mmembed.batch import STREAMS, Encoding, Packed, Padded
-from mmembed.config import Hz
+from mmembed.config import Hz, Seconds
 from mmembed.data.collate import collate, to_item
 from mmembed.data.decoding import Decoder
 from mmembed.data.example import Example
+from mmembed.data.media import MAX_SECONDS
 from mmembed.data.sources import load_all
 from mmembed.data.versions import made_with
 from mmembed.embedder import hub
@@ -184,6 +185,7 @@ class Embedder:
         streams: str | None = None,
         transcribe: bool = False,
         tensors: bool = False,
+        max_seconds: Seconds = MAX_SECONDS,
     ) -> Embedding: ...
 
     @overload
@@ -194,6 +196,7 @@ class Embedder:
         streams: str | None = None,
         transcribe: bool = False,
         tensors: bool = False,
+        max_seconds: Seconds = MAX_SECONDS,
     ) -> list[Embedding]: ...
 
     def __call__(
@@ -207,6 +210,7 @@ class Embedder:
         streams: str | None = None,
         transcribe: bool = False,
         tensors: bool = False,
+        max_seconds: Seconds = MAX_SECONDS,
     ) -> Embedding | list[Embedding]:
         """Embed one clip or several; whatever else is in the list changes no vector.
 
@@ -224,6 +228,7 @@ class Embedder:
             transcribe: where words are not known, let the recogniser write them. They are used as
                 the text stream only where `streams` names text.
             tensors: tensors instead of numpy arrays.
+            max_seconds: the most that a file may last, by default four hours.
 
         Raises:
             DataError: a clip cannot be used.
@@ -241,7 +246,7 @@ class Embedder:
         else:
             clip = as_clip({} if clips is None else clips, "clip")
             described = [replace(clip, **given)]  # type: ignore[arg-type]
-        sources = [clip.source(wanted, self.face_model) for clip in described]
+        sources = [clip.source(wanted, self.face_model, max_seconds) for clip in described]
         feed = streams is not None and "text" in wanted
         found: list[Embedding] = []
         with Decoder() as decoder:

@@ -17,7 +17,7 @@ from mmembed.data.decoding import Decoder, Task
 from mmembed.data.example import Example, Utterance
 from mmembed.data.examples import load_example, load_parts
 from mmembed.data.mapped import Spool, release
-from mmembed.data.media import BLOCK, stream_clip
+from mmembed.data.media import BLOCK, LONGEST, MAX_SECONDS, stream_clip
 from mmembed.data.recordings import gather
 from mmembed.errors import DataError, UsageError
 
@@ -110,7 +110,9 @@ def long_sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_decoder_maps_what_is_long_where_that_is_wanted(long_sound: Path) -> None:
     row = Utterance("a", long_sound.name, transcript="Hello")
     with Decoder() as decoder:
-        tasks = [Task(row, long_sound.parent, long=long) for long in (True, False)]
+        tasks = [
+            Task(row, long_sound.parent, longest=longest) for longest in (MAX_SECONDS, LONGEST)
+        ]
         mapped, refused = decoder.load(tasks)
     assert isinstance(refused, DataError) and refused.reason == "too_long"
     assert isinstance(mapped, Example) and isinstance(mapped.audio, np.memmap)
@@ -126,7 +128,7 @@ def test_a_long_recording_that_is_damaged_costs_itself_alone(long_sound: Path) -
     (long_sound.parent / "cut.flac").write_bytes(data[: len(data) * 2 // 3])
     rows = [Utterance(name, f"{name}.flac") for name in ("cut", "long")]
     with Decoder() as decoder:
-        cut, good = decoder.load([Task(row, long_sound.parent, long=True) for row in rows])
+        cut, good = decoder.load([Task(row, long_sound.parent, longest=400.0) for row in rows])
     assert isinstance(good, Example)
     assert isinstance(cut, DataError) and cut.reason == "damaged" and "\n" not in str(cut)
 
