@@ -16,6 +16,7 @@ from mmembed.data.channels import join, layout_note, mid_and_side
 from mmembed.data.luma import hdr_note, luma, resize
 from mmembed.features.video import VIDEO_RATE
 
+MOST_PLANES: Final = 8  # AV_NUM_DATA_POINTERS
 ROUNDING: Final[Seconds] = 0.02  # timestamps that far from contiguous sound are not gaps
 LEAST_BACK: Final[Seconds] = 0.1  # times that go back by more begin anew: files were joined
 LEAST_AHEAD: Final[Seconds] = (
@@ -113,6 +114,10 @@ class Sound:
         self.done = self.filled >= self.size
 
     def _decoded(self, frame: av.AudioFrame) -> NDArray[np.float32]:
+        if frame.format.is_planar and frame.layout.nb_channels >= MOST_PLANES:
+            # PyAV reads planes beyond the last one of such frames, and crashes.
+            packer = av.AudioResampler(frame.format.packed.name, frame.layout, frame.sample_rate)
+            (frame,) = packer.resample(frame)
         raw: NDArray[Any] = frame.to_ndarray()
         if not frame.format.is_planar:
             raw = raw.reshape(-1, frame.layout.nb_channels).T

@@ -47,6 +47,15 @@ def test_speech_in_the_centre_is_the_mono_recording(
     )
 
 
+@pytest.mark.parametrize("layout", ["5.1", "7.1"])
+def test_many_channels_of_a_lossy_codec(tmp_path: Path, layout: str) -> None:
+    """Eight planes in a frame, which PyAV cannot take apart."""
+    samples = np.stack([VOICE * (name == "FC") for name in LAYOUTS[layout].split()])
+    clip = load_clip(write_streams(tmp_path / "a.m4a", Voice(samples, layout=layout)))
+    assert clip.audio is not None
+    np.testing.assert_allclose(clip.audio[4000:12_000], VOICE[4000:12_000], atol=0.02)
+
+
 @pytest.mark.parametrize("layout", [*LAYOUTS, "stereo"])
 def test_speech_in_both_front_channels_keeps_its_level(tmp_path: Path, layout: str) -> None:
     clip = load_clip(write_channels(tmp_path / "a.wav", layout, FL=VOICE, FR=VOICE))
