@@ -15,6 +15,7 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from importlib.metadata import EntryPoint, entry_points, version
+from io import TextIOWrapper
 from types import FrameType
 from typing import Final, NoReturn, TypeAlias
 
@@ -119,6 +120,10 @@ def run_program(main: Program, argv: list[str] | None = None) -> int:
     given = sys.argv[1:] if argv is None else argv
     arguments = [argument for argument in given if argument not in ("-v", "--verbose")]
     verbose = len(arguments) < len(given) or os.environ.get("MMEMBED_DEBUG") == "1"
+    for stream in (sys.stdin, sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # names of files may be no text
+            is_read = stream is sys.stdin
+            stream.reconfigure(errors="surrogateescape" if is_read else "backslashreplace")
     try:
         with _stoppable():
             main(arguments)

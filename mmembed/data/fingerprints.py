@@ -30,7 +30,7 @@ from mmembed.data.features import SUFFIX, read_features
 from mmembed.data.jsontext import parse_json
 from mmembed.data.remote import file_state
 from mmembed.data.shards import shard_sidecar, uncommit
-from mmembed.errors import CorruptError, DataError, MmembedError
+from mmembed.errors import DataError, MmembedError
 from mmembed.strict_json import dumps
 
 Stamp: TypeAlias = list[int]
@@ -224,5 +224,5 @@ def _of_file(path: Path, member: str, _stamp: tuple[int, ...]) -> str | None:
         for stream, values in sorted(read_features(path, int(member)).items()):
             digest.update(f"{stream} {values.dtype} {values.shape} ".encode() + values.tobytes())
         return digest.hexdigest()
-    except (DataError, CorruptError, OSError, ValueError):
+    except (MmembedError, OSError, ValueError, MemoryError):
         return None

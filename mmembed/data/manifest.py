@@ -62,7 +62,7 @@ def read_each_row(path: Path) -> list[ManifestRow]:
         if isinstance(row, Utterance):
             if row.key in first:
                 stands = f"{first[row.key].removeprefix(str(path)).strip(': ')} too"
-                stands = stands if path.suffix == TABLE else f"line {stands}"
+                stands = stands if path.suffix.lower() == TABLE else f"line {stands}"
                 message = f"key {row.key} stands on {stands}; every utterance needs its own"
                 raise DataError(place, "duplicate", message)
             first[row.key] = place
@@ -81,7 +81,7 @@ def iterate_rows(path: Path) -> Iterator[tuple[str, ManifestRow]]:
     Raises:
         DataError: the file cannot be read.
     """
-    if path.suffix == TABLE:
+    if path.suffix.lower() == TABLE:
         for number, row in enumerate(read_rows(path), start=1):
             yield f"{path}: row {number}", row
     else:
@@ -127,7 +127,7 @@ def write_manifest(path: Path, utterances: Iterable[Utterance]) -> None:
     """
     with atomic_file(path) as file:
         checked = _without_duplicates(path, utterances)
-        if path.suffix == TABLE:
+        if path.suffix.lower() == TABLE:
             write_rows(file, list(checked))
             return
         for utterance in checked:

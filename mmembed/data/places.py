@@ -46,7 +46,7 @@ class Place:
 
     @property
     def is_manifest(self) -> bool:
-        return self.path.suffix in MANIFEST_SUFFIXES and self.path.is_file()
+        return self.path.suffix.lower() in MANIFEST_SUFFIXES and self.path.is_file()
 
     @property
     def sidecars(self) -> list[Path]:
@@ -70,7 +70,7 @@ def find_places(path: Path) -> list[Place]:
         UsageError: it is nothing of the kind.
     """
     wanted = f"name a manifest ({', '.join(MANIFEST_SUFFIXES)}), a prepared folder or embeddings"
-    if path.is_file() and path.suffix in MANIFEST_SUFFIXES:
+    if path.is_file() and path.suffix.lower() in MANIFEST_SUFFIXES:
         return [Place(path)]
     if not path.is_dir():
         what = "neither a manifest nor a folder" if path.exists() else "no such file or folder"

@@ -49,14 +49,14 @@ def as_url(folder: Path | str) -> str | None:
         return None
     protocol = match[1].lower()
     rest = re.match(r"//?([^/].*)", text[match.end() :])
-    try:
-        _ = urlsplit(text).port
-    except ValueError as error:
-        raise UsageError(f"{text[: match.end()]}//...: not a URL ({error})") from None
     if protocol not in PROTOCOLS or rest is None or "::" in text:
         raise UsageError(
             f"{text}: not on this machine, nor a URL that is allowed: {', '.join(PROTOCOLS)}"
         )
+    try:
+        _ = urlsplit(text).port
+    except ValueError as error:
+        raise UsageError(f"{text[: match.end()]}//...: not a URL ({error})") from None
     return f"{protocol}://{rest[1].rstrip('/')}"
 
 

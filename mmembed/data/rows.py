@@ -113,7 +113,7 @@ def _planned(utterance: Utterance, folder: Path) -> Row | DataError:
         file, _, row = media.rpartition("#")
         try:
             vectors = read_features(folder / file, int(row))
-        except (DataError, ValueError) as error:
+        except (DataError, ValueError, OSError) as error:
             reason = error.reason if isinstance(error, DataError) else "media"
             return DataError(utterance.key, reason, str(error))
         except CorruptError as error:

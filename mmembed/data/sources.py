@@ -105,7 +105,7 @@ def expand_inputs(inputs: Iterable[str], listed: Iterable[str] = ()) -> list[str
     found: list[str] = []
     for name in inputs:
         if name == "-":
-            names = [line.removesuffix("\n") for line in listed]
+            names = [line.rstrip("\r\n").removeprefix("\ufeff") for line in listed]
             found += (there := [line for line in names if line])
             if not there:
                 raise UsageError("-: the list of inputs is empty")
@@ -207,7 +207,7 @@ def open_sources(
                     "on, and no shards"
                 )
             sources += found
-        elif path.suffix in SUFFIXES:
+        elif path.suffix.lower() in SUFFIXES:
             sources += [_from_row(row, path, task) for row in read_each_row(path)]
         else:
             sources.append(_from_file(path, task))

@@ -109,6 +109,8 @@ def _media(
             files[path] = True
     except (DataError, CorruptError) as error:
         yield _defect(error, where)
+    except OSError as error:  # a name that no file can have
+        yield Defect(where, "unreadable", f"{row.media[:80]} cannot be opened ({error.strerror})")
 
 
 def _decode(rows: Sequence[Row], folder: Path) -> Iterator[list[Defect]]:

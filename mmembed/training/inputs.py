@@ -56,13 +56,13 @@ def _digests(value: object, name: str = "") -> Iterator[tuple[str, str]]:
 
 def _folders(value: str) -> list[Path | str]:
     """The folders of shards that a setting names: itself, or those right below it."""
+    here = Path(value)
     try:
         if as_url(value) is not None:
             return [value]
-    except MmembedError:
-        return []
-    here = Path(value)
-    if not here.is_dir():
+        if not here.is_dir():
+            return []
+    except (MmembedError, OSError, ValueError):  # a text of another meaning
         return []
     found = [here, *sorted(path for path in here.iterdir() if path.is_dir())]
     shards: list[Path | str] = [path for path in found if any(path.glob("shard-*.json"))]

@@ -72,6 +72,10 @@ def test_extract_and_prepare_see_the_same_files(
     assert line in caplog.text
 
 
+def test_a_list_may_come_from_anywhere() -> None:
+    assert expand_inputs(["-"], ["\ufeffa.wav\r\n", "\r\n", "b .wav"]) == ["a.wav", "b .wav"]
+
+
 def test_wildcards_meet_a_file_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     plant(Path("in"), "a.wav", "deep/b.wav")

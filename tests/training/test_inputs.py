@@ -26,6 +26,8 @@ def test_shards_replaced_under_their_name_are_named(tmp_path: Path) -> None:
         "embeddings": str(tmp_path / "every"),
         "encoder": tmp_path / "encoder",
         "epochs": 3,
+        "prompt": "joy: " + "x" * 5000,
+        "other": "y" * 5000,
     }
     for _ in range(2):
         claim_data(tmp_path, config)

@@ -12,7 +12,6 @@ the media. Source of the layout: what release 5.2 of the library writes.
 
 from __future__ import annotations
 
-import json
 import re
 import tarfile
 from collections.abc import Callable, Iterator, Mapping
@@ -26,6 +25,7 @@ from mmembed.data.atomic import atomic_file
 from mmembed.data.corpora.emotions import category
 from mmembed.data.example import Labels, Utterance
 from mmembed.data.examples import portable_key
+from mmembed.data.jsontext import parse_json
 from mmembed.errors import DataError
 
 MEDIA: Final = ("Audio", "Video")
@@ -183,7 +183,7 @@ def _field(path: Path, name: str, kind: type) -> Any:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        value = json.loads(path.read_bytes())
+        value = parse_json(path.read_bytes())
     except FileNotFoundError:
         raise DataError(
             str(path.parent),
