@@ -134,7 +134,7 @@ def load_embeddings(
         try:
             values = columns_of(record.key, record.members["json"], record.meta)
             scores.append(values.pop("scores"))
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise CorruptError(f"{folder}: {record.key} is no embedding: {error!r}") from None
         for name, value in values.items():
             columns[name].append(value)
@@ -144,7 +144,7 @@ def load_embeddings(
         for name in sorted({name for held in scores for name in held}):
             column = pa.array([held.get(name) for held in scores], pa.float64())
             table = table.append_column(f"scores.{name}", column)
-    except (pa.ArrowException, TypeError, ValueError) as error:
+    except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
         raise CorruptError(f"{folder}: a record describes itself wrongly: {error}") from None
     return Embeddings(vectors, table, shards.manifest)
 

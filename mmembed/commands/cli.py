@@ -130,6 +130,8 @@ def run_program(main: Program, argv: list[str] | None = None) -> int:
             sys.stdout.flush()
     except MmembedError as error:
         return _fail(str(error), error.exit_code, verbose)
+    except _Signalled as signalled:
+        return _fail(str(signalled), Stopped.exit_code, verbose)
     except KeyboardInterrupt:
         return _fail("interrupted", INTERRUPTED, verbose)
     except BrokenPipeError:  # whoever read our output has seen enough, as `head` does
@@ -140,9 +142,13 @@ def run_program(main: Program, argv: list[str] | None = None) -> int:
     return 0
 
 
+class _Signalled(BaseException):
+    """Like KeyboardInterrupt no error: a handler of errors does not catch it."""
+
+
 @contextmanager
 def _stoppable() -> Iterator[None]:
-    """SIGTERM and SIGUSR1 end the block as `Stopped`, so that what is half done is cleaned up; a
+    """SIGTERM and SIGUSR1 end the block by `_Signalled`, so that what is half done is cleaned up; a
     second one ends the process at once. A program may set handlers of its own later.
     """
     if threading.current_thread() is not threading.main_thread():  # only that one may set handlers
@@ -156,7 +162,7 @@ def _stoppable() -> Iterator[None]:
             os.kill(os.getpid(), number)
         else:
             name = signal.Signals(number).name
-            raise Stopped(f"stopped by {name}; the same command again goes on from here")
+            raise _Signalled(f"stopped by {name}; the same command again goes on from here")
 
     before = {number: signal.signal(number, stop) for number in STOPPING}
     try:

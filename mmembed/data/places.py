@@ -7,7 +7,6 @@ rightly stops, and memory stays flat over any number of shards.
 
 from __future__ import annotations
 
-import io
 import os
 import zlib
 from collections.abc import Callable, Mapping
@@ -16,9 +15,11 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, BinaryIO, Final, TypeAlias
 
-from numpy.lib import format as npy
+import numpy as np
 
 from mmembed.data.jsontext import parse_json
+from mmembed.data.shardfile import decode
+from mmembed.data.shardset import parse_manifest
 from mmembed.errors import CorruptError, UsageError
 
 MANIFEST_SUFFIXES: Final = (".jsonl", ".parquet")
@@ -57,10 +58,9 @@ class Place:
     def made(self) -> Json:
         """What `manifest.json` says of all shards, {} where it is missing or no JSON object."""
         try:
-            value = parse_json((self.path / MADE).read_bytes())
-        except (OSError, ValueError):
+            return parse_manifest(str(self.path / MADE), (self.path / MADE).read_bytes())
+        except (OSError, CorruptError):
             return {}
-        return value if isinstance(value, dict) else {}
 
 
 def find_places(path: Path) -> list[Place]:
@@ -160,10 +160,7 @@ def read_member(tar: BinaryIO, name: str, place: tuple[int, int, int]) -> Any:
         raise ValueError("its checksum differs")
     if not name.endswith(".npy"):
         return parse_json(data)
-    try:
-        return npy.read_array(io.BytesIO(data), allow_pickle=False)
-    except (EOFError, MemoryError) as error:  # a shape beyond the bytes that are there
-        raise ValueError(f"not an array: {error}") from None
+    return decode(name, np.frombuffer(bytearray(data), np.uint8))
 
 
 def _check_seal(data: bytes, held: Json) -> None:

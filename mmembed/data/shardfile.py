@@ -39,6 +39,7 @@ FOLDER_INDEX: Final = "index.arrow"
 
 _FIELDS: Final = {"bytes", "count", "provenance", "records", "sha256"}
 _KINDS: Final = "biufcSU"  # of arrays: numbers and text, each value of at least a byte
+_SURROGATE: Final = re.compile(r"\\u[dD]")  # how JSON of ASCII begins half a character
 _SHA256: Final = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _SEAL: Final = b',"sidecar_sha256":"'
 
@@ -231,10 +232,16 @@ def decode(name: str, data: NDArray[np.uint8]) -> Any:
         ValueError: these are not the bytes of such a member.
     """
     if not name.endswith(".npy"):
+        text = str(data, "utf-8")  # type: ignore[call-overload]
         try:
-            return json.loads(str(data, "utf-8"))  # type: ignore[call-overload]
+            value = json.loads(text, parse_constant=_no_number, parse_float=_finite)
         except RecursionError as error:
             raise ValueError(f"{name} is nested too deep") from error
+        if _SURROGATE.search(
+            text
+        ):  # half a character is no text: UnicodeEncodeError is a ValueError
+            json.dumps(value, ensure_ascii=False).encode()
+        return value
     start = 10 + int(data[8]) + 256 * int(data[9]) if len(data) > 10 else 0
     dtype, shape, size = _layout(data[:start].tobytes())
     if len(data) - start != size:
@@ -308,6 +315,13 @@ def parse_object(name: str, data: bytes) -> dict[str, Any]:
 
 def _no_number(text: str) -> None:
     raise ValueError(f"holds {text}, which is no number")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        _no_number(text)
+    return value
 
 
 def _sealed(body: bytes) -> bytes:

@@ -56,6 +56,19 @@ _FIELDS: Final[Mapping[str, Callable[[object], bool]]] = {
 """What readers rely on in a manifest that has these entries."""
 
 
+def parse_manifest(name: str, data: bytes) -> dict[str, Any]:
+    """What `manifest.json` holds.
+
+    Raises:
+        CorruptError: it is no JSON object, or one of its entries is of another type.
+    """
+    manifest = parse_object(name, data)
+    for entry, fits in _FIELDS.items():
+        if entry in manifest and not fits(manifest[entry]):
+            raise CorruptError(f"{name}: damaged: {entry} is {repr(manifest[entry])[:80]}")
+    return manifest
+
+
 class LocalFolder:
     """The files of a folder on this machine; a few tars stay open."""
 
@@ -123,12 +136,7 @@ class ShardSet:
         self.manifest: dict[str, Any] = {}
         if MANIFEST in sizes:
             (content,) = self._files.read([MANIFEST])
-            where = f"{self._files.name}/{MANIFEST}"
-            self.manifest = parse_object(where, content)
-            for name, fits in _FIELDS.items():
-                if name in self.manifest and not fits(self.manifest[name]):
-                    shown = repr(self.manifest[name])[:80]
-                    raise CorruptError(f"{where}: damaged: {name} is {shown}")
+            self.manifest = parse_manifest(f"{self._files.name}/{MANIFEST}", content)
 
     def __len__(self) -> int:
         return len(self._index)

@@ -13,6 +13,7 @@ import tarfile
 from collections import Counter
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, Final, TypeAlias
 
@@ -37,6 +38,7 @@ from mmembed.features.audio import MEL_BANDS
 from mmembed.features.video import CROP
 
 SHOWN: Final = 20  # defects of a folder that are kept one by one; the others are counted
+MOST_MISSING: Final = 10_000  # shards that are listed as missing
 PORTABLE: Final = re.compile(r"[A-Za-z0-9_%-]+")
 
 FAILED: Final = "failed.jsonl"
@@ -294,10 +296,12 @@ def _shards(folder: Path, names: Collection[str], made: Json) -> Iterator[Defect
         yield Defect(str(folder / MADE), "unfinished", note)
     total, size = _inputs(made), made.get("records_per_shard")
     if total is not None and isinstance(size, int) and size > 0:
-        for number in range(-(-total // size)):
-            path = shard_path(folder, number)
-            if path.stem not in names:
-                yield corrupt(path, "missing", "not there; the same command again makes it")
+        planned = (shard_path(folder, number) for number in range(-(-total // size)))
+        missing = (path for path in planned if path.stem not in names)
+        for path in islice(missing, MOST_MISSING):
+            yield corrupt(path, "missing", "not there; the same command again makes it")
+        if next(missing, None) is not None:  # a number of clips may be anything
+            yield corrupt(folder, "missing", f"more than {MOST_MISSING} shards are not there")
 
 
 def _inputs(made: Json) -> int | None:

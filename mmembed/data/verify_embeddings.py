@@ -106,7 +106,7 @@ def check_embedding(key: str, members: Json, made: Json) -> Iterator[Defect]:
     if isinstance(names, list) and isinstance(layers, np.ndarray) and len(layers) != len(names):
         yield Defect(key, "origin", f"has {len(layers)} layers, the folder names {len(names)}")
     used = described.get("streams") if isinstance(described, dict) else None
-    if isinstance(streams, list) and isinstance(used, list) and not set(used) <= set(streams):
+    if isinstance(streams, list) and isinstance(used, list) and any(s not in streams for s in used):
         found = f"is of {'+'.join(map(str, used))}, the folder of {'+'.join(map(str, streams))}"
         yield Defect(key, "origin", found)
     if isinstance(described, dict):

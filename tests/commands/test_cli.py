@@ -1,5 +1,6 @@
 import errno
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -129,3 +130,19 @@ def test_a_reader_that_has_seen_enough_is_no_error():
     command = f"{sys.executable} -m mmembed.commands.cli --help | true; echo ${{PIPESTATUS[0]}}"
     run = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60)
     assert (run.stdout, run.stderr) == ("0\n", "")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_is_no_error_that_a_program_could_catch(number, capsys):
+    before = signal.getsignal(number)
+
+    def main(argv):
+        try:
+            os.kill(os.getpid(), number)
+        except Exception as error:
+            raise CorruptError(f"folder: {error}") from error
+
+    assert run_program(main, []) == 75
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: stopped by {number.name}; the same command again")
+    assert signal.getsignal(number) is before

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import save
 
 from mmembed.data.example import Utterance
 from mmembed.data.examples import from_record, load_example, to_record
@@ -60,3 +61,22 @@ def test_examples_of_features_pass_through_shards(file: Path) -> None:
     assert load_example(row, file.parent, ("text",)).features.keys() == {"text"}
     with pytest.raises(DataError, match="has no video"):
         load_example(row, file.parent, ("video",))
+
+
+@pytest.mark.parametrize(
+    "ends",
+    [
+        np.array([0, 2**62, 5]),
+        np.array([-3, 2, 5]),
+        np.array([0, 4, 2, 5]),
+        np.array([0, 2, 4]),
+        np.array([0.0, 2.0, 5.0]),
+        np.array([[0, 5]]),
+        np.zeros(0, np.int64),
+    ],
+)
+def test_offsets_beyond_the_steps_are_damage(tmp_path: Path, ends: np.ndarray) -> None:
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(save({"audio": np.zeros((5, 2), np.float32), "audio.offsets": ends}))
+    with pytest.raises(CorruptError, match="audio"):
+        read_features(path, 0)

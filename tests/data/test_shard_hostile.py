@@ -184,6 +184,17 @@ def test_npy_headers_that_lie(text: str) -> None:
         decode("a.npy", header(text))
 
 
+@pytest.mark.parametrize("text", ["NaN", "[Infinity]", "1e400", '"\\ud800"', '["\\uDC00a"]'])
+def test_json_members_that_nobody_writes(text: str) -> None:
+    with pytest.raises(ValueError):
+        decode("json", np.frombuffer(text.encode(), np.uint8))
+
+
+def test_json_members_of_any_character() -> None:
+    value = ["\U0001f600", "\u00fc", 1e300, -0.5]
+    assert decode("json", np.frombuffer(json.dumps(value).encode(), np.uint8)) == value
+
+
 def test_json_members_that_are_nested_too_deep() -> None:
     with pytest.raises(ValueError, match="nested too deep"):
         decode("json", np.frombuffer(b"[" * 200_000, np.uint8))

@@ -86,8 +86,8 @@ def test_another_process_must_see_the_same_shards(tmp_path: Path) -> None:
 def test_manifest_holds_what_is_common(tmp_path: Path) -> None:
     write_shard(shard_path(tmp_path, 0), records(), {})
     assert ShardSet(tmp_path).manifest == {}
-    finish(tmp_path, layers=4, streams=["audio"])
-    assert ShardSet(tmp_path).manifest == {"layers": 4, "streams": ["audio"]}
+    finish(tmp_path, layers=["a"], streams=["audio"])
+    assert ShardSet(tmp_path).manifest == {"layers": ["a"], "streams": ["audio"]}
 
 
 def test_webdataset_reads_the_same(tmp_path: Path) -> None:
