@@ -111,6 +111,11 @@ class RunFolder:
         return _by_subset(self.emotion)
 
     @property
+    def sentiment(self) -> Json:
+        """The test of sentiment: its scores, and what they rest on."""
+        return _sentiment(self.emotion)
+
+    @property
     def untrained(self) -> dict[str, Json]:
         """The same scores of the same probe on the untrained encoder."""
         return _by_subset((self.emotion.get("controls") or {}).get("untrained") or {})

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmembed.data.example import EMOTIONS
-from mmembed.metrics import confusion_matrix
+from mmembed.metrics import confusion_matrix, count_groups, plural
 from mmembed.report import plots
 from mmembed.report.data import Json, RunFolder, Score, correlation
 from mmembed.report.markup import Html, Section, join, missing, number, table, tag
@@ -86,11 +86,24 @@ def sentiment(run: RunFolder) -> Section:
         "Sentiment",
         "A small regressor on the frozen embeddings, scored on speakers it never met: mean and "
         f"standard deviation over {len(run.emotion.get('seeds') or [])} seeds, below them the "
-        "95 % bootstrap interval over speakers. MAE is lower the better; accuracies and F1 are "
+        f"95 % bootstrap interval over {plural(run.sentiment.get('grouping', 'speaker'))}. "
+        f"{_rests(run.sentiment)}MAE is lower the better; accuracies and F1 are "
         "percentages. The best streams of each column are bold. The trivial row always answers "
         "the mean or the majority class of the training split.",
         content,
     )
+
+
+def _rests(test: Json) -> str:
+    """How many items and groups the scores rest on, where they say so."""
+    if "counts" not in test:
+        return ""
+    told = f"Scores rest on {count_groups(test['items'], 'item')} of "
+    told += count_groups(test["groups"], test["grouping"])
+    polar = test["counts"].get("acc2_pos", test)
+    if polar["items"] < test["items"]:
+        told += f", those of > 0 on {polar['items']:,} of {polar['groups']:,}"
+    return told + ". "
 
 
 def emotions(run: RunFolder) -> Section:
@@ -113,6 +126,13 @@ def emotions(run: RunFolder) -> Section:
                 for row in rows
             ]
             content += [tag("h3", title), _score_table(chosen, names)]
+    if counts := (run.emotion.get("emotions") or {}).get("counts"):
+        body = [(name, c["positives"], c["items"], c["groups"]) for name, c in counts.items()]
+        kinds = dict.fromkeys(plural(c["grouping"]) for c in counts.values())
+        content += [
+            tag("h3", "What these scores rest on"),
+            table(("", "items that have it", "of", ", ".join(kinds)), body),
+        ]
     if not names:
         content.append(missing("Emotion scores", "emotion/results.json"))
     if predictions := run.predictions.get("emotions"):
