@@ -60,3 +60,14 @@ def test_what_is_not_known_counts_nowhere() -> None:
     flat = f1_score(truth[known], found[known])
     assert multilabel.micro_f1(truth, found) == pytest.approx(flat)
     assert multilabel.best_constant([[1, np.nan], [0, 0], [0, 1]], "macro_f1").tolist() == [1, 1]
+
+
+def test_items_and_labels_without_any_known_are_left_out() -> None:
+    truth = np.array([[1, 0, np.nan], [np.nan] * 3, [0, 1, np.nan]])
+    found = np.array([[1, 1, 1], [0, 0, 0], [0, 1, 1]], bool)
+    assert multilabel.jaccard(truth, found) == pytest.approx((1 / 2 + 1) / 2)
+    assert multilabel.macro_f1(truth, found) == pytest.approx((1 + 2 / 3) / 2)
+    nothing = np.full((2, 2), np.nan)
+    assert np.isnan(multilabel.macro_f1(nothing, nothing > 0))
+    assert np.isnan(multilabel.jaccard(nothing, nothing > 0))
+    assert not multilabel.best_constant(nothing, "macro_f1").any()

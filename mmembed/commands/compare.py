@@ -19,7 +19,7 @@ import tyro
 
 from mmembed.commands.progress import progress
 from mmembed.errors import printable
-from mmembed.metrics import count_groups, num_groups, plural
+from mmembed.metrics import count_groups, num_groups
 from mmembed.recipes.comparison import Table, compare
 from mmembed.recipes.finished import read_runs
 from mmembed.recipes.scoring import LOWER_IS_BETTER
@@ -87,7 +87,7 @@ def as_text(table: Table) -> Iterator[str]:
         for m in (measure, *shown)
     ]
     yield (
-        f"{'(items / ' + plural(held.grouping) + ')':{width}} {rests[0]:>16} {'':16} {'':11} "
+        f"{'(items / groups)':{width}} {rests[0]:>16} {'':16} {'':11} "
         f"{'':17} {'':6} " + " ".join(f"{rest:>11}" for rest in rests[1:])
     )
     for name, line in zip(names, table.lines, strict=True):

@@ -123,11 +123,13 @@ def compare(
         update: told the share of the work that is done.
 
     Raises:
-        UsageError: no such measure, row or test.
+        UsageError: no such measure, row or test, or no test at all.
         CorruptError: predictions are missing or damaged, or do not fit the results.
     """
     sources = sources_of(runs)
     tests = list(dict.fromkeys(name for source in sources for name in source.tests))
+    if not tests:
+        raise UsageError(f"{', '.join(run.name for run in runs)}: no test of these has a table")
     if test is not None and test not in tests:
         raise UsageError(f"no test {test!r}; there are {', '.join(tests)}")
     sheets = sheets_of(sources, tests if test is None else [test])

@@ -15,7 +15,7 @@ import numpy as np
 from mmembed.batch import Batch
 from mmembed.contract import Method
 from mmembed.errors import MmembedError, UsageError
-from mmembed.metrics import count_groups, plural
+from mmembed.metrics import count_groups
 from mmembed.recipes.scoring import Array, Held, Scored
 from mmembed.training.optim import OptimConfig
 
@@ -215,7 +215,7 @@ def table(results: Mapping[str, Any]) -> Iterator[str]:
         if counts:
             rests = {m: f"{c['items']} / {c['groups']}" for m, c in counts.items()}
             yield (
-                f"{'(items / ' + plural(test['grouping']) + ')':28} {rests[decides]:>16} {'':15} "
+                f"{'(items / groups)':28} {rests[decides]:>16} {'':15} "
                 + " ".join(f"{rests[m]:>11}" for m in others)
             )
         for row, scores in {**test["variants"], **test["baselines"]}.items():

@@ -48,7 +48,7 @@ def study_page(folder: Path) -> Html:
         CorruptError: a part is damaged.
     """
     run = StudyRun.read(folder)
-    tables = compare([run])
+    tables = compare([run]) if run.results["tests"] else []
     parts = [section for part in PARTS if (section := part(run)) is not None]
     return page(
         title=run.name,

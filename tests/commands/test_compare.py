@@ -10,6 +10,7 @@ from studied import TRUTH, fewer_draws, sentiment, write_run
 
 from mmembed.commands.cli import run_program
 from mmembed.commands.compare import main
+from mmembed.recipes.scoring import Held
 
 EXACT = np.array([TRUTH], np.float32)
 
@@ -31,7 +32,7 @@ def test_rows_stand_side_by_side(runs: list[str], capsys: pytest.CaptureFixture[
     assert run_program(main, runs) == 0
     head, _, rests, *rows = capsys.readouterr().out.splitlines()
     assert head == "test: 12 items of 6 speakers; mae: lower is better; differences to a: exact"
-    assert " ".join(rests.split()) == "(items / speakers) 12 / 6 12 / 6 12 / 6 12 / 6"
+    assert " ".join(rests.split()) == "(items / groups) 12 / 6 12 / 6 12 / 6 12 / 6"
     cells = {row[:24].strip(): row[24:].split() for row in rows}
     assert cells["a: exact"][:5] == ["0.000", "0.000", "to", "0.000", "-"]
     spread = ["1.250", "+-", "0.250", "1.250", "to", "1.250"]
@@ -74,3 +75,16 @@ def test_what_cannot_be_is_one_line(
     told = capsys.readouterr()
     assert told.out == "" and message in told.err.splitlines()[-1]
     assert told.err.splitlines()[-1].startswith("error: ")
+
+
+def test_one_speaker_has_a_dash(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    alone = Held(**{**vars(sentiment()), "groups": ("ann",) * 12})
+    write_run(tmp_path / "run", alone, {"exact": EXACT, "off": EXACT + 1})
+    page = tmp_path / "page.html"
+    assert run_program(main, [str(tmp_path / "run"), "--out", str(page)]) == 0
+    head, _, _, exact, off, *rest = capsys.readouterr().out.splitlines()
+    assert head.startswith("test: 12 items of 1 speaker; ")
+    assert exact.split()[:4] == ["exact", "0.000", "-", "-"]
+    assert off.split()[:4] == ["off", "1.000", "-", "+1.000"]
+    assert "  no interval: 1 speaker, 6 are needed" in rest
+    assert "no interval: 1 speaker, 6 are needed" in page.read_text()

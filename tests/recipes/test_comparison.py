@@ -241,3 +241,55 @@ def test_what_is_no_finished_run_is_refused(tmp_path: Path) -> None:
     (run / "results.json").unlink()
     with pytest.raises(UsageError, match=r"no results\.json; if `finetune` was stopped, run it"):
         StudyRun.read(run)
+
+
+def grouped(groups: str, grouping: str = "speaker") -> Held:
+    return Held(**{**vars(sentiment()), "groups": tuple(groups), "grouping": grouping})
+
+
+@pytest.mark.parametrize(("groups", "told"), [("a" * 12, "1 speaker"), ("abcde" * 2 + "aa", "5 s")])
+def test_too_few_groups_have_neither_interval_nor_p(tmp_path: Path, groups: str, told: str) -> None:
+    """As of CMU-MOSEI's clips, which had one group, an interval without width and p = .002."""
+    truth = np.array(TRUTH, np.float32)[None]
+    write_run(tmp_path / "run", grouped(groups), {"exact": truth, "off": truth + 1})
+    (table,) = compare(read_runs([tmp_path / "run"]))
+    gap = rows(table)["off"].difference
+    assert gap is not None and gap.mean == pytest.approx(1)
+    assert (gap.low, gap.high, gap.p) == (None, None, None)
+    assert all("low" not in line.scores["mae"] for line in table.lines)
+    assert table.notes[-1].startswith(f"no interval: {told}")
+    assert table.notes[-1].endswith(", 6 are needed")
+
+
+def test_runs_of_older_versions_are_read(tmp_path: Path) -> None:
+    """They name no grouping, have no counts, and intervals of one group; NaN where null is now."""
+    folder = write_run(tmp_path / "run", grouped("a" * 12), {"m": OURS})
+    results = json.loads((folder / "results.json").read_text())
+    test = results["tests"]["test"]
+    for name in ("counts", "groups", "grouping", "notes"):
+        del test[name]
+    for figure in test["variants"]["m"].values():
+        figure.pop("note", None)
+        figure |= {"low": 0.5, "high": 0.5}
+    test["variants"]["m"]["acc2_pos"] |= {"mean": float("nan"), "std": float("nan")}
+    (folder / "results.json").write_text(json.dumps(results))
+    (table,) = compare(read_runs([folder]))
+    line = rows(table)["m"]
+    assert not any("low" in line.scores[measure] for measure in ("mae", "correlation"))
+    (table,) = compare(read_runs([folder]), measure="acc2_pos")
+    assert rows(table)["m"].difference is None
+
+
+def test_groups_that_a_measure_does_not_count_are_no_groups(tmp_path: Path) -> None:
+    """Sentiment 0 is not among what acc2_pos counts."""
+    truth = np.zeros(12, np.float32)
+    truth[:7] = [1, -1, 1, 1, -1, 1, 2]
+    held = Held(**{**vars(sentiment(measure="acc2_pos")), "truth": truth})
+    alone = Held(**{**vars(held), "groups": tuple("abcdefghijkl")})
+    write_run(tmp_path / "run", alone, {"m": OURS, "n": OURS[::-1].copy()})
+    (table,) = compare(read_runs([tmp_path / "run"]))
+    assert "low" in rows(table)["m"].scores["acc2_pos"] and table.notes == ()
+    spread = Held(**{**vars(held), "truth": np.where(np.arange(12) < 2, truth, 0)})
+    write_run(tmp_path / "few", spread, {"m": OURS})
+    (table,) = compare(read_runs([tmp_path / "few"]))
+    assert table.notes == ("no interval: 1 speaker, 6 are needed",)

@@ -72,3 +72,57 @@ def test_predictions_come_back(tmp_path: Path) -> None:
 
 def test_every_task_has_measures() -> None:
     assert set(MEASURES) == {"sentiment", "sims", "classes", "labels"}
+
+
+def test_each_figure_says_what_it_rests_on() -> None:
+    truth = np.array([0.0, 1.0, -1.0, 0.0, 2.0, 0.0, 1.0, 0.0], np.float32)
+    groups = tuple("aabbccdd")
+    held = Held("sentiment", "mae", KEYS[:8], groups, truth, truth, grouping="dialogue")
+    counts = held.counts()
+    assert (counts["items"], counts["groups"], counts["grouping"]) == (8, 4, "dialogue")
+    assert counts["counts"]["mae"] == {"items": 8, "groups": 4}
+    assert counts["counts"]["acc2_pos"] == {"items": 4, "groups": 4}
+    scores = held.scores(truth[None])
+    assert scores["mae"]["note"] == "no interval: 4 dialogues, 6 are needed"
+    zero = Held("sentiment", "mae", KEYS[:8], groups, truth * 0, truth)
+    assert zero.counts()["counts"]["acc2_pos"] == {"items": 0, "groups": 0}
+    assert zero.scores(truth[None])["acc2_pos"] == {"mean": None, "std": None}
+    assert zero.trivial_scores()["f1_pos"] is None
+    assert next(zero.left_out()) == "acc2_pos, f1_pos: no item whose sentiment is not 0"
+    assert Held("sentiment", "acc2_pos", KEYS[:8], groups, truth * 0, truth).undecided()
+
+
+def test_labels_are_scored_where_they_are_known() -> None:
+    """Half of one label is not known, one is nobody's, one is not known at all."""
+    truth = (DRAW.random((60, 4)) < 0.5).astype(np.float32)
+    truth[::2, 0], truth[:, 2], truth[:, 3] = np.nan, 0, np.nan
+    likely = DRAW.random((1, 60, 4)).astype(np.float32)
+    names = ("half", "all", "nobody", "unknown")
+    held = Held("labels", "macro_f1", KEYS, GROUPS, truth, truth[:9], names, "speaker")
+    scores = held.scores(likely)
+    known = ~np.isnan(truth[:, 0])
+    each = [
+        f1_score(truth[known, 0], likely[0, known, 0] > 0.5),
+        f1_score(truth[:, 1], likely[0, :, 1] > 0.5),
+    ]
+    assert scores["macro_f1"]["mean"] == pytest.approx(np.mean(each))
+    assert scores["f1"] == {
+        "half": pytest.approx(each[0]),
+        "all": pytest.approx(each[1]),
+        "nobody": None,
+        "unknown": None,
+    }
+    labels = held.counts()["labels"]
+    assert labels["half"]["items"] == 30 and labels["half"]["groups"] == 10
+    assert labels["half"]["positives"] == int(np.nansum(truth[:, 0]))
+    assert labels["unknown"] == {"items": 0, "positives": 0, "groups": 0, "train_positives": 0}
+    assert held.counts()["notes"] == [
+        "left out, as no test item has this label: nobody, unknown",
+        "no training item has: nobody, unknown",
+    ]
+
+
+def test_what_groups_are_comes_back(tmp_path: Path) -> None:
+    held = Held(**{**vars(classes()), "grouping": "speaker or dialogue"})
+    Scored(held, {}).write(tmp_path / "p.safetensors")
+    assert Scored.read(tmp_path / "p.safetensors").held.grouping == "speaker or dialogue"
