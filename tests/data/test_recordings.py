@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import random
+import struct
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -12,6 +15,7 @@ import soundfile
 from clips import grey_steps, tone, write_video
 from numpy.typing import NDArray
 
+from mmembed.data import decoding
 from mmembed.data.corpora.talkers.face import Face, Pose, make_look
 from mmembed.data.decoding import Decoder, Task
 from mmembed.data.example import Example, Utterance
@@ -131,6 +135,63 @@ def test_a_long_recording_that_is_damaged_costs_itself_alone(long_sound: Path) -
         cut, good = decoder.load([Task(row, long_sound.parent, longest=400.0) for row in rows])
     assert isinstance(good, Example)
     assert isinstance(cut, DataError) and cut.reason == "damaged" and "\n" not in str(cut)
+
+
+def test_a_header_that_claims_a_day_is_refused_at_once(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.mp4", grey_steps([40, 60, 80]), [0.0, 0.04, 86_000.0])
+    row = Utterance("a", path.name)
+    with Decoder() as decoder:
+        (refused,) = decoder.load([Task(row, tmp_path, longest=MAX_SECONDS)])
+    assert isinstance(refused, DataError) and refused.reason == "too_long"
+    assert "at most 14400 s" in str(refused)
+
+
+def test_a_header_that_claims_too_much_is_not_believed(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.mkv", grey_steps([40] * 25), np.arange(25) / 25)
+    data = bytearray(path.read_bytes())
+    at = data.index(b"\x44\x89\x88") + 3  # Duration, a float of 8 bytes, in ms
+    data[at : at + 8] = struct.pack(">d", 9e7)
+    path.write_bytes(data)
+    found = whole(path)
+    assert found.video is not None and len(found.video) == 25
+
+
+def test_all_parts_together_have_one_budget(
+    long_sound: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A clip of which nothing earns it more time has the time of one part."""
+    monkeypatch.setattr(decoding, "BYTES_A_SECOND", 1e12)
+    monkeypatch.setattr(decoding, "DECODED_A_SECOND", 1e12)
+    row = Utterance("a", long_sound.name)
+    with Decoder(seconds=60.0) as decoder:
+        tasks = decoder.load([Task(row, long_sound.parent, longest=400.0)])
+        deadlines = []
+        monkeypatch.setattr(
+            decoding._Child, "answer", watch(decoding._Child.answer, deadlines.append)
+        )
+        (found,) = tasks
+    assert isinstance(found, Example) and len(deadlines) > 25
+    assert max(deadlines[1:]) - min(deadlines[1:]) < 1e-3  # each part left the end where it was
+
+
+def watch(answer: Callable[[Any], Any], tell: Callable[[float], None]) -> Callable[[Any], Any]:
+    """`_Child.answer` that tells each deadline first."""
+
+    def watched(child: Any) -> Any:
+        tell(child.deadline)
+        return answer(child)
+
+    return watched
+
+
+def test_more_than_was_allowed_is_not_kept(
+    long_sound: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decoding, "BLOCK", -200)  # as if the process had sent more than it may
+    with Decoder() as decoder:
+        row = Utterance("a", long_sound.name)
+        (refused,) = decoder.load([Task(row, long_sound.parent, longest=302.0)])
+    assert isinstance(refused, DataError) and refused.reason == "too_long"
 
 
 def test_a_spool_is_the_array_and_its_pages_can_go(tmp_path: Path) -> None:

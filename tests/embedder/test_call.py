@@ -95,6 +95,24 @@ def test_arrays_give_what_their_file_gives(embedder: Embedder, media: Path) -> N
     same(embedder(audio=floats, sample_rate=rate), from_file, 0)
 
 
+def test_tensors_of_any_kind_are_arrays(embedder: Embedder, media: Path) -> None:
+    samples, rate = soundfile.read(media / "sound.wav", dtype="int16")
+    given = torch.from_numpy(samples / 32768.0)
+    padded = torch.zeros(len(given), 2, dtype=torch.float64)
+    padded[:, 0] = given
+    plain = embedder(audio=given.numpy(), sample_rate=rate)
+    for audio in (given.requires_grad_(), padded[:, 0], given.detach().flip(0).numpy()[::-1]):
+        same(embedder(audio=audio, sample_rate=rate), plain, 0)
+    coarse = given.detach().to(torch.bfloat16)
+    same(
+        embedder(audio=coarse, sample_rate=rate),
+        embedder(audio=coarse.float(), sample_rate=rate),
+        0,
+    )
+    video = torch.zeros(5, 40, 50, dtype=torch.uint8)
+    same(embedder(video=video), embedder(video=video.numpy()), 0)
+
+
 def test_frames_are_the_luma_of_a_file() -> None:
     even = np.stack(grey_steps([0, 128, 255], 7, 9))  # odd sizes
     for frames in (even, even[..., 0]):
@@ -183,6 +201,12 @@ def test_tensors_on_request(embedder: Embedder) -> None:
         ({"audio": np.zeros((2, 9)), "sample_rate": 16_000}, r"mono, \(samples,\), found \(2, 9\)"),
         ({"audio": np.full(9, np.nan), "sample_rate": 16_000}, "not finite"),
         ({"audio": np.zeros(9, np.uint8), "sample_rate": 16_000}, "found uint8"),
+        ({"audio": np.full(9, 9e3), "sample_rate": 16_000}, "peaks at 9000 .*divide them by 32768"),
+        ({"audio": [[0.0], [0.0, 1.0]], "sample_rate": 16_000}, "audio is no array"),
+        (
+            {"clips": "a.wav", "max_seconds": 10.0},
+            "max_seconds 10: give a number from 300 to 86400",
+        ),
         ({"audio": A_DAY, "sample_rate": 1000}, "lasts 86401 s, at most 86400 s"),
         ({"video": np.zeros((3, 8, 8))}, r"uint8.*found \(3, 8, 8\) of float64"),
         ({"text": "a", "streams": "sound"}, "streams 'sound': one or more of audio, video, text"),
