@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast
 
 import tyro
 
@@ -134,6 +135,8 @@ def _predict_clips(settings: Predict, columns: Sequence[str], answer: Answer) ->
                 print(f"failed ({example.reason}): {example}", file=sys.stderr)
                 failed += 1
                 continue
+            for note in cast(Sequence[str], example.notes.get("media", ())):
+                print(f"note: {source.name}: {note}", file=sys.stderr)
             used, found = subset_name(example.streams), answer(example)
             if settings.json:
                 print(dumps({"clip": source.name, "streams": used, **found}))

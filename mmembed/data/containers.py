@@ -36,6 +36,7 @@ class Wanted:
     end: Seconds | None
     streams: Sequence[str]
     longest: Seconds
+    advice: str = "give start and end"
     notes: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -53,7 +54,7 @@ class Wanted:
     def check_length(self, seconds: Seconds) -> None:
         if seconds > self.longest:
             message = f"lasts {seconds:.0f} s, at most {self.longest:.0f} s at once"
-            raise DataError(str(self.path), "too_long", f"{message}: give start and end")
+            raise DataError(str(self.path), "too_long", f"{message}: {self.advice}")
 
     def note(self, *notes: str) -> None:
         self.notes += [note for note in notes if note not in self.notes]

@@ -152,7 +152,8 @@ def stream_clip(
     Returns:
         The notes of the clip.
     """
-    wanted = Wanted(path, start, end, streams, longest)
+    advice = "give start and end, or allow more with max_seconds"
+    wanted = Wanted(path, start, end, streams, longest, advice)
     seconds = 0.0
     lasted: dict[str, int] = {}
     with _open(wanted, data) as file:
