@@ -99,7 +99,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         f"{results['speaker_accuracy']:.1%} on utterances never trained on;\nsentiment "
         f"correlation {results['sentiment_correlation'][every]:.3f} on speakers never heard "
         f"(untrained encoder {results['sentiment_correlation_untrained']:.3f}).\n"
-        f"{(time.monotonic() - started) / 60:.1f} minutes. Report: {out / 'report.html'}"
+        f"{(time.monotonic() - started) / 60:.1f} minutes. Report: {out / 'report.html'}\n"
+        "It knows synthetic voices and drawn faces alone: `mmembed predict CLIP"
+        f"{'' if out == Demo.out else f' --run {out}'}` marks other clips as outside of that."
     )
 
 

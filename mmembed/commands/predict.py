@@ -21,13 +21,30 @@ from mmembed.data.decoding import Decoder
 from mmembed.data.example import EMOTIONS, Example
 from mmembed.data.media import MAX_SECONDS
 from mmembed.data.sources import load_all, open_sources
-from mmembed.errors import BudgetError, DataError, UsageError
+from mmembed.errors import BudgetError, DataError, UsageError, printable
 from mmembed.features.emotion_words import parse_emotions
 from mmembed.features.text import normalise_transcript
+from mmembed.recipes.familiarity import OUTSIDE, Place
 from mmembed.recipes.prediction import EmotionPredictor
 from mmembed.strict_json import dumps
 
-Answer = Callable[[Example], Mapping[str, float]]
+
+@dataclass(frozen=True)
+class Answers:
+    """What a model says of clips, and what it knows.
+
+    Attributes:
+        columns: names of the numbers.
+        ask: a clip -> its numbers by name, and how far it lies from what the model was trained on,
+            None where that is not known.
+        trained_on: one line.
+        encoder_trained_on: likewise.
+    """
+
+    columns: Sequence[str]
+    ask: Callable[[Example], tuple[Mapping[str, float], Place | None]]
+    trained_on: str
+    encoder_trained_on: str
 
 
 @dataclass(frozen=True)
@@ -64,10 +81,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Print a row for each clip or text; clips that cannot be read get a line on stderr instead."""
     settings = tyro.cli(Predict, prog="mmembed predict", args=argv, description=__doc__)
     if settings.emotions is None:
-        _predict_clips(settings, ("sentiment", *EMOTIONS), _sentiment_and_emotions(settings.run))
+        _predict_clips(settings, _sentiment_and_emotions(settings.run))
     elif _recipe_of(settings.run) == "emotion_queries":
-        asked = parse_emotions(settings.emotions)
-        _predict_clips(settings, asked, _queries(settings, asked))
+        _predict_clips(settings, _queries(settings, parse_emotions(settings.emotions)))
     else:
         from mmembed.commands.predict_texts import predict_texts  # what clips need not wait for
 
@@ -85,31 +101,36 @@ def _recipe_of(run: Path) -> object:
     return read_json(path).get("name") if path.is_file() else None
 
 
-def _sentiment_and_emotions(run: Path) -> Answer:
+def _sentiment_and_emotions(run: Path) -> Answers:
     predictor = EmotionPredictor.from_run(run)
 
-    def answer(example: Example) -> Mapping[str, float]:
-        labels = predictor(example)
-        assert labels.sentiment is not None and labels.emotions is not None
-        return {
-            "sentiment": labels.sentiment,
-            **dict(zip(EMOTIONS, labels.intensities, strict=True)),
-        }
+    def ask(example: Example) -> tuple[Mapping[str, float], Place | None]:
+        labels, place = predictor.answer(example)
+        assert labels.sentiment is not None
+        emotions = dict(zip(EMOTIONS, labels.intensities, strict=True))
+        return {"sentiment": labels.sentiment, **emotions}, place
 
-    return answer
+    columns = ("sentiment", *EMOTIONS)
+    return Answers(columns, ask, predictor.trained_on, predictor.embedder.trained_on)
 
 
-def _queries(settings: Predict, words: Sequence[str]) -> Answer:
+def _queries(settings: Predict, words: Sequence[str]) -> Answers:
     from mmembed.recipes.clip_queries import ClipQueries  # reads a text encoder
 
     if settings.encoder is None:
         raise UsageError(f"{settings.run}: asks words of clips; give its encoder, --encoder DIR")
     queries = ClipQueries.from_run(settings.run, settings.encoder)
-    return lambda example: queries(example, words)
+    return Answers(
+        words,
+        lambda example: (queries(example, words), None),
+        queries.trained_on,
+        queries.embedder.trained_on,
+    )
 
 
-def _predict_clips(settings: Predict, columns: Sequence[str], answer: Answer) -> None:
-    """Print a row for each clip."""
+def _predict_clips(settings: Predict, answers: Answers) -> None:
+    """Print what the model knows, then a row for each clip."""
+    columns = answers.columns
     sources = open_sources(map(Path, settings.inputs), longest=settings.max_seconds)
     if settings.text is not None and len(sources) != 1:
         raise UsageError(f"--text goes with one clip, {len(sources)} were given")
@@ -120,8 +141,10 @@ def _predict_clips(settings: Predict, columns: Sequence[str], answer: Answer) ->
     widths = [max(8, len(name)) for name in columns]
     if not settings.json:
         heads = [f"{name:>{width}}" for name, width in zip(columns, widths, strict=True)]
-        print(f"{'clip':32} {'streams':18} {' '.join(heads)}")
-    failed = 0
+        print(f"trained on: {printable(answers.trained_on)}")
+        print(f"encoder trained on: {printable(answers.encoder_trained_on)}")
+        print(f"{'clip':32} {'streams':18} {' '.join(heads)} farther than")
+    failed = outside = 0
     with Decoder() as decoder:
         for source, example in zip(sources, load_all(sources, decoder), strict=True):
             if not isinstance(example, DataError):
@@ -137,11 +160,28 @@ def _predict_clips(settings: Predict, columns: Sequence[str], answer: Answer) ->
                 continue
             for note in cast(Sequence[str], example.notes.get("media", ())):
                 print(f"note: {source.name}: {note}", file=sys.stderr)
-            used, found = subset_name(example.streams), answer(example)
+            used = subset_name(example.streams)
+            found, place = answers.ask(example)
+            outside += place is not None and place.outside
             if settings.json:
-                print(dumps({"clip": source.name, "streams": used, **found}))
+                known = {
+                    "trained_on": answers.trained_on,
+                    "encoder_trained_on": answers.encoder_trained_on,
+                    "farther_than": None if place is None else place.quantile,
+                    "outside": None if place is None else place.outside,
+                }
+                print(dumps({"clip": source.name, "streams": used, **found, **known}))
             else:
                 cells = [f"{found[c]:{width}.2f}" for c, width in zip(columns, widths, strict=True)]
-                print(f"{source.name[-32:]:32} {used:18} {' '.join(cells)}")
+                row = f"{printable(source.name)[-32:]:32} {used:18} {' '.join(cells)}"
+                print(f"{row} {_told(place)}")
+    if outside:
+        print(f"warning: {outside} of {len(sources)} clips: {OUTSIDE}", file=sys.stderr)
     if failed:
         raise BudgetError(f"{failed} of {len(sources)} clips could not be used")
+
+
+def _told(place: Place | None) -> str:
+    if place is None:
+        return f"{'?':>7}"
+    return f"{place.quantile:7.1%}" + (" outside" if place.outside else "")

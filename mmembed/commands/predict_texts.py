@@ -27,7 +27,7 @@ def predict_texts(
         emotions: "joy, hope or optimism".
         run: see `TextPredictor.from_run`.
         variant: likewise.
-        as_json: a line is {"text": TEXT, "emotions": {WORD: PROBABILITY}}.
+        as_json: a line is {"text": TEXT, "emotions": {WORD: PROBABILITY}, "trained_on": LINE}.
     """
     asked = parse_emotions(emotions)
     widths = [max(8, len(word)) for word in asked]
@@ -36,12 +36,14 @@ def predict_texts(
     while some := list(itertools.islice(texts, AT_ONCE)):
         found = predictor(some, asked).tolist()
         if first and not as_json:
+            print(f"trained on: {printable(predictor.trained_on)}")
             print(_line("text", [f"{word:>{w}}" for word, w in zip(asked, widths, strict=True)]))
         first = False
         for text, likely in zip(some, found, strict=True):
             if as_json:
                 told = dict(zip(asked, likely, strict=True))
-                print(dumps({"text": text, "emotions": told}, ensure_ascii=False))
+                row = {"text": text, "emotions": told, "trained_on": predictor.trained_on}
+                print(dumps(row, ensure_ascii=False))
             else:
                 cells = [f"{p:{w}.2f}" for p, w in zip(likely, widths, strict=True)]
                 print(_line(printable(text), cells))

@@ -66,6 +66,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         "encoder": settings.encoder,
         "sha256": embedder.sha256,
         "regressor": predictor is not None,
+        "trained_on": {
+            **({"regressor": predictor.trained_on} if predictor else {}),
+            "encoder": embedder.trained_on,
+        },
         "clips": len(search.embeddings) if search else 0,
     }
 

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 LANGUAGE: Final = re.compile(r"[a-z]{2,3}")
 UNSTATED: Final = "not stated"
+NOT_RECORDED: Final = "not recorded"
 
 _HEAD: Final = """\
 ---
@@ -77,6 +78,33 @@ def model_card(config: Mapping[str, Any], sha256: str, recognises: bool) -> str:
         + _data(data)
         + _scores(evaluation)
         + _USE
+    )
+
+
+def training_line(
+    name: str, items: int, kind: str, speakers: int = 0, licences: Sequence[str] = ()
+) -> str:
+    """`"talkers (synthetic), 840 clips, 20 speakers"`, for people who get predictions."""
+    notes = [note for note in licences if note != UNSTATED]
+    about = f" ({', '.join(notes)})" if notes else ""
+    whose = f", {speakers:,} speaker{'s' if speakers > 1 else ''}" if speakers else ""
+    return " ".join(f"{name}{about}, {items:,} {kind}{whose}".split())
+
+
+def trained_on(config: Mapping[str, Any]) -> str:
+    """What an encoder was trained on, in one line, from its config.json."""
+    return (
+        "; ".join(
+            training_line(
+                part["name"],
+                part["utterances"],
+                "utterances",
+                part.get("speakers", 0),
+                list(part["licences"]),
+            )
+            for part in config.get("data") or ()
+        )
+        or NOT_RECORDED
     )
 
 

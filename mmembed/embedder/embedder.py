@@ -23,6 +23,7 @@ from mmembed.data.media import MAX_SECONDS
 from mmembed.data.sources import load_all
 from mmembed.data.versions import made_with
 from mmembed.embedder import hub
+from mmembed.embedder.card import trained_on
 from mmembed.embedder.clips import Described, as_clip, parse_streams, usable
 from mmembed.embedder.embedding import Array, Embedding, Word
 from mmembed.embedder.folder import FILES, HEAD, Saved, read_folder, write_folder
@@ -134,6 +135,11 @@ class Embedder:
         with tempfile.TemporaryDirectory() as folder:
             self.save_pretrained(folder)
             return hub.upload(name, Path(folder))
+
+    @property
+    def trained_on(self) -> str:
+        """What the encoder was trained on, in one line; "not recorded" where nothing tells."""
+        return trained_on(self.config)
 
     @property
     def description(self) -> dict[str, Any]:

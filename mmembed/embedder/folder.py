@@ -23,7 +23,7 @@ from torch import nn
 from mmembed import __version__
 from mmembed.config import from_dict, read_json, to_dict
 from mmembed.data.atomic import atomic_file
-from mmembed.embedder.card import model_card
+from mmembed.embedder.card import model_card, trained_on
 from mmembed.embedder.recogniser import Recogniser
 from mmembed.encoder import Encoder, EncoderConfig
 from mmembed.errors import CorruptError, MmembedError
@@ -161,6 +161,7 @@ def _check_card(config: Mapping[str, Any], sha256: str) -> None:
     """What stands beside the sizes is what a card can be written of, so all else can read it."""
     try:
         model_card(config, sha256, True)
+        trained_on(config)
     except (TypeError, ValueError, KeyError, AttributeError) as error:
         what = f"{type(error).__name__}: {error}"
         raise CorruptError(f"{CONFIG}: run, data or evaluation cannot be read ({what})") from None

@@ -12,9 +12,11 @@ from mmembed.batch import Batch, Padded, parse_subset, subset_name
 from mmembed.config import from_dict, read_json
 from mmembed.data.example import Example
 from mmembed.embedder import Embedder
+from mmembed.embedder.card import NOT_RECORDED
 from mmembed.errors import CorruptError, MmembedError, UsageError
 from mmembed.methods.emotion_queries import EmotionQueries, EmotionQueriesConfig
 from mmembed.nn.weights import read_module
+from mmembed.recipes import trained_on
 from mmembed.recipes.queries import ALL, QueriesRun, asking
 from mmembed.recipes.text_vectors import text_vectors
 
@@ -28,6 +30,7 @@ class ClipQueries:
         streams: what they were trained on; a clip's other streams are not looked at.
         reads: "layers" or "frames" of the encoder.
         backbone: text encoder of the words.
+        trained_on: what they were trained on, in one line.
     """
 
     def __init__(
@@ -37,12 +40,14 @@ class ClipQueries:
         streams: Sequence[str],
         reads: str,
         backbone: str,
+        trained_on: str = NOT_RECORDED,
     ) -> None:
         self.embedder = embedder
         self.queries = queries
         self.streams = tuple(streams)
         self.reads = reads
         self.backbone = backbone
+        self.trained_on = trained_on
         self._vectors: dict[str, Tensor] = {}
 
     @classmethod
@@ -63,6 +68,7 @@ class ClipQueries:
                 for seed in settings.loop.seeds
             ]
             streams = parse_subset(settings.streams)
+            data = trained_on.read(run)
         except FileNotFoundError as error:
             raise CorruptError(
                 f"{run}: holds no trained emotion queries, {error.filename} is missing"
@@ -70,7 +76,8 @@ class ClipQueries:
         except (ValueError, MmembedError) as error:
             what = str(error).removeprefix(f"{run}/")
             raise CorruptError(f"{run}: no usable emotion queries: {what}") from None
-        made = cls(embedder, queries, streams, settings.reads, settings.backbone)
+        known = NOT_RECORDED if data is None else str(data)
+        made = cls(embedder, queries, streams, settings.reads, settings.backbone, known)
         sha256 = settings.encoder
         if sha256 != embedder.sha256:
             raise UsageError(f"{encoder}: not the encoder of {run}, whose SHA-256 is {sha256}")

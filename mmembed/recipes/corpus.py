@@ -215,20 +215,22 @@ def _parts(folder: str) -> tuple[str, ...]:
 
 def describe_data(corpus: Corpus) -> list[dict[str, Any]]:
     """What is trained on, for the model card: a row for each folder of shards, with its name,
-    utterances, hours, and how many utterances have which language and licence.
+    utterances, speakers, hours, and how many utterances have which language and licence.
     """
     found, first = [], 0
     for name, size in zip(corpus.names, corpus.train.sizes, strict=True):
-        languages, licences = Counter[str](), Counter[str]()
+        languages, licences, speakers = Counter[str](), Counter[str](), set[str]()
         for index in range(first, first + size):
             row = corpus.train.utterance(index)
             languages[row.language or UNSTATED] += 1
             licences[row.licence or UNSTATED] += 1
+            speakers |= {row.speaker} if row.speaker else set()
         hours = float(corpus.lengths[first : first + size].sum()) / FRAME_RATE / 3600
         found.append(
             {
                 "name": name,
                 "utterances": size,
+                "speakers": len(speakers),
                 "hours": round(hours, 4),
                 "languages": dict(sorted(languages.items())),
                 "licences": dict(sorted(licences.items())),

@@ -21,6 +21,7 @@ import torch
 from numpy.typing import NDArray
 
 from mmembed.batch import Batch, Padded
+from mmembed.config import read_json
 from mmembed.contract import Method
 from mmembed.data.example import EMOTIONS, Utterance
 from mmembed.errors import UsageError
@@ -33,8 +34,10 @@ from mmembed.recipes.embeddings_data import (
     read_embeddings,
     subset_folders,
 )
+from mmembed.recipes.familiarity import FOLDER, Familiarity
 from mmembed.recipes.scoring import Array, Held, sentiment_task
 from mmembed.recipes.study import FinetuneLoop, FinetuneRun, Study, Trained
+from mmembed.recipes.trained_on import TrainedOn, describe
 from mmembed.training.optim import OptimConfig
 from mmembed.training.tracking import write_json
 
@@ -205,6 +208,8 @@ class EmotionStudy(Study):
     def extras(self, out: Path, trained: Trained) -> dict[str, Any]:
         """Scores of each emotion, and which layers the regressors of all streams read."""
         methods = {subset: trained(subset) for subset in self.variants}
+        for subset in self.variants:
+            self._keep_distances(out, subset, methods[subset][0])
         tables = {
             test.partition(", ")[2]: table
             for test, rows in self._test_rows.items()
@@ -217,6 +222,26 @@ class EmotionStudy(Study):
         if first or tables:
             found["emotions"] = {**first, "by_clips": tables} if tables else first
         return found
+
+    def trained_on(self) -> TrainedOn:
+        """See `Study`; clips of the subset with the most streams."""
+        subset = self.variants[-1]
+        train = [self._clips.utterances[row] for row in self._rows[subset, "train"]]
+        made = read_json(subset_folders(Path(self.run.embeddings))[subset] / "manifest.json")
+        inputs = made.get("inputs")
+        named = list(map(str, inputs)) if isinstance(inputs, list) else [self.run.embeddings]
+        data = describe(named, train)
+        return TrainedOn((data,), self._clips.encoder)
+
+    def _keep_distances(self, out: Path, subset: str, method: Method) -> None:
+        """How far training clips lie from each other, for `mmembed predict`."""
+        assert isinstance(method, EmotionRegressor)
+        rows = self._rows[subset, "train"]
+        vectors = torch.stack(self._clips.values(subset, rows))
+        groups = self._clips.groups(rows).names
+        known = Familiarity.of(vectors, method.mean, method.scale, groups)
+        if known is not None:
+            known.write(out / FOLDER / f"{subset}.safetensors")
 
     def _layer_weights(self, models: Sequence[Method]) -> dict[str, float]:
         """Mean over seeds."""

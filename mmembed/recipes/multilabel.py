@@ -33,6 +33,7 @@ from mmembed.metrics_multilabel import macro_f1
 from mmembed.recipes.posts import Posts, judge, linear_baseline, prompt_for, prompted, read_rows
 from mmembed.recipes.scoring import Array, Held, finite
 from mmembed.recipes.study import FinetuneLoop, FinetuneRun, Study, Trained, decided
+from mmembed.recipes.trained_on import TrainedOn, describe
 from mmembed.training.optim import OptimConfig
 
 VARIANTS: Final = ("bce", "inter", "intra", "complete", "intra+global", "memo")
@@ -169,6 +170,7 @@ class DemuxStudy(Study):
                 raise UsageError(f"{run.shards}: no text for {name}; its languages are {there}")
         self.run: DemuxRun = _complete(run, parts["train"])
         self._posts = {name: Posts.of(part, self.run.emotions) for name, part in parts.items()}
+        self._data = describe([run.shards], parts["train"], "texts")
         self._questions = _questions(self.run, list(tests))
         self.variants = trained_variants(self.run)
         held = {test: self._held(question) for test, question in self._questions.items()}
@@ -181,6 +183,10 @@ class DemuxStudy(Study):
         truth, known = (_pool(some.labels, question.columns).numpy() for some in (posts, train))
         groups, kind = posts.groups.names, posts.groups.kind
         return Held("labels", "macro_f1", posts.keys, groups, truth, known, question.names, kind)
+
+    def trained_on(self) -> TrainedOn:
+        """See `Study`."""
+        return TrainedOn((self._data,))
 
     def size(self, variant: str, split: str) -> int:
         """Texts of a split."""

@@ -9,11 +9,13 @@ import torch
 
 from mmembed.backbones import load_backbone
 from mmembed.config import from_dict, read_json
+from mmembed.embedder.card import NOT_RECORDED
 from mmembed.errors import CorruptError, UsageError
 from mmembed.features.prompt import Tokenizer
 from mmembed.features.social_text import normalise_post
 from mmembed.methods.demux import Demux, PromptedMethod
 from mmembed.nn.weights import load_weights
+from mmembed.recipes import trained_on
 from mmembed.recipes.multilabel import DEFAULT, DemuxRun, new_method, trained_variants
 from mmembed.recipes.posts import judge, prompt_for
 from mmembed.recipes.scoring import Array
@@ -24,12 +26,18 @@ class TextPredictor:
 
     Attributes:
         methods: one for each seed.
+        trained_on: what they were trained on, in one line.
     """
 
     def __init__(
-        self, methods: Sequence[PromptedMethod], tokenizer: Tokenizer, length: int
+        self,
+        methods: Sequence[PromptedMethod],
+        tokenizer: Tokenizer,
+        length: int,
+        trained_on: str = NOT_RECORDED,
     ) -> None:
         self.methods = methods
+        self.trained_on = trained_on
         self._tokenizer, self._length = tokenizer, length
 
     @classmethod
@@ -57,7 +65,9 @@ class TextPredictor:
             method = new_method(run, name, backbone, tokenizer)
             load_weights(method, folder / name / f"seed-{seed}.safetensors")
             methods.append(method.eval())
-        return cls(methods, tokenizer, run.length)
+        data = trained_on.read(folder)
+        known = NOT_RECORDED if data is None else str(data)
+        return cls(methods, tokenizer, run.length, known)
 
     def __call__(self, texts: Sequence[str], emotions: Sequence[str]) -> Array:
         """(N, E) probabilities.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
@@ -12,10 +13,14 @@ from mmembed.batch import Batch, Padded, stream_subsets, subset_name
 from mmembed.config import from_dict, read_json
 from mmembed.data.example import EMOTIONS, Example, Labels
 from mmembed.embedder import Embedder
+from mmembed.embedder.card import NOT_RECORDED
 from mmembed.errors import CorruptError, MmembedError, UsageError
 from mmembed.methods.emotion import EmotionConfig, EmotionRegressor
 from mmembed.nn.weights import read_module
+from mmembed.recipes import trained_on
+from mmembed.recipes.familiarity import FOLDER, Familiarity, Place
 from mmembed.recipes.study import FinetuneLoop
+from mmembed.recipes.trained_on import TrainedOn
 
 SENTIMENT_RANGE = (-3.0, 3.0)
 EMOTION_RANGE = (0.0, 3.0)
@@ -27,13 +32,27 @@ class EmotionPredictor:
     Attributes:
         embedder: the frozen encoder.
         regressors: stream subset -> one for each seed.
+        familiarity: stream subset -> how far its training clips lie from each other; without those
+            that versions before this one trained.
+        data: what the regressors were trained on, None where they do not tell.
     """
 
     def __init__(
-        self, embedder: Embedder, regressors: Mapping[str, Sequence[EmotionRegressor]]
+        self,
+        embedder: Embedder,
+        regressors: Mapping[str, Sequence[EmotionRegressor]],
+        familiarity: Mapping[str, Familiarity] = MappingProxyType({}),
+        data: TrainedOn | None = None,
     ) -> None:
         self.embedder = embedder
         self.regressors = regressors
+        self.familiarity = familiarity
+        self.data = data
+
+    @property
+    def trained_on(self) -> str:
+        """What the regressors were trained on, in one line; "not recorded" where nothing tells."""
+        return NOT_RECORDED if self.data is None else str(self.data)
 
     @classmethod
     def from_run(cls, run: Path) -> EmotionPredictor:
@@ -64,6 +83,12 @@ class EmotionPredictor:
             }
             if not seeds or not regressors:
                 raise CorruptError("there are no weights of any stream subset")
+            data = trained_on.read(folder)
+            familiarity = {
+                subset: Familiarity.read(path, config.layers * config.width)
+                for subset in regressors
+                if (path := folder / FOLDER / f"{subset}.safetensors").exists()
+            }
         except FileNotFoundError as error:
             raise CorruptError(
                 f"{folder}: holds no trained regressor, {error.filename} is missing"
@@ -71,6 +96,11 @@ class EmotionPredictor:
         except MmembedError as error:
             what = str(error).removeprefix(f"{folder}/")
             raise CorruptError(f"{folder}: not a usable regressor: {what}") from None
+        if data is not None and data.encoder not in ("", embedder.sha256):
+            raise UsageError(
+                f"{folder}: was trained on vectors of another encoder (SHA-256 "
+                f"{data.encoder[:12]}...) than this one ({embedder.sha256[:12]}...)"
+            )
         encoder = embedder.encoder
         held = (len(encoder.layer_names), 2 * encoder.config.width)
         if (config.layers, config.width) != held:
@@ -78,7 +108,7 @@ class EmotionPredictor:
                 f"{folder}: was trained on {config.layers} layers of {config.width}, the encoder "
                 f"has {held[0]} of {held[1]}; it is another"
             )
-        return cls(embedder, regressors)
+        return cls(embedder, regressors, familiarity, data)
 
     def __call__(self, example: Example) -> Labels:
         """Sentiment and emotions of an example, clipped to their ranges.
@@ -86,10 +116,29 @@ class EmotionPredictor:
         Raises:
             UsageError: no regressor was trained for its streams.
         """
+        return self.answer(example)[0]
+
+    def answer(self, example: Example) -> tuple[Labels, Place | None]:
+        """The same, and how far it lies from the training clips; see `place`."""
+        layers = self.embedder.encode([example]).layers
         try:
-            return self.judge(self.embedder.encode([example]).layers, example.streams)[0]
+            (labels,) = self.judge(layers, example.streams)
         except UsageError as error:
             raise UsageError(f"{example.key}: {error}") from None
+        return labels, self.place(layers, example.streams)[0]
+
+    def place(self, layers: Tensor, streams: Sequence[str]) -> list[Place | None]:
+        """How far clips that are embedded already lie from what the regressor was trained on.
+
+        Args:
+            layers: (B, L, 2 D) of the encoder.
+            streams: those that all of the clips have.
+
+        Returns:
+            None for each where nothing was kept of the training clips.
+        """
+        known = self.familiarity.get(subset_name(streams))
+        return [None] * len(layers) if known is None else [*known.place(layers)]
 
     @torch.no_grad()
     def judge(self, layers: Tensor, streams: Sequence[str]) -> list[Labels]:

@@ -25,6 +25,7 @@ from sklearn.preprocessing import StandardScaler
 
 from mmembed.batch import STREAMS, Batch
 from mmembed.contract import Method
+from mmembed.data.example import Utterance
 from mmembed.errors import UsageError
 from mmembed.methods.emotion_queries import EmotionQueries, EmotionQueriesConfig
 from mmembed.metrics_multilabel import auroc, label_auroc
@@ -32,6 +33,7 @@ from mmembed.recipes.clips import Clips, read_clips
 from mmembed.recipes.scoring import Array, Held, Scored, finite
 from mmembed.recipes.study import FinetuneLoop, FinetuneRun, Study, Trained, decided
 from mmembed.recipes.text_vectors import text_vectors
+from mmembed.recipes.trained_on import TrainedOn, describe
 from mmembed.training.optim import OptimConfig
 
 PHRASE: Final = "a person who sounds {}"  # chosen on dev
@@ -138,6 +140,15 @@ class QueriesStudy(Study):
                 grouping=groups.kind,
             )
         self.tests, self.notes = decided(tests, ", ".join(self.run.embeddings))
+
+    def trained_on(self) -> TrainedOn:
+        """See `Study`."""
+        train = self._splits["train"]
+        corpora: dict[str, list[Utterance]] = {name: [] for name in train.corpora}
+        for row, name in zip(train.rows, train.corpora, strict=True):
+            corpora[name].append(row)
+        data = (describe([name], rows) for name, rows in corpora.items())
+        return TrainedOn(tuple(data), self.run.encoder)
 
     def size(self, variant: str, split: str) -> int:
         """Clips of a split that the variant may know."""

@@ -16,7 +16,9 @@ from mmembed.batch import Batch
 from mmembed.contract import Method
 from mmembed.errors import MmembedError, UsageError
 from mmembed.metrics import count_groups
+from mmembed.recipes import trained_on
 from mmembed.recipes.scoring import Array, Held, Scored
+from mmembed.recipes.trained_on import TrainedOn
 from mmembed.training.optim import OptimConfig
 
 Trained = Callable[[str], Sequence[Method]]
@@ -107,8 +109,14 @@ class Study(ABC):
         """What else the results tell, as plain JSON values; may write files for the report."""
         return {}
 
+    def trained_on(self) -> TrainedOn | None:
+        """What predictions are to say that the methods were trained on."""
+        return None
+
     def score(self, out: Path, trained: Trained) -> dict[str, Any]:
         """Scores on all tests; predictions are written to `out/predictions`."""
+        if (known := self.trained_on()) is not None:
+            trained_on.write(out, known)
         answers: dict[str, dict[str, Array]] = {test: {} for test in self.tests}
         for variant in self.variants:
             methods = trained(variant)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -23,6 +23,7 @@ from mmembed.errors import DataError, Stopped, UsageError
 from mmembed.features.audio import FEATURE_RATE
 from mmembed.features.video import VIDEO_RATE
 from mmembed.pictures import picture_url
+from mmembed.recipes.familiarity import OUTSIDE
 from mmembed.recipes.prediction import EmotionPredictor
 from mmembed.search import EmbeddingSearch, Found, Sources
 
@@ -65,11 +66,16 @@ class Mood:
         sentiment: below 0 is negative.
         emotions: by name, in the order of `EMOTIONS`.
         streams: that were judged, "audio+video+text".
+        farther_than: share of the training clips that lie nearer to each other than this clip to
+            them; None where nothing is known of them. See `mmembed.recipes.familiarity`.
+        outside: whether that is more than usual; None likewise.
     """
 
     sentiment: float
     emotions: Mapping[str, float]
     streams: str
+    farther_than: float | None = None
+    outside: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -111,6 +117,7 @@ class Analysis:
         mood: None without a regressor for the clip's streams.
         curves: None without a regressor for its sound and pictures.
         neighbours: nearest first; () without embeddings.
+        trained_on: what the regressor and the encoder were trained on, a line each.
         notes: "streams", "words", "mood", "curves" or "neighbours" -> why it is missing, or what
             to know of it.
     """
@@ -125,6 +132,7 @@ class Analysis:
     curves: Curves | None
     neighbours: tuple[Neighbour, ...]
     notes: Mapping[str, str]
+    trained_on: Mapping[str, str] = field(default_factory=dict)
 
 
 class Analyser:
@@ -192,7 +200,15 @@ class Analyser:
             curves=self._curves(example, embedding.seconds or 0.0, notes),
             neighbours=self._neighbours(example, embedding, notes),
             notes=notes,
+            trained_on=self.trained_on,
         )
+
+    @property
+    def trained_on(self) -> Mapping[str, str]:
+        """What is used and what it was trained on, in one line each."""
+        encoder = {"encoder": self.embedder.trained_on}
+        known = {} if self.predictor is None else {"regressor": self.predictor.trained_on}
+        return {**known, **encoder}
 
     def stop(self) -> None:
         """Have the analysis at hand, in another thread, end at its next step."""
@@ -228,7 +244,14 @@ class Analyser:
             notes["mood"] = str(error)
             return None
         sentiment, emotions = _numbers(labels)
-        return Mood(sentiment, emotions, subset_name(embedding.streams))
+        (place,) = self.predictor.place(layers[None], embedding.streams)
+        mood = Mood(sentiment, emotions, subset_name(embedding.streams))
+        if place is None:
+            notes["mood"] = "how far the clip lies from the training clips is not recorded"
+            return mood
+        if place.outside:
+            notes["mood"] = OUTSIDE
+        return replace(mood, farther_than=place.quantile, outside=place.outside)
 
     def _curves(self, example: Example, seconds: Seconds, notes: dict[str, str]) -> Curves | None:
         """From sound and pictures alone: a word more or less would switch to another regressor."""

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+from clips import write_video
 
 from mmembed.batch import stream_subsets, subset_name
 
@@ -100,5 +103,48 @@ def test_predict_says_which_streams_it_used(demo: Path) -> None:
     row = json.loads(with_text.stdout)
     assert row["streams"] == "audio+video+text" and -3 <= row["sentiment"] <= 3
     assert 0 <= row["fear"] <= 3
+    assert 0 <= row["farther_than"] <= 1
     bad = mmembed("predict", str(clips[0]), "none.mp4", cwd=demo)
     assert bad.returncode == 3 and "none.mp4: no such file" in bad.stderr
+
+
+def test_predict_says_what_it_knows_and_what_it_does_not(demo: Path) -> None:
+    rows = [
+        json.loads(line) for line in (demo / "demo/corpus/manifest.jsonl").read_text().splitlines()
+    ]
+    held = [r["media"] for r in rows if r["split"] == "heldout"]
+    known = [str(demo / "demo" / "corpus" / media) for media in held]
+    noise = np.random.default_rng(0).normal(0, 0.3, (2, 16000)).astype(np.float32)
+    for number, sound in enumerate(noise):
+        path = demo / f"noise-{number}.mp4"
+        pictures = np.random.default_rng(number).integers(0, 255, (25, 96, 96), np.uint8)
+        write_video(path, pictures, np.arange(25) / 25, sound)
+    strange = [str(path) for path in sorted(demo.glob("noise-*.mp4"))]
+    done = mmembed("predict", *known, *strange, "--json", cwd=demo)
+    assert done.returncode == 0, done.stderr
+    told = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [one["outside"] for one in told] == [False] * len(known) + [True] * len(strange)
+    assert all(one["farther_than"] == 1 for one in told[len(known) :])
+    clips = sum(r["split"] == "train" for r in rows)
+    data = "corpus (talkers: synthetic voices and drawn faces)"
+    assert told[0]["trained_on"].startswith(f"{data}, {clips} clips, ")
+    assert told[0]["encoder_trained_on"].startswith(f"{data}, {clips} utterances, ")
+    table = mmembed("predict", known[0], strange[0], cwd=demo)
+    assert table.stdout.startswith(f"trained on: {told[0]['trained_on']}\nencoder trained on: ")
+    lines = table.stdout.splitlines()
+    assert not lines[3].endswith(" outside") and lines[4].endswith(" 100.0% outside")
+    assert table.stderr.startswith("warning: 1 of 2 clips: farther from the training clips than 99")
+
+
+def test_a_regressor_of_another_encoder_is_refused(demo: Path, tmp_path: Path) -> None:
+    clip = next((demo / "demo" / "corpus" / "clips").glob("*.mp4"))
+    run = shutil.copytree(demo / "demo" / "emotion", tmp_path / "run" / "emotion").parent
+    shutil.copytree(demo / "demo/pretrain/untrained", run / "pretrain" / "encoder")
+    done = mmembed("predict", str(clip), "--run", str(run), cwd=demo)
+    assert done.returncode == 2 and "vectors of another encoder" in done.stderr
+    (run / "emotion" / "trained-on.json").unlink()  # as older versions left it
+    shutil.rmtree(run / "emotion" / "familiarity")
+    done = mmembed("predict", str(clip), "--run", str(run), cwd=demo)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("trained on: not recorded\nencoder trained on: not recorded\n")
+    assert done.stdout.splitlines()[-1].endswith(" ?")

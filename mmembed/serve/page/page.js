@@ -125,9 +125,13 @@ function showWords(analysis) {
 function showMood(analysis) {
   const curves = analysis.curves;
   const span = "Each point is of the 2 s around it";
-  say("curves-note", curves ? `${span}, by ${curves.streams.replace("+", " and ")}.`
-    : `Sentiment and emotions: ${analysis.notes.curves}.`);
   const mood = analysis.mood;
+  const outside = mood && mood.outside ? " The clip lies outside what the model knows." : "";
+  say("curves-note", curves ? `${span}, by ${curves.streams.replace("+", " and ")}.${outside}`
+    : `Sentiment and emotions: ${analysis.notes.curves}.`);
+  say("mood-note", mood && analysis.notes.mood ? `Note: ${analysis.notes.mood}.` : "");
+  say("farther-than", mood && mood.farther_than !== null
+    ? `Farther from the training clips than ${(100 * mood.farther_than).toFixed(1)} % of these.` : "");
   $("mood").hidden = !mood;
   if (!mood) return;
   const row = (name, value) =>
@@ -371,4 +375,6 @@ fetch("/about").then((response) => response.json()).then((told) => {
   const near = told.clips ? `${told.clips.toLocaleString("en")} clips to compare with` : "no clips to compare with";
   const moods = told.regressor ? "with sentiment and emotions" : "without sentiment and emotions";
   say("about", `Encoder ${told.encoder} (${told.sha256.slice(0, 12)}), ${moods}, ${near}.`);
+  const known = Object.entries(told.trained_on || {});
+  say("trained-on", known.map(([name, data]) => `The ${name} was trained on: ${data}.`).join(" "));
 }).catch(() => fail("no answer; has the server been stopped?"));

@@ -61,6 +61,7 @@ SPREAD: Final = {
     "i": 0.9, "I": 0.6, "e": 0.6, "E": 0.4, "s": 0.4, "z": 0.4, "a": 0.2, "o": -0.7, "O": -0.7,
     "U": -0.8, "w": -1.0, "u": -1.0, "S": -0.5, "r": -0.4,
 }  # fmt: skip
+LICENCE: Final = "talkers: synthetic voices and drawn faces"
 CONSONANT: Final = 0.35  # openness of all others
 
 
@@ -94,6 +95,7 @@ class Clip:
             language="en",
             speaker=f"talkers-s{self.speaker:02d}",
             split=self.split,
+            licence=LICENCE,
             labels=label(self.words, self.voice, self.face),
         )
 
