@@ -70,7 +70,7 @@ def test_it_comes_back_as_written_and_damage_is_a_line(tmp_path: Path) -> None:
     for damaged in (
         {**held, "mean": held["mean"] * torch.nan},
         {**held, "distances": held["distances"][:0].clone()},
-        {**held, "more": held["mean"]},
+        {**held, "more": held["mean"].clone()},
         {**held, "distances": held["distances"].int()},
     ):
         save_file(damaged, path)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from encoders import write_encoder
 from prepared import example
 from served import CLIPS, HOSTILE, open_served, write_regressors, write_served
@@ -18,7 +20,10 @@ from mmembed.data.decoding import Decoder
 from mmembed.data.example import EMOTIONS, Example, Utterance
 from mmembed.embedder import Embedder
 from mmembed.errors import CorruptError, DataError, Stopped, UsageError
+from mmembed.recipes import trained_on
+from mmembed.recipes.familiarity import FOLDER, OUTSIDE, Familiarity
 from mmembed.recipes.prediction import EmotionPredictor
+from mmembed.recipes.trained_on import TrainedOn, TrainingData
 from mmembed.search import EmbeddingSearch
 from mmembed.serve.analysis import Analyser, windows
 
@@ -69,6 +74,33 @@ def test_what_the_clip_itself_says(made: Path, analyser: Analyser) -> None:
     assert [stream.present for stream in shown.streams] == [True, True, False]
     assert shown.mood is not None and shown.mood.streams == "audio+video"
     assert list(shown.mood.emotions) == list(EMOTIONS)
+
+
+def test_it_says_what_is_known_and_what_lies_outside(
+    made: Path, decoder: Decoder, analyser: Analyser, tmp_path: Path
+) -> None:
+    plain = analyser(made / "clip.mp4", "mine.mp4")
+    assert plain.trained_on == {"regressor": "not recorded", "encoder": "not recorded"}
+    assert plain.mood is not None and plain.mood.outside is None
+    assert plain.notes["mood"].endswith("is not recorded")
+    run = shutil.copytree(made / "emotion", tmp_path / "emotion")
+    data = TrainingData("mine", 30, 2, ("synthetic",))
+    trained_on.write(run, TrainedOn((data,), analyser.embedder.sha256))
+    own = torch.from_numpy(analyser.embedder(made / "clip.mp4").layers)
+    for far, outside in ((0.0, False), (50.0, True)):
+        noise = torch.randn(30, *own.shape, generator=torch.Generator().manual_seed(0))
+        vectors = own + noise + far
+        mean, scale = vectors.mean(0), vectors.std(0, unbiased=False)
+        known = Familiarity.of(vectors, mean, scale, ["a", "b"] * 15)
+        assert known is not None
+        known.write(run / FOLDER / "audio+video.safetensors")
+        predictor = EmotionPredictor.from_folder(analyser.embedder, run)
+        shown = Analyser(analyser.embedder, decoder, predictor)(made / "clip.mp4", "mine.mp4")
+        assert shown.trained_on["regressor"] == "mine (synthetic), 30 clips, 2 speakers"
+        assert shown.mood is not None and shown.mood.outside is outside
+        assert shown.mood.farther_than == (1.0 if outside else 0.0)
+        assert (shown.notes.get("mood") == OUTSIDE) is outside
+        assert shown.mood.sentiment == plain.mood.sentiment
 
 
 def test_a_point_of_a_curve_is_the_answer_for_its_window(made: Path, analyser: Analyser) -> None:
