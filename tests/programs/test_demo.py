@@ -20,7 +20,7 @@ from mmembed.batch import stream_subsets, subset_name
 def mmembed(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "mmembed.commands.cli", *arguments],
-        cwd=cwd, capture_output=True, text=True, check=False, timeout=400,
+        cwd=cwd, capture_output=True, text=True, check=False, timeout=1800,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
 
@@ -117,7 +117,7 @@ def test_predict_says_what_it_knows_and_what_it_does_not(demo: Path) -> None:
     noise = np.random.default_rng(0).normal(0, 0.3, (2, 16000)).astype(np.float32)
     for number, sound in enumerate(noise):
         path = demo / f"noise-{number}.mp4"
-        pictures = np.random.default_rng(number).integers(0, 255, (25, 96, 96), np.uint8)
+        pictures = np.random.default_rng(number).integers(0, 255, (25, 96, 96, 3), np.uint8)
         write_video(path, pictures, np.arange(25) / 25, sound)
     strange = [str(path) for path in sorted(demo.glob("noise-*.mp4"))]
     done = mmembed("predict", *known, *strange, "--json", cwd=demo)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -39,6 +40,7 @@ def ask(
     predict([*texts, "--emotions", emotions, "--run", str(run), "--json"])
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [row["text"] for row in rows] == list(texts)
+    assert all(row["trained_on"].endswith(" texts") for row in rows)
     return [row["emotions"] for row in rows]
 
 
@@ -50,7 +52,8 @@ def test_the_command_prints_a_table(run: Path) -> None:
         timeout=120,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    head, *rows = done.stdout.splitlines()
+    known, head, *rows = done.stdout.splitlines()
+    assert re.fullmatch(r"trained on: .*, \d+ texts", known)
     assert head.split() == ["text", "joy", "anger", "hope", "or", "pride"]
     assert [row[:40].strip() for row in rows] == [
         "a furious day",
@@ -75,7 +78,7 @@ def test_the_order_of_the_words_means_nothing(
 
 def test_memo_is_asked_for_what_it_knows(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     predict(["so sunny", "--emotions", "joy,anger", "--run", str(run), "--variant", "memo"])
-    assert capsys.readouterr().out.splitlines()[0].split() == ["text", "joy", "anger"]
+    assert capsys.readouterr().out.splitlines()[1].split() == ["text", "joy", "anger"]
     with pytest.raises(
         UsageError, match="MEmo knows the emotions of its training alone, not 'awe'"
     ):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -305,7 +306,9 @@ def test_clips_are_asked_as_the_study_asks(
     asked = ["--emotions", "sad, quietly proud", "--run", str(out), "--encoder", str(encoder)]
     predict([str(tmp_path / "clip.wav"), *asked, "--json"])
     printed = json.loads(capsys.readouterr().out)
-    assert printed["streams"] == "audio" and list(printed)[2:] == ["sad", "quietly proud"]
+    assert printed["streams"] == "audio" and list(printed)[2:4] == ["sad", "quietly proud"]
+    assert re.fullmatch(r".*, \d+ clips, \d+ speakers", printed["trained_on"])
+    assert printed["encoder_trained_on"] == "not recorded" and printed["outside"] is None
     assert all(0 < printed[word] < 1 for word in ("sad", "quietly proud"))
     with pytest.raises(UsageError, match="give its encoder, --encoder DIR"):
         predict(["clip.wav", *asked[:4]])
