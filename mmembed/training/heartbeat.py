@@ -39,7 +39,10 @@ class Heartbeat:
         self._ended = threading.Event()
         # A connection of its own: a call of the main thread may hold the other one.
         other: Store = store.clone()  # type: ignore[attr-defined]
-        threading.Thread(target=self._beat, args=(other, f"beats/{rank}"), daemon=True).start()
+        self._thread = threading.Thread(
+            target=self._beat, args=(other, f"beats/{rank}"), daemon=True
+        )
+        self._thread.start()
 
     def meet(self) -> None:
         """Until all processes are here, however long one of them is busy; all have to call it.
@@ -74,6 +77,7 @@ class Heartbeat:
     def end(self) -> None:
         """No more signs of life."""
         self._ended.set()
+        self._thread.join(EVERY)  # no thread in the store when the process tears it down
 
     def _beat(self, store: Store, key: str) -> None:
         try:
