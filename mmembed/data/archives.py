@@ -86,7 +86,7 @@ def read_member(archive: Path, member: str, limit: int) -> bytes:
         )
     try:
         data = _read_zip(archive, found) if found.crc is not None else _read_tar(archive, found)
-    except (EOFError, OSError, zlib.error) as error:
+    except (EOFError, OSError, ValueError, OverflowError, zlib.error) as error:
         raise DataError(name, "damaged", f"cannot be unpacked ({error})") from None
     if len(data) != found.size or (found.crc is not None and zlib.crc32(data) != found.crc):
         raise DataError(

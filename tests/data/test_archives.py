@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -195,3 +196,21 @@ def test_other_files_are_no_archives(tmp_path: Path, data: bytes) -> None:
 def test_no_such_archive(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such archive"):
         list_members(tmp_path / "x.zip")
+
+
+@pytest.mark.parametrize("place", [2**64 - 1, 2**63, 2**62, 50])
+def test_a_place_beyond_the_archive(tmp_path: Path, place: int) -> None:
+    """As a zip of more than 4 GB tells where a member stands, in a further field of 64 bits."""
+    path = make(tmp_path / "a.zip", {"a.wav": b"x" * 100})
+    data = bytearray(path.read_bytes())
+    entry, further = data.rindex(b"PK\1\2"), struct.pack("<HHQ", 1, 8, place)
+    struct.pack_into("<I", data, entry + 42, 2**32 - 1)
+    struct.pack_into("<H", data, entry + 30, len(further))
+    name = struct.unpack_from("<H", data, entry + 28)[0]
+    data[entry + 46 + name : entry + 46 + name] = further
+    end = data.rindex(b"PK\5\6") + 12
+    struct.pack_into("<I", data, end, struct.unpack_from("<I", data, end)[0] + len(further))
+    path.write_bytes(data)
+    with pytest.raises(DataError) as error:
+        read_member(path, "a.wav", 1000)
+    assert error.value.reason == "damaged"
