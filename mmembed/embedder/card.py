@@ -88,7 +88,7 @@ def training_line(
     notes = [note for note in licences if note != UNSTATED]
     about = f" ({', '.join(notes)})" if notes else ""
     whose = f", {speakers:,} speaker{'s' if speakers > 1 else ''}" if speakers else ""
-    return " ".join(f"{name}{about}, {items:,} {kind}{whose}".split())
+    return " ".join(f"{name[:100]}{about[:300]}, {items:,} {kind}{whose}".split())
 
 
 def trained_on(config: Mapping[str, Any]) -> str:
