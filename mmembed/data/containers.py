@@ -13,10 +13,10 @@ from av.container import InputContainer
 
 from mmembed.config import Seconds
 from mmembed.data.kinds import choose_streams, damaged, stream_name
-from mmembed.data.tracks import LEAST_BACK, Clock, Pictures, Sound, Track, lasting
+from mmembed.data.tracks import LEAST_AHEAD, LEAST_BACK, Clock, Pictures, Sound, Track, lasting
 from mmembed.errors import DataError
 
-TS_DISCONT: Final = 0x200  # of FFmpeg's flags: a jump of times is no gap
+BROADCAST_KINDS: Final = ("mpegts", "mpeg")  # whose times may jump
 MOST_PIXELS: Final = 8192 * 8192  # of a declared picture; more is refused before decoding
 SAMPLE_RATES: Final = range(1_000, 768_001)  # Hz, of sound that is believed
 WARM_UP: Final[Seconds] = 1.0  # decoded and dropped before `start`: codecs look back
@@ -94,6 +94,12 @@ def _is_float(stream: Any) -> bool:
     return bool(stream.codec_context.name.startswith("pcm_f"))
 
 
+def open_clock(container: InputContainer) -> Clock:
+    """The clock of a container that is read from its beginning."""
+    origin = (container.start_time or 0) / av.time_base
+    return Clock(origin, breaks=container.format.name in BROADCAST_KINDS)
+
+
 def read_frames(
     wanted: Wanted, container: InputContainer, tracks: dict[int, Track]
 ) -> Iterator[tuple[Track, Any, Seconds | None]]:
@@ -103,8 +109,8 @@ def read_frames(
     """
     kind = container.format.name.split(",")[0]
     origin = (container.start_time or 0) / av.time_base
-    breaks = bool(container.format.flags & TS_DISCONT)
-    clock = Clock(origin, breaks=breaks)
+    breaks = kind in BROADCAST_KINDS
+    clock = open_clock(container)
     chosen = [container.streams[index] for index in tracks]
     if wanted.start > WARM_UP and (kind in SEEKABLE_KINDS or all(map(_is_pcm, chosen))):
         container.seek(round((origin + wanted.start - WARM_UP) * av.time_base))
@@ -137,7 +143,7 @@ def _sound_packets(
 ) -> Iterator[Any]:
     """The packets of some streams, as long as none is damaged.
 
-    Where two broadcasts were joined the end of the first looks torn off: then times go back.
+    Where two broadcasts were joined the end of the first looks torn off: then times jump.
     """
     torn: dict[int, Seconds] = {}
     reached: dict[int, Seconds] = {}
@@ -146,7 +152,7 @@ def _sound_packets(
         time = None if packet.dts is None else float(packet.dts * packet.time_base)
         if time is not None:
             last, reached[index] = reached.get(index, time), time
-            if index in torn and time < last - LEAST_BACK:
+            if index in torn and not last - LEAST_BACK <= time <= last + LEAST_AHEAD:
                 del torn[index]
         if packet.is_corrupt and index not in torn:
             torn[index] = reached.get(index, 0.0)

@@ -22,7 +22,14 @@ from numpy.typing import NDArray
 from mmembed.batch import STREAMS
 from mmembed.config import Seconds
 from mmembed.data.channels import ToMono, join, mid_and_side
-from mmembed.data.containers import Wanted, check_rate, open_tracks, read_frames, without
+from mmembed.data.containers import (
+    Wanted,
+    check_rate,
+    open_clock,
+    open_tracks,
+    read_frames,
+    without,
+)
 from mmembed.data.kinds import damaged, open_media
 from mmembed.data.tracks import Pictures, Sound, Track
 from mmembed.errors import UsageError
@@ -190,10 +197,11 @@ def _stated_length(file: soundfile.SoundFile | InputContainer) -> Seconds | None
 
 def _goes_beyond(wanted: Wanted, container: InputContainer) -> bool:
     """Whether there is anything at the end of what is allowed."""
-    origin = (container.start_time or 0) / av.time_base
-    chosen = [*container.streams.audio, *container.streams.video]
+    clock, chosen = open_clock(container), [*container.streams.audio, *container.streams.video]
     return any(
-        packet.pts is not None and float(packet.pts * packet.time_base) - origin > wanted.stop - 1
+        packet.dts is not None
+        and clock.place(packet.stream.index, float(packet.dts * packet.time_base), 0.0)
+        > wanted.stop - 1
         for packet in container.demux(chosen)
     )
 

@@ -19,9 +19,7 @@ from mmembed.features.video import VIDEO_RATE
 MOST_PLANES: Final = 8  # AV_NUM_DATA_POINTERS
 ROUNDING: Final[Seconds] = 0.02  # timestamps that far from contiguous sound are not gaps
 LEAST_BACK: Final[Seconds] = 0.1  # times that go back by more begin anew: files were joined
-LEAST_AHEAD: Final[Seconds] = (
-    10.0  # times that jump ahead by more, where that can be a new beginning
-)
+LEAST_AHEAD: Final[Seconds] = 300.0  # likewise ahead, where that can be a new beginning
 
 
 class Clock:

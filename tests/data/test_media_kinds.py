@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from clips import RATE, Film, Voice, grey_steps, tone, write_streams
+from clips import RATE, Film, Voice, grey_steps, tone, write_streams, write_video
 from numpy.typing import NDArray
 
 from mmembed.data.media import Clip, load_clip, stream_clip
@@ -234,3 +234,19 @@ def test_blu_ray_streams(tmp_path: Path) -> None:
     clip = load_clip(path)
     check_whole(clip)
     assert clip.video is not None and abs(len(clip.video) - 40) <= 1
+
+
+def test_times_that_jump_ahead_in_a_broadcast_begin_anew(tmp_path: Path) -> None:
+    write_streams(tmp_path / "a.ts", FILM, VOICE)
+    write_streams(tmp_path / "b.ts", FILM, VOICE, options={"output_ts_offset": "5000"})
+    path = join(tmp_path / "c.ts", tmp_path / "a.ts", tmp_path / "b.ts")
+    clip = load_clip(path)
+    check_whole(clip, seconds=2 * SECONDS, within=0.2)
+    assert clip.video is not None and len(clip.video) == pytest.approx(80, abs=4)
+
+
+def test_a_long_wait_between_pictures_is_no_new_beginning(tmp_path: Path) -> None:
+    times = [0.0, 0.04, 20.0, 20.04]
+    path = write_video(tmp_path / "slides.ts", grey_steps([40, 60, 80, 90]), times)
+    video = load_clip(path).video
+    assert video is not None and len(video) == pytest.approx(502, abs=1)
