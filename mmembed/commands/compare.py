@@ -3,7 +3,7 @@
 mmembed compare runs/self_mm runs/gated --reference "self_mm: self_mm" --out compare.html
 
 For each test a row for every run and variant, its controls, baselines and the trivial answer: mean
-and deviation over seeds, a 95 % interval over groups (speakers, videos, dialogues), and the
+and deviation over seeds, a 95 % interval over groups (speakers, dialogues or clips), and the
 difference to a reference row, with the interval and the two-sided p-value of a bootstrap that draws
 the same groups for both rows. Runs stand in one table where their tests have the same items.
 """
