@@ -257,7 +257,7 @@ def test_from_folders_to_any_word_of_a_clip(
     results = json.loads((out / "results.json").read_text())
     seen, unseen = results["tests"]["seen"], results["tests"]["unseen-angry"]
     assert seen["measure"] == "auroc" and set(seen["variants"]) == {"all"}
-    assert seen["variants"]["all"]["auroc"]["mean"] > 0.9
+    assert seen["variants"]["all"]["auroc"]["mean"] > 0.85
     assert seen["baselines"]["ridge regression"]["auroc"]["mean"] > 0.9
     assert set(unseen["variants"]) == {"all", "without-angry", "nearest-seen"}
     assert unseen["variants"]["all"]["auroc"]["mean"] > 0.9 and unseen["trivial"]["auroc"] == 0.5
