@@ -36,9 +36,9 @@ def undisturbed(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def start(corpus: Path, out: Path, *options: str) -> subprocess.Popen[str]:
+def start(corpus: Path, out: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [*TORCHRUN, *options, str(PROGRAM), *settings(corpus, out, *SHORT)],
+        [*TORCHRUN, str(PROGRAM), *settings(corpus, out, *SHORT)],
         env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
 
@@ -147,13 +147,3 @@ def test_processes_that_read_other_shards_do_not_start(corpus: Path, tmp_path: P
         _, said = process.communicate(timeout=240)
         assert process.returncode == 2 and "process 1 of 2 sees other records" in said, said
     assert not (tmp_path / "run").exists()
-
-
-def test_a_killed_process_costs_a_restart(corpus: Path, undisturbed: Path, tmp_path: Path) -> None:
-    out = tmp_path / "run"
-    process = start(corpus, out, "--max-restarts", "2")
-    wait_for(has_lines(out, 4), process)
-    os.kill(children(process)[1], signal.SIGKILL)
-    said, _ = process.communicate(timeout=400)
-    assert process.returncode == 0, said
-    assert result_of(out) == result_of(undisturbed)
