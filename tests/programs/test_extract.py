@@ -241,7 +241,7 @@ def test_every_shard_says_how_it_was_made(extract: Extract, here: Path, everythi
             "computed_in": "str", "streams": "list", "clips": "int", "inputs": "list",
             "inputs_sha256": "str", "records_per_shard": "int", "clips_at_once": "int",
             "timeout": "float", "face_model_sha256": "NoneType", "encoder": "str",
-            "command": "str", "failed": "list", "fingerprints": "dict",
+            "command": "str", "failed": "list", "fingerprints": "dict", "max_seconds": "float",
         }  # fmt: skip
         assert told["version"] == mmembed.__version__ == told["made_with"]["mmembed"]
         assert {"numpy", "torch", "av"} < set(told["made_with"])
