@@ -7,6 +7,7 @@ mmembed predict clip.mp4 --emotions "angry, quietly proud" --run runs/queries --
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,14 +19,14 @@ import tyro
 from mmembed.batch import STREAMS, parse_subset, subset_name
 from mmembed.config import read_json
 from mmembed.data.decoding import Decoder
-from mmembed.data.example import EMOTIONS, Example
+from mmembed.data.example import Example
 from mmembed.data.media import MAX_SECONDS
 from mmembed.data.sources import load_all, open_sources
 from mmembed.errors import BudgetError, DataError, UsageError, printable
 from mmembed.features.emotion_words import parse_emotions
 from mmembed.features.text import normalise_transcript
 from mmembed.recipes.familiarity import OUTSIDE, Place
-from mmembed.recipes.prediction import EmotionPredictor
+from mmembed.recipes.prediction import TARGETS, EmotionPredictor
 from mmembed.strict_json import dumps
 
 
@@ -106,12 +107,10 @@ def _sentiment_and_emotions(run: Path) -> Answers:
 
     def ask(example: Example) -> tuple[Mapping[str, float], Place | None]:
         labels, place = predictor.answer(example)
-        assert labels.sentiment is not None
-        emotions = dict(zip(EMOTIONS, labels.intensities, strict=True))
-        return {"sentiment": labels.sentiment, **emotions}, place
+        sentiment = math.nan if labels.sentiment is None else labels.sentiment
+        return dict(zip(TARGETS, (sentiment, *labels.intensities), strict=True)), place
 
-    columns = ("sentiment", *EMOTIONS)
-    return Answers(columns, ask, predictor.trained_on, predictor.embedder.trained_on)
+    return Answers(TARGETS, ask, predictor.trained_on, predictor.embedder.trained_on)
 
 
 def _queries(settings: Predict, words: Sequence[str]) -> Answers:
@@ -172,13 +171,18 @@ def _predict_clips(settings: Predict, answers: Answers) -> None:
                 }
                 print(dumps({"clip": source.name, "streams": used, **found, **known}))
             else:
-                cells = [f"{found[c]:{width}.2f}" for c, width in zip(columns, widths, strict=True)]
+                cells = [_cell(found[c], width) for c, width in zip(columns, widths, strict=True)]
                 row = f"{printable(source.name)[-32:]:32} {used:18} {' '.join(cells)}"
                 print(f"{row} {_told(place)}")
     if outside:
         print(f"warning: {outside} of {len(sources)} clips: {OUTSIDE}", file=sys.stderr)
     if failed:
         raise BudgetError(f"{failed} of {len(sources)} clips could not be used")
+
+
+def _cell(value: float, width: int) -> str:
+    """A dash for what no training clip was labelled for."""
+    return f"{'-':>{width}}" if math.isnan(value) else f"{value:{width}.2f}"
 
 
 def _told(place: Place | None) -> str:

@@ -37,7 +37,7 @@ from mmembed.recipes.embeddings_data import (
 from mmembed.recipes.familiarity import FOLDER, Familiarity
 from mmembed.recipes.scoring import Array, Held, sentiment_task
 from mmembed.recipes.study import FinetuneLoop, FinetuneRun, Study, Trained
-from mmembed.recipes.trained_on import TrainedOn, describe
+from mmembed.recipes.trained_on import Learned, TrainedOn, describe
 from mmembed.training.optim import OptimConfig
 from mmembed.training.tracking import write_json
 
@@ -231,7 +231,15 @@ class EmotionStudy(Study):
         inputs = made.get("inputs")
         named = list(map(str, inputs)) if isinstance(inputs, list) else [self.run.embeddings]
         data = describe(named, train)
-        return TrainedOn((data,), self._clips.encoder)
+        learned = [Learned(subset, self._learned(subset)) for subset in self.variants]
+        limit = self._clips.limit
+        return TrainedOn((data,), self._clips.encoder, tuple(learned), limit)
+
+    def _learned(self, subset: str) -> tuple[str, ...]:
+        """Sentiment and emotions that its training clips are labelled for."""
+        train = self._rows[subset, "train"]
+        emotions = [name for e, name in enumerate(EMOTIONS) if self._known(e, train).any()]
+        return (*(["sentiment"] if self._learns(subset) else []), *emotions)
 
     def _keep_distances(self, out: Path, subset: str, method: Method) -> None:
         """How far training clips lie from each other, for `mmembed predict`."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
+from typing import Final
 
 import torch
 from torch import Tensor
 
 from mmembed.batch import Batch, Padded, stream_subsets, subset_name
 from mmembed.config import from_dict, read_json
-from mmembed.data.example import EMOTIONS, Example, Labels
+from mmembed.data.example import EMOTIONS, SENTIMENT_LIMITS, Example, Labels
 from mmembed.embedder import Embedder
 from mmembed.embedder.card import NOT_RECORDED
 from mmembed.errors import CorruptError, MmembedError, UsageError
@@ -22,8 +23,8 @@ from mmembed.recipes.familiarity import FOLDER, Familiarity, Place
 from mmembed.recipes.study import FinetuneLoop
 from mmembed.recipes.trained_on import TrainedOn
 
-SENTIMENT_RANGE = (-3.0, 3.0)
-EMOTION_RANGE = (0.0, 3.0)
+EMOTION_RANGE: Final = (0.0, 3.0)
+TARGETS: Final = ("sentiment", *EMOTIONS)
 
 
 class EmotionPredictor:
@@ -53,6 +54,16 @@ class EmotionPredictor:
     def trained_on(self) -> str:
         """What the regressors were trained on, in one line; "not recorded" where nothing tells."""
         return NOT_RECORDED if self.data is None else str(self.data)
+
+    @property
+    def sentiment_limit(self) -> float:
+        """Sentiment is predicted in [-limit, limit], on the scale that was trained on."""
+        return SENTIMENT_LIMITS[0] if self.data is None else self.data.sentiment_limit
+
+    def targets(self, subset: str) -> tuple[str, ...]:
+        """Those of `TARGETS` that a subset's regressors learned; all where it is not recorded."""
+        learned = () if self.data is None else self.data.learned
+        return next((one.targets for one in learned if one.variant == subset), TARGETS)
 
     @classmethod
     def from_run(cls, run: Path) -> EmotionPredictor:
@@ -111,7 +122,7 @@ class EmotionPredictor:
         return cls(embedder, regressors, familiarity, data)
 
     def __call__(self, example: Example) -> Labels:
-        """Sentiment and emotions of an example, clipped to their ranges.
+        """Sentiment and emotions of an example, clipped to their ranges; None = never learned.
 
         Raises:
             UsageError: no regressor was trained for its streams.
@@ -159,12 +170,18 @@ class EmotionPredictor:
         keys = tuple(map(str, range(len(layers))))
         batch = Batch(keys, {"embedding": Padded(layers, lengths)})
         answers = [regressor.predict(batch) for regressor in self.regressors[subset]]
-        sentiment = torch.stack([a["sentiment"] for a in answers]).mean(0).clamp(*SENTIMENT_RANGE)
+        limit, learned = self.sentiment_limit, self.targets(subset)
+        scale = None if limit == SENTIMENT_LIMITS[0] else limit
+        sentiment = torch.stack([a["sentiment"] for a in answers]).mean(0).clamp(-limit, limit)
         emotions = torch.stack([a["emotions"] for a in answers]).mean(0).clamp(*EMOTION_RANGE)
-        assert emotions.shape[1] == len(EMOTIONS)
+        predicted = torch.cat((sentiment[:, None], emotions), 1).tolist()
+        rows = [
+            [x if name in learned else None for name, x in zip(TARGETS, values, strict=True)]
+            for values in predicted
+        ]
         return [
-            Labels(sentiment=mood, emotions=tuple(intensities))
-            for mood, intensities in zip(sentiment.tolist(), emotions.tolist(), strict=True)
+            Labels(sentiment=mood, emotions=tuple(intensities), sentiment_limit=scale)
+            for mood, *intensities in rows
         ]
 
 

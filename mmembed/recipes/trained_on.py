@@ -6,10 +6,10 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Final
 
-from mmembed.config import Config, Count, from_dict, read_json, to_dict
-from mmembed.data.example import Utterance
+from mmembed.config import Config, Count, Within, from_dict, read_json, to_dict
+from mmembed.data.example import SENTIMENT_LIMITS, Utterance
 from mmembed.embedder.card import NOT_RECORDED, UNSTATED, training_line
 from mmembed.errors import CorruptError, UsageError
 from mmembed.recipes.corpus import corpus_names
@@ -41,16 +41,33 @@ class TrainingData(Config):
 
 
 @dataclass(frozen=True)
+class Learned(Config):
+    """What the methods of one variant learned.
+
+    Attributes:
+        variant: such as a stream subset.
+        targets: names of those that any of its training items is labelled for.
+    """
+
+    variant: str
+    targets: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class TrainedOn(Config):
     """Everything that was trained on.
 
     Attributes:
         data: its parts.
         encoder: SHA-256 of the weights of the encoder whose vectors were read, "" = none was.
+        learned: what each variant learned; of one that is not named it is not recorded.
+        sentiment_limit: the scale of sentiment, [-limit, limit].
     """
 
     data: tuple[TrainingData, ...] = ()
     encoder: str = ""
+    learned: tuple[Learned, ...] = ()
+    sentiment_limit: Annotated[float, Within(1, 3)] = SENTIMENT_LIMITS[0]
 
     def __str__(self) -> str:
         parts = (

@@ -60,18 +60,18 @@ class TimedWord:
 
 @dataclass(frozen=True)
 class Mood:
-    """Sentiment in [-3, 3] and the six emotions, each in [0, 3], of a whole clip.
+    """Sentiment and the six emotions, each in [0, 3], of a whole clip.
 
     Attributes:
-        sentiment: below 0 is negative.
-        emotions: by name, in the order of `EMOTIONS`.
+        sentiment: below 0 is negative; None where no training clip was labelled for it.
+        emotions: by name, in the order of `EMOTIONS`, those that were learned.
         streams: that were judged, "audio+video+text".
         farther_than: share of the training clips that lie nearer to each other than this clip to
             them; None where nothing is known of them. See `mmembed.recipes.familiarity`.
         outside: whether that is more than usual; None likewise.
     """
 
-    sentiment: float
+    sentiment: float | None
     emotions: Mapping[str, float]
     streams: str
     farther_than: float | None = None
@@ -84,13 +84,15 @@ class Curves:
 
     Attributes:
         times: (N,) seconds. Each point is of `WINDOW` seconds around, less at the clip's ends.
-        sentiment: (N,).
+        sentiment: (N,) in [-limit, limit], () where it was not learned.
+        limit: of the scale of sentiment.
         emotions: by name, (N,) each.
         streams: that were judged: sound and pictures, as far as the clip has them.
     """
 
     times: tuple[Seconds, ...]
     sentiment: tuple[float, ...]
+    limit: float
     emotions: Mapping[str, tuple[float, ...]]
     streams: str
 
@@ -271,10 +273,16 @@ class Analyser:
             notes["curves"] = str(error)
             return None
         numbers = [_numbers(labels) for labels in judged]
+        _, learned = numbers[0]
         return Curves(
             times=tuple(time for time, _ in points),
-            sentiment=tuple(sentiment for sentiment, _ in numbers),
-            emotions={name: tuple(held[name] for _, held in numbers) for name in EMOTIONS},
+            sentiment=tuple(sentiment for sentiment, _ in numbers if sentiment is not None),
+            limit=self.predictor.sentiment_limit,
+            emotions={
+                name: tuple(held[name] for _, held in numbers)
+                for name in EMOTIONS
+                if name in learned
+            },
             streams=subset_name(perceived.streams),
         )
 
@@ -328,9 +336,10 @@ def _part(example: Example, start: Seconds, end: Seconds) -> Example:
     return replace(example, audio=audio, video=video)
 
 
-def _numbers(labels: Labels) -> tuple[float, dict[str, float]]:
-    assert labels.sentiment is not None and labels.emotions is not None
-    return labels.sentiment, dict(zip(EMOTIONS, labels.intensities, strict=True))
+def _numbers(labels: Labels) -> tuple[float | None, dict[str, float]]:
+    """Sentiment and the emotions that were learned."""
+    emotions = zip(EMOTIONS, labels.intensities, strict=True)
+    return labels.sentiment, {name: value for name, value in emotions if not math.isnan(value)}
 
 
 def _words(embedding: Embedding) -> tuple[TimedWord, ...]:

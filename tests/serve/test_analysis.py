@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -23,7 +24,7 @@ from mmembed.errors import CorruptError, DataError, Stopped, UsageError
 from mmembed.recipes import trained_on
 from mmembed.recipes.familiarity import FOLDER, OUTSIDE, Familiarity
 from mmembed.recipes.prediction import EmotionPredictor
-from mmembed.recipes.trained_on import TrainedOn, TrainingData
+from mmembed.recipes.trained_on import Learned, TrainedOn, TrainingData
 from mmembed.search import EmbeddingSearch
 from mmembed.serve.analysis import Analyser, windows
 
@@ -101,6 +102,28 @@ def test_it_says_what_is_known_and_what_lies_outside(
         assert shown.mood.farther_than == (1.0 if outside else 0.0)
         assert (shown.notes.get("mood") == OUTSIDE) is outside
         assert shown.mood.sentiment == plain.mood.sentiment
+
+
+def test_what_was_not_learned_is_not_predicted(
+    made: Path, decoder: Decoder, analyser: Analyser, tmp_path: Path
+) -> None:
+    """Sentiment on the scale of CH-SIMS and one emotion were labelled; then no sentiment at all."""
+    run = shutil.copytree(made / "emotion", tmp_path / "emotion")
+    for targets, limit in ((("sentiment", "anger"), 1.0), (("fear",), 3.0)):
+        learned = Learned("audio+video", targets)
+        trained_on.write(run, TrainedOn((), "", (learned,), limit))
+        predictor = EmotionPredictor.from_folder(analyser.embedder, run)
+        shown = Analyser(analyser.embedder, decoder, predictor)(made / "clip.mp4", "mine.mp4")
+        assert shown.mood is not None and shown.curves is not None
+        emotions = [name for name in targets if name != "sentiment"]
+        assert list(shown.mood.emotions) == list(shown.curves.emotions) == emotions
+        assert (shown.mood.sentiment is not None) is ("sentiment" in targets)
+        assert (len(shown.curves.sentiment) > 0) is ("sentiment" in targets)
+        assert shown.curves.limit == limit
+        (part,) = read_clips([made / "clip.mp4"])
+        labels = predictor(part)
+        assert [math.isnan(x) for x in labels.intensities] == [e not in targets for e in EMOTIONS]
+        assert labels.sentiment is None or abs(labels.sentiment) <= limit
 
 
 def test_a_point_of_a_curve_is_the_answer_for_its_window(made: Path, analyser: Analyser) -> None:

@@ -139,7 +139,7 @@ function showMood(analysis) {
   $("mood").caption.textContent = "The whole clip";
   $("mood").title = `judged by ${mood.streams.replaceAll("+", ", ")}`;
   $("mood").tBodies[0].replaceChildren(
-    row("sentiment", signed(mood.sentiment)),
+    ...(mood.sentiment === null ? [] : [row("sentiment", signed(mood.sentiment))]),
     ...Object.entries(mood.emotions).map(([name, value]) => row(name, value.toFixed(2))),
   );
 }
@@ -198,7 +198,10 @@ function drawPlot() {
     top += 28 + GAP;
   }
   if (curves) {
-    top = drawLane(svg, numbers, "sentiment", curves.times, curves.sentiment, [-3, 3], 96, top, x, right);
+    if (curves.sentiment.length) {
+      const scale = [-curves.limit, curves.limit];
+      top = drawLane(svg, numbers, "sentiment", curves.times, curves.sentiment, scale, 96, top, x, right);
+    }
     const most = Math.max(1, ...Object.values(curves.emotions).flat());
     const limits = [0, Math.ceil(2 * most) / 2];
     for (const [name, values] of Object.entries(curves.emotions)) {
