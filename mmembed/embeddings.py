@@ -202,7 +202,7 @@ def _mapped(folder: Path, shards: ShardSet) -> Embeddings | None:
         found = {"format": _FORMAT, "shards": shards.digest, "bytes": len(mapped)}
         if about != {**found, "crc32": crc32(mapped)}:
             return None
-        # A checksum stops accidents alone: whoever wrote the file wrote that too.
+        # A checksum stops accidents alone: an attacker writes a new one.
         ((rows, _),) = ArrowFile(mapped).batches
         rows.validate(full=True)
         table = pa.Table.from_batches([rows])

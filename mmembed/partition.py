@@ -134,7 +134,7 @@ def open_partition(folder: Path | str, vectors: Vectors) -> Partition:
 def _is_partition(
     centres: NDArray[Any], order: NDArray[Any], bounds: NDArray[Any], vectors: Vectors
 ) -> bool:
-    """Whether each row of the vectors (N, W) stands in one part, whoever wrote it."""
+    """Whether each row of the vectors (N, W) stands in one part; the file may be forged."""
     count, width = vectors.shape
     kinds = [(array.dtype.name, array.ndim) for array in (centres, order, bounds)]
     return (

@@ -155,7 +155,7 @@ def read_sidecar(name: str, data: bytes, tar_size: int | None) -> dict[str, Any]
 
 
 def _check_index(index: Mapping[str, Any]) -> None:
-    """Raises ValueError where an index is none, whoever wrote it and its checksum."""
+    """Raises ValueError where an index is none, even one whose checksum is right."""
     if set(index) != _FIELDS:
         raise ValueError(f"its fields are {', '.join(sorted(index))[:80]}")
     records, provenance, size = index["records"], index["provenance"], index["bytes"]

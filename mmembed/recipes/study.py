@@ -199,10 +199,10 @@ def _check_finite(predicted: Array, variant: str, test: str) -> None:
     Raises:
         MmembedError: some of (S, N, ...) predictions are no numbers.
     """
-    spoilt = int((~np.isfinite(predicted)).sum())
-    if spoilt:
+    count = int((~np.isfinite(predicted)).sum())
+    if count:
         raise MmembedError(
-            f"{variant}: {spoilt} of {predicted.size} predictions of test {test} are not finite; "
+            f"{variant}: {count} of {predicted.size} predictions of test {test} are not finite; "
             "lower --optim.lr and train into another --out"
         )
 

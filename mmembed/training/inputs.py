@@ -49,7 +49,7 @@ def _digests(value: object, name: str = "") -> Iterator[tuple[str, str]]:
             try:
                 digest = ShardSet(folder).digest
             except MmembedError:
-                continue  # whoever reads it will say what is wrong
+                continue  # its reader will say what is wrong
             below = "" if str(folder) == str(value) else f"/{Path(folder).name}"
             yield name + below, digest
 

@@ -84,7 +84,7 @@ def _prompts(root: Path) -> dict[tuple[str, str], str]:
             prompts[speaker, prompt] = sentence
     if not prompts:
         for path in (path for path in files if path.name == INDEX):
-            for _, row in read_rows(path, ("path", "prompt_id", "transcript"), mended=False):
+            for _, row in read_rows(path, ("path", "prompt_id", "transcript"), fix_encoding=False):
                 speaker = _speaker(path.parent, Path(row["path"]))
                 prompts[speaker, row["prompt_id"]] = row["transcript"]
     return prompts

@@ -42,7 +42,7 @@ _BRACKETS: Final = {"[": "]", "(": ")", "{": "}"}
 
 def mended_text(path: Path) -> str:
     """A text file, mended: UTF-8 with or without a mark, else Windows-1252."""
-    return _text(path, mended=True)
+    return _text(path, fix_encoding=True)
 
 
 def mend(text: str) -> str:
@@ -91,19 +91,19 @@ def read_table(
 
 
 def read_rows(
-    path: Path, columns: Sequence[str] = (), *, mended: bool = True
+    path: Path, columns: Sequence[str] = (), *, fix_encoding: bool = True
 ) -> Iterator[tuple[int, dict[str, Any]]]:
     """(line number, row) of a table or of a `.jsonl` file, an object a line; cells as they are.
 
     Args:
         path: of the file.
         columns: names that a row must have.
-        mended: see `mended_text`.
+        fix_encoding: see `mended_text`.
 
     Raises:
         DataError: naming the line that cannot be taken apart or lacks a column.
     """
-    text = _text(path, mended=mended)
+    text = _text(path, fix_encoding=fix_encoding)
     if path.suffix.lower() != ".jsonl":
         yield from _named(path, _cells(path, text, _delimiter(path, text)), columns)
         return
@@ -155,7 +155,7 @@ class Once:
             raise DataError(where, "duplicate", f"{what[:80]} stands in {first} too; remove one")
 
 
-def _text(path: Path, *, mended: bool = False) -> str:
+def _text(path: Path, *, fix_encoding: bool = False) -> str:
     try:
         data = path.read_bytes()
     except FileNotFoundError:
@@ -172,14 +172,14 @@ def _text(path: Path, *, mended: bool = False) -> str:
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        if not mended:
+        if not fix_encoding:
             line = data[: error.start].count(b"\n") + 1
             byte = f"byte {data[error.start]:#04x}"
             message = f"is no table in UTF-8 ({byte}); save it as UTF-8"
             raise DataError(f"{path}:{line}", "table", message) from None
         text = data.decode("cp1252", errors="replace")
     text = text.replace("\r\n", "\n").replace("\r", "\n")
-    return mend(text) if mended else text
+    return mend(text) if fix_encoding else text
 
 
 def _delimiter(path: Path, text: str) -> str:
@@ -203,7 +203,7 @@ def _cells(
     )
     while True:
         number = reader.line_num + 1
-        before = csv.field_size_limit(sys.maxsize)  # of this process, whoever else may read
+        before = csv.field_size_limit(sys.maxsize)  # a limit of the process
         try:
             cells = next(reader, None)
         except csv.Error as error:
