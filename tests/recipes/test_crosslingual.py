@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import pytest
@@ -31,16 +33,20 @@ def write(
     noisy: bool = False,
     encoder: str = "e",
     classes: tuple[str, ...] = (*CLASSES, "bored"),
+    without: Mapping[str, Sequence[str]] = MappingProxyType({}),
 ) -> Path:
     """Columns 0 to 5 tell the emotion in every layer, in a noisy corpus column 0 alone.
 
     The others are noise. "audio 0" says the same in all columns, and nothing in a noisy corpus, so
-    it is least alike. The layer of the stream that no clip has is constant.
+    it is least alike. The layer of the stream that no clip has is constant. `without` names
+    speakers and the classes that none of their clips is of.
     """
     draw = np.random.default_rng(len(corpus) + speakers)
     records = []
     for speaker, clip in np.ndindex(speakers, clips):
         emotion = clip % len(classes)
+        if classes[emotion] in without.get(f"{corpus}-{speaker}", ()):
+            continue
         vector = 0.7 * draw.normal(size=8)
         vector[: 1 if noisy else 6] += 2 * emotion - 1
         layers = vector + 0.1 * draw.normal(size=(len(LAYERS), 8))
@@ -189,3 +195,24 @@ def test_what_does_not_serve_is_told(run: LayerAnchorRun, tmp_path: Path) -> Non
     one = write(tmp_path / "one", "one", speakers=1)
     assert "--source: has one speaker" in told(source=str(one))
     assert "the target has 1" in told(target=str(one))
+
+
+def test_classes_that_go_with_the_speakers_held_out(
+    tmp_path: Path, run: LayerAnchorRun, study: LayerAnchorStudy
+) -> None:
+    """The source teaches no "angry", then one class alone: the speakers for dev alone have it."""
+    every = {f"source-{n}" for n in range(6)}
+    dev = set(study._folds[0].dev.speakers.tolist())
+    taught = sorted(every - dev)
+    classes = ("sad", "angry", "bored")
+    lacking = dict.fromkeys(taught, ("angry",))
+    source = write(tmp_path / "some", "source", classes=classes, without=lacking)
+    target = write(tmp_path / "target", "target", speakers=7, classes=classes)
+    some = replace(run, source=str(source), target=str(target), classes=classes)
+    assert LayerAnchorStudy(some).notes == [
+        "no training clip of the source is of class angry, once speakers are held out for dev"
+    ]
+    lacking = dict.fromkeys(taught, ("angry", "bored"))
+    source = write(tmp_path / "one", "source", classes=classes, without=lacking)
+    with pytest.raises(UsageError, match="one: all training clips are of class sad, once speakers"):
+        LayerAnchorStudy(replace(some, source=str(source)))
