@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import tempfile
+import warnings
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -88,7 +89,8 @@ async def _read(request: web.Request, file: IO[bytes]) -> tuple[str, str]:
         parts = await request.multipart()
     clip, text = None, None
     while (part := await _next(parts)) is not None:
-        with _damage():
+        with _damage(), warnings.catch_warnings():
+            warnings.simplefilter("error")  # so the reader tells of a header that it cannot read
             field, name = part.name, part.filename
         _check_encoding(part.headers)
         if field == "clip" and clip is None:
