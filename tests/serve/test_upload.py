@@ -18,6 +18,9 @@ from mmembed.serve import connections, upload
 from mmembed.serve.analysis import Analysis
 from mmembed.serve.server import Address, listening
 
+# aiohttp warns of headers in their own bytes, which pytest-xdist cannot pass on.
+pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
+
 PART = b'--x\r\nContent-Disposition: form-data; name="%s"; filename="a.mp4"\r\n%s\r\n%s\r\n'
 END = b"--x--\r\n"
 CLIP = PART % (b"clip", b"", b"a clip") + END
