@@ -89,9 +89,9 @@ def test_the_same_vectors_give_the_same_scores(alone: Path) -> None:
 def test_processes_change_nothing(embeddings: Path, alone: Path, tmp_path: Path) -> None:
     finetune(embeddings, tmp_path / "two", TORCHRUN)
     files = sorted(p.relative_to(alone) for p in alone.rglob("*") if p.is_file())
-    assert (
-        len([f for f in files if f.suffix == ".safetensors"]) == 2 * 2 * 3 + 2
-    )  # methods of two encoders, and predictions
+    tensors = [f for f in files if f.suffix == ".safetensors"]
+    # Of two encoders and two subsets: methods of three seeds, distances; and predictions.
+    assert len(tensors) == 2 * 2 * (3 + 1) + 2
     for file in files:
         assert (alone / file).read_bytes() == (tmp_path / "two" / file).read_bytes(), file
 
