@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import runpy
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,9 @@ from mmembed.batch import stream_subsets
 from mmembed.data.collate import Item
 
 torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+
+# What a shell starts in the background ignores Ctrl-C, and so would all that tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # The same examples each time, none of them kept, and no limit of time: a machine may be slow.
 settings.register_profile(

@@ -9,7 +9,9 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -98,9 +100,15 @@ def nameless(pid: int, folder: Path) -> list[int]:
     return found
 
 
-def test_a_full_disk_and_a_killed_server_leave_no_clip(tmp_path: Path) -> None:
-    encoder, temporary = write_encoder(tmp_path / "encoder"), tmp_path / "temporary"
-    temporary.mkdir()
+@pytest.fixture
+def temporary() -> Iterator[Path]:
+    """Sockets are made there, whose names have at most 107 bytes."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)
+
+
+def test_a_full_disk_and_a_killed_server_leave_no_clip(tmp_path: Path, temporary: Path) -> None:
+    encoder = write_encoder(tmp_path / "encoder")
     program = start(encoder, TMPDIR=str(temporary))
     assert program.stdout is not None and program.stderr is not None
     port = int(program.stdout.readline().split("http://127.0.0.1:")[1].split("/")[0])
