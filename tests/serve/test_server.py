@@ -284,6 +284,15 @@ def test_what_goes_wrong_is_one_line_and_the_server_stays(
     play(scenario, failing)
 
 
+def rounded(value: Any) -> Any:
+    """Numbers with a tolerance: with two threads, those of a server's thread add up otherwise."""
+    if isinstance(value, dict):
+        return {name: rounded(held) for name, held in value.items()}
+    if isinstance(value, list):
+        return [rounded(held) for held in value]
+    return pytest.approx(value, rel=1e-4, abs=1e-4) if isinstance(value, float) else value
+
+
 def test_a_real_clip_and_bad_ones(tmp_path: Path) -> None:
     made = write_served(tmp_path)
     good, bad = (made / "clip.mp4").read_bytes(), (made / "bad.mp4").read_bytes()
@@ -298,6 +307,7 @@ def test_a_real_clip_and_bad_ones(tmp_path: Path) -> None:
                 assert "\n" not in told["error"] and str(tempfile.gettempdir()) not in told["error"]
             status, told = await post(url, client, form(good))
             again = analyser(made / "clip.mp4", "mine.mp4")
-            assert status == 200 and told == json.loads(json.dumps(asdict(again)))
+            assert status == 200
+            assert told == rounded(json.loads(json.dumps(asdict(again))))
 
         play(scenario, analyser)
