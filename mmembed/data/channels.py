@@ -16,9 +16,10 @@ from mmembed.errors import DataError
 HIGHEST_PEAK: Final = 4.0
 """Of sound where full scale is 1. Floats may go beyond it by some decibels, and several loud
 channels in one by 11; what is higher is on the scale of integers."""
-LEAST_OFFSET: Final = 0.02
+LEAST_OFFSET: Final = 0.05
 """Of full scale. A constant offset from there on is removed. It is a fault of the device: air
-pressure has none, and microphones and their amplifiers pass none on."""
+pressure has none, and microphones and their amplifiers pass none on. Short clips of a voice have up
+to .02, which is left in them."""
 CANCELLED: Final = 1 / 8
 """The part of the power of both channels that their mean keeps. It is 1 for equal channels, 1/2
 for channels that have nothing in common or one of which is silent; below 1/8 they cancel each
