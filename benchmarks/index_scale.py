@@ -26,8 +26,8 @@ import numpy as np
 import pyarrow.compute as pc
 import tyro
 
-from mmembed.data.shardfile import _sealed, to_json
-from mmembed.data.shards import ShardSet, index_shards, shard_path
+from mmembed.data.shards.format import _sealed, to_json
+from mmembed.data.shards.layout import ShardSet, index_shards, shard_path
 
 TAR_SIZE = 82_000_000 // 10_240 * 10_240
 STEP = 163_840  # bytes of a record in the tar

@@ -30,8 +30,8 @@ import cv2
 import numpy as np
 import tyro
 
-from mmembed.data.media import load_clip
-from mmembed.data.sources import MEDIA_SUFFIXES
+from mmembed.data.inputs import MEDIA_SUFFIXES
+from mmembed.data.media.decode import load_clip
 from mmembed.embedder import Embedder
 from mmembed.features.audio import SAMPLE_RATE
 from mmembed.features.video import VIDEO_RATE

@@ -24,8 +24,8 @@ import pyarrow.parquet as pq
 import tyro
 from numpy.typing import NDArray
 
-from mmembed.data.parquet import COLUMNS, read_numbers
-from mmembed.data.sampling import EpochPlan, plan_epoch
+from mmembed.data.manifest.parquet import COLUMNS, read_numbers
+from mmembed.data.sampler import EpochPlan, plan_epoch
 
 RATE = 25  # frames a second
 MEDIAN, SPREAD = 6.08, 0.55  # of the log-normal, seconds: a mean of 7 s when clipped

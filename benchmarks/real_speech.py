@@ -115,9 +115,9 @@ def _extract(out: Path, row: str, encoder: Path) -> None:
 def _baselines(out: Path) -> None:
     """eGeMAPS functionals and log-mel statistics of RAVDESS as embedding shards of one layer."""
     from mmembed.data.dataset import Examples
-    from mmembed.data.manifest import read_manifest, to_row
-    from mmembed.data.media import load_clip
-    from mmembed.data.shards import Record, finish, is_committed, shard_path, write_shard
+    from mmembed.data.manifest.jsonl import read_manifest, to_row
+    from mmembed.data.media.decode import load_clip
+    from mmembed.data.shards.layout import Record, finish, is_committed, shard_path, write_shard
 
     rows = {row.key: row for row in read_manifest(out / "data" / "ravdess" / "manifest.jsonl")}
 

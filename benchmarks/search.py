@@ -23,9 +23,9 @@ import pyarrow as pa
 import tyro
 from numpy.typing import NDArray
 
-from mmembed.data.shards import Record, ShardSet, finish, shard_path, write_shard
-from mmembed.embeddings import Embeddings, write_copy
-from mmembed.search import EmbeddingSearch
+from mmembed.data.shards.layout import Record, ShardSet, finish, shard_path, write_shard
+from mmembed.embeddings.read import Embeddings, write_copy
+from mmembed.embeddings.search import EmbeddingSearch
 
 BLOCK = 50_000
 

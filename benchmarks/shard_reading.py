@@ -29,11 +29,11 @@ import tyro
 import webdataset
 from numpy.typing import NDArray
 
-from mmembed.data.checksum import crc32
 from mmembed.data.example import Example, Labels, Utterance
-from mmembed.data.examples import to_record
-from mmembed.data.shardfile import decode
-from mmembed.data.shards import Record, ShardSet, index_shards, shard_path, write_shard
+from mmembed.data.media.load import to_record
+from mmembed.data.shards.format import decode
+from mmembed.data.shards.layout import Record, ShardSet, index_shards, shard_path, write_shard
+from mmembed.io.checksum import crc32
 
 PER_SHARD = 250
 BUFFER = 1_000

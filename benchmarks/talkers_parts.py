@@ -24,8 +24,8 @@ from mmembed.batch import subset_name
 from mmembed.data.corpora.talkers.acting import VALENCE
 from mmembed.data.corpora.talkers.clip import write_script
 from mmembed.metrics import pearson
-from mmembed.recipes.embeddings_data import read_folder
-from mmembed.recipes.probe import STRENGTHS, group_folds, ridge
+from mmembed.studies.embeddings_data import read_folder
+from mmembed.studies.probe import STRENGTHS, group_folds, ridge
 
 SUBSETS = (("audio",), ("video",), ("text",), ("audio", "video", "text"))
 PARTS = ("words", "voice", "face")

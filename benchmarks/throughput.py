@@ -37,15 +37,15 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from mmembed.batch import Encoding
-from mmembed.data.decoding import Decoder
 from mmembed.data.example import Example, Utterance
-from mmembed.data.media import Clip, load_clip
-from mmembed.data.shards import Record, write_shard
-from mmembed.data.sources import MEDIA_SUFFIXES, load_all, open_sources
+from mmembed.data.inputs import MEDIA_SUFFIXES, load_all, open_sources
+from mmembed.data.media.decode import Clip, load_clip
+from mmembed.data.media.pool import Decoder
+from mmembed.data.shards.layout import Record, write_shard
 from mmembed.embedder import Embedder
+from mmembed.embeddings.write import Workers
 from mmembed.encoder import Encoder
 from mmembed.errors import DataError
-from mmembed.extraction.shards import Workers
 from mmembed.features.audio import SAMPLE_RATE, log_mel
 from mmembed.features.video import face_crops
 from mmembed.recipes.pretrain import RECIPES

@@ -32,13 +32,8 @@ import tyro
 from mmembed.batch import STREAMS, parse_subset, stream_subsets, subset_name
 from mmembed.commands.cli import leave, run_program
 from mmembed.commands.progress import progress
-from mmembed.data.atomic import finishing, sweep_temporaries
-from mmembed.data.decoding import Decoder
-from mmembed.data.integrity import Check, gathered
-from mmembed.data.media import MAX_SECONDS
-from mmembed.data.prepare import Part
-from mmembed.data.shards import finish, index_shards, shard_sidecars
-from mmembed.data.sources import (
+from mmembed.data.corpora.checks import Check, gathered
+from mmembed.data.inputs import (
     check_keys,
     digest_of,
     expand_inputs,
@@ -46,15 +41,20 @@ from mmembed.data.sources import (
     open_sources,
     without_secrets,
 )
+from mmembed.data.media.decode import MAX_SECONDS
+from mmembed.data.media.pool import Decoder
+from mmembed.data.prepare import Part
+from mmembed.data.shards.layout import finish, index_shards, shard_sidecars
 from mmembed.embedder import Embedder
 from mmembed.embedder.embedder import CLIPS_AT_ONCE
+from mmembed.embeddings.dry_run import check_writable, rehearse
+from mmembed.embeddings.formats import Format, write_formats
+from mmembed.embeddings.record import Content, Dtype, Granularity
+from mmembed.embeddings.write import Plan, Subset, Workers, make_shards
 from mmembed.errors import BudgetError, UsageError
-from mmembed.extraction.content import Content, Dtype, Granularity
-from mmembed.extraction.formats import Format, write_formats
-from mmembed.extraction.rehearsal import check_writable, rehearse
-from mmembed.extraction.shards import Plan, Subset, Workers, make_shards
+from mmembed.io.atomic import finishing, sweep_temporaries
 from mmembed.training.distributed import follow_parent, local_device
-from mmembed.training.tracking import claim_folder, is_claimed, write_lines
+from mmembed.training.run_folder import claim_folder, is_claimed, write_lines
 
 NAMED: Final = 100  # inputs passed over that manifest.json names
 SHOWN: Final = 5  # failures of each folder that are printed

@@ -28,13 +28,13 @@ from torch.export import Dim, ExportedProgram
 
 from mmembed.batch import Padded, parse_subset, stream_subsets, subset_name
 from mmembed.commands.cli import leave, run_program
-from mmembed.data.atomic import atomic_file
 from mmembed.embedder import Embedder
 from mmembed.encoder import FRAME_RATE, Encoder
 from mmembed.errors import CorruptError, UsageError
 from mmembed.features.audio import FEATURE_RATE, MEL_BANDS
 from mmembed.features.video import CROP, VIDEO_RATE
-from mmembed.strict_json import dumps
+from mmembed.io.atomic import atomic_file
+from mmembed.io.json import dumps
 from mmembed.traceable import OUTPUTS, TraceableEncoder, lengths_name
 
 METADATA: Final = "mmembed"

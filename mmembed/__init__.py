@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from mmembed.embedder import Embedder, Embedding
-    from mmembed.embeddings import load_embeddings
+    from mmembed.embeddings.read import load_embeddings
 
 __version__ = "0.1.0"
 __all__ = ["Embedder", "Embedding", "__version__", "load_embeddings"]
@@ -15,7 +15,7 @@ __all__ = ["Embedder", "Embedding", "__version__", "load_embeddings"]
 _HOME: Final = {
     "Embedder": "mmembed.embedder",
     "Embedding": "mmembed.embedder",
-    "load_embeddings": "mmembed.embeddings",
+    "load_embeddings": "mmembed.embeddings.read",
 }
 
 

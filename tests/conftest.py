@@ -15,8 +15,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import pytest
 import torch
+from helpers.support import random_item
 from hypothesis import HealthCheck, settings
-from support import random_item
 
 from mmembed.batch import stream_subsets
 from mmembed.data.collate import Item
@@ -55,7 +55,7 @@ def seven_items() -> list[Item]:
 @pytest.fixture(scope="session")
 def ragged_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """See `ragged.write_ragged`; nothing may be written there."""
-    from ragged import write_ragged
+    from helpers.ragged import write_ragged
 
     return write_ragged(tmp_path_factory.mktemp("ragged"))
 

@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 import torch
-from support import random_item, small_encoder_config, small_method, with_padding
+from helpers.support import random_item, small_encoder_config, small_method, with_padding
 
 from mmembed.batch import STREAMS, Batch, Padded, stream_subsets
 from mmembed.data.collate import EMPTY, Item, collate

@@ -14,14 +14,14 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from importlib.metadata import packages_distributions, version
 from pathlib import Path
 
-import environments
 import numpy as np
 import pytest
-from clips import grey_steps, tone, write_video
-from encoders import write_encoder
+from helpers import environments
+from helpers.clips import grey_steps, tone, write_video
+from helpers.encoders import write_encoder
+from helpers.prepared import embedding, write_embeddings
+from helpers.tiny_bert import write_posts
 from packaging.requirements import Requirement
-from prepared import embedding, write_embeddings
-from tiny_bert import write_posts
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from support import random_item, small_encoder_config, with_padding
+from helpers.support import random_item, small_encoder_config, with_padding
 
 from mmembed.batch import STREAMS, Padded, stream_subsets, subset_name
 from mmembed.data.collate import collate

@@ -12,7 +12,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from streams import write_features
+from helpers.streams import write_features
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "adding-a-method.md").read_text()

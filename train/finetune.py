@@ -27,19 +27,19 @@ from torch import Tensor
 from mmembed.batch import Batch
 from mmembed.commands.cli import leave, run_program
 from mmembed.commands.progress import progress
+from mmembed.commands.recipe_arguments import parse_recipe
 from mmembed.config import read_json, to_dict
-from mmembed.contract import Method
-from mmembed.data.atomic import atomic_file
-from mmembed.data.sampling import derive_seed
+from mmembed.data.sampler import derive_seed
 from mmembed.errors import CorruptError, MmembedError, UsageError
-from mmembed.recipes.finetune import RECIPES
-from mmembed.recipes.parsing import parse_recipe
-from mmembed.recipes.study import Study, check_settings, table
+from mmembed.io.atomic import atomic_file
+from mmembed.method import Method
+from mmembed.studies.registry import RECIPES
+from mmembed.studies.study import Study, check_settings, table
+from mmembed.training.data_digest import claim_data
 from mmembed.training.distributed import ALONE, World, join_world
-from mmembed.training.inputs import claim_data
 from mmembed.training.optim import build_optimizer, learning_rate
+from mmembed.training.run_folder import claim_folder, write_json
 from mmembed.training.step import MOST_SKIPPED, train_step
-from mmembed.training.tracking import claim_folder, write_json
 
 log = logging.getLogger(__name__)
 

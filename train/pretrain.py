@@ -20,25 +20,25 @@ from torch.nn.parallel import DistributedDataParallel
 
 from mmembed.commands.cli import leave, run_program
 from mmembed.commands.progress import progress
+from mmembed.commands.recipe_arguments import parse_recipe
 from mmembed.config import to_dict
 from mmembed.data.loader import Steps
-from mmembed.data.sampling import derive_seed
+from mmembed.data.sampler import derive_seed
 from mmembed.embedder import Recogniser, save_encoder
 from mmembed.embedder.folder import is_encoder
 from mmembed.encoder import FRAME_RATE
 from mmembed.errors import MmembedError, Stopped, UsageError
 from mmembed.methods.ctc_speaker import CtcSpeaker
-from mmembed.recipes.corpus import Corpus, describe_data, open_corpus
 from mmembed.recipes.evaluation import evaluate_speech, quick_scores
-from mmembed.recipes.parsing import parse_recipe
 from mmembed.recipes.pretrain import RECIPES, PretrainRun
+from mmembed.recipes.pretrain_data import Corpus, describe_data, open_corpus
 from mmembed.training.checkpoint import Position, load_latest, save_checkpoint
+from mmembed.training.data_digest import claim_data
 from mmembed.training.distributed import World, join_world
-from mmembed.training.inputs import claim_data
 from mmembed.training.optim import build_optimizer, learning_rate
+from mmembed.training.run_folder import MetricsLog, claim_folder, write_json
 from mmembed.training.signals import StopRequest
 from mmembed.training.step import MOST_SKIPPED, StepResult, train_step
-from mmembed.training.tracking import MetricsLog, claim_folder, write_json
 
 FREE = ("loop.workers",)  # settings that change no result
 

@@ -20,9 +20,9 @@ import tyro
 from mmembed.commands.progress import progress
 from mmembed.errors import printable
 from mmembed.metrics import count_groups, num_groups
-from mmembed.recipes.comparison import Table, compare
-from mmembed.recipes.finished import read_runs
-from mmembed.recipes.scoring import LOWER_IS_BETTER
+from mmembed.studies.compare import Table, compare
+from mmembed.studies.finished_runs import read_runs
+from mmembed.studies.scoring import LOWER_IS_BETTER
 
 SHOWN: Final = 3  # measures printed beside the one that is compared
 
@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         )
     print("\n\n".join("\n".join(as_text(table)) for table in tables), flush=True)
     if settings.out is not None:
-        from mmembed.report.comparison import write_comparison  # draws: takes a second to import
+        from mmembed.report.compare import write_comparison  # draws: takes a second to import
 
         print(f"\n{write_comparison(runs, tables, settings.out)}")
 

@@ -29,18 +29,18 @@ import tyro
 from numpy.typing import NDArray
 from safetensors.numpy import save
 
-from mmembed.data import integrity
-from mmembed.data.atomic import atomic_file, hold_folder
 from mmembed.data.corpora import CONVERTERS
+from mmembed.data.corpora import checks as integrity
 from mmembed.data.corpora.sentiment.corpus import folds_of
 from mmembed.data.example import Utterance
-from mmembed.data.examples import portable_key
-from mmembed.data.features import write_features
-from mmembed.data.hdf5 import SIGNATURE, read_csd
-from mmembed.data.manifest import write_manifest
-from mmembed.data.pickles import read_pickle
+from mmembed.data.feature_files import write_features
+from mmembed.data.manifest.jsonl import write_manifest
+from mmembed.data.media.load import portable_key
+from mmembed.data.untrusted.hdf5 import SIGNATURE, read_csd
+from mmembed.data.untrusted.pickles import read_pickle
 from mmembed.errors import DataError, UsageError
-from mmembed.strict_json import dumps
+from mmembed.io.atomic import atomic_file, hold_folder
+from mmembed.io.json import dumps
 
 Stream = Literal["audio", "video", "text"]
 

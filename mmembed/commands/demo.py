@@ -21,7 +21,7 @@ import tyro
 from mmembed.batch import STREAMS, subset_name
 from mmembed.errors import MmembedError, Stopped
 from mmembed.training.distributed import follow_parent
-from mmembed.training.tracking import write_json
+from mmembed.training.run_folder import write_json
 
 SIGNALLED = (75, 130)
 

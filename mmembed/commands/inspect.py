@@ -17,9 +17,9 @@ from typing import Final
 import tyro
 
 from mmembed.commands.progress import progress
-from mmembed.data.facts import facts, warnings
-from mmembed.data.places import Place, find_places
-from mmembed.data.summary import Summary, summarise
+from mmembed.data.inspect.summary import Summary, summarise
+from mmembed.data.inspect.summary_lines import facts, warnings
+from mmembed.data.locations import Place, find_places
 from mmembed.errors import UsageError, printable
 
 WIDTH: Final = 100  # of the lines printed
@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         summary = _look(place, settings.seed)
         print(("\n" if number else "") + as_text(summary), flush=True)
     if settings.html is not None:
-        from mmembed.report.contents import write_contents  # draws: takes a second to import
+        from mmembed.report.inspect import write_contents  # draws: takes a second to import
 
         print(f"\n{write_contents(summary, settings.html)}")
 

@@ -18,16 +18,16 @@ import tyro
 
 from mmembed.batch import STREAMS, parse_subset, subset_name
 from mmembed.config import read_json
-from mmembed.data.decoding import Decoder
 from mmembed.data.example import Example
-from mmembed.data.media import MAX_SECONDS
-from mmembed.data.sources import load_all, open_sources
+from mmembed.data.inputs import load_all, open_sources
+from mmembed.data.media.decode import MAX_SECONDS
+from mmembed.data.media.pool import Decoder
 from mmembed.errors import BudgetError, DataError, UsageError, printable
 from mmembed.features.emotion_words import parse_emotions
 from mmembed.features.text import normalise_transcript
-from mmembed.recipes.familiarity import OUTSIDE, Place
-from mmembed.recipes.prediction import TARGETS, EmotionPredictor
-from mmembed.strict_json import dumps
+from mmembed.io.json import dumps
+from mmembed.studies.emotion_predictor import TARGETS, EmotionPredictor
+from mmembed.studies.familiarity import OUTSIDE, Place
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ def _sentiment_and_emotions(run: Path) -> Answers:
 
 
 def _queries(settings: Predict, words: Sequence[str]) -> Answers:
-    from mmembed.recipes.clip_queries import ClipQueries  # reads a text encoder
+    from mmembed.studies.emotion_queries_predictor import ClipQueries  # reads a text encoder
 
     if settings.encoder is None:
         raise UsageError(f"{settings.run}: asks words of clips; give its encoder, --encoder DIR")

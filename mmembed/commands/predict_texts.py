@@ -9,8 +9,8 @@ from pathlib import Path
 
 from mmembed.errors import UsageError, printable
 from mmembed.features.emotion_words import parse_emotions
-from mmembed.recipes.multilabel_prediction import TextPredictor
-from mmembed.strict_json import dumps
+from mmembed.io.json import dumps
+from mmembed.studies.demux_predictor import TextPredictor
 
 STDIN = "-"
 AT_ONCE = 64  # texts read before the first answer

@@ -18,21 +18,21 @@ from typing import Annotated, Any, Final, Literal
 import tyro
 
 from mmembed.commands.progress import progress
-from mmembed.data import integrity
-from mmembed.data.atomic import hold_folder
 from mmembed.data.corpora import CONVERTERS, CORPORA
+from mmembed.data.corpora import checks as integrity
 from mmembed.data.example import Utterance
-from mmembed.data.manifest import (
+from mmembed.data.manifest.jsonl import (
     ManifestRow,
     read_each_row,
     read_manifest,
     write_manifest,
 )
 from mmembed.data.prepare import Part, plan_shards, prepare_shards
-from mmembed.data.shards import ShardSet
+from mmembed.data.shards.layout import ShardSet
 from mmembed.errors import DataError, UsageError
 from mmembed.features.audio import FEATURE_RATE
 from mmembed.features.video import VIDEO_RATE
+from mmembed.io.atomic import hold_folder
 
 Stream = Literal["audio", "video", "text"]
 

@@ -17,8 +17,8 @@ from pathlib import Path
 import tyro
 
 from mmembed.metrics import plural
-from mmembed.recipes.probe import centre_speakers, probe, read_labelled
-from mmembed.training.tracking import write_json
+from mmembed.studies.probe import centre_speakers, probe, read_labelled
+from mmembed.training.run_folder import write_json
 
 
 @dataclass(frozen=True)

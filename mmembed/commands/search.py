@@ -25,10 +25,10 @@ import numpy as np
 import tyro
 from numpy.typing import NDArray
 
-from mmembed.data.folders import MEDIA_SUFFIXES
+from mmembed.embeddings.search import EmbeddingSearch, Found, Sources
 from mmembed.errors import UsageError, printable
-from mmembed.search import EmbeddingSearch, Found, Sources
-from mmembed.strict_json import dumps
+from mmembed.io.folders import MEDIA_SUFFIXES
+from mmembed.io.json import dumps
 
 By = Literal["clip", "text", "key"]
 
@@ -93,7 +93,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     else:
         print("\n".join(_as_text(rows)), flush=True)
     if settings.html is not None:
-        from mmembed.report.nearest import write_nearest  # draws: takes a second to import
+        from mmembed.report.search import write_nearest  # draws: takes a second to import
 
         of = len(search.embeddings) if among is None else int(among.sum())
         about = f"The {len(rows)} of {of:,} clips in {settings.folder} nearest to this {by}."
@@ -115,7 +115,13 @@ def _guess(search: EmbeddingSearch, query: str) -> By:
 
 def _embedded(settings: Search, by: By, search: EmbeddingSearch) -> NDArray[np.float32]:
     """(W,) the vector of a clip or a text."""
-    from mmembed.clips import embed, open_encoder, read_clips, text_example, with_words
+    from mmembed.embedder.embed_files import (
+        embed,
+        open_encoder,
+        read_clips,
+        text_example,
+        with_words,
+    )
 
     if settings.encoder is None:
         raise UsageError(f"a {by} has to be embedded; name the encoder, --encoder DIR")

@@ -52,11 +52,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         from mmembed.serve.server import Address, serve
     except ImportError as error:
         raise UsageError(f"serve: needs pip install 'mmembed[serve]' ({error})") from None
-    from mmembed.data.decoding import Decoder
+    from mmembed.data.media.pool import Decoder
     from mmembed.embedder import Embedder
-    from mmembed.recipes.prediction import EmotionPredictor
-    from mmembed.search import EmbeddingSearch
+    from mmembed.embeddings.search import EmbeddingSearch
     from mmembed.serve.analysis import Analyser
+    from mmembed.studies.emotion_predictor import EmotionPredictor
 
     address = Address(settings.host, settings.port)
     embedder = Embedder.from_pretrained(settings.encoder, face_model=settings.face_model)

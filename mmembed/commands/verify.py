@@ -16,9 +16,9 @@ from pathlib import Path
 import tyro
 
 from mmembed.commands.progress import progress
-from mmembed.data.places import Place, find_places
-from mmembed.data.verify import Known, Verdict, verify_shards
-from mmembed.data.verify_rows import verify_manifest
+from mmembed.data.locations import Place, find_places
+from mmembed.data.verify.manifest import verify_manifest
+from mmembed.data.verify.shards import Known, Verdict, verify_shards
 from mmembed.errors import CorruptError, DataError, UsageError, printable
 
 MEGABYTE = 1_000_000

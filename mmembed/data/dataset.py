@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from mmembed.batch import STREAMS
 from mmembed.data.example import Example, Utterance
-from mmembed.data.examples import from_record
-from mmembed.data.shards import ShardSet
+from mmembed.data.media.load import from_record
+from mmembed.data.shards.layout import ShardSet
 
 Meta = Mapping[str, object]
 

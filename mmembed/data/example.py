@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from mmembed.batch import STREAMS
 from mmembed.config import Seconds
-from mmembed.data.jsontext import check_text, shown
+from mmembed.io.json_text import check_text, shown
 
 SPLITS: Final = ("train", "dev", "test", "heldout")
 """`heldout`: utterances never trained on, by speakers of the training split (closed-set tasks)."""
@@ -92,7 +92,7 @@ class Utterance:
         media: where the media is: a path, absolute or relative to the manifest (bytes that are not
             UTF-8 as Python names them, byte 0xE9 as U+DCE9); a URL; a member of an archive
             ("videos.tar#KEY.mp4"); a row of precomputed features ("train.safetensors#12", see
-            `mmembed.data.features`); None for text alone.
+            `mmembed.data.feature_files`); None for text alone.
         start: seconds into the media file.
         end: seconds, None = to its end.
         transcript: the words spoken, as written by the corpus, or None.

@@ -22,16 +22,16 @@ from pathlib import Path
 from typing import Any, Final, TypeAlias
 from urllib.parse import urlsplit
 
-from mmembed.data import archives
-from mmembed.data.atomic import atomic_file
 from mmembed.data.example import Utterance
-from mmembed.data.examples import LARGEST_MEMBER
-from mmembed.data.features import SUFFIX, read_features
-from mmembed.data.jsontext import parse_json
-from mmembed.data.remote import file_state
-from mmembed.data.shards import shard_sidecar, uncommit
+from mmembed.data.feature_files import SUFFIX, read_features
+from mmembed.data.media.load import LARGEST_MEMBER
+from mmembed.data.shards.layout import shard_sidecar, uncommit
+from mmembed.data.untrusted import archives
 from mmembed.errors import DataError, MmembedError
-from mmembed.strict_json import dumps
+from mmembed.io.atomic import atomic_file
+from mmembed.io.json import dumps
+from mmembed.io.json_text import parse_json
+from mmembed.io.remote import file_state
 
 Stamp: TypeAlias = list[int]
 """Bytes, time of the last change of the content and of the file in ns, inode."""

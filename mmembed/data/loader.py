@@ -21,7 +21,7 @@ import torch
 from mmembed.batch import UNLABELLED, Batch
 from mmembed.data.collate import EMPTY, Augmentation, Item, augment, collate
 from mmembed.data.example import EMOTIONS
-from mmembed.data.sampling import EpochPlan, Integers, derive_seed, share
+from mmembed.data.sampler import EpochPlan, Integers, derive_seed, share
 from mmembed.errors import MmembedError, UsageError
 
 TIMEOUT: Final = 300.0  # seconds for one step; a reader that hangs ends the run

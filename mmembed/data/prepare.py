@@ -18,14 +18,13 @@ from typing import Final
 from mmembed import features
 from mmembed.batch import STREAMS
 from mmembed.config import Seconds
-from mmembed.data import decoding
-from mmembed.data.atomic import atomic_file, finishing
-from mmembed.data.decoding import Decoder, Task
 from mmembed.data.example import Example, Utterance
-from mmembed.data.examples import to_record
 from mmembed.data.fingerprints import Prints, drop_if_changed, inputs_of
-from mmembed.data.manifest import ManifestRow, row_name, to_row
-from mmembed.data.shards import (
+from mmembed.data.manifest.jsonl import ManifestRow, row_name, to_row
+from mmembed.data.media import pool as decoding
+from mmembed.data.media.load import to_record
+from mmembed.data.media.pool import Decoder, Task
+from mmembed.data.shards.layout import (
     Record,
     finish,
     index_shards,
@@ -34,10 +33,11 @@ from mmembed.data.shards import (
     shard_sidecar,
     write_shard,
 )
-from mmembed.data.versions import made_with
 from mmembed.errors import BudgetError, DataError, UsageError
 from mmembed.features.video import check_face_model
-from mmembed.strict_json import dumps
+from mmembed.io.atomic import atomic_file, finishing
+from mmembed.io.json import dumps
+from mmembed.io.versions import made_with
 
 Failure = dict[str, str]
 
@@ -75,7 +75,7 @@ class Part:
 
     @property
     def name(self) -> str:
-        """For `mmembed.data.atomic.hold_folder`."""
+        """For `mmembed.io.atomic.hold_folder`."""
         return f"{self.rank}-of-{self.world}" if self.world > 1 else ""
 
     @property
@@ -240,8 +240,8 @@ def _digest(value: object) -> str:
 def _code() -> str:
     """A digest of the code that decodes and computes features: other code, other vectors."""
     folder = Path(__file__).parent
-    names = ("channels", "chunks", "containers", "examples", "kinds", "luma", "media", "tracks")
-    files = [folder / f"{name}.py" for name in names]
+    names = ("container", "decode", "downmix", "load", "luma", "open", "repair", "timeline")
+    files = [folder / "media" / f"{name}.py" for name in names]
     files += sorted(Path(features.__file__).parent.glob("*.py"))
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 

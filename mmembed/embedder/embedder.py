@@ -17,16 +17,15 @@ from mmembed import __version__
 from mmembed.batch import STREAMS, Encoding, Packed, Padded
 from mmembed.config import Hz, Seconds
 from mmembed.data.collate import collate, to_item
-from mmembed.data.decoding import Decoder
 from mmembed.data.example import Example
-from mmembed.data.media import MAX_SECONDS
-from mmembed.data.sources import load_all
-from mmembed.data.versions import made_with
+from mmembed.data.inputs import load_all
+from mmembed.data.media.decode import MAX_SECONDS
+from mmembed.data.media.pool import Decoder
 from mmembed.embedder import hub
 from mmembed.embedder.card import trained_on
-from mmembed.embedder.clips import Described, as_clip, parse_streams, usable
 from mmembed.embedder.embedding import Array, Embedding, Word
 from mmembed.embedder.folder import FILES, HEAD, Saved, read_folder, write_folder
+from mmembed.embedder.inputs import Described, as_clip, parse_streams, usable
 from mmembed.embedder.recogniser import Recogniser
 from mmembed.embedder.windows import (
     Encoded,
@@ -42,6 +41,7 @@ from mmembed.encoder import FRAME_RATE, Hidden
 from mmembed.errors import UsageError
 from mmembed.features.text import normalise_transcript
 from mmembed.features.video import check_face_model
+from mmembed.io.versions import made_with
 from mmembed.nn.pooling import mean_and_std
 
 CLIPS_AT_ONCE: Final = 8  # in a batch; changes no vector
@@ -224,7 +224,7 @@ class Embedder:
 
         Args:
             clips: the path of a sound or video file, or a dict with fields of
-                `mmembed.embedder.clips.Clip`; or a list of those.
+                `mmembed.embedder.inputs.Clip`; or a list of those.
             audio: (samples,) mono in [-1, 1], of one clip in memory.
             sample_rate: of `audio`, Hz.
             video: (T, height, width) grey or (T, height, width, 3) RGB, uint8, at 25 Hz.

@@ -22,14 +22,14 @@ from torch import nn
 
 from mmembed import __version__
 from mmembed.config import from_dict, read_json, to_dict
-from mmembed.data.atomic import atomic_file
 from mmembed.embedder.card import model_card, trained_on
 from mmembed.embedder.recogniser import Recogniser
 from mmembed.encoder import Encoder, EncoderConfig
 from mmembed.errors import CorruptError, MmembedError
 from mmembed.features.text import Vocabulary
+from mmembed.io.atomic import atomic_file
+from mmembed.io.json import dumps
 from mmembed.nn.weights import check_file, read_module
-from mmembed.strict_json import dumps
 
 WEIGHTS, CONFIG, VOCABULARY = "model.safetensors", "config.json", "vocabulary.model"
 HEAD, ALPHABET, CARD = "recogniser.safetensors", "alphabet.model", "README.md"
@@ -74,7 +74,7 @@ def save_encoder(
         vocabulary: of its text stream.
         run: all settings.
         recogniser: the CTC head.
-        data: what it was trained on, see `mmembed.recipes.corpus.describe_data`.
+        data: what it was trained on, see `mmembed.recipes.pretrain_data.describe_data`.
         evaluation: its scores, see `mmembed.recipes.evaluation.evaluate_speech`.
     """
     config = {

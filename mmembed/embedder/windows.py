@@ -27,8 +27,8 @@ from torch import Tensor
 
 from mmembed.batch import Packed
 from mmembed.data.example import Example
-from mmembed.data.mapped import release
-from mmembed.data.media import LONGEST
+from mmembed.data.media.decode import LONGEST
+from mmembed.data.media.temporary_arrays import release
 from mmembed.embedder.recogniser import Recogniser
 from mmembed.encoder import FRAME_RATE, Hidden
 from mmembed.features.audio import FEATURE_RATE

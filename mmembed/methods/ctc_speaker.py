@@ -23,8 +23,8 @@ from torch import Tensor, nn
 from mmembed import losses
 from mmembed.batch import Batch, Packed, precise
 from mmembed.config import Config, Count, Weight, Within
-from mmembed.contract import Method
 from mmembed.encoder import Encoder, EncoderConfig, Hidden
+from mmembed.method import Method
 from mmembed.nn.pooling import LayerWeights, mean_and_std
 from mmembed.nn.transformer import Block
 

@@ -11,7 +11,7 @@ Formats", ICASSP 2023, arXiv 2211.00171. Formulas are from their released code
             a cluster: e = mean over all tokens of its members, or z = max of its members' logits
     MEmo    "emotion [mask] in tweet TEXT" -> h = state of the mask; z = a head of h with one output
             for each emotion, or z_k = sum of the masked-language logits of the tokens of word k
-    loss = (1 - c) * cross entropy + c * local + g * global      (mmembed.losses_multilabel)
+    loss = (1 - c) * cross entropy + c * local + g * global      (mmembed.losses.multilabel)
 
 Deviations: pair losses are means over the pairs alone, without the constant exp(0) that the release
 adds for the lower triangle (so c weighs more: see `losses_multilabel.intra`); weights are exactly
@@ -32,12 +32,12 @@ from typing import Annotated, ClassVar, Literal, cast
 import torch
 from torch import Tensor, nn
 
-from mmembed import losses_multilabel as losses
-from mmembed.backbones import Backbone
+from mmembed.backbones.text import Backbone
 from mmembed.batch import Batch, Packed, Padded, precise
 from mmembed.config import Config, Count, Dropout, Weight, Within
-from mmembed.contract import Method
 from mmembed.features.emotion_words import members, wheel_correlation
+from mmembed.losses import multilabel as losses
+from mmembed.method import Method
 
 LOCAL = {"inter": losses.inter, "intra": losses.intra, "complete": losses.complete}
 

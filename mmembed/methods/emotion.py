@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from mmembed import losses
 from mmembed.batch import Batch
 from mmembed.config import Config, Count, Dropout, Weight, Width
-from mmembed.contract import Method
+from mmembed.method import Method
 from mmembed.nn.pooling import LayerWeights
 
 NUM_EMOTIONS = 6

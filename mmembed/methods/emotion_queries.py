@@ -34,8 +34,8 @@ from torch import Tensor, nn
 
 from mmembed.batch import Batch, Packed, Padded, precise
 from mmembed.config import Config, Count, Depth, Dropout, Heads, Width
-from mmembed.contract import Method
 from mmembed.errors import UsageError
+from mmembed.method import Method
 from mmembed.nn.transformer import Block
 
 

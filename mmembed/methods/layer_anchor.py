@@ -11,8 +11,8 @@ source. With x_l the standardised vector of layer l, and A the anchors,
     CORAL(z) = ||C_source - C_target||_F^2 / (4 D^2), C the covariance, divided by n - 1
 
 Anchors are numbers of layers: none (source only), the last, chosen ones, or the group of adjacent
-layers most alike across languages (`mmembed.similarity.most_similar_group`, on matched vowels or
-sentences, or on covariances where nothing matches).
+layers most alike across languages (`mmembed.metrics.similarity.most_similar_group`, on matched
+vowels or sentences, or on covariances where nothing matches).
 
 CORAL is a statistic of a micro-batch, not a sum over items (`Method.batch_terms`): its value times
 the items whose language is known is counted by "language". So the loss holds the mean of the CORALs
@@ -46,7 +46,7 @@ from torch import Tensor, nn
 from mmembed import losses
 from mmembed.batch import Batch
 from mmembed.config import Config, Count, Dropout, Width, Within
-from mmembed.contract import Method
+from mmembed.method import Method
 from mmembed.nn.pooling import LayerWeights
 
 

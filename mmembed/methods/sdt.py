@@ -28,7 +28,7 @@ of padding. Its teacher is not detached, though self-distillation usually is; `d
 it, and is off by default, like everything the published figures come from.
 
 Whom a speaker number means is not the paper's: our batches number the speakers of a dialogue by
-their first turn (`mmembed.recipes.dialogues`), so that a number says who speaks again and nothing
+their first turn (`mmembed.studies.sdt_data`), so that a number says who speaks again and nothing
 of who it is. The release takes its numbers from its pickles: on IEMOCAP they are the gender (0 = M,
 1 = F), the same in all dialogues, on MELD up to nine of a dialogue in an order of their own. So
 what speakers are worth here is not comparable with the paper's figures.
@@ -48,8 +48,8 @@ from torch import Tensor, nn
 from mmembed import losses
 from mmembed.batch import STREAMS, UNLABELLED, Batch, Packed, Padded, precise
 from mmembed.config import Config, Count, Dropout, Heads, Weight, Width, Within
-from mmembed.contract import Method
 from mmembed.errors import UsageError
+from mmembed.method import Method
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,7 @@ from torch.nn.utils.rnn import pack_padded_sequence
 
 from mmembed.batch import Batch, Padded
 from mmembed.config import Config, Count, Dropout, Weight, Width, Within
-from mmembed.contract import Gather, Method
+from mmembed.method import Gather, Method
 from mmembed.nn.pooling import LayerWeights
 
 FUSED = "fused"

@@ -7,9 +7,9 @@ from typing import Any
 
 from mmembed.batch import STREAMS, stream_subsets, subset_name
 from mmembed.methods.ctc_speaker import CtcSpeaker
-from mmembed.recipes.corpus import Corpus
+from mmembed.recipes.pretrain_data import Corpus
+from mmembed.recipes.speech_scores import Transcribed, speech_scores, transcribe
 from mmembed.training.distributed import World
-from mmembed.training.evaluate import Transcribed, speech_scores, transcribe
 
 SAMPLES = 12  # transcripts kept for reading
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from mmembed import __version__
-from mmembed.data.atomic import atomic_file
 from mmembed.errors import UsageError
-from mmembed.report import embeddings, emotion, overview, speech, studies
-from mmembed.report.data import RunFolder
-from mmembed.report.markup import Html
+from mmembed.io.atomic import atomic_file
+from mmembed.report import embedding_map as embeddings
+from mmembed.report import emotion, overview, speech
+from mmembed.report import study as studies
+from mmembed.report.html import Html
 from mmembed.report.page import page
+from mmembed.report.run_folder import RunFolder
 
 
 def write_report(run: Path, out: Path | None = None) -> Path:

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from mmembed.data.example import EMOTIONS
 from mmembed.metrics import confusion_matrix, count_groups, plural
 from mmembed.report import plots
-from mmembed.report.data import Json, RunFolder, Score, correlation
-from mmembed.report.markup import Html, Section, join, missing, number, table, tag
+from mmembed.report.html import Html, Section, join, missing, number, table, tag
+from mmembed.report.run_folder import Json, RunFolder, Score, correlation
 
 SENTIMENT_COLUMNS = {
     "mae": "MAE",

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from mmembed.report import plots
-from mmembed.report.data import RunFolder, Score, correlation, flatten, in_stream_order
-from mmembed.report.markup import (
+from mmembed.report.html import (
     Html,
     Section,
     cards,
@@ -16,6 +15,7 @@ from mmembed.report.markup import (
     tag,
     words,
 )
+from mmembed.report.run_folder import RunFolder, Score, correlation, flatten, in_stream_order
 
 
 def key_numbers(run: RunFolder) -> Html:

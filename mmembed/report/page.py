@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mmembed.report.markup import Html, Section, join, tag
+from mmembed.report.html import Html, Section, join, tag
 
 _STYLE = Html("""
 :root { color-scheme: light dark; --text: #1d2230; --soft: #667085; --page: #fbfbfc;

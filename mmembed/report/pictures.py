@@ -6,8 +6,8 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from mmembed.pictures import picture_url
-from mmembed.report.markup import Html, tag
+from mmembed.report.html import Html, tag
+from mmembed.report.picture_urls import picture_url
 
 
 def picture(pixels: NDArray[Any], name: str) -> Html:

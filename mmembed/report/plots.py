@@ -14,8 +14,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
-from mmembed.report.data import Score
-from mmembed.report.markup import Html, legend, number, tag
+from mmembed.report.html import Html, legend, number, tag
+from mmembed.report.run_folder import Score
 
 WIDTH = 9.5  # inches; the page scales it to its own width
 PALETTE = (

@@ -9,8 +9,8 @@ from typing import Any
 import jiwer
 
 from mmembed.report import plots
-from mmembed.report.data import Json, RunFolder, in_stream_order
-from mmembed.report.markup import Html, Section, join, missing, percent, table, tag, words
+from mmembed.report.html import Html, Section, join, missing, percent, table, tag, words
+from mmembed.report.run_folder import Json, RunFolder, in_stream_order
 
 SAMPLES = 10  # transcripts shown
 SPLIT_NAMES = {"heldout": "Held-out utterances", "test": "Test speakers"}

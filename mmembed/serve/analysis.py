@@ -14,18 +14,18 @@ import torch
 
 from mmembed.batch import STREAMS, subset_name
 from mmembed.config import Hz, Seconds
-from mmembed.data.decoding import Decoder
 from mmembed.data.example import EMOTIONS, Example, Labels
-from mmembed.data.sources import load_all
+from mmembed.data.inputs import load_all
+from mmembed.data.media.pool import Decoder
 from mmembed.embedder import Embedder, Embedding
-from mmembed.embedder.clips import Clip
+from mmembed.embedder.inputs import Clip
+from mmembed.embeddings.search import EmbeddingSearch, Found, Sources
 from mmembed.errors import DataError, Stopped, UsageError
 from mmembed.features.audio import FEATURE_RATE
 from mmembed.features.video import VIDEO_RATE
-from mmembed.pictures import picture_url
-from mmembed.recipes.familiarity import OUTSIDE
-from mmembed.recipes.prediction import EmotionPredictor
-from mmembed.search import EmbeddingSearch, Found, Sources
+from mmembed.report.picture_urls import picture_url
+from mmembed.studies.emotion_predictor import EmotionPredictor
+from mmembed.studies.familiarity import OUTSIDE
 
 WINDOW: Final[Seconds] = 2.0  # of the clip that a point of a curve is of
 STEP: Final[Seconds] = 0.25  # from point to point, more in clips of over a minute
@@ -67,7 +67,7 @@ class Mood:
         emotions: by name, in the order of `EMOTIONS`, those that were learned.
         streams: that were judged, "audio+video+text".
         farther_than: share of the training clips that lie nearer to each other than this clip to
-            them; None where nothing is known of them. See `mmembed.recipes.familiarity`.
+            them; None where nothing is known of them. See `mmembed.studies.familiarity`.
         outside: whether that is more than usual; None likewise.
     """
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 from aiohttp import web
 
 from mmembed.config import Seconds
-from mmembed.strict_json import dumps
+from mmembed.io.json import dumps
 
 MOST_CONNECTIONS: Final = 64  # browsers open six; more are closed at once
 IDLE: Final[Seconds] = 60.0  # that one may wait between requests, or take to send a head

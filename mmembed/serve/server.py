@@ -32,6 +32,7 @@ from aiohttp import web
 
 from mmembed.config import Seconds
 from mmembed.errors import DataError, MmembedError, UsageError, printable
+from mmembed.io.json import dumps
 from mmembed.serve.analysis import Analysis
 from mmembed.serve.connections import HEADERS, as_json, listen
 from mmembed.serve.upload import (
@@ -41,7 +42,6 @@ from mmembed.serve.upload import (
     nameless_file,
     receive,
 )
-from mmembed.strict_json import dumps
 
 WAITING: Final = 4  # clips that are sent, wait or are analysed; more are turned away
 NO_SPACE: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

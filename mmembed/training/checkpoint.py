@@ -25,9 +25,9 @@ import torch
 from safetensors.torch import load, save
 from torch import nn
 
-from mmembed.data.atomic import errors_of, sync_folder
 from mmembed.errors import CorruptError, MmembedError
-from mmembed.strict_json import dumps
+from mmembed.io.atomic import errors_of, sync_folder
+from mmembed.io.json import dumps
 from mmembed.training.distributed import ALONE, World
 
 log = logging.getLogger(__name__)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from mmembed.batch import Batch
-from mmembed.contract import Method
+from mmembed.method import Method
 from mmembed.training.distributed import World
 
 MOST_SKIPPED: Final = 3  # steps in a row that were not finite, after which a run has failed

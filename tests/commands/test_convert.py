@@ -15,8 +15,8 @@ import pytest
 from safetensors.numpy import load_file
 
 from mmembed.commands.convert import kind_of, main
-from mmembed.data.examples import load_example
-from mmembed.data.manifest import read_manifest
+from mmembed.data.manifest.jsonl import read_manifest
+from mmembed.data.media.load import load_example
 from mmembed.errors import DataError, UsageError
 
 

@@ -9,8 +9,8 @@ import pytest
 import soundfile
 
 from mmembed.commands.prepare import main
-from mmembed.data.manifest import read_manifest, write_manifest
-from mmembed.data.shards import ShardSet
+from mmembed.data.manifest.jsonl import read_manifest, write_manifest
+from mmembed.data.shards.layout import ShardSet
 from mmembed.errors import BudgetError, DataError, UsageError
 
 

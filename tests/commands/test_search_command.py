@@ -10,19 +10,19 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from helpers.prepared import described, embedding, example, write_embeddings, write_prepared
+from helpers.support import small_encoder_config
 from mmembed_export.extract import main as extract
-from prepared import described, embedding, example, write_embeddings, write_prepared
-from support import small_encoder_config
 
 from mmembed.commands.cli import run_program
 from mmembed.commands.search import main
-from mmembed.data.sources import portable_key
+from mmembed.data.inputs import portable_key
 from mmembed.embedder import save_encoder
-from mmembed.embeddings import COPY
+from mmembed.embeddings.ivf import KEPT
+from mmembed.embeddings.read import COPY
 from mmembed.encoder import Encoder
 from mmembed.features.text import Vocabulary
-from mmembed.partition import KEPT
-from mmembed.report.markup import VOID
+from mmembed.report.html import VOID
 
 HOSTILE = "<script>alert(1)</script>\x1b[31m\"'&\u202e"
 

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from prepared import reasons, verify
+from helpers.prepared import reasons, verify
 
 from mmembed.data.example import Utterance
-from mmembed.data.features import write_features
-from mmembed.data.manifest import write_manifest
+from mmembed.data.feature_files import write_features
+from mmembed.data.manifest.jsonl import write_manifest
 
 Capture = pytest.CaptureFixture[str]
 

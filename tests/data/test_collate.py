@@ -6,14 +6,14 @@ from dataclasses import replace
 from functools import cache
 
 import torch
+from helpers.support import random_item, small_method
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support import random_item, small_method
 from torch.nn import functional
 
 from mmembed.batch import Padded
-from mmembed.contract import Method
 from mmembed.data.collate import EMPTY, Augmentation, Item, augment, collate
+from mmembed.method import Method
 
 items = st.lists(
     st.tuples(

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import mmembed.data.shardindex
+import mmembed.data.shards.index
 from mmembed.data.dataset import Examples, Meta
 from mmembed.data.example import Example, Utterance
-from mmembed.data.examples import to_record
-from mmembed.data.shards import Record, index_shards, shard_path, write_shard
+from mmembed.data.media.load import to_record
+from mmembed.data.shards.layout import Record, index_shards, shard_path, write_shard
 
 ROWS = [("train", "ann"), (None, "bo"), ("dev", "ann"), ("train", None), ("train", "bo")]
 
@@ -31,7 +31,7 @@ def made(corpus: str) -> list[Example]:
 @pytest.fixture
 def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """One with an index, one without; a batch of rows for each shard."""
-    monkeypatch.setattr(mmembed.data.shardindex, "_BATCH", 1)
+    monkeypatch.setattr(mmembed.data.shards.index, "_BATCH", 1)
     for corpus in ("one", "two"):
         records = [Record(*to_record(example)) for example in made(corpus)]
         for number, part in enumerate((records[:2], records[2:])):

@@ -17,10 +17,10 @@ import soundfile
 from mmembed.commands.cli import run_program
 from mmembed.commands.prepare import main
 from mmembed.data.example import Utterance
-from mmembed.data.features import write_features
+from mmembed.data.feature_files import write_features
 from mmembed.data.fingerprints import Input, Prints, changed_inputs
-from mmembed.data.manifest import write_manifest
-from mmembed.data.shards import Record, shard_path, write_shard
+from mmembed.data.manifest.jsonl import write_manifest
+from mmembed.data.shards.layout import Record, shard_path, write_shard
 
 Log = pytest.LogCaptureFixture
 Replace = Callable[[Path], None]

@@ -13,12 +13,12 @@ from itertools import count, islice
 import numpy as np
 import pytest
 import torch
-from support import random_item
+from helpers.support import random_item
 
 from mmembed.batch import STREAMS, stream_subsets
 from mmembed.data.collate import Augmentation, Item
 from mmembed.data.loader import Steps, ahead
-from mmembed.data.sampling import draw, plan_epoch
+from mmembed.data.sampler import draw, plan_epoch
 from mmembed.errors import CorruptError, DataError, MmembedError, UsageError
 
 SUBSETS = [*stream_subsets(), STREAMS, STREAMS]

@@ -16,10 +16,10 @@ import pytest
 import soundfile
 
 from mmembed.data.example import Utterance
-from mmembed.data.examples import from_record, load_example
-from mmembed.data.manifest import write_manifest
+from mmembed.data.manifest.jsonl import write_manifest
+from mmembed.data.media.load import from_record, load_example
 from mmembed.data.prepare import Part, prepare_shards
-from mmembed.data.shards import ShardSet, shard_path
+from mmembed.data.shards.layout import ShardSet, shard_path
 from mmembed.errors import BudgetError, DataError, UsageError
 
 SAMPLE_RATE = 16_000
@@ -124,7 +124,7 @@ def test_bad_lists_are_refused(tmp_path: Path) -> None:
 PROGRAM = """
 import sys
 from pathlib import Path
-from mmembed.data.manifest import read_manifest
+from mmembed.data.manifest.jsonl import read_manifest
 from mmembed.data.prepare import Part, prepare_shards
 
 if __name__ == "__main__":

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from clips import burst, grey_steps, tone, write_video
-from encoders import write_encoder
+from helpers.clips import burst, grey_steps, tone, write_video
+from helpers.encoders import write_encoder
 
 from mmembed.batch import stream_subsets, subset_name
 from mmembed.embedder import Embedder, Embedding, Recogniser
-from mmembed.embedder.clips import pictures
+from mmembed.embedder.inputs import pictures
 from mmembed.errors import DataError, UsageError
 from mmembed.features.text import Vocabulary
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from encoders import write_encoder
-from support import random_item, small_method
+from helpers.encoders import write_encoder
+from helpers.support import random_item, small_method
 
 from mmembed.data.collate import collate
 from mmembed.data.example import Example, Utterance

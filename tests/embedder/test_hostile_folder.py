@@ -13,19 +13,19 @@ from typing import Any
 
 import pytest
 import torch
-from encoders import write_encoder
+from helpers.encoders import write_encoder
+from helpers.served import write_regressors
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
-from served import write_regressors
 from test_folder import DATA, EVALUATION
 
 from mmembed.embedder import Embedder
 from mmembed.errors import CorruptError, MmembedError
 from mmembed.features.text import Vocabulary
-from mmembed.recipes.clip_queries import ClipQueries
-from mmembed.recipes.multilabel_prediction import TextPredictor
-from mmembed.recipes.prediction import EmotionPredictor
+from mmembed.studies.demux_predictor import TextPredictor
+from mmembed.studies.emotion_predictor import EmotionPredictor
+from mmembed.studies.emotion_queries_predictor import ClipQueries
 
 HOSTILE = (
     None, True, False, -1, 0, 1, 3, 10**6, 10**12, 2**62, 2**64, -(10**400), 0.5, -0.1, 1.0, 1e308,

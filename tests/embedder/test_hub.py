@@ -18,8 +18,8 @@ from pathlib import Path
 
 import pytest
 import soundfile
-from clips import tone
-from encoders import write_encoder
+from helpers.clips import tone
+from helpers.encoders import write_encoder
 
 SCRIPT = """
 import sys

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from clips import grey_steps, tone, write_video
-from encoders import write_encoder
+from helpers.clips import grey_steps, tone, write_video
+from helpers.encoders import write_encoder
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -206,7 +206,7 @@ def test_long_ones_are_batches_of_their_own() -> None:
 @pytest.fixture
 def short_windows(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is longer than 4 s is long, and encoded 2 s at a time."""
-    monkeypatch.setattr("mmembed.embedder.clips.LONGEST", 4.0)
+    monkeypatch.setattr("mmembed.embedder.inputs.LONGEST", 4.0)
     monkeypatch.setattr("mmembed.embedder.windows.LONGEST", 4.0)
     monkeypatch.setattr("mmembed.embedder.embedder.plan", partial(plan, core=50, context=20))
 
@@ -266,8 +266,8 @@ MEASURE = """
 import resource, sys
 from pathlib import Path
 from mmembed.data.example import Utterance
-from mmembed.data.examples import load_parts
-from mmembed.data.recordings import gather
+from mmembed.data.media.load import load_parts
+from mmembed.data.media.streaming import gather
 from mmembed.embedder import Embedder
 from mmembed.embedder.windows import encode_windows, plan
 

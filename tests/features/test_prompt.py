@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from prompted import EMOTIONS, POSTS, TOKENIZERS, PairTokenizer
+from helpers.prompted import EMOTIONS, POSTS, TOKENIZERS, PairTokenizer
 
 from mmembed.errors import UsageError
 from mmembed.features.emotion_words import members, parse_emotions, wheel_correlation

@@ -9,16 +9,16 @@ from functools import partial
 import pytest
 import test_emotion_queries
 import torch
-from dialogues import random_dialogues, small_sdt
-from prompted import masked_posts, posts, small_demux, small_memo
+from helpers.dialogues import random_dialogues, small_sdt
+from helpers.prompted import masked_posts, posts, small_demux, small_memo
+from helpers.streams import VECTORS, in_training, sentiment_batch
+from helpers.support import mean_losses, random_item, small_method, with_padding
 from safetensors.torch import load, save
-from streams import VECTORS, in_training, sentiment_batch
-from support import mean_losses, random_item, small_method, with_padding
 from torch import Tensor
 
 from mmembed.batch import STREAMS, Batch, Padded, stream_subsets
-from mmembed.contract import Method
 from mmembed.data.collate import collate
+from mmembed.method import Method
 from mmembed.methods.emotion import EmotionConfig, EmotionRegressor
 from mmembed.methods.layer_anchor import LayerAnchor, LayerAnchorConfig
 from mmembed.training.distributed import World

@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from prompted import (
+from helpers.prompted import (
     EMOTIONS,
     LABELS,
     POSTS,
@@ -20,10 +20,10 @@ from prompted import (
 )
 from torch import Tensor, nn
 
-from mmembed import losses_multilabel as losses
 from mmembed.batch import Batch, Packed, Padded
 from mmembed.features.emotion_words import wheel_correlation
 from mmembed.features.prompt import emotion_prompt
+from mmembed.losses import multilabel as losses
 from mmembed.methods.demux import Demux, DemuxConfig, Memo, MemoConfig, owner_means
 from mmembed.training.distributed import World
 from mmembed.training.step import train_step

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from support import mean_losses
+from helpers.support import mean_losses
 
 from mmembed import losses
 from mmembed.batch import Batch, Padded

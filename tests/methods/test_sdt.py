@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
-from dialogues import WIDTHS, dialogues, random_dialogues, small_sdt
+from helpers.dialogues import WIDTHS, dialogues, random_dialogues, small_sdt
 from torch import nn
 
 from mmembed.batch import STREAMS, UNLABELLED, Batch, Padded

@@ -11,7 +11,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from streams import AUDIO, ITEMS, TEXT, VECTORS, VIDEO, in_training, sentiment_batch, small_self_mm
+from helpers.streams import (
+    AUDIO,
+    ITEMS,
+    TEXT,
+    VECTORS,
+    VIDEO,
+    in_training,
+    sentiment_batch,
+    small_self_mm,
+)
 from torch import Tensor
 
 from mmembed.batch import Batch, Padded
@@ -332,7 +341,7 @@ def test_cutting_a_step_changes_nothing(cuts: list[list[int]]) -> None:
 WORKER = """
 import sys, torch
 from torch.nn.parallel import DistributedDataParallel
-from streams import sentiment_batch, small_self_mm
+from helpers.streams import sentiment_batch, small_self_mm
 from mmembed.training.distributed import join_world
 from mmembed.training.step import train_step
 

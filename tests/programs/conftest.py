@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
-from clips import grey_steps, tone, write_video
-from encoders import write_encoder
-from extracting import PROGRAM, WORDS, Extract
-from forker import Forker
-from prepared import example, write_prepared
+from helpers.clips import grey_steps, tone, write_video
+from helpers.encoders import write_encoder
+from helpers.extracting import PROGRAM, WORDS, Extract
+from helpers.forker import Forker
+from helpers.prepared import example, write_prepared
 
 from mmembed.data.example import Utterance
-from mmembed.data.manifest import write_manifest
+from mmembed.data.manifest.jsonl import write_manifest
 
 
 @pytest.fixture(scope="module")

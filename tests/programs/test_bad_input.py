@@ -14,12 +14,12 @@ import pytest
 import soundfile
 import torch
 import webdataset
-from clips import burst, grey_steps, tone, write_video
+from helpers.clips import burst, grey_steps, tone, write_video
 
-from mmembed.data.decoding import Decoder
 from mmembed.data.example import Example, Utterance
-from mmembed.data.manifest import write_manifest
-from mmembed.data.sources import load_all, open_sources
+from mmembed.data.inputs import load_all, open_sources
+from mmembed.data.manifest.jsonl import write_manifest
+from mmembed.data.media.pool import Decoder
 from mmembed.embedder import Embedder, save_encoder
 from mmembed.encoder import Encoder, EncoderConfig
 from mmembed.features.text import Vocabulary

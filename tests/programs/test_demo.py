@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from clips import write_video
+from helpers.clips import write_video
 
 from mmembed.batch import stream_subsets, subset_name
 

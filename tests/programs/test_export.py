@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.support import random_item, small_encoder_config, with_padding
 from mmembed_export.model import CHECKED, TRACED, main
-from support import random_item, small_encoder_config, with_padding
 from torch import Tensor
 
 from mmembed.batch import parse_subset, stream_subsets, subset_name

@@ -15,16 +15,16 @@ import pyarrow.parquet as pq
 import pytest
 import soundfile
 import webdataset
-from clips import tone
-from encoders import write_encoder
-from extracting import ALL, WORDS, Extract, contents, keys
-from forker import Forker
+from helpers.clips import tone
+from helpers.encoders import write_encoder
+from helpers.extracting import ALL, WORDS, Extract, contents, keys
+from helpers.forker import Forker
 from safetensors import safe_open
 
 import mmembed
 from mmembed.commands.cli import run_program
 from mmembed.commands.verify import main as verify
-from mmembed.data.shards import ShardSet
+from mmembed.data.shards.layout import ShardSet
 from mmembed.embedder import Embedder
 
 # Inputs.

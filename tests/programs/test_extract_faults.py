@@ -17,15 +17,15 @@ import numpy as np
 import pytest
 import soundfile
 import webdataset
-from clips import grey_steps, tone, write_video
-from extracting import PROGRAM, WORDS, Extract, contents
-from forker import Forker
+from helpers.clips import grey_steps, tone, write_video
+from helpers.extracting import PROGRAM, WORDS, Extract, contents
+from helpers.forker import Forker
 
 from mmembed.commands.cli import run_program
 from mmembed.commands.verify import main as verify
 from mmembed.data.example import Utterance
-from mmembed.data.manifest import write_manifest
-from mmembed.data.shards import is_committed
+from mmembed.data.manifest.jsonl import write_manifest
+from mmembed.data.shards.layout import is_committed
 
 
 def test_a_full_disk_commits_nothing(extract: Extract, here: Path) -> None:

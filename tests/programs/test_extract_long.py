@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from clips import tone
-from encoders import write_encoder
+from helpers.clips import tone
+from helpers.encoders import write_encoder
 from mmembed_export.extract import main
 
-from mmembed.data.shards import ShardSet
+from mmembed.data.shards.layout import ShardSet
 
 
 @pytest.mark.slow

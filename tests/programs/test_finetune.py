@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from mmembed_train.finetune import main
 
-from mmembed.data.shards import Record, finish, shard_path, write_shard
+from mmembed.data.shards.layout import Record, finish, shard_path, write_shard
 
 PROGRAM = Path(__file__).parents[2] / "train" / "finetune.py"
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]

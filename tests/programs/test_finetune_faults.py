@@ -15,13 +15,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from extracting import contents
-from forker import Forker
-from streams import write_features
+from helpers.extracting import contents
+from helpers.forker import Forker
+from helpers.streams import write_features
 
 from mmembed.data.example import Example, Labels, Utterance
-from mmembed.data.examples import to_record
-from mmembed.data.shards import Record, ShardSet, shard_path, write_shard
+from mmembed.data.media.load import to_record
+from mmembed.data.shards.layout import Record, ShardSet, shard_path, write_shard
 
 PROGRAM = Path(__file__).parents[2] / "train" / "finetune.py"
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
@@ -163,7 +163,7 @@ PHASES = [
     ("program:_dev_loss", 4),
     ("program:_save", 3),
     ("program:_load", 1),  # scoring
-    ("mmembed.recipes.scoring:save", 1),  # writing
+    ("mmembed.studies.scoring:save", 1),  # writing
     ("program:write_json", 1),
 ]
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from encoders import write_encoder
+from helpers.encoders import write_encoder
+from helpers.prepared import example, write_prepared
 from mmembed_export.extract import main as extract
-from prepared import example, write_prepared
 
 from mmembed.commands.cli import run_program
 from mmembed.commands.inspect import main as inspect

@@ -14,18 +14,18 @@ from pathlib import Path
 
 import pytest
 import soundfile
-from clips import tone
-from encoders import write_encoder
-from extracting import contents
+from helpers.clips import tone
+from helpers.encoders import write_encoder
+from helpers.extracting import contents
+from helpers.prepared import example, write_prepared
 from mmembed_export.extract import main as extract
-from prepared import example, write_prepared
 
 from mmembed.commands.cli import run_program
 from mmembed.commands.prepare import main as prepare
-from mmembed.data.atomic import finishing
 from mmembed.data.example import Utterance
-from mmembed.data.manifest import write_manifest
-from mmembed.data.shards import shard_sidecars
+from mmembed.data.manifest.jsonl import write_manifest
+from mmembed.data.shards.layout import shard_sidecars
+from mmembed.io.atomic import finishing
 
 Program = Callable[..., int]
 

@@ -11,8 +11,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from helpers.tiny_bert import write_bert, write_posts
 from mmembed_train.finetune import main as finetune
-from tiny_bert import write_bert, write_posts
 
 from mmembed.commands.predict import main as predict
 from mmembed.errors import CorruptError, MmembedError, UsageError

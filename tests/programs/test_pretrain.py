@@ -13,10 +13,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pretraining import PROGRAM, SENTENCES, clip, result_of, settings, write_clips
+from helpers.pretraining import PROGRAM, SENTENCES, clip, result_of, settings, write_clips
 
 from mmembed.data.example import Example, Utterance
-from mmembed.data.shards import ShardSet, shard_path, write_shard
+from mmembed.data.shards.layout import ShardSet, shard_path, write_shard
 from mmembed.embedder import Embedder
 from mmembed.embedder.folder import FILES
 

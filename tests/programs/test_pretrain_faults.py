@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from forker import Forker
-from pretraining import PROGRAM, clip, result_of, settings, write_clips
+from helpers.forker import Forker
+from helpers.pretraining import PROGRAM, clip, result_of, settings, write_clips
 
 from mmembed.data.example import Example
 from mmembed.embedder import Embedder

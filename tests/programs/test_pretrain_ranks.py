@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from pretraining import PROGRAM, clip, result_of, settings, write_clips
+from helpers.pretraining import PROGRAM, clip, result_of, settings, write_clips
 
 pytestmark = pytest.mark.slow
 

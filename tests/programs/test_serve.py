@@ -19,7 +19,7 @@ from typing import Any
 from urllib.request import urlopen
 
 import pytest
-from encoders import write_encoder
+from helpers.encoders import write_encoder
 
 from mmembed.commands.cli import run_program
 from mmembed.commands.serve import main

@@ -9,18 +9,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers.pretraining import clip, write_clips
 from numpy.typing import NDArray
-from pretraining import clip, write_clips
 
 from mmembed.batch import stream_subsets
 from mmembed.data.collate import Item
 from mmembed.encoder import EncoderConfig
 from mmembed.methods.ctc_speaker import CtcSpeaker, CtcSpeakerConfig
-from mmembed.recipes.corpus import Corpus, SpeechTests, open_corpus
 from mmembed.recipes.evaluation import evaluate_speech, quick_scores
 from mmembed.recipes.pretrain import DataConfig, Pieces
+from mmembed.recipes.pretrain_data import Corpus, SpeechTests, open_corpus
+from mmembed.recipes.speech_scores import ITEMS_AT_ONCE, Transcribed, speech_scores, transcribe
 from mmembed.training.distributed import ALONE, World
-from mmembed.training.evaluate import ITEMS_AT_ONCE, Transcribed, speech_scores, transcribe
 
 
 @pytest.fixture(scope="module")

@@ -17,10 +17,10 @@ from mmembed.commands import report as verb
 from mmembed.data.example import EMOTIONS
 from mmembed.errors import CorruptError, UsageError
 from mmembed.report import write_report
-from mmembed.report.data import Points, RunFolder, Score, flatten, in_stream_order, strongest
-from mmembed.report.embeddings import embedding_map, flat_map
-from mmembed.report.markup import VOID, Html, number, percent, table, tag
+from mmembed.report.embedding_map import embedding_map, flat_map
+from mmembed.report.html import VOID, Html, number, percent, table, tag
 from mmembed.report.plots import CURVE_POINTS, _thin
+from mmembed.report.run_folder import Points, RunFolder, Score, flatten, in_stream_order, strongest
 from mmembed.report.speech import _transcript
 
 HOSTILE = "<script>alert(1)</script>"

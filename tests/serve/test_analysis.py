@@ -12,21 +12,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from encoders import write_encoder
-from prepared import example
-from served import CLIPS, HOSTILE, open_served, write_regressors, write_served
+from helpers.encoders import write_encoder
+from helpers.prepared import example
+from helpers.served import CLIPS, HOSTILE, open_served, write_regressors, write_served
 
-from mmembed.clips import read_clips
-from mmembed.data.decoding import Decoder
 from mmembed.data.example import EMOTIONS, Example, Utterance
+from mmembed.data.media.pool import Decoder
 from mmembed.embedder import Embedder
+from mmembed.embedder.embed_files import read_clips
+from mmembed.embeddings.search import EmbeddingSearch
 from mmembed.errors import CorruptError, DataError, Stopped, UsageError
-from mmembed.recipes import trained_on
-from mmembed.recipes.familiarity import FOLDER, OUTSIDE, Familiarity
-from mmembed.recipes.prediction import EmotionPredictor
-from mmembed.recipes.trained_on import Learned, TrainedOn, TrainingData
-from mmembed.search import EmbeddingSearch
 from mmembed.serve.analysis import Analyser, windows
+from mmembed.studies import trained_on
+from mmembed.studies.emotion_predictor import EmotionPredictor
+from mmembed.studies.familiarity import FOLDER, OUTSIDE, Familiarity
+from mmembed.studies.trained_on import Learned, TrainedOn, TrainingData
 
 
 @pytest.fixture(scope="module")

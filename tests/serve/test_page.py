@@ -7,10 +7,10 @@ import json
 from pathlib import Path
 
 import pytest
-from browser import CHROMIUM, Browser
-from served import CLIPS, HOSTILE, open_served, write_served
+from helpers.browser import CHROMIUM, Browser
+from helpers.served import CLIPS, HOSTILE, open_served, write_served
 
-from mmembed.data.decoding import Decoder
+from mmembed.data.media.pool import Decoder
 from mmembed.serve.server import Address, listening
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")

@@ -16,9 +16,9 @@ from typing import Any
 
 import pytest
 from aiohttp import ClientSession, FormData
-from served import HOSTILE, open_served, write_served
+from helpers.served import HOSTILE, open_served, write_served
 
-from mmembed.data.decoding import Decoder
+from mmembed.data.media.pool import Decoder
 from mmembed.errors import DataError, UsageError
 from mmembed.serve import server
 from mmembed.serve.analysis import Analysis

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from support import random_item, small_method
+from helpers.support import random_item, small_method
 
 from mmembed.batch import stream_subsets
 from mmembed.data.collate import collate

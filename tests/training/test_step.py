@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from support import random_item, small_method
+from helpers.support import random_item, small_method
 
 from mmembed.batch import STREAMS, stream_subsets
-from mmembed.contract import Method
 from mmembed.data.collate import Item, collate
+from mmembed.method import Method
 from mmembed.training.distributed import World
 from mmembed.training.step import accumulate_gradients, train_step
 
@@ -110,7 +110,7 @@ WORKER = """
 import sys, torch
 from torch.nn.parallel import DistributedDataParallel
 from test_step import items
-from support import small_method
+from helpers.support import small_method
 from mmembed.data.collate import collate
 from mmembed.training.distributed import join_world
 from mmembed.training.step import accumulate_gradients

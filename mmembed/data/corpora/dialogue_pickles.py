@@ -13,7 +13,7 @@ None was checked against an original file.
 Text comes as one vector a turn or as four, of which SDT reads the first and others take the mean,
 after normalising each. All are kept, as the streams `text`, `text2`, `text3` and `text4` of the
 feature files, each of one step; shards carry the first, the others are read from the file itself
-by `mmembed.data.features.read_features`.
+by `mmembed.data.feature_files.read_features`.
 
 IEMOCAP: dialogues are named (Ses01F_impro01), speakers are M and F. Without a list of dev, the
 first tenth of the training dialogues in alphabetical order is dev: SDT's own loader would take a
@@ -36,8 +36,8 @@ from mmembed.data.corpora import iemocap, meld
 from mmembed.data.corpora.files import remark
 from mmembed.data.corpora.tables import mend
 from mmembed.data.example import Labels, Utterance
-from mmembed.data.features import write_features
-from mmembed.data.pickles import read_pickle
+from mmembed.data.feature_files import write_features
+from mmembed.data.untrusted.pickles import read_pickle
 from mmembed.errors import DataError
 
 LAYOUTS: Final = (

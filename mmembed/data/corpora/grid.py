@@ -15,8 +15,8 @@ from typing import Final
 
 from mmembed.data.corpora.files import SOUND, best_of, find_media, nearest_folder
 from mmembed.data.example import Utterance
-from mmembed.data.folders import files_below
 from mmembed.errors import DataError
+from mmembed.io.folders import files_below
 
 WORDS: Final = (
     {"b": "bin", "l": "lay", "p": "place", "s": "set"},

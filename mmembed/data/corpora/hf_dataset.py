@@ -21,12 +21,12 @@ from typing import Any, Final
 
 import pyarrow as pa
 
-from mmembed.data.atomic import atomic_file
-from mmembed.data.corpora.emotions import category
+from mmembed.data.corpora.emotion_names import category
 from mmembed.data.example import Labels, Utterance
-from mmembed.data.examples import portable_key
-from mmembed.data.jsontext import parse_json
+from mmembed.data.media.load import portable_key
 from mmembed.errors import DataError
+from mmembed.io.atomic import atomic_file
+from mmembed.io.json_text import parse_json
 
 MEDIA: Final = ("Audio", "Video")
 TRANSCRIPT: Final = ("transcript", "transcription", "text", "sentence", "raw_text")

@@ -17,7 +17,7 @@ import numpy as np
 
 from mmembed.data.corpora.ravdess import NAME, utterance
 from mmembed.data.example import Utterance
-from mmembed.data.features import write_features
+from mmembed.data.feature_files import write_features
 from mmembed.errors import DataError
 
 ARRAYS: Final = ("ids", "action_units")

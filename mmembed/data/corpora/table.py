@@ -17,13 +17,13 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Final
 
-from mmembed.data.corpora.emotions import category
+from mmembed.data.corpora.emotion_names import category
 from mmembed.data.corpora.tables import Once, read_table, split_list
 from mmembed.data.example import Labels, Utterance
-from mmembed.data.examples import portable_key
-from mmembed.data.jsontext import shown
-from mmembed.data.manifest import from_row
+from mmembed.data.manifest.jsonl import from_row
+from mmembed.data.media.load import portable_key
 from mmembed.errors import DataError
+from mmembed.io.json_text import shown
 
 FIELDS: Final = tuple(field.name for field in fields(Utterance) if field.name != "labels")
 LABELS: Final = tuple(field.name for field in fields(Labels) if field.name != "scores")

@@ -19,8 +19,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from mmembed.data.jsontext import parse_json, shown
 from mmembed.errors import DataError
+from mmembed.io.json_text import parse_json, shown
 
 TABBED: Final = (".tsv", ".tab", ".txt")
 SPREADSHEET_ERRORS: Final = frozenset(

@@ -22,9 +22,9 @@ from typing import Any, Final
 from mmembed.data.corpora.files import find_files
 from mmembed.data.corpora.tables import Once, read_rows, split_list
 from mmembed.data.example import SPLITS, Labels, Utterance
-from mmembed.data.examples import portable_key
-from mmembed.data.jsontext import shown
+from mmembed.data.media.load import portable_key
 from mmembed.errors import DataError
+from mmembed.io.json_text import shown
 
 OTHER_NAMES: Final = {"valid": "dev", "validation": "dev", "val": "dev"}
 

@@ -15,11 +15,11 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from mmembed.data.corpora.checks import Check, checksum, compare, none_of
 from mmembed.data.corpora.sentiment.corpus import SPLITS, Segment
 from mmembed.data.corpora.sentiment.streams import Finite, widths, write_splits
 from mmembed.data.corpora.tables import read_rows
-from mmembed.data.features import Features
-from mmembed.data.integrity import Check, checksum, compare, none_of
+from mmembed.data.feature_files import Features
 from mmembed.errors import DataError
 
 FILES: Final = ("features.npz", "utterances.csv")

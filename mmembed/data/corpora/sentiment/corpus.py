@@ -16,9 +16,9 @@ from functools import cache
 from importlib.resources import files
 from typing import Final
 
+from mmembed.data.corpora.checks import Check, compare, none_of
 from mmembed.data.example import SENTIMENT_LIMITS, Labels, Utterance
-from mmembed.data.examples import portable_key
-from mmembed.data.integrity import Check, compare, none_of
+from mmembed.data.media.load import portable_key
 
 FOLDS: Final = ("train", "dev", "test")
 

@@ -28,15 +28,15 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from mmembed.data.alignment import averages, longer_than_nothing, overlapping
+from mmembed.data.corpora.checks import Check, checksum, none_of
 from mmembed.data.corpora.sentiment.corpus import Corpus, Segment
 from mmembed.data.corpora.sentiment.streams import Finite, widths, write_splits
 from mmembed.data.example import EMOTIONS
-from mmembed.data.features import Features
-from mmembed.data.folders import files_below
-from mmembed.data.hdf5 import read_csd, read_csd_words
-from mmembed.data.integrity import Check, checksum, none_of
+from mmembed.data.feature_files import Features
+from mmembed.data.untrusted.hdf5 import read_csd, read_csd_words
 from mmembed.errors import DataError
+from mmembed.features.intervals import averages, longer_than_nothing, overlapping
+from mmembed.io.folders import files_below
 
 KINDS: Final[Mapping[str, tuple[str, ...]]] = {
     "labels": ("label",),

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from mmembed.data.corpora.checks import REPORT, Check, checksum, write_report
 from mmembed.data.corpora.sentiment import bclstm
 from mmembed.data.corpora.sentiment.bclstm import convert_bclstm
 from mmembed.data.corpora.sentiment.corpus import Corpus, Counts, Segment, to_rows
@@ -14,9 +15,8 @@ from mmembed.data.corpora.sentiment.labels import is_labels, is_raw, read_labels
 from mmembed.data.corpora.sentiment.media import media_below, with_media
 from mmembed.data.corpora.sentiment.mmsa import convert_pickle
 from mmembed.data.example import Utterance
-from mmembed.data.folders import files_below
-from mmembed.data.integrity import REPORT, Check, checksum, write_report
 from mmembed.errors import DataError
+from mmembed.io.folders import files_below
 
 PICKLES: Final = (".pkl", ".pickle")
 

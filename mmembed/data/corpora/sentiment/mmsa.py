@@ -29,12 +29,12 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from mmembed.data.corpora.checks import Check, checksum, none_of
 from mmembed.data.corpora.sentiment.corpus import SPLITS, Corpus, Segment
 from mmembed.data.corpora.sentiment.streams import Finite, widths, write_splits
 from mmembed.data.example import EMOTIONS
-from mmembed.data.features import Features
-from mmembed.data.integrity import Check, checksum, none_of
-from mmembed.data.pickles import read_pickle
+from mmembed.data.feature_files import Features
+from mmembed.data.untrusted.pickles import read_pickle
 from mmembed.errors import DataError
 
 STREAMS: Final = {"text": "text", "audio": "audio", "video": "vision"}

@@ -11,9 +11,9 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from mmembed.data.corpora.checks import Check, compare, none_of
 from mmembed.data.corpora.sentiment.corpus import Segment
-from mmembed.data.features import Features, write_features
-from mmembed.data.integrity import Check, compare, none_of
+from mmembed.data.feature_files import Features, write_features
 
 PER_FILE: Final = 2048  # segments; a file is in memory three times while it is written
 

@@ -9,11 +9,11 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Final
 
-from mmembed.data.atomic import atomic_file
 from mmembed.data.corpora.talkers.clip import MOST_SPEAKERS, Clip, film, write_script
-from mmembed.data.manifest import write_manifest
+from mmembed.data.manifest.jsonl import write_manifest
 from mmembed.errors import UsageError
-from mmembed.strict_json import dumps
+from mmembed.io.atomic import atomic_file
+from mmembed.io.json import dumps
 
 EDITION: Final = 4  # of drawing, voices, words and labels: raise it when any of them changes
 

@@ -1,0 +1,329 @@
+"""One shard: a plain webdataset tar with an index beside it.
+
+`shard-000000.tar` holds the members of its records, `KEY.audio.npy`, `KEY.json`, ..., and is read
+by anyone's webdataset. `shard-000000.json` holds what random access and planning need:
+
+    {"bytes": 10240, "count": 2, "provenance": {...},
+     "records": [{"key": ..., "members": {"audio.npy": [offset, size, crc32]}, "meta": {...}}, ...],
+     "sha256": of the tar, "sidecar_sha256": of this JSON without this entry}
+
+The index is written last and is the commit: a tar without one does not exist for a reader.
+The format of the tars: https://github.com/webdataset/webdataset
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import math
+import re
+import tarfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.lib import format as npy
+from numpy.typing import NDArray
+
+from mmembed.errors import CorruptError, DataError
+from mmembed.io.atomic import atomic_file, sync_folder
+from mmembed.io.checksum import crc32
+
+FOLDER_INDEX: Final = "index.arrow"
+"""All indices of a folder in one file, see `mmembed.data.shards.index`."""
+
+_FIELDS: Final = {"bytes", "count", "provenance", "records", "sha256"}
+_KINDS: Final = "biufcSU"  # of arrays: numbers and text, each value of at least a byte
+_SURROGATE: Final = re.compile(r"\\u[dD]")  # how JSON of ASCII begins half a character
+_SHA256: Final = re.compile(r"[0-9a-f]{64}", re.ASCII)
+_SEAL: Final = b',"sidecar_sha256":"'
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a shard holds of one item.
+
+    Attributes:
+        key: unique, without dots.
+        members: "NAME.npy" -> array, "json" or "NAME.json" -> mapping of plain JSON values.
+        meta: what planning needs to know without reading the members; plain JSON values.
+    """
+
+    key: str
+    members: Mapping[str, Any]
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+
+def write_shard(path: Path, records: Iterable[Record], provenance: Mapping[str, object]) -> None:
+    """Write a shard whole or not at all; the same records give the same bytes.
+
+    Args:
+        path: of the tar; its index goes beside it.
+        records: in the order they get; may be made while they are written.
+        provenance: how the records were made; plain JSON values.
+
+    Raises:
+        DataError: two records share a key, or a key has a dot.
+    """
+    with shard_writer(path, provenance) as put:
+        for record in records:
+            put(record)
+
+
+@contextmanager
+def shard_writer(
+    path: Path, provenance: Mapping[str, object]
+) -> Iterator[Callable[[Record], None]]:
+    """`write_shard` for records that come one by one: the function to call with each of them.
+
+    The shard is committed when the block ends; where that raises, nothing is.
+    """
+    sidecar = path.with_suffix(".json")
+    for old in (path.with_name(FOLDER_INDEX), sidecar):
+        if old.exists():  # an old index must never stand beside a new tar
+            old.unlink(missing_ok=True)
+            sync_folder(path.parent)
+    index: list[dict[str, object]] = []
+    seen: set[str] = set()
+    digest, position = hashlib.sha256(), 0
+    with atomic_file(path) as file:
+
+        def write(data: bytes) -> None:
+            nonlocal position
+            file.write(data)
+            digest.update(data)
+            position += len(data)
+
+        def put(record: Record) -> None:
+            _check_key(record.key, seen, path)
+            seen.add(record.key)
+            members: dict[str, list[int]] = {}
+            for name, value in record.members.items():
+                data = _encode(name, value)
+                write(_header(f"{record.key}.{name}", len(data)))
+                members[name] = [position, len(data), crc32(data)]
+                write(data + bytes(-len(data) % tarfile.BLOCKSIZE))
+            index.append({"key": record.key, "members": members, "meta": dict(record.meta)})
+
+        yield put
+        end = position + 2 * tarfile.BLOCKSIZE  # an archive ends with two empty blocks
+        write(bytes(2 * tarfile.BLOCKSIZE + -end % tarfile.RECORDSIZE))
+    content = {
+        "bytes": position,
+        "count": len(index),
+        "provenance": dict(provenance),
+        "records": index,
+        "sha256": digest.hexdigest(),
+    }
+    with atomic_file(sidecar) as file:
+        file.write(_sealed(to_json(content)))
+
+
+def read_sidecar(name: str, data: bytes, tar_size: int | None) -> dict[str, Any]:
+    """A checked index.
+
+    Args:
+        name: of its file, for messages.
+        data: what the file holds.
+        tar_size: bytes of its tar, None = there is none.
+
+    Raises:
+        CorruptError: the index is damaged, or its tar is missing or of another size.
+    """
+    index, tar = parse_object(name, data), f"{name.removesuffix('.json')}.tar"
+    body, seal, _ = data.rpartition(_SEAL)  # shards of before there were seals have none
+    if seal and (index.pop("sidecar_sha256", None) is None or _sealed(body + b"}") != data):
+        raise CorruptError(f"{name}: damaged: its checksum differs; delete it and its .tar")
+    try:
+        _check_index(index)
+    except ValueError as error:
+        message = f"{name}: damaged: not the index of a shard: {error}; delete it and its .tar"
+        raise CorruptError(message) from None
+    if tar_size is None:
+        raise CorruptError(f"{tar}: missing, its index {name} is there; delete that")
+    if tar_size != index["bytes"]:
+        raise CorruptError(
+            f"{tar}: damaged: {tar_size} bytes, {index['bytes']} were written; "
+            "delete it and its .json"
+        )
+    return index
+
+
+def _check_index(index: Mapping[str, Any]) -> None:
+    """Raises ValueError where an index is none, even one whose checksum is right."""
+    if set(index) != _FIELDS:
+        raise ValueError(f"its fields are {', '.join(sorted(index))[:80]}")
+    records, provenance, size = index["records"], index["provenance"], index["bytes"]
+    if not isinstance(records, list) or not isinstance(provenance, dict):
+        raise ValueError("records and provenance are of other types")
+    if not _is_count(size, 2**63) or not _is_count(index["count"], 2**63):
+        raise ValueError("bytes and count are no sizes")
+    if index["count"] != len(records):
+        raise ValueError(f"{len(records)} records are there, {index['count']!r} were written")
+    if not isinstance(index["sha256"], str) or not _SHA256.fullmatch(index["sha256"]):
+        raise ValueError("sha256 is no checksum")
+    failed = provenance.get("failed", [])
+    if not isinstance(failed, list) or not all(map(_is_failure, failed)):
+        raise ValueError("failed is no list of failures")
+    end = 0
+    for number, record in enumerate(records):
+        try:
+            end = _check_record(record, end, size)
+        except ValueError as error:
+            raise ValueError(f"record {number}: {error}") from None
+
+
+def _check_record(record: Any, start: int, size: int) -> int:
+    """The end of its last member, which is within the `size` bytes of the tar.
+
+    Args:
+        record: as it stands in an index.
+        start: where the members of the record before end: none overlaps another.
+        size: bytes of the tar.
+    """
+    if not isinstance(record, dict) or set(record) != {"key", "members", "meta"}:
+        raise ValueError("key, members and meta are not all there")
+    key, members = record["key"], record["members"]
+    if not isinstance(key, str) or not key or "." in key:
+        raise ValueError(f"its key is {repr(key)[:80]}")
+    if not isinstance(members, dict) or not isinstance(record["meta"], dict):
+        raise ValueError("members or meta are no objects")
+    for name, place in members.items():
+        limits = (size + 1, size + 1, 2**32)
+        whole = isinstance(place, list) and len(place) == 3 and all(map(_is_count, place, limits))
+        if not whole or place[0] + place[1] > size:
+            raise ValueError(f"{name} lies at {repr(place)[:80]} of {size} bytes")
+    for offset, length, _ in sorted(members.values()):
+        if offset < start:
+            raise ValueError("a member lies within another")
+        start = offset + length
+    return start
+
+
+def _is_count(value: object, limit: int) -> bool:
+    return type(value) is int and 0 <= value < limit
+
+
+def _is_failure(value: object) -> bool:
+    """What a shard keeps of an item that failed: texts by name."""
+    texts = isinstance(value, dict) and all(isinstance(text, str) for text in value.values())
+    return texts and {"reason", "message"} <= value.keys()  # type: ignore[attr-defined]
+
+
+def read_local_sidecar(path: Path) -> dict[str, Any]:
+    """The checked index in a file."""
+    tar = path.with_suffix(".tar")
+    return read_sidecar(str(path), path.read_bytes(), tar.stat().st_size if tar.exists() else None)
+
+
+def decode(name: str, data: NDArray[np.uint8]) -> Any:
+    """The value of a member; arrays are writable views of `data`.
+
+    Args:
+        name: of the member, such as "audio.npy" or "json".
+        data: (N,) its bytes.
+
+    Raises:
+        ValueError: these are not the bytes of such a member.
+    """
+    if not name.endswith(".npy"):
+        text = str(data, "utf-8")  # type: ignore[call-overload]
+        try:
+            value = json.loads(text, parse_constant=_no_number, parse_float=_finite)
+        except RecursionError as error:
+            raise ValueError(f"{name} is nested too deep") from error
+        if _SURROGATE.search(
+            text
+        ):  # half a character is no text: UnicodeEncodeError is a ValueError
+            json.dumps(value, ensure_ascii=False).encode()
+        return value
+    start = 10 + int(data[8]) + 256 * int(data[9]) if len(data) > 10 else 0
+    dtype, shape, size = _layout(data[:start].tobytes())
+    if len(data) - start != size:
+        raise ValueError(f"{name} holds {len(data) - start} bytes, {size} are announced")
+    return np.ndarray(shape, dtype, data, start)
+
+
+@lru_cache(4096)
+def _layout(header: bytes) -> tuple[np.dtype[Any], tuple[int, ...], int]:
+    """(type, shape, bytes) announced by an npy header; parsing one takes longer than a checksum."""
+    file = io.BytesIO(header)
+    if npy.read_magic(file) != (1, 0):
+        raise ValueError("an npy member of another version than 1.0")
+    try:
+        shape, fortran, dtype = npy.read_array_header_1_0(file)
+    except Exception as error:  # of a tokeniser and a parser of Python, which raise anything
+        raise ValueError(f"an npy member whose header is none: {error!r}") from None
+    if fortran or dtype.kind not in _KINDS or not dtype.itemsize:
+        raise ValueError(f"an npy member in Fortran order, or of {dtype}")
+    if any(type(length) is not int or not 0 <= length < 2**63 for length in shape):
+        raise ValueError(f"an npy member of shape {repr(shape)[:80]}")
+    return dtype, shape, math.prod(shape) * dtype.itemsize
+
+
+def _check_key(key: str, seen: set[str], path: Path) -> None:
+    if key in seen:
+        raise DataError(key, "duplicate", f"stands in {path.name} already")
+    if not key or "." in key:
+        message = f"a key in {path.name} is empty or has a dot; portable_key"
+        raise DataError(key, "bad_key", message + " makes one of any name")
+
+
+def _header(name: str, size: int) -> bytes:
+    """A tar header in which nothing depends on when, where and by whom it is written.
+
+    USTAR, with an extended header (POSIX.1-2001) only for names it cannot hold.
+    """
+    info = tarfile.TarInfo(name)
+    info.size = size
+    return info.tobuf(tarfile.PAX_FORMAT)
+
+
+def _encode(name: str, value: object) -> bytes:
+    if name.endswith(".npy"):
+        buffer = io.BytesIO()
+        npy.write_array(buffer, np.asarray(value, order="C"), (1, 0), allow_pickle=False)
+        return buffer.getvalue()
+    return to_json(value)
+
+
+def to_json(value: object) -> bytes:
+    """Plain values as JSON, the same values always as the same bytes."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return text.encode()
+
+
+def parse_object(name: str, data: bytes) -> dict[str, Any]:
+    """A JSON object.
+
+    Raises:
+        CorruptError: it is something else.
+    """
+    try:
+        value = json.loads(data, parse_constant=_no_number)
+    except (ValueError, RecursionError) as error:
+        raise CorruptError(f"{name}: damaged: {error}") from None
+    if not isinstance(value, dict):
+        raise CorruptError(f"{name}: damaged: not a JSON object")
+    return value
+
+
+def _no_number(text: str) -> None:
+    raise ValueError(f"holds {text}, which is no number")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        _no_number(text)
+    return value
+
+
+def _sealed(body: bytes) -> bytes:
+    """The bytes of a JSON object with their own checksum as its last entry."""
+    return body[:-1] + _SEAL + hashlib.sha256(body).hexdigest().encode() + b'"}\n'

@@ -1,0 +1,291 @@
+"""Reading the shards of a folder, here or behind a URL, in any order."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from mmembed.data.shards.format import FOLDER_INDEX, Record, decode, parse_object, read_sidecar
+from mmembed.data.shards.index import (
+    NUMBERS,
+    TEXTS,
+    Member,
+    Shard,
+    ShardIndex,
+    fingerprint,
+    gather,
+    map_index,
+    shard_names,
+)
+from mmembed.errors import CorruptError, DataError
+from mmembed.io.cache import Descriptor
+from mmembed.io.checksum import crc32
+from mmembed.io.remote import RemoteFolder, as_url
+
+MANIFEST: Final = "manifest.json"
+
+_OPEN_FILES: Final = 64  # kept open by a set
+
+
+def _is_count(value: object) -> bool:
+    return type(value) is int and 0 <= value < 2**63
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _is_texts(value: object) -> bool:
+    return isinstance(value, list) and all(map(_is_text, value))
+
+
+_FIELDS: Final[Mapping[str, Callable[[object], bool]]] = {
+    **dict.fromkeys(("streams", "layers", "granularity", "inputs"), _is_texts),
+    **dict.fromkeys(("encoder", "encoder_sha256", "inputs_sha256", "plan", "command"), _is_text),
+    **dict.fromkeys(("clips", "utterances", "records_per_shard", "width"), _is_count),
+    "frame_rate": lambda rate: type(rate) in (int, float) and 0 < rate < 1e6,  # type: ignore[operator]
+}
+"""What readers rely on in a manifest that has these entries."""
+
+
+def parse_manifest(name: str, data: bytes) -> dict[str, Any]:
+    """What `manifest.json` holds.
+
+    Raises:
+        CorruptError: it is no JSON object, or one of its entries is of another type.
+    """
+    manifest = parse_object(name, data)
+    for entry, fits in _FIELDS.items():
+        if entry in manifest and not fits(manifest[entry]):
+            raise CorruptError(f"{name}: damaged: {entry} is {repr(manifest[entry])[:80]}")
+    return manifest
+
+
+class LocalFolder:
+    """The files of a folder on this machine; a few tars stay open."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.name = str(path)
+        self._tar = lru_cache(_OPEN_FILES)(lambda name: Descriptor(path / name))
+
+    def sizes(self) -> dict[str, int]:
+        """Names of the files and their bytes; {} where there is no such folder."""
+        try:
+            with os.scandir(self._path) as entries:
+                return {entry.name: entry.stat().st_size for entry in entries if entry.is_file()}
+        except (FileNotFoundError, NotADirectoryError):
+            return {}
+
+    def read(self, names: Sequence[str]) -> Iterator[bytes]:
+        """The contents of small files, in their order."""
+        return ((self._path / name).read_bytes() for name in names)
+
+    def open_index(self, name: str, sizes: Mapping[str, int]) -> Descriptor:
+        """The index of this state of the folder."""
+        return Descriptor(self._path / name)
+
+    def open_tar(self, shard: Shard) -> Descriptor:
+        """A shard's tar."""
+        return self._tar(shard.name)
+
+    def forget(self, shard: Shard) -> bool:
+        """There is no other copy of a shard."""
+        return False
+
+
+class ShardSet:
+    """The committed shards of a folder as one sequence of records, read in any order.
+
+    It may be used by many threads, forked, and sent to other processes, which open the folder
+    again. A few tars stay open; those behind a URL are opened in the cache for each record, so that
+    it can let go of them at any time.
+
+    Args:
+        folder: on this machine, or a URL (see `mmembed.io.remote`), whose shards are fetched
+            into a cache when first read.
+
+    Attributes:
+        manifest: what `finish` wrote, {} without.
+
+    Raises:
+        DataError: the folder holds no shard, or two records share a key.
+        CorruptError: an index is damaged, or its tar is missing or of another size.
+    """
+
+    def __init__(self, folder: Path | str) -> None:
+        self.folder = folder
+        url = as_url(folder)
+        self._files: LocalFolder | RemoteFolder = (
+            LocalFolder(Path(folder)) if url is None else RemoteFolder(url)
+        )
+        sizes = self._files.sizes()
+        if not shard_names(sizes):
+            raise DataError(self._files.name, "missing", "holds no shards")
+        self._state = fingerprint(sizes)
+        index = self._mapped(sizes)
+        self._index = gather(self._sidecars(sizes), self._files.name) if index is None else index
+        self.manifest: dict[str, Any] = {}
+        if MANIFEST in sizes:
+            (content,) = self._files.read([MANIFEST])
+            self.manifest = parse_manifest(f"{self._files.name}/{MANIFEST}", content)
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _open_again, (self.folder, self._state)
+
+    @cached_property
+    def keys(self) -> tuple[str, ...]:
+        """The keys of all records, in order."""
+        return tuple(self._index.column("key").to_pylist())
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the names and checksums of the shards: of what they hold."""
+        lines = [f"{shard.name} {shard.sha256}\n" for shard in self._index.shards]
+        return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+    @cached_property
+    def _places(self) -> dict[str, int]:
+        return {key: place for place, key in enumerate(self.keys)}
+
+    def key(self, index: int) -> str:
+        """The key of one record."""
+        return self._index.key(index)
+
+    def meta(self, index: int) -> Mapping[str, Any]:
+        """What the index holds of a record beside its members."""
+        return self._index.meta(index)
+
+    def numbers(self, name: str) -> NDArray[np.int64]:
+        """(N,) an entry of all records' meta: "lengths.audio", "lengths.video", "lengths.text" or
+        "frames"; 0 where a record has no such number.
+
+        Raises:
+            KeyError: another name.
+        """
+        if name not in NUMBERS:
+            raise KeyError(name)
+        numbers: NDArray[np.int64] = self._index.column(name).to_numpy()
+        return numbers
+
+    def texts(self, name: str) -> pa.ChunkedArray:
+        """(N,) the records' "key", or an entry of their meta: "split", "speaker", "transcript";
+        null where a record has no such text.
+
+        Raises:
+            KeyError: another name.
+        """
+        if name not in ("key", *TEXTS):
+            raise KeyError(name)
+        return self._index.column(name)
+
+    def index_of(self, key: str) -> int:
+        """The place of a record.
+
+        Raises:
+            KeyError: no record has this key.
+        """
+        return self._places[key]
+
+    def read(self, index: int, members: Sequence[str] | None = None) -> Record:
+        """Read one record; its arrays are its own and may be written to.
+
+        Args:
+            index: its place, counted from 0.
+            members: the names to read, of those the record has; None = all.
+
+        Raises:
+            CorruptError: the bytes there are not those written.
+            IndexError: there is no such place.
+        """
+        held = self._index.members(index)
+        wanted = held if members is None else [member for member in held if member.name in members]
+        shard, key = self._index.shard_of(index), self._index.key(index)
+        try:
+            read = self._read(shard, key, wanted)
+        except CorruptError:
+            if not self._files.forget(shard):
+                raise
+            read = self._read(shard, key, wanted)
+        return Record(key, read, self._index.meta(index))
+
+    def _read(self, shard: Shard, key: str, members: Sequence[Member]) -> dict[str, Any]:
+        read = {}
+        try:
+            file = self._files.open_tar(shard)
+            for name, offset, size, checksum in members:
+                data = np.empty(size, np.uint8)
+                count = os.preadv(file.number, [data.data], offset)
+                if count != size or crc32(data.data) != checksum:
+                    raise ValueError(f"{name} has another checksum")
+                read[name] = decode(name, data)
+        except (ValueError, FileNotFoundError) as error:
+            where = f"{self._files.name}/{shard.name}"
+            raise CorruptError(f"{where}: {key} is damaged: {error}") from None
+        return read
+
+    def verify(self) -> None:
+        """Compare every byte with the checksums.
+
+        Raises:
+            CorruptError: naming the first file that differs.
+        """
+        table = self._index.table()
+        for number, (tar, sidecar) in enumerate(self._sidecars(self._files.sizes())):
+            if not self._index.holds(number, tar, sidecar, table):
+                where = f"{self._files.name}/{tar.removesuffix('.tar')}.json"
+                raise CorruptError(f"{where}: not what was here when the folder was opened")
+        for shard in self._index.shards:
+            if self._sha256(shard) != shard.sha256 and not (
+                self._files.forget(shard) and self._sha256(shard) == shard.sha256
+            ):
+                where = f"{self._files.name}/{shard.name}"
+                raise CorruptError(
+                    f"{where}: damaged (its SHA-256 differs); delete it and its .json"
+                )
+
+    def _sha256(self, shard: Shard) -> str:
+        digest, place = hashlib.sha256(), 0
+        file = self._files.open_tar(shard)
+        while block := os.pread(file.number, 1 << 20, place):
+            digest.update(block)
+            place += len(block)
+        return digest.hexdigest()
+
+    def _mapped(self, sizes: Mapping[str, int]) -> ShardIndex | None:
+        """The index of the whole folder, where there is one and it fits the shards."""
+        if FOLDER_INDEX not in sizes:
+            return None
+        file = self._files.open_index(FOLDER_INDEX, sizes)
+        return map_index(file.number, f"{self._files.name}/{FOLDER_INDEX}", sizes)
+
+    def _sidecars(self, sizes: Mapping[str, int]) -> Iterator[tuple[str, dict[str, Any]]]:
+        """(name of the tar, checked index) of each shard."""
+        names = shard_names(sizes)
+        contents = self._files.read([sidecar for sidecar, _ in names])
+        for (sidecar, tar), content in zip(names, contents, strict=True):
+            where = f"{self._files.name}/{sidecar}"
+            yield tar, read_sidecar(where, content, sizes.get(tar))
+
+
+def _open_again(folder: Path | str, state: str) -> ShardSet:
+    """A set in another process.
+
+    Raises:
+        CorruptError: the folder holds other shards now.
+    """
+    shards = ShardSet(folder)
+    if shards._state != state:
+        raise CorruptError(f"{folder}: its shards changed while they were in use")
+    return shards

@@ -1,0 +1,189 @@
+"""Manifests, prepared features and embeddings seen alike: one row an utterance."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO, Final
+
+from numpy.typing import NDArray
+
+from mmembed.batch import STREAMS
+from mmembed.data.example import Utterance
+from mmembed.data.feature_files import SUFFIX, read_features
+from mmembed.data.locations import Entry, Json, Place, Progress, read_index, read_member
+from mmembed.data.manifest.embedded import utterance_of
+from mmembed.data.manifest.jsonl import read_each_row
+from mmembed.data.media.load import FEATURES, read_description
+from mmembed.errors import CorruptError, DataError
+from mmembed.features.audio import FEATURE_RATE
+from mmembed.features.text import normalise_transcript
+from mmembed.features.video import VIDEO_RATE
+
+POOLED: Final = "pooled.npy"
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Where a member of a shard lies: read only if it is needed."""
+
+    tar: Path
+    name: str
+    place: tuple[int, int, int]
+
+    def read(self) -> NDArray[Any]:
+        """The array.
+
+        Raises:
+            CorruptError: the bytes there are not those written.
+        """
+        with self.tar.open("rb") as file:
+            return _read(file, self.name, self.place)  # type: ignore[no-any-return]
+
+    def same_bytes(self, other: Stored) -> bool:
+        """Whether another member holds the same."""
+        with self.tar.open("rb") as mine, other.tar.open("rb") as others:
+            offset, size, _ = self.place
+            data = os.pread(mine.fileno(), size, offset)
+            return data == os.pread(others.fileno(), other.place[1], other.place[0])
+
+
+@dataclass(frozen=True)
+class Row:
+    """What can be known of an utterance at little cost.
+
+    Attributes:
+        utterance: the manifest row, or as much of it as an embedding carries.
+        streams: those it has; None = nobody looked yet.
+        seconds: None = unknown.
+        text: its words, normalised, "" without.
+        face: how the face was found, None without picture.
+        vectors: precomputed features by stream (T, D), or "pooled" (D,).
+        audio: its log-mel features, None without.
+        video: its face crops, None without.
+    """
+
+    utterance: Utterance
+    streams: tuple[str, ...] | None = None
+    seconds: float | None = None
+    text: str = ""
+    face: str | None = None
+    vectors: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    audio: Stored | None = None
+    video: Stored | None = None
+
+
+def read_rows(
+    place: Place, on_progress: Progress = lambda done, of: None
+) -> Iterator[Row | DataError]:
+    """The rows of a place in order; an error instead of a row whose features cannot be read.
+
+    Raises:
+        DataError: the manifest is broken.
+        CorruptError: a shard is damaged.
+    """
+    if place.is_manifest:
+        utterances = read_each_row(place.path)
+        for done, row in enumerate(utterances, start=1):
+            yield row if isinstance(row, DataError) else _planned(row, place.path.parent)
+            on_progress(done, len(utterances))
+        return
+    sidecars = place.sidecars
+    for done, sidecar in enumerate(sidecars, start=1):
+        index = read_index(sidecar)
+        try:
+            with index.tar.open("rb") as file:
+                for entry in index.entries:
+                    yield _prepared(file, index.tar, entry)
+        except FileNotFoundError:
+            raise CorruptError(f"{index.tar}: missing, its index is there") from None
+        on_progress(done, len(sidecars))
+
+
+def _planned(utterance: Utterance, folder: Path) -> Row | DataError:
+    """A row of a manifest; no media is opened."""
+    media, end = utterance.media, utterance.end
+    text = normalise_transcript(utterance.transcript or "")
+    streams, vectors = utterance.streams, {}
+    if media is None:
+        streams = ("text",) if text else ()
+    elif SUFFIX + "#" in media:
+        file, _, row = media.rpartition("#")
+        try:
+            vectors = read_features(folder / file, int(row))
+        except (DataError, ValueError, OSError) as error:
+            reason = error.reason if isinstance(error, DataError) else "media"
+            return DataError(utterance.key, reason, str(error))
+        except CorruptError as error:
+            return DataError(utterance.key, "damaged", str(error))
+        streams = _in_order({*vectors, *(["text"] if text else [])})
+    seconds = None if media is None or end is None else end - utterance.start
+    return Row(utterance, streams, seconds, text, vectors=vectors)
+
+
+def _prepared(tar: BinaryIO, path: Path, entry: Entry) -> Row:
+    """A record of a shard; of its members only JSON and vectors are read."""
+    described = _read(tar, "json", entry.members.get("json", (0, 0, 0)))
+    if not isinstance(described, Mapping):
+        raise CorruptError(f"{path}: {entry.key} is damaged: its JSON is no object")
+    vectors = {
+        name.removeprefix(FEATURES).removesuffix(".npy"): _read(tar, name, place)
+        for name, place in entry.members.items()
+        if name == POOLED or name.startswith(FEATURES)
+    }
+    stored = {
+        name: Stored(path, name, entry.members[name])
+        for name in ("audio.npy", "video.npy")
+        if name in entry.members
+    }
+    try:
+        notes = described.get("notes") or {}
+        if "utterance" not in described:  # an embedding
+            utterance, text = utterance_of(entry.key, described), ""
+            streams = _in_order(described.get("streams") or ())
+        else:
+            utterance, words, notes = read_description(described)
+            text = words or ""
+            lengths = entry.meta.get("lengths") or {}
+            streams = _in_order(
+                {name for name in STREAMS if lengths.get(name) or len(vectors.get(name, ()))}
+            )
+        return Row(
+            utterance,
+            streams,
+            _seconds(notes, entry.meta, utterance),
+            text,
+            str(notes["face"]) if "video" in streams and "face" in notes else None,
+            vectors,
+            stored.get("audio.npy"),
+            stored.get("video.npy"),
+        )
+    except (KeyError, ValueError, TypeError, AttributeError, OverflowError) as error:
+        raise CorruptError(f"{path}: {entry.key} is no record of this project ({error})") from None
+
+
+def _seconds(notes: Json, meta: Json, utterance: Utterance) -> float | None:
+    if isinstance(notes.get("seconds"), int | float):
+        return float(notes["seconds"])
+    lengths = meta.get("lengths") or {}
+    seconds = max(lengths.get("audio", 0) / FEATURE_RATE, lengths.get("video", 0) / VIDEO_RATE)
+    if seconds:
+        return float(seconds)
+    if utterance.media is None or utterance.end is None:
+        return None
+    return utterance.end - utterance.start
+
+
+def _in_order(streams: Any) -> tuple[str, ...]:
+    return tuple(name for name in STREAMS if name in streams)
+
+
+def _read(tar: BinaryIO, name: str, place: tuple[int, int, int]) -> Any:
+    try:
+        return read_member(tar, name, place)
+    except ValueError as error:
+        raise CorruptError(
+            f"{tar.name}: {name} is damaged: {error}; `mmembed verify` lists all that is"
+        ) from None

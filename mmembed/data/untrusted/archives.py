@@ -1,0 +1,204 @@
+"""Members of tar and zip archives, read in memory: nothing is ever unpacked to disk.
+
+The list of members is made in a confined process, since the standard library's parsers can be made
+to loop or to fill the memory; the member itself is then read by its place in the file. Links are
+not followed, names that lead out of a folder are refused, and so is what expands too much.
+"""
+
+from __future__ import annotations
+
+import gzip
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path, PurePosixPath
+from typing import Final
+
+from mmembed.data.untrusted.sandbox import Refused, confined
+from mmembed.errors import DataError
+
+SUFFIXES: Final = (".tar", ".tar.gz", ".tgz", ".zip")
+EXPANSION: Final = 100  # times its packed size that a member may have; text packs to a tenth
+SLACK: Final = 2**20  # bytes that anything may have
+MOST_MEMBERS: Final = 2_000_000
+
+_ZIP: Final = (b"PK\3\4", b"PK\5\6")
+_GZIP: Final = b"\x1f\x8b"
+_LOCAL_HEADER: Final = 30  # bytes, before the name and further fields
+_ENCRYPTED: Final = 1
+
+
+@dataclass(frozen=True)
+class _Member:
+    """Where a member lies: in the tar, once it is unpacked, or its header in the zip."""
+
+    offset: int
+    size: int
+    packed: int
+    method: int = zipfile.ZIP_STORED
+    crc: int | None = None
+    encrypted: bool = False
+
+
+def list_members(archive: Path) -> list[str]:
+    """Names of all files in an archive, as they are to be given to `read_member`.
+
+    Folders, links and devices are left out, as is a leading "./".
+
+    Raises:
+        DataError: with reason "missing", "not_archive", "unsafe" for a name that leads out of a
+            folder, or "damaged"; or one of `mmembed.data.untrusted.sandbox.confined`.
+    """
+    return list(_members(archive))
+
+
+def read_member(archive: Path, member: str, limit: int) -> bytes:
+    """The bytes of one file in an archive.
+
+    A member of a `.tar.gz` costs reading all before it; the others are read by their place.
+
+    Args:
+        archive: a .tar, .tar.gz or .zip file; its first bytes decide.
+        member: as `list_members` names it. Of members of one name the last counts.
+        limit: bytes; a larger member is refused.
+
+    Raises:
+        DataError: as for `list_members`, and with reason "too_large", "encrypted" or "damaged" for
+            the member.
+    """
+    name = f"{archive}#{member}"
+    found = _members(archive).get(member)
+    if found is None:
+        raise DataError(name, "missing", "no such file in the archive; links are not followed")
+    if found.encrypted:
+        raise DataError(name, "encrypted", "is encrypted: unpack the archive with its password")
+    if found.size > limit:
+        raise DataError(name, "too_large", f"has {found.size} bytes, at most {limit} are read")
+    if found.size > EXPANSION * found.packed + SLACK:
+        raise DataError(
+            name,
+            "too_large",
+            f"unpacks from {found.packed} to {found.size} bytes, at most {EXPANSION} times are "
+            "believed: unpack it yourself if you trust it",
+        )
+    try:
+        data = _read_zip(archive, found) if found.crc is not None else _read_tar(archive, found)
+    except (EOFError, OSError, ValueError, OverflowError, zlib.error) as error:
+        raise DataError(name, "damaged", f"cannot be unpacked ({error})") from None
+    if len(data) != found.size or (found.crc is not None and zlib.crc32(data) != found.crc):
+        raise DataError(
+            name, "damaged", f"{len(data)} bytes, or others than the {found.size} packed"
+        )
+    return data
+
+
+def _read_tar(archive: Path, member: _Member) -> bytes:
+    with archive.open("rb") as file:
+        stream = gzip.GzipFile(fileobj=file) if _head(archive).startswith(_GZIP) else file
+        stream.seek(member.offset)
+        return stream.read(member.size)
+
+
+def _read_zip(archive: Path, member: _Member) -> bytes:
+    if member.method not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise OSError(f"compression method {member.method}; stored and deflated are read")
+    with archive.open("rb") as file:
+        file.seek(member.offset)
+        header = file.read(_LOCAL_HEADER)
+        further = int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:30], "little")
+        file.seek(member.offset + _LOCAL_HEADER + further)
+        packed = file.read(min(member.packed, member.size + SLACK))
+    if member.method == zipfile.ZIP_STORED:
+        return packed
+    return zlib.decompressobj(-zlib.MAX_WBITS).decompress(packed, member.size + 1)
+
+
+def _head(archive: Path) -> bytes:
+    with archive.open("rb") as file:
+        return file.read(4)
+
+
+def _members(archive: Path) -> Mapping[str, _Member]:
+    if not archive.is_file():
+        raise DataError(str(archive), "missing", "no such archive")
+    stamp = archive.stat()
+    return _indexed(archive, stamp.st_mtime_ns, stamp.st_size)
+
+
+@lru_cache(maxsize=16)
+def _indexed(archive: Path, _modified: int, _size: int) -> Mapping[str, _Member]:
+    """Kept while the archive stays what it is."""
+    return {name: _Member(*place) for name, place in confined(_index, archive).items()}
+
+
+def _index(path: str) -> dict[str, tuple[int | bool | None, ...]]:
+    """Name -> the fields of `_Member`; runs confined."""
+    archive = Path(path)
+    found: dict[str, tuple[int | bool | None, ...]] = {}
+    try:
+        members = _in_zip(archive) if _head(archive).startswith(_ZIP) else _in_tar(archive)
+        for name, place in members:
+            found[_safe(name)] = place
+            if len(found) > MOST_MEMBERS:
+                raise Refused("too_large", f"more than {MOST_MEMBERS} members")
+    except (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise Refused("not_archive", f"no tar, tar.gz or zip, or a damaged one ({error})") from None
+    return found
+
+
+def _in_zip(archive: Path) -> Iterator[tuple[str, tuple[int | bool | None, ...]]]:
+    with zipfile.ZipFile(archive) as file:
+        for info in file.infolist():
+            regular = not info.is_dir() and (info.external_attr >> 28) in (0, 8)  # no link
+            if regular:
+                encrypted = bool(info.flag_bits & _ENCRYPTED)
+                sizes = info.header_offset, info.file_size, info.compress_size
+                yield info.filename, (*sizes, info.compress_type, info.CRC, encrypted)
+
+
+def _in_tar(archive: Path) -> Iterator[tuple[str, tuple[int | bool | None, ...]]]:
+    whole = archive.stat().st_size
+    with archive.open("rb") as raw:
+        packed = _head(archive).startswith(_GZIP)
+        stream = gzip.GzipFile(fileobj=raw) if packed else raw
+        limit, end = EXPANSION * whole + SLACK, 0
+        with tarfile.open(fileobj=stream, mode="r:") as file:
+            while (info := file.next()) is not None:
+                vars(file)["members"] = []  # they would fill the memory
+                if info.size < 0:
+                    raise Refused("damaged", f"a member has {info.size} bytes")
+                if info.issparse():
+                    continue
+                end = info.offset_data + info.size
+                if packed and end > limit:
+                    raise _bomb()
+                if info.type in (tarfile.REGTYPE, tarfile.AREGTYPE):
+                    # What is compressed as a whole has no packed size of its own.
+                    yield info.name, (info.offset_data, info.size, whole if packed else info.size)
+        while packed and stream.read(SLACK):  # the checksum comes last
+            if stream.tell() > limit:
+                raise _bomb()
+        if not packed and end > whole:
+            raise Refused("damaged", f"the archive is cut short: {whole} of {end} bytes are there")
+
+
+def _bomb() -> Refused:
+    return Refused("too_large", f"unpacks to more than {EXPANSION} times its size")
+
+
+def _safe(name: str) -> str:
+    """The name without a leading "./"."""
+    path = PurePosixPath(name)
+    if (
+        not path.name
+        or path.is_absolute()
+        or ".." in path.parts
+        or "\\" in name
+        or "\0" in name
+        or path.parts[0].endswith(":")
+    ):
+        raise Refused("unsafe", f"a member is called {name!r}, which leads out of the archive")
+    return str(path)

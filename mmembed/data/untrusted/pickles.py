@@ -1,0 +1,329 @@
+"""Data sets that circulate as pickles, read without running anything that they ask for.
+
+A pickle is a program: it may name any function of any module and have it called. Here
+
+- every opcode is looked at first; names that are not on a short list, or that are computed, opcodes
+  that build other objects, and whatever follows the end are refused before anything is built;
+- a name on the list stands for a function of this module and never for what it is named after, so
+  that numpy's own unpickling, which trusts what it is told of shapes and types, is not reached
+  before that was checked;
+- all of it happens in a process with limits, and what comes back is no pickle.
+
+All protocols are read, numpy's of both major versions, and files of Python 2, whose byte strings
+become text by latin-1: words beyond ASCII in them may be UTF-8 and want
+`text.encode("latin1").decode()`. This is the only module that may unpickle.
+"""
+
+from __future__ import annotations
+
+import math
+import pickle
+import pickletools
+import re
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO, Final
+
+import numpy as np
+
+from mmembed.config import Seconds
+from mmembed.data.untrusted.sandbox import Refused, confined
+
+
+def read_pickle(path: Path, *, memory: int | None = None, seconds: Seconds | None = None) -> Any:
+    """The values of a pickle: those of `serialize`, arrays mapped from a temporary file.
+
+    An OrderedDict or a defaultdict comes as a dict, a bytearray as bytes, a set as a sorted list.
+
+    Args:
+        path: the file.
+        memory: bytes that reading may take, see `confined`; None = 1 GiB and 4 times the size of
+            the file.
+        seconds: it may take; None = a minute and a second for each 5 MB.
+
+    Raises:
+        DataError: with reason "unsafe" if it asks for anything beyond plain values, or "missing",
+            "damaged", "too_large", "too_slow", "crashed".
+    """
+    return confined(_read, path, memory=memory, seconds=seconds)
+
+
+def _read(path: str) -> Any:
+    """Runs confined."""
+    with open(path, "rb") as file:
+        _scan(file, Path(path).stat().st_size)
+        file.seek(0)
+        return _Unpickler(file, encoding="latin1").load()
+
+
+_OPCODES: Final = {
+    opcode.code.encode("latin1"): opcode for opcode in pickletools.opcodes if opcode.proto <= 5
+}
+_REFUSED: Final = (
+    *("PERSID", "BINPERSID", "EXT1", "EXT2", "EXT4"),  # values from elsewhere
+    *("INST", "OBJ", "NEWOBJ", "NEWOBJ_EX"),  # objects of classes
+    *("NEXT_BUFFER", "READONLY_BUFFER"),  # values from other files
+)
+_TEXTS: Final = ("SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8")
+_LENGTHS: Final = {
+    pickletools.TAKEN_FROM_ARGUMENT1: 1,
+    pickletools.TAKEN_FROM_ARGUMENT4: 4,
+    pickletools.TAKEN_FROM_ARGUMENT4U: 4,
+    pickletools.TAKEN_FROM_ARGUMENT8U: 8,
+}
+_LONGEST_NAME: Final = 100
+_NUMBERS: Final = {b"G": 8, b"J": 4, b"K": 1, b"M": 2}
+"""Bytes after the opcodes that most of a list consists of, which are skipped fast."""
+
+
+def _scan(file: BinaryIO, size: int) -> None:
+    """Go over all opcodes and skip the data between them.
+
+    Raises:
+        Refused: for the first thing that a file of plain values does not hold.
+    """
+    known = {part.encode() for name in NAMES for part in name}
+    memo: dict[int, bytes] = {}  # only of texts that may be names: a file may remember millions
+    remembered = 0
+    names: tuple[bytes | None, bytes | None] = (None, None)  # last two values, if they are texts
+    while True:
+        code = file.read(1)
+        if code in _NUMBERS:
+            names = None, None
+            if len(file.read(_NUMBERS[code])) < _NUMBERS[code]:
+                raise _cut_short()
+            continue
+        opcode = _OPCODES.get(code)
+        if opcode is None:
+            raise _cut_short() if not code else Refused("damaged", f"no pickle: opcode {code!r}")
+        name = opcode.name
+        if name in _REFUSED:
+            raise Refused("unsafe", f"opcode {name} makes more than plain values; nothing was run")
+        argument = _argument(file, opcode.arg, size) if opcode.arg else b""
+        if name in _TEXTS:
+            names = names[1], argument
+        elif name == "MEMOIZE" or name.endswith("PUT"):
+            place = remembered if name == "MEMOIZE" else _index(name, argument)
+            remembered += 1
+            memo.pop(place, None)
+            if names[1] in known:
+                memo[place] = names[1]
+        elif name.endswith("GET"):
+            names = names[1], memo.get(_index(name, argument))
+        elif name == "GLOBAL":
+            module, _, function = (argument or b"").partition(b"\n")
+            _check_name(module, function)
+            names = None, None
+        elif name == "STACK_GLOBAL":
+            _check_name(*names)
+            names = None, None
+        elif name == "STOP":
+            break
+        elif name not in ("FRAME", "PROTO"):
+            names = None, None
+    if rest := size - file.tell():
+        raise Refused("damaged", f"{rest} bytes follow its end; files of one pickle are read")
+
+
+def _argument(file: BinaryIO, kind: pickletools.ArgumentDescriptor, size: int) -> bytes | None:
+    """What follows an opcode; None for data that no name is made of."""
+    if kind.n == pickletools.UP_TO_NEWLINE:
+        lines = [file.readline() for _ in range(2 if kind.name == "stringnl_noescape_pair" else 1)]
+        if not all(line.endswith(b"\n") for line in lines):
+            raise _cut_short()
+        return b"".join(lines)[:-1]
+    if kind.n >= 0:
+        data = file.read(kind.n)
+        if len(data) < kind.n:
+            raise _cut_short()
+        return data
+    length = int.from_bytes(file.read(_LENGTHS[kind.n]), "little")
+    if length > size - file.tell():
+        raise _cut_short()
+    if length <= _LONGEST_NAME:
+        return file.read(length)
+    file.seek(length, 1)
+    return None
+
+
+def _index(name: str, argument: bytes | None) -> int:
+    """Of the memo: decimal in a line, or little-endian."""
+    plain = argument or b""
+    return int(plain) if name in ("GET", "PUT") else int.from_bytes(plain, "little")
+
+
+def _check_name(module: bytes | None, function: bytes | None) -> None:
+    if module is None or function is None:
+        raise Refused("unsafe", "it computes the name of a function; nothing of it was run")
+    _named(module.decode(errors="replace"), function.decode(errors="replace"))
+
+
+def _named(module: str, function: str) -> _Name:
+    name = NAMES.get((module, function))
+    if name is None:
+        raise Refused(
+            "unsafe",
+            f"it asks for {module}.{function}, where plain values and numpy arrays are read; "
+            "nothing of it was run",
+        )
+    return name
+
+
+def _cut_short() -> Refused:
+    return Refused("damaged", "no pickle, or one that was cut short")
+
+
+class _Unpickler(pickle.Unpickler):
+    def find_class(self, module: str, function: str) -> _Name:
+        return _named(module, function)
+
+    def persistent_load(self, _pid: object) -> object:
+        raise Refused("unsafe", "it refers to values outside of it")
+
+
+class _Name:
+    """What a name of the list stands for: it can be called, and nothing else can be done to it."""
+
+    __slots__ = ("_function",)
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function = function
+
+    def __call__(self, *arguments: Any) -> Any:
+        return self._function(*arguments)
+
+    def __setstate__(self, _state: object) -> None:
+        raise Refused("unsafe", "it changes a function")
+
+
+class _Type:
+    """A dtype: numbers, or text, or objects; no records, no dates."""
+
+    __slots__ = ("dtype",)
+
+    def __init__(self, code: str, *_: object) -> None:
+        if not _TYPES.fullmatch(code):
+            raise Refused("unsafe", f"arrays of {code!r}; numbers, text and objects are read")
+        self.dtype = np.dtype(code)
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        _version, order, *parts = state[:5]
+        if parts != [None, None, None] or order not in ("<", ">", "|", "="):
+            raise Refused("unsafe", "arrays of records; numbers, text and objects are read")
+        self.dtype = self.dtype.newbyteorder(order)
+
+
+_TYPES: Final = re.compile(r"\?|[biufc]\d{1,2}|[SU]\d{0,9}|O\d?")
+
+
+class _Array(np.ndarray[Any, Any]):
+    """An array whose state is checked before numpy sees it: numpy believes what it is told."""
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        _version, shape, kind, fortran, data = state
+        raw = data.encode("latin1") if isinstance(data, str) else data  # Python 2
+        dtype = _checked(kind, shape, raw)
+        checked: Any = (1, shape, dtype, bool(fortran), raw)
+        super().__setstate__(checked)
+
+
+def _checked(kind: _Type, shape: tuple[int, ...], data: Any) -> np.dtype[Any]:
+    """The dtype, once shape, dtype and data fit each other."""
+    dtype = kind.dtype
+    if type(shape) is not tuple or not all(type(n) is int and n >= 0 for n in shape):
+        raise Refused("damaged", f"an array of shape {shape!r}")
+    objects, count = dtype.kind == "O", math.prod(shape)
+    if (
+        type(data) not in ((list,) if objects else (bytes, bytearray))
+        or len(data) != count * (1 if objects else dtype.itemsize)
+        or (count and not dtype.itemsize)
+    ):
+        raise Refused("damaged", f"an array of shape {shape} and {dtype} with other data")
+    if dtype.kind == "U" and isinstance(data, bytes | bytearray):
+        letters = np.frombuffer(data, np.dtype("u4").newbyteorder(dtype.byteorder))
+        if letters.max(initial=0) > sys.maxunicode:
+            raise Refused("damaged", "an array of text that is none")
+    return dtype
+
+
+def _reconstruct(kind: object, _shape: object, _code: object) -> _Array:
+    if kind is not NAMES["numpy", "ndarray"]:
+        raise Refused("unsafe", "a kind of array of its own")
+    return _Array((0,), np.uint8)
+
+
+def _from_buffer(
+    data: bytes | bytearray, kind: _Type, shape: Any, order: str, axes: Any = None
+) -> _Array:
+    """As numpy does it; axes are given for an array stored with them in another order."""
+    shape = (shape,) if type(shape) is int else shape
+    flat: _Array = np.frombuffer(data, _checked(kind, shape, data)).view(_Array)
+    if order == "K" and axes is not None:
+        flat = flat.reshape(shape, order="C").transpose(axes)
+    else:
+        flat = flat.reshape(shape, order="F" if order == "F" else "C")
+    return flat
+
+
+def _scalar(kind: _Type, data: bytes | str = b"") -> Any:
+    raw = data.encode("latin1") if isinstance(data, str) else data
+    if kind.dtype.kind in "SU" and not kind.dtype.itemsize and not raw:
+        return kind.dtype.type()
+    if kind.dtype == object:
+        raise Refused("unsafe", "a numpy scalar of objects")
+    return np.frombuffer(raw, _checked(kind, (1,), raw))[0]
+
+
+def _encode(text: str, encoding: str) -> bytes:
+    """How bytes come in old protocols; other codecs would build anything from anything."""
+    if type(text) is not str or encoding not in ("latin1", "latin-1"):
+        raise Refused("unsafe", f"it asks for the codec {encoding!r}")
+    return text.encode("latin1")
+
+
+def _ordered_dict(pairs: Any = ()) -> dict[Any, Any]:
+    return dict(pairs)
+
+
+def _default_dict(factory: object = None, *pairs: Any) -> dict[Any, Any]:
+    if not isinstance(factory, _Name | None):
+        raise Refused("unsafe", "a defaultdict of something else")
+    return dict(*pairs)
+
+
+def _bytes(data: bytes = b"") -> bytes:
+    if type(data) is not bytes:
+        raise Refused("unsafe", "bytes that are made of something else")
+    return data
+
+
+def _factory() -> None:
+    """What a defaultdict makes, such as list; nothing is made here."""
+
+
+_READ_AS: Final[Mapping[tuple[str, ...], Mapping[str, Callable[..., Any]]]] = {
+    ("numpy.core.multiarray", "numpy._core.multiarray"): {
+        "_reconstruct": _reconstruct,
+        "scalar": _scalar,
+    },
+    ("numpy.core.numeric", "numpy._core.numeric"): {"_frombuffer": _from_buffer},
+    ("numpy",): {"ndarray": _factory, "dtype": _Type},
+    ("_codecs",): {"encode": _encode},
+    ("collections",): {"OrderedDict": _ordered_dict, "defaultdict": _default_dict},
+    ("builtins", "__builtin__"): {
+        "set": set,
+        "frozenset": frozenset,
+        "complex": complex,
+        "bytes": _bytes,
+        "bytearray": _bytes,
+        **dict.fromkeys(("list", "dict", "int", "float", "str"), _factory),
+    },
+}
+NAMES: Final[Mapping[tuple[str, str], _Name]] = {
+    (module, name): _Name(function)
+    for modules, functions in _READ_AS.items()
+    for module in modules
+    for name, function in functions.items()
+}
+"""All that a pickle may ask for, and what it gets."""

@@ -1,0 +1,151 @@
+"""A run that only looks: what there is to do, what it would take, and what would go wrong."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mmembed.batch import STREAMS, subset_name
+from mmembed.data.example import Example
+from mmembed.embeddings.formats import Format
+from mmembed.embeddings.record import Content
+from mmembed.embeddings.write import Plan
+from mmembed.encoder import FRAME_RATE
+from mmembed.errors import DataError, UsageError
+from mmembed.io.atomic import is_held
+
+
+@dataclass
+class Rehearsal:
+    """What became of looking at all clips.
+
+    Attributes:
+        plan: what there is to do.
+        streams: "audio+video", ... or "not opened" -> clips.
+        seconds: of all clips whose length is known.
+        unknown: clips whose length is not.
+        failures: of all folders, in their order.
+        size: bytes that will be written.
+    """
+
+    plan: Plan
+    streams: Counter[str]
+    seconds: float
+    unknown: int
+    failures: list[DataError]
+    size: int
+
+    @property
+    def lines(self) -> Iterator[str]:
+        """For a terminal."""
+        clips, folders = len(self.plan.sources), len(self.plan.folders)
+        about = f"{self.seconds / 3600:.2f} hours"
+        about += f" and {self.unknown} of unknown length" if self.unknown else ""
+        yield f"clips: {clips:,}, {about}"
+        found = (f"{count:,} {name}" for name, count in sorted(self.streams.items()))
+        yield f"streams: {', '.join(found) or 'none'}"
+        total = len(self.plan.numbers) * folders
+        missing = sum(len(self.plan.missing(number)) for number in self.plan.numbers)
+        yield f"shards: {total - missing:,} done, {missing:,} to make, in {folders} folders"
+        free = free_space(self._out) / 1e6
+        yield f"disk: about {self.size / 1e6:,.1f} MB to write, {free:,.1f} MB free"
+        reasons = Counter(error.reason for error in self.failures)
+        told = ", ".join(f"{count:,} {reason}" for reason, count in reasons.most_common())
+        yield f"would fail: {told or 'none'}"
+
+    @property
+    def _out(self) -> Path:
+        return next(iter(self.plan.folders))
+
+    def check_space(self) -> None:
+        """Raises OSError: the disk is too small."""
+        if self.size > free_space(self._out):
+            raise OSError(errno.ENOSPC, f"about {self.size:,} bytes will not fit", str(self._out))
+
+
+def rehearse(
+    plan: Plan,
+    headers: Iterable[Example | DataError],
+    content: Content,
+    formats: Sequence[Format],
+    update: Callable[[float], None],
+) -> Rehearsal:
+    """Look at every clip.
+
+    Args:
+        plan: what there is to do.
+        headers: of each clip, see `mmembed.data.media.header.look_at`.
+        content: what is stored of each.
+        formats: that are written.
+        update: called with the number of clips done.
+    """
+    seen = Rehearsal(plan, Counter(), 0.0, 0, [], 0)
+    copies = 1 + len(set(formats) - {"webdataset"})
+    missing = {number: plan.missing(number) for number in plan.numbers}
+    for place, (source, found) in enumerate(zip(plan.sources, headers, strict=True)):
+        update(place)
+        if isinstance(found, DataError):
+            seen.failures += [found] * len(plan.folders)
+            continue
+        has, seconds = found.notes["streams"], found.notes["seconds"]
+        assert has is None or isinstance(has, list)
+        assert seconds is None or isinstance(seconds, float)
+        if has is None:
+            seen.streams["not opened"] += 1
+            has = list(STREAMS)
+        else:
+            seen.streams[subset_name(has) if has else "none"] += 1
+        if seconds is not None:
+            seen.seconds += seconds
+        elif {"audio", "video"} & set(has):
+            seen.unknown += 1
+        for folder, subset in plan.folders.items():
+            if not set(has) & set(subset):
+                message = f"has none of {', '.join(subset)}"
+                seen.failures.append(DataError(source.name, "no_streams", message))
+            elif folder in missing[place // plan.records_per_shard]:
+                perceived = {"audio", "video"} & set(has) & set(subset)
+                seen.size += copies * _size(content, found, seconds if perceived else None)
+    return seen
+
+
+def _size(content: Content, found: Example, seconds: float | None) -> int:
+    """Bytes of a clip; with text alone its frames are its tokens."""
+    transcript = found.text or ""
+    if seconds is None:
+        return content.size(len(content.embedder.vocabulary.encode(transcript)), 0)
+    return content.size(round(seconds * FRAME_RATE), len(transcript.split()))
+
+
+def check_writable(folder: Path) -> None:
+    """See whether a folder can be claimed, without writing to it.
+
+    Raises:
+        UsageError: another program is at work there.
+        OSError: it may not be written to.
+    """
+    if is_held(folder):
+        raise UsageError(f"{folder}: another program is writing there; wait for its end or stop it")
+    there = _existing(folder)
+    if not there.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(there))
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(there))
+
+
+def free_space(folder: Path) -> int:
+    """Bytes free where a folder is or will be."""
+    return shutil.disk_usage(_existing(folder)).free
+
+
+def _existing(folder: Path) -> Path:
+    """The folder, or the nearest above it that is there."""
+    there = folder.absolute()
+    while not there.exists():
+        there = there.parent
+    return there

@@ -1,0 +1,236 @@
+"""What a run folder holds, read into memory; every part of it may be missing."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmembed.batch import stream_subsets, subset_name
+from mmembed.config import read_json
+from mmembed.data.example import EMOTIONS
+from mmembed.data.shards.layout import ShardSet
+from mmembed.io.json import dumps
+
+Json = dict[str, Any]
+
+MAP_POINTS = 600  # more make the map slower, not clearer
+SUBSETS = [subset_name(streams) for streams in stream_subsets()]
+UNSEEN = ("test", "heldout")
+COMMON = "sentiment, clips of all subsets"  # a test's name where subsets hold different clips
+
+
+@dataclass(frozen=True)
+class Score:
+    """A score over seeds with its interval; NaN where unknown."""
+
+    mean: float
+    std: float = math.nan
+    low: float = math.nan
+    high: float = math.nan
+
+    @classmethod
+    def of(cls, value: object) -> Self:
+        """From `{"mean": .., "std": .., "low": .., "high": ..}`, a bare number, or nothing."""
+        if not isinstance(value, Mapping):
+            return cls(_number(value))
+        return cls(*(_number(value.get(name)) for name in ("mean", "std", "low", "high")))
+
+
+@dataclass(frozen=True)
+class Points:
+    """Embeddings of some utterances and what is known of each.
+
+    Attributes:
+        subset: the streams they were made from, such as "audio+video".
+        vectors: (N, D).
+        speakers: N names, "" where unknown.
+        sentiment: (N,) in [-3, 3], NaN where unknown.
+        emotion: N names of the strongest (or acted) emotion, "" where unknown.
+        splits: the splits that the utterances belong to.
+
+    """
+
+    subset: str
+    vectors: NDArray[np.float32]
+    speakers: list[str]
+    sentiment: NDArray[np.float64]
+    emotion: list[str]
+    splits: list[str]
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The parts of a run folder; a missing part is empty or None."""
+
+    path: Path
+    config: Json
+    metrics: list[Json]
+    evaluation: Json
+    emotion: Json
+    predictions: Json
+    summary: Json
+    points: Points | None
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read what there is.
+
+        Raises:
+            CorruptError: a file is there but damaged.
+        """
+        return cls(
+            path=path,
+            config=read_part(path / "pretrain" / "run.json"),
+            metrics=list(_read_lines(path / "pretrain" / "metrics.jsonl")),
+            evaluation=read_part(path / "pretrain" / "evaluation.json"),
+            emotion=read_part(path / "emotion" / "results.json"),
+            predictions=read_part(path / "emotion" / "predictions.json"),
+            summary=read_part(path / "results.json"),
+            points=_read_points(path / "embeddings"),
+        )
+
+    @property
+    def is_empty(self) -> bool:
+        parts = (self.config, self.metrics, self.evaluation, self.emotion, self.predictions)
+        return not any((*parts, self.summary, self.points))
+
+    def split(self, name: str) -> list[Json]:
+        """The lines of metrics.jsonl that belong to one split."""
+        return [line for line in self.metrics if line.get("split") == name]
+
+    @property
+    def subsets(self) -> dict[str, Json]:
+        """Stream subset -> its scores of "sentiment" and "emotions", single streams first."""
+        return _by_subset(self.emotion)
+
+    @property
+    def sentiment(self) -> Json:
+        """The test of sentiment: its scores, and what they rest on."""
+        return _sentiment(self.emotion)
+
+    @property
+    def untrained(self) -> dict[str, Json]:
+        """The same scores of the same probe on the untrained encoder."""
+        return _by_subset((self.emotion.get("controls") or {}).get("untrained") or {})
+
+    @property
+    def on_common_clips(self) -> bool:
+        """Whether stream subsets hold different clips, and scores are of those that all have."""
+        return COMMON in (self.emotion.get("tests") or {})
+
+    @property
+    def emotions_by_clips(self) -> dict[str, Json]:
+        """Which clips -> stream subset -> scores of emotions, where subsets differ in clips."""
+        tables = (self.emotion.get("emotions") or {}).get("by_clips") or {}
+        return {clips: table.get("variants") or {} for clips, table in tables.items()}
+
+    @property
+    def trivial(self) -> Json:
+        """The scores of "sentiment" and "emotions" that the best constant answers have."""
+        return {
+            "sentiment": _sentiment(self.emotion).get("trivial"),
+            "emotions": (self.emotion.get("emotions") or {}).get("trivial"),
+        }
+
+
+def _by_subset(results: Json) -> dict[str, Json]:
+    held = _sentiment(results).get("variants") or {}
+    emotions = (results.get("emotions") or {}).get("variants") or {}
+    return {
+        name: {"sentiment": held.get(name) or {}, "emotions": emotions.get(name) or {}}
+        for name in in_stream_order({**held, **emotions})
+    }
+
+
+def _sentiment(results: Json) -> Json:
+    """The scores of all subsets on the same clips."""
+    tests = results.get("tests") or {}
+    return tests.get("sentiment") or tests.get(COMMON) or {}
+
+
+def correlation(scores: Mapping[str, Any]) -> Score:
+    """The sentiment correlation among the emotion scores of one subset."""
+    return Score.of((scores.get("sentiment") or {}).get("correlation"))
+
+
+def in_stream_order(names: Iterable[str]) -> list[str]:
+    """Names of stream subsets, single streams first; other names after them."""
+    return sorted(names, key=lambda name: SUBSETS.index(name) if name in SUBSETS else len(SUBSETS))
+
+
+def flatten(value: object, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Nested mappings as `("optim.lr", "0.0003")` pairs."""
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from flatten(inner, f"{prefix}.{key}" if prefix else str(key))
+    else:
+        yield prefix, value if isinstance(value, str) else dumps(value)
+
+
+def _number(value: object) -> float:
+    return float(value) if isinstance(value, int | float) else math.nan
+
+
+def read_part(path: Path) -> Json:
+    """An object; {} where there is no such file."""
+    return read_json(path) if path.is_file() else {}
+
+
+def _read_lines(path: Path) -> Iterator[Json]:
+    """The whole lines; a run that was killed may have left half a line at the end."""
+    if not path.is_file():
+        return
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            value = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(value, dict):
+            yield value
+
+
+def _read_points(folder: Path) -> Points | None:
+    """Utterances never trained on where there are any, evenly picked, of the fullest subset."""
+    subsets = [name for name in SUBSETS if (folder / name).is_dir()]
+    if not subsets:
+        return None
+    subset = subsets[-1]
+    shards = ShardSet(folder / subset)
+    # Reading is a seek and a few kilobytes a record; the first pass is capped all the same.
+    step = max(1, len(shards) // (8 * MAP_POINTS))
+    members = [shards.read(index).members for index in range(0, len(shards), step)]
+    records = [(m["json"], m["pooled.npy"]) for m in members if "pooled.npy" in m]
+    unseen = [record for record in records if record[0].get("split") in UNSEEN]
+    chosen = unseen or records
+    if not chosen:
+        return None
+    places = np.linspace(0, len(chosen) - 1, min(len(chosen), MAP_POINTS)).astype(int)
+    picked = [chosen[place] for place in places]
+    labels = [meta.get("labels") or {} for meta, _ in picked]
+    return Points(
+        subset=subset,
+        vectors=np.stack([vector for _, vector in picked]).astype(np.float32),
+        speakers=[str(meta.get("speaker") or "") for meta, _ in picked],
+        sentiment=np.array([_number(label.get("sentiment")) for label in labels]),
+        emotion=[strongest(label) for label in labels],
+        splits=sorted({str(meta.get("split") or "no split") for meta, _ in picked}),
+    )
+
+
+def strongest(labels: Mapping[str, Any]) -> str:
+    """The acted emotion, or the one of highest intensity, "none" if all are 0, "" if unknown."""
+    intensities = labels.get("emotions")
+    if labels.get("category"):
+        return str(labels["category"])
+    if not intensities:
+        return ""
+    known = [-1.0 if x is None else x for x in intensities]
+    highest = int(np.argmax(known))
+    return EMOTIONS[highest] if known[highest] > 0 else "none"

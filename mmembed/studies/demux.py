@@ -1,0 +1,354 @@
+"""Demux and MEmo on texts with several labels, and what Demux says of what it was not trained on.
+
+Variants are losses, and MEmo. A run asks for one of four things:
+
+    (nothing)         the test split, by the emotions of training
+    test_languages    the test split of each of these languages; training may know another alone
+    leave_out         each of these emotions, by a method that was trained without it and by one
+                      that knows it; word embeddings of all emotions stay as they came
+    clusters          the test split in another format: emotions in groups, asked as one prompt of
+                      clusters, or each member by itself
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import torch
+from torch import Tensor
+
+from mmembed.backbones.text import HubBackbone, load_backbone
+from mmembed.batch import Batch
+from mmembed.data.example import Utterance
+from mmembed.errors import UsageError
+from mmembed.features.emotion_words import members, parse_emotions
+from mmembed.features.prompt import Prompt, Tokenizer, emotion_prompt
+from mmembed.method import Method
+from mmembed.methods.demux import Demux, DemuxConfig, Memo, MemoConfig, PromptedMethod
+from mmembed.metrics.multilabel import macro_f1
+from mmembed.studies.demux_data import (
+    Posts,
+    judge,
+    linear_baseline,
+    prompt_for,
+    prompted,
+    read_rows,
+)
+from mmembed.studies.scoring import Array, Held, finite
+from mmembed.studies.study import FinetuneLoop, FinetuneRun, Study, Trained, decided
+from mmembed.studies.trained_on import TrainedOn, describe
+from mmembed.training.optim import OptimConfig
+
+VARIANTS: Final = ("bce", "inter", "intra", "complete", "intra+global", "memo")
+DEFAULT: Final = "intra"  # the papers' choice
+WITHOUT: Final = " without "
+
+Columns = tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True)
+class DemuxRun(FinetuneRun):
+    """One run; everything that decides its result.
+
+    Attributes:
+        shards: folder of prepared texts.
+        backbone: a pretrained text encoder: a folder, or a name on the hub.
+        variants: "bce" (no loss between labels), "inter", "intra", "complete", "intra+global",
+            "memo" (with the loss of "intra"); by default all, with `leave_out` "intra".
+        emotions: by default all that occur in training; in alphabetical order.
+        language: train on texts of this language alone, "" = on all.
+        test_languages: test on each of these instead of on the language of training.
+        leave_out: emotions to ask of methods that were trained without them.
+        clusters: another format to ask for: "anger or disgust, joy or love or optimism".
+        length: tokens read of a text and the emotion words before it.
+        freeze: lowest layers of the backbone that stay as they are, with all embeddings; 0 = none.
+        local_weight: c, share of the loss between labels.
+        local_pairs: see `DemuxConfig`.
+        global_weight: g, of the variant with it.
+        global_pairs: see `DemuxConfig`.
+        dropout: before the last layer of the head.
+    """
+
+    name: str = "demux"
+    shards: str = ""
+    backbone: str = ""
+    variants: tuple[str, ...] = ()
+    emotions: tuple[str, ...] = ()
+    language: str = ""
+    test_languages: tuple[str, ...] = ()
+    leave_out: tuple[str, ...] = ()
+    clusters: str = ""
+    length: int = 64
+    freeze: int = 0
+    local_weight: float = 0.2
+    local_pairs: Literal["alike", "data", "wheel"] = "data"
+    global_weight: float = 0.1
+    global_pairs: Literal["data", "wheel"] = "data"
+    dropout: float = 0.1
+    optim: OptimConfig = field(default_factory=lambda: OptimConfig(lr=1e-4))
+    loop: FinetuneLoop = field(default_factory=lambda: FinetuneLoop(epochs=5, batch=32, seeds=(0,)))
+
+
+def demux() -> DemuxRun:
+    """Several emotions of a text by Demux and MEmo; also unseen languages, emotions, formats."""
+    return DemuxRun()
+
+
+def trained_variants(run: DemuxRun) -> tuple[str, ...]:
+    """What a run trains: its variants, and each without each emotion that is left out."""
+    return tuple(
+        variant + (WITHOUT + emotion if emotion else "")
+        for variant in run.variants
+        for emotion in ("", *run.leave_out)
+    )
+
+
+def kind_of(variant: str) -> type[PromptedMethod]:
+    """The method of a variant."""
+    return Memo if variant == "memo" else Demux
+
+
+def emotions_of(run: DemuxRun, variant: str) -> tuple[str, ...]:
+    """The emotions a variant is trained on."""
+    left_out = variant.partition(WITHOUT)[2]
+    return tuple(emotion for emotion in run.emotions if emotion != left_out)
+
+
+def new_method(
+    run: DemuxRun, variant: str, backbone: HubBackbone, tokenizer: Tokenizer
+) -> PromptedMethod:
+    """The untrained method of a variant, around a backbone that becomes its own."""
+    loss = variant.partition(WITHOUT)[0]
+    frozen: tuple[int, ...] = ()
+    if run.leave_out:
+        prompt = emotion_prompt(run.emotions, "", tokenizer, run.length)
+        frozen = tuple(sorted(set(prompt.ids[prompt.owner >= 0].tolist())))
+    config = DemuxConfig(
+        emotions=emotions_of(run, variant),
+        local="inter" if loss == "inter" else "complete" if loss == "complete" else "intra",
+        local_weight=0.0 if loss == "bce" else run.local_weight,
+        local_pairs=run.local_pairs,
+        global_weight=run.global_weight if loss == "intra+global" else 0.0,
+        global_pairs=run.global_pairs,
+        dropout=run.dropout,
+        frozen=frozen,
+    )
+    backbone.freeze(run.freeze)
+    if kind_of(loss) is Memo:
+        return Memo(MemoConfig(**vars(config)), backbone)
+    return Demux(config, backbone)
+
+
+@dataclass(frozen=True)
+class Question:
+    """How a test is asked.
+
+    Attributes:
+        posts: name of its posts.
+        names: of its labels.
+        columns: of each label, the emotions of training of which one has to be present.
+        words: what Demux is asked. The emotions of training: the answer is the likeliest of the
+            label's own. Other words are the labels themselves.
+        cluster: how Demux makes one logit of a cluster.
+    """
+
+    posts: str
+    names: tuple[str, ...]
+    columns: Columns
+    words: tuple[str, ...]
+    cluster: Literal["mean", "max"] = "mean"
+
+
+class DemuxStudy(Study):
+    """See the module's docstring."""
+
+    def __init__(self, run: DemuxRun) -> None:
+        rows = read_rows(run.shards)
+        parts = {split: _of(rows[split], run.language) for split in ("train", "dev")}
+        tests = {name: name for name in run.test_languages} or {"test": run.language}
+        parts |= {name: _of(rows["test"], language) for name, language in tests.items()}
+        for name, part in parts.items():
+            if not part:
+                there = ", ".join(sorted({row.language or "?" for row in rows["test"]}))
+                raise UsageError(f"{run.shards}: no text for {name}; its languages are {there}")
+        self.run: DemuxRun = _complete(run, parts["train"])
+        self._posts = {name: Posts.of(part, self.run.emotions) for name, part in parts.items()}
+        self._data = describe([run.shards], parts["train"], "texts")
+        self._questions = _questions(self.run, list(tests))
+        self.variants = trained_variants(self.run)
+        held = {test: self._held(question) for test, question in self._questions.items()}
+        self.tests, self.notes = decided(held, self.run.shards)
+        _, self._tokenizer = load_backbone(self.run.backbone)
+        self._prompts: dict[object, list[Prompt]] = {}
+
+    def _held(self, question: Question) -> Held:
+        posts, train = self._posts[question.posts], self._posts["train"]
+        truth, known = (_pool(some.labels, question.columns).numpy() for some in (posts, train))
+        groups, kind = posts.groups.names, posts.groups.kind
+        return Held("labels", "macro_f1", posts.keys, groups, truth, known, question.names, kind)
+
+    def trained_on(self) -> TrainedOn:
+        """See `Study`."""
+        return TrainedOn((self._data,))
+
+    def size(self, variant: str, split: str) -> int:
+        """Texts of a split."""
+        return len(self._posts[split].keys)
+
+    def batch(self, variant: str, split: str, rows: Sequence[int]) -> Batch:
+        """Their prompts, and the emotions that the variant is trained on."""
+        keys, prompts = self._posts[split].keys, self._trained_on(variant, split)
+        return prompted(
+            [keys[row] for row in rows],
+            [prompts[row] for row in rows],
+            self._labels(variant, split)[list(rows)],
+        )
+
+    def lengths(self, variant: str) -> list[int]:
+        """Tokens of each training text with its prompt."""
+        return [len(prompt.ids) for prompt in self._trained_on(variant, "train")]
+
+    def _labels(self, variant: str, split: str) -> Tensor:
+        """(N, E) of the emotions that a variant is trained on."""
+        known = emotions_of(self.run, variant)
+        columns = [self.run.emotions.index(emotion) for emotion in known]
+        return self._posts[split].labels[:, columns]
+
+    def _trained_on(self, variant: str, split: str) -> list[Prompt]:
+        return self._read(kind_of(variant), split, emotions_of(self.run, variant))
+
+    def _read(self, kind: type[PromptedMethod], part: str, words: tuple[str, ...]) -> list[Prompt]:
+        """The prompts of some posts; each is made once."""
+        key = kind, part, words
+        if key not in self._prompts:
+            self._prompts[key] = [
+                prompt_for(kind, text, words, self._tokenizer, self.run.length)
+                for text in self._posts[part].texts
+            ]
+        return self._prompts[key]
+
+    def method(self, variant: str) -> Method:
+        """Demux or MEmo around the pretrained backbone, told how its labels go together."""
+        backbone, tokenizer = load_backbone(self.run.backbone)
+        method = new_method(self.run, variant, backbone, tokenizer)
+        method.correlate(self._labels(variant, "train"))
+        return method
+
+    def answers(self, variant: str, test: str, method: Method) -> Array | None:
+        """Probabilities; None of MEmo for new words, and of methods made for another test."""
+        question = self._questions[test]
+        left_out = variant.partition(WITHOUT)[2]
+        if left_out and left_out != test:
+            return None
+        if isinstance(method, Demux):
+            method.ask(question.words)
+            method.config = replace(method.config, cluster=question.cluster)
+        assert isinstance(method, PromptedMethod)
+        if method.emotions != question.words:
+            return None
+        found = judge(method, self._read(type(method), question.posts, question.words))
+        own = question.words == self.run.emotions
+        answers: Array = (_pool(found, question.columns) if own else found).numpy()
+        return answers
+
+    def baselines(self, test: str) -> dict[str, Array]:
+        """Logistic regressions on the backbone as it came; they know the emotions of all tests."""
+        question = self._questions[test]
+        found = torch.from_numpy(self._linear[question.posts])
+        return {"logistic regression": _pool(found, question.columns).numpy()}
+
+    def extras(self, out: Path, trained: Trained) -> dict[str, Any]:
+        """Macro F1 on dev, of the emotions a variant was trained on: to choose settings by.
+
+        Of those that dev has; None where it has none.
+        """
+
+        def dev(variant: str, method: Method) -> float | None:
+            assert isinstance(method, PromptedMethod)
+            found = judge(method, self._trained_on(variant, "dev"))
+            truth = self._labels(variant, "dev")
+            shown = (truth > 0).any(0)
+            return finite(macro_f1(truth[:, shown], found[:, shown] > 0.5))
+
+        return {
+            "dev_macro_f1": {
+                variant: [dev(variant, method) for method in trained(variant)]
+                for variant in self.variants
+            }
+        }
+
+    @cached_property
+    def _linear(self) -> dict[str, Array]:
+        return linear_baseline(self.run.backbone, self._posts)
+
+
+def _of(rows: Sequence[Utterance], language: str) -> list[Utterance]:
+    return [row for row in rows if language in ("", row.language)]
+
+
+def _pool(labels: Tensor, columns: Columns) -> Tensor:
+    """(N, E) -> (N, len(columns)): the largest of some columns each."""
+    return torch.stack([labels[:, list(some)].amax(1) for some in columns], 1)
+
+
+def _complete(run: DemuxRun, train: Sequence[Utterance]) -> DemuxRun:
+    """The run with the emotions, variants and folder that it means.
+
+    Raises:
+        UsageError: a setting that is none, or that does not go with another.
+    """
+    if not run.backbone:
+        raise UsageError("no text encoder: give --backbone, a folder or a name on the hub")
+    if sum(map(bool, (run.test_languages, run.leave_out, run.clusters))) > 1:
+        raise UsageError("--test-languages, --leave-out and --clusters are runs of their own")
+    present = {name for row in train for name in row.labels.present or ()}
+    emotions = tuple(sorted(set(run.emotions or present)))
+    if not emotions:
+        raise UsageError(f"{run.shards}: no training text has any emotion")
+    missing = [emotion for emotion in emotions if present.isdisjoint(members(emotion))]
+    if missing:
+        raise UsageError(f"{run.shards}: no training text has the emotion {missing[0]!r}")
+    variants = run.variants or ((DEFAULT,) if run.leave_out else VARIANTS)
+    unknown = [name for name in variants if name not in VARIANTS]
+    if unknown:
+        raise UsageError(f"--variants {unknown[0]}: one of {', '.join(VARIANTS)}")
+    if run.leave_out and "memo" in variants:
+        raise UsageError("--leave-out: MEmo cannot be asked for an emotion that it has not seen")
+    stray = [emotion for emotion in run.leave_out if emotion not in emotions]
+    if stray:
+        raise UsageError(f"--leave-out {stray[0]}: one of {', '.join(emotions)}")
+    folder = Path(run.backbone)
+    backbone = str(folder.resolve()) if folder.is_dir() else run.backbone
+    return replace(run, emotions=emotions, variants=variants, backbone=backbone)
+
+
+def _questions(run: DemuxRun, parts: Sequence[str]) -> dict[str, Question]:
+    """Test -> how it is asked."""
+    own: Columns = tuple((place,) for place in range(len(run.emotions)))
+    if run.leave_out:
+        return {
+            emotion: Question(parts[0], (emotion,), ((run.emotions.index(emotion),),), run.emotions)
+            for emotion in run.leave_out
+        }
+    found = {part: Question(part, run.emotions, own, run.emotions) for part in parts}
+    if run.clusters:
+        names = tuple(sorted(parse_emotions(run.clusters)))
+        columns = tuple(_known(run, name) for name in names)
+        asked = Question(parts[0], names, columns, names)
+        found["clusters by mean"] = asked
+        found["clusters by max"] = replace(asked, cluster="max")
+        found["clusters by member"] = replace(asked, words=run.emotions)
+    return found
+
+
+def _known(run: DemuxRun, cluster: str) -> tuple[int, ...]:
+    places = tuple(
+        place for place, emotion in enumerate(run.emotions) if emotion in members(cluster)
+    )
+    if not places:
+        raise UsageError(f"--clusters: {cluster!r} has none of {', '.join(run.emotions)}")
+    return places

@@ -1,0 +1,297 @@
+"""Embeddings as studies read them: clips joined by key over the folders of their stream subsets.
+
+A clip is one row, whatever folders hold it and in whatever order; a subset that does not hold it
+has no steps of it. What cannot be right is refused in one line: a key that stands twice, folders of
+different encoders or layers, a clip whose labels differ from folder to folder, sentiment on two
+scales.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mmembed.batch import STREAMS, subset_name
+from mmembed.config import read_json
+from mmembed.data.example import EMOTIONS, SENTIMENT_LIMITS, Labels, Utterance
+from mmembed.data.manifest.embedded import utterance_of
+from mmembed.data.shards.layout import ShardSet
+from mmembed.errors import CorruptError, UsageError
+from mmembed.studies.groups import Groups, group_items
+
+Part = Literal["layers", "frames"]
+Rows = NDArray[np.int64]
+
+SPLITS: Final = ("train", "dev", "test")
+NAN: Final = float("nan")
+_AGREE: Final = ("split", "speaker", "labels")  # of a clip, in all folders
+_GRANULARITY: Final[Mapping[Part, str]] = {"layers": "utterance", "frames": "frame"}
+
+
+@dataclass(frozen=True)
+class EmbeddedClips:
+    """Clips of one corpus, in the order of the last folder; what others alone hold comes after.
+
+    Attributes:
+        utterances: N manifest rows, with all that is known of the clips but their media.
+        steps: stream subset -> one float32 tensor (T, W) for each clip that it holds, in the order
+            of its folder. T is L of layers, and any number of frames.
+        rows: stream subset -> (n,) which of the N clips these are.
+        layers: L names; () where the folders name none.
+        encoder: SHA-256 of its weights; "" where the folders name none.
+    """
+
+    utterances: tuple[Utterance, ...]
+    steps: Mapping[str, Sequence[Tensor]]
+    rows: Mapping[str, Rows]
+    layers: tuple[str, ...]
+    encoder: str
+
+    def __len__(self) -> int:
+        return len(self.utterances)
+
+    @cached_property
+    def keys(self) -> tuple[str, ...]:
+        """N keys, all different."""
+        return tuple(row.key for row in self.utterances)
+
+    @cached_property
+    def splits(self) -> NDArray[np.str_]:
+        """(N,) names, "" where there is none."""
+        return np.array([row.split or "" for row in self.utterances], np.str_)
+
+    @cached_property
+    def categories(self) -> NDArray[np.str_]:
+        """(N,) one emotion each, "" where it is not known."""
+        return np.array([row.labels.category or "" for row in self.utterances], np.str_)
+
+    @cached_property
+    def sentiment(self) -> Tensor:
+        """(N,) float32, NaN = unlabelled."""
+        found = [row.labels.sentiment for row in self.utterances]
+        return torch.tensor([NAN if x is None else x for x in found], dtype=torch.float32)
+
+    @cached_property
+    def limit(self) -> float:
+        """Sentiment is rated in [-limit, limit]; of all clips alike, see `read_embeddings`."""
+        labels = [row.labels for row in self.utterances if row.labels.sentiment is not None]
+        return (labels[0].sentiment_limit if labels else None) or SENTIMENT_LIMITS[0]
+
+    @cached_property
+    def emotions(self) -> Tensor:
+        """(N, E) float32 intensities in [0, 3], NaN = unlabelled."""
+        found = [row.labels.intensities for row in self.utterances]
+        return torch.tensor(found, dtype=torch.float32).reshape(-1, len(EMOTIONS))
+
+    @cached_property
+    def places(self) -> dict[str, Rows]:
+        """Stream subset -> (N,) the place of each clip among its steps, -1 = it lacks the clip."""
+        found = {}
+        for subset, rows in self.rows.items():
+            found[subset] = np.full(len(self), -1, np.int64)
+            found[subset][rows] = np.arange(len(rows))
+        return found
+
+    def present(self, subset: str) -> NDArray[np.bool_]:
+        """(N,) whether the subset holds the clip."""
+        present: NDArray[np.bool_] = self.places[subset] >= 0
+        return present
+
+    def values(self, subset: str, rows: Sequence[int] | Rows) -> list[Tensor]:
+        """The steps of some clips, T = 0 where the subset does not hold them."""
+        steps = self.steps[subset]
+        nothing = steps[0][:0]
+        return [steps[at] if at >= 0 else nothing for at in self.places[subset][rows].tolist()]
+
+    def groups(self, rows: Sequence[int] | Rows) -> Groups:
+        """Those of some clips: speakers, where unknown dialogues, else each clip by itself."""
+        some = [self.utterances[row] for row in rows]
+        return group_items(
+            [row.key for row in some],
+            [row.speaker for row in some],
+            [row.dialogue for row in some],
+        )
+
+
+def subset_folders(folder: Path) -> dict[str, Path]:
+    """Stream subset -> folder of its embedding shards, smallest subsets first.
+
+    Raises:
+        UsageError: there is none, one is not finished, or two are of the same streams.
+        CorruptError: a manifest is damaged.
+    """
+    found: dict[str, Path] = {}
+    for place in (folder, *sorted(path for path in folder.glob("*") if path.is_dir())):
+        manifest = place / "manifest.json"
+        if not manifest.is_file():
+            if next(place.glob("shard-*.tar"), None) is not None:
+                raise UsageError(
+                    f"{place}: not finished, it has no manifest.json; the same extract command "
+                    "again goes on"
+                )
+            continue
+        streams = read_json(manifest).get("streams")
+        if not isinstance(streams, list) or not streams or not set(streams) <= set(STREAMS):
+            raise CorruptError(f"{manifest}: names no streams; these are no embeddings")
+        subset = subset_name(streams)
+        if subset in found:
+            raise UsageError(f"{found[subset]} and {place}: both of {subset}; remove one of them")
+        found[subset] = place
+    if not found:
+        raise UsageError(f"{folder}: holds no embedding shards; make them with extract")
+    return dict(sorted(found.items(), key=lambda pair: (pair[0].count("+"), pair[0])))
+
+
+def read_embeddings(
+    folders: Mapping[str, Path],
+    keep: Callable[[Utterance], bool] = lambda row: True,
+    part: Part = "layers",
+) -> EmbeddedClips:
+    """Join the embeddings of one corpus by key.
+
+    Args:
+        folders: stream subset -> folder of its shards, see `subset_folders`.
+        keep: which clips are wanted; vectors of others are not read.
+        part: what their steps are.
+
+    Raises:
+        DataError: a folder holds no shards, or a key twice.
+        UsageError: folders that do not go together; no such part.
+        CorruptError: a record is damaged.
+    """
+    opened = {subset: ShardSet(folder) for subset, folder in folders.items()}
+    encoder = _same_encoder(opened)
+    layers = _same_layers(opened)
+    read = {subset: _read_rows(shards) for subset, shards in opened.items()}
+    together: dict[str, Utterance] = {}
+    first: dict[str, str] = {}
+    for subset in reversed(read):
+        for row in read[subset]:
+            if row.key not in together:
+                together[row.key], first[row.key] = row, subset
+            else:
+                places = folders[first[row.key]], folders[subset]
+                together[row.key] = _agreed(together[row.key], row, *places)
+    kept = [row for row in together.values() if keep(row)]
+    _check_scale(folders, kept)
+    number = {row.key: place for place, row in enumerate(kept)}
+    rows, steps = {}, {}
+    for subset, shards in opened.items():
+        wanted = [at for at, row in enumerate(read[subset]) if row.key in number]
+        rows[subset] = np.array([number[read[subset][at].key] for at in wanted], np.int64)
+        steps[subset] = _read_steps(shards, wanted, part, len(layers))
+    return EmbeddedClips(tuple(kept), steps, rows, layers, encoder)
+
+
+def read_folder(
+    folder: Path, keep: Callable[[Utterance], bool] = lambda row: True, part: Part = "layers"
+) -> EmbeddedClips:
+    """As `read_embeddings`, of one folder of shards; its only subset is named ""."""
+    return read_embeddings({"": folder}, keep, part)
+
+
+def _same_encoder(opened: Mapping[str, ShardSet]) -> str:
+    found = {s.folder: str(s.manifest.get("encoder_sha256") or "") for s in opened.values()}
+    if len({*found.values()}) > 1:
+        each = ", ".join(f"{folder} of {sha[:12] or 'none'}" for folder, sha in found.items())
+        raise UsageError(f"embeddings of different encoders: {each}")
+    return next(iter(found.values()), "")
+
+
+def _same_layers(opened: Mapping[str, ShardSet]) -> tuple[str, ...]:
+    (first, layers), *rest = [(s.folder, s.manifest.get("layers") or []) for s in opened.values()]
+    for folder, others in rest:
+        if others != layers:
+            ours, theirs = (", ".join(map(str, names)) or "none" for names in (layers, others))
+            raise UsageError(
+                f"{first} and {folder}: hold different layers, {ours:.60} and {theirs:.60}; "
+                "extract them alike"
+            )
+    return tuple(map(str, layers))
+
+
+def _read_rows(shards: ShardSet) -> list[Utterance]:
+    found = []
+    for index in range(len(shards)):
+        record = shards.read(index, ["json"])
+        try:
+            described = record.members["json"]
+            if "utterance" in described:  # of what is prepared, see `mmembed.data.media.load`
+                raise UsageError(
+                    f"{shards.folder}: no embeddings: mmembed extract makes some of it"
+                )
+            found.append(utterance_of(record.key, described, record.meta))
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            why = str(error).splitlines()[0]
+            raise CorruptError(f"{shards.folder}: {record.key} is no embedding: {why}") from None
+    return found
+
+
+def _agreed(one: Utterance, other: Utterance, here: Path, there: Path) -> Utterance:
+    """What two folders say of a clip; a dialogue that older records do not tell is filled in."""
+    for name in _AGREE:
+        ours, theirs = getattr(one, name), getattr(other, name)
+        if ours != theirs:
+            if name == "labels":
+                name, ours, theirs = _first_difference(ours, theirs)
+            raise UsageError(
+                f"{here} and {there}: {name} of {one.key} is {ours!r:.40} in the first, "
+                f"{theirs!r:.40} in the other; extract both from the same manifest"
+            )
+    if one.dialogue and other.dialogue and one.dialogue != other.dialogue:
+        raise UsageError(
+            f"{here} and {there}: dialogue of {one.key} is {one.dialogue!r:.40} in the first, "
+            f"{other.dialogue!r:.40} in the other; extract both from the same manifest"
+        )
+    return one if one.dialogue else replace(one, dialogue=other.dialogue)
+
+
+def _first_difference(ours: Labels, theirs: Labels) -> tuple[str, Any, Any]:
+    held = vars(theirs)
+    return next((n, value, held[n]) for n, value in vars(ours).items() if value != held[n])
+
+
+def _check_scale(folders: Mapping[str, Path], rows: Sequence[Utterance]) -> None:
+    """Sentiment in [-1, 1] and in [-3, 3] are no labels of one study."""
+    limits: dict[float, str] = {}
+    for row in rows:
+        if row.labels.sentiment is not None:
+            limits.setdefault(row.labels.sentiment_limit or SENTIMENT_LIMITS[0], row.key)
+    if len(limits) > 1:
+        each = ", ".join(f"{key} in [-{limit:g}, {limit:g}]" for limit, key in limits.items())
+        folder = next(iter(folders.values()))
+        raise UsageError(f"{folder}: sentiment on different scales: {each}; study them apart")
+
+
+def _read_steps(shards: ShardSet, wanted: Sequence[int], part: Part, layers: int) -> list[Tensor]:
+    """Those of the records at these places."""
+    member = f"{part}.npy"
+    shape: tuple[int, ...] | None = None
+    found: list[Tensor] = []
+    for index in wanted:
+        record = shards.read(index, [member])
+        values = record.members.get(member)
+        if not isinstance(values, np.ndarray):
+            raise UsageError(
+                f"{shards.folder}: {record.key} holds no {part}; extract it with --granularity "
+                f"{_GRANULARITY[part]}"
+            )
+        own = values.shape if part == "layers" else values.shape[1:]
+        shape = shape or own
+        if values.ndim != 2 or own != shape or (part == "layers" and layers not in (0, own[0])):
+            raise CorruptError(
+                f"{shards.folder}: {part} of {record.key} is {values.shape}, of others {shape}; "
+                "mmembed verify tells more"
+            )
+        if not np.isfinite(values).all():
+            raise CorruptError(f"{shards.folder}: {part} of {record.key} is not finite")
+        found.append(torch.from_numpy(values.astype(np.float32)))
+    return found

@@ -1,0 +1,307 @@
+"""Emotion words asked of the layers or frames of a frozen encoder, with emotions left out.
+
+Corpora are read together, each with a label set of its own: an emotion that a corpus never labels
+is not asked of its clips. One variant learns all emotions; each other never hears a clip of one
+emotion, nor its word, and is asked for it at the end. What it says has to beat what it says of the
+emotion it knows whose word is nearest ("nearest-seen").
+
+Scores are areas under the ROC curve within each corpus, averaged: across corpora, telling the
+corpus would tell the emotion. No speaker of dev or test is heard in training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.linear_model import Ridge
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from mmembed.batch import STREAMS, Batch
+from mmembed.data.example import Utterance
+from mmembed.errors import UsageError
+from mmembed.method import Method
+from mmembed.methods.emotion_queries import EmotionQueries, EmotionQueriesConfig
+from mmembed.metrics.multilabel import auroc, label_auroc
+from mmembed.studies.emotion_queries_data import Clips, read_clips
+from mmembed.studies.scoring import Array, Held, Scored, finite
+from mmembed.studies.study import FinetuneLoop, FinetuneRun, Study, Trained, decided
+from mmembed.studies.text_vectors import text_vectors
+from mmembed.studies.trained_on import TrainedOn, describe
+from mmembed.training.optim import OptimConfig
+
+PHRASE: Final = "a person who sounds {}"  # chosen on dev
+BATCH: Final = 256  # clips answered at once
+STRENGTHS: Final = (1e-3, 1e-2, 1e-1, 1.0, 10.0)  # of the ridge a column, chosen on dev
+ALL, WITHOUT, UNSEEN, NEAREST = "all", "without-", "unseen-", "nearest-seen"
+
+
+@dataclass(frozen=True)
+class QueriesRun(FinetuneRun):
+    """One run; everything that decides its result.
+
+    Attributes:
+        embeddings: folders of embedding shards, one a corpus.
+        streams: the stream subset whose embeddings are read.
+        reads: what the words attend to: mean and deviation of each layer, or the fused frames
+            (extracted with --granularity frame).
+        backbone: text encoder of the emotion words: a folder, or a name on the hub.
+        leave_out: emotions that a variant each is trained without.
+        encoder: SHA-256 of the weights that made the embeddings; they tell it.
+    """
+
+    name: str = "emotion_queries"
+    embeddings: tuple[str, ...] = ()
+    streams: str = "+".join(STREAMS)
+    reads: Literal["layers", "frames"] = "layers"
+    backbone: str = ""
+    leave_out: tuple[str, ...] = ("angry", "fearful", "happy", "sad")
+    encoder: str = ""
+    method: EmotionQueriesConfig = field(default_factory=EmotionQueriesConfig)
+    optim: OptimConfig = field(
+        default_factory=lambda: OptimConfig(lr=1e-3, warmup=0.05, weight_decay=0.05)
+    )
+    loop: FinetuneLoop = field(default_factory=lambda: FinetuneLoop(epochs=10, batch=32))
+
+
+def emotion_queries() -> QueriesRun:
+    """Any emotion word asked of a clip; some are left out of training in turn."""
+    return QueriesRun()
+
+
+def asking(word: str) -> str:
+    """The text whose vector asks for an emotion."""
+    return PHRASE.format(word)
+
+
+class QueriesStudy(Study):
+    """Variants: "all" emotions, and "without-E" for each that is left out."""
+
+    def __init__(self, run: QueriesRun) -> None:
+        if not run.backbone:
+            raise UsageError("no text encoder: give --backbone, a folder or a name on the hub")
+        self._splits, self.emotions, encoder = read_clips(run.embeddings, run.streams, run.reads)
+        train = self._splits["train"]
+        for split, clips in self._splits.items():
+            if not len(clips):
+                where = ", ".join(run.embeddings)
+                raise UsageError(f"{where}: no clip of the split {split} has a label of emotion")
+        for emotion in run.leave_out:
+            if emotion not in self.emotions or not (train.emotions[:, self._e(emotion)] > 0).any():
+                raise UsageError(
+                    f"--leave-out {emotion}: no training clip shows it; the corpora label "
+                    f"{', '.join(self.emotions)}"
+                )
+        self.vectors = text_vectors(run.backbone, [asking(name) for name in self.emotions])
+        method = replace(
+            run.method,
+            widths=(train.steps[0].shape[1],),
+            num_emotions=len(self.emotions),
+            query_width=self.vectors.shape[1],
+        )
+        self.run: QueriesRun = replace(run, encoder=encoder, method=method)
+        self.variants = (ALL, *(f"{WITHOUT}{emotion}" for emotion in run.leave_out))
+        self._parts = {
+            (variant, split): self._known(self._splits[split], variant)
+            for variant in self.variants
+            for split in ("train", "dev")
+        }
+        for (variant, split), clips in self._parts.items():
+            if not len(clips):
+                where = ", ".join(run.embeddings)
+                raise UsageError(f"{where}: the split {split} has no clip for {variant!r}")
+        self.hold("test")
+
+    def hold(self, split: str) -> None:
+        """Score on the clips of this split; on "dev" where settings are chosen."""
+        asked = {"seen": self.emotions} | {f"{UNSEEN}{e}": (e,) for e in self.run.leave_out}
+        self._labels = {test: self._corpus_labels(names) for test, names in asked.items()}
+        self._clips = {}
+        tests = {}
+        for test, labels in self._labels.items():
+            truth = _truth(self._splits[split], labels)
+            told = ~np.isnan(truth).all(1)
+            self._clips[test] = clips = self._splits[split].where(torch.from_numpy(told))
+            groups = clips.groups()
+            tests[test] = Held(
+                "labels",
+                "auroc",
+                clips.keys,
+                groups.names,
+                truth[told],
+                _truth(self._splits["train"], labels),
+                tuple(f"{corpus}: {self.emotions[e]}" for corpus, e in labels),
+                grouping=groups.kind,
+            )
+        self.tests, self.notes = decided(tests, ", ".join(self.run.embeddings))
+
+    def trained_on(self) -> TrainedOn:
+        """See `Study`."""
+        train = self._splits["train"]
+        corpora: dict[str, list[Utterance]] = {name: [] for name in train.corpora}
+        for row, name in zip(train.rows, train.corpora, strict=True):
+            corpora[name].append(row)
+        data = (describe([name], rows) for name, rows in corpora.items())
+        return TrainedOn(tuple(data), self.run.encoder)
+
+    def size(self, variant: str, split: str) -> int:
+        """Clips of a split that the variant may know."""
+        return len(self._parts[variant, split])
+
+    def lengths(self, variant: str) -> Sequence[int]:
+        """Steps of each training clip."""
+        return [len(steps) for steps in self._parts[variant, "train"].steps]
+
+    def batch(self, variant: str, split: str, rows: Sequence[int]) -> Batch:
+        """Their steps, and what is known of the emotions that the variant is trained on."""
+        clips = self._parts[variant, split].take(rows)
+        emotions = clips.emotions[:, self._learned(variant)]
+        return Batch(
+            clips.keys,
+            {"embedding": clips.padded()},
+            {"emotions": emotions.nan_to_num()},
+            {"asked": ~emotions.isnan()},
+        )
+
+    def method(self, variant: str) -> Method:
+        """Emotion queries that know the vectors of the variant's emotions."""
+        learned = self._learned(variant)
+        model = EmotionQueries(replace(self.run.method, num_emotions=len(learned)))
+        model.ask_by(self.vectors[learned])
+        return model
+
+    def answers(self, variant: str, test: str, method: Method) -> Array | None:
+        """How likely each label is; a variant is asked for what it was trained without alone."""
+        if variant not in (ALL, test.replace(UNSEEN, WITHOUT)):
+            return None
+        return self._ask(method, test, {e: e for _, e in self._labels[test]})
+
+    def rows(self, variant: str, test: str, method: Method) -> Mapping[str, Array]:
+        """A variant that was trained without an emotion also answers by the nearest word."""
+        told = super().rows(variant, test, method)
+        if variant == ALL or not told:
+            return told
+        instead = self._ask(method, test, {self._left_out(variant): self._nearest(variant)})
+        return {**told, NEAREST: instead}
+
+    @torch.no_grad()
+    def _ask(self, method: Method, test: str, words: Mapping[int, int]) -> Array:
+        """(N, labels) chances, each emotion asked for by the word of the one given for it."""
+        assert isinstance(method, EmotionQueries)
+        clips, queries = self._clips[test], self.vectors[list(words.values())]
+        chances = []
+        for start in range(0, len(clips), BATCH):
+            some = clips.take(range(start, min(start + BATCH, len(clips))))
+            batch = Batch(some.keys, {"embedding": some.padded()})
+            chances.append(method.score(batch, queries).sigmoid())
+        places = [list(words).index(e) for _, e in self._labels[test]]
+        told: Array = torch.cat(chances)[:, places].numpy()
+        return told
+
+    def baselines(self, test: str) -> dict[str, Array]:
+        """Of what is learned, a ridge regression for each emotion on all that the words read.
+
+        Ridge for the reason that `recipes.probe` gives; its strength is chosen on dev.
+        """
+        if test != "seen":
+            return {}
+        told = {split: self._statistics(self._splits[split]) for split in ("train", "dev")}
+        asked = self._statistics(self._clips[test])
+        columns = {e: self._ridge(e, told, asked) for _, e in self._labels[test]}
+        return {"ridge regression": np.stack([columns[e] for _, e in self._labels[test]], 1)}
+
+    def _ridge(self, emotion: int, told: Mapping[str, Array], asked: Array) -> Array:
+        """(N,) how far the rows (N, W) that are asked show an emotion, about 0 to 1."""
+        known = {split: self._splits[split].emotions[:, emotion].numpy() for split in told}
+        rows = {split: ~np.isnan(found) for split, found in known.items()}
+        fitted = [
+            make_pipeline(StandardScaler(), Ridge(strength * asked.shape[1])).fit(
+                told["train"][rows["train"]], known["train"][rows["train"]]
+            )
+            for strength in STRENGTHS
+        ]
+        truth, vectors = known["dev"][rows["dev"], None], told["dev"][rows["dev"]]
+        if len({*truth[:, 0].tolist()}) < 2:  # dev cannot tell
+            return np.asarray(fitted[len(fitted) // 2].predict(asked), np.float32)
+        areas = [auroc(truth, model.predict(vectors)[:, None]) for model in fitted]
+        best = fitted[int(np.argmax(areas))]
+        return np.asarray(best.predict(asked), np.float32)
+
+    def _statistics(self, clips: Clips) -> Array:
+        """(N, W) float64: all layers side by side, or mean and deviation of the frames."""
+        steps = [x.double() for x in clips.steps]
+        if self.run.reads == "frames":
+            steps = [torch.stack((x.mean(0), x.std(0, correction=0))) for x in steps]
+        return torch.stack([x.flatten() for x in steps]).numpy()
+
+    def extras(self, out: Path, trained: Trained) -> dict[str, Any]:
+        """The area of each label, the words asked instead, and who was heard in which split."""
+        areas = {}
+        for test in self.tests:
+            scored = Scored.read(out / "predictions" / f"{test}.safetensors")
+            areas[test] = {
+                row: {
+                    label: finite(float(area))
+                    for label, area in zip(
+                        scored.held.names,
+                        np.mean([label_auroc(scored.held.truth, one) for one in told], 0),
+                        strict=True,
+                    )
+                }
+                for row, told in {**scored.variants, **scored.baselines}.items()
+            }
+        nearest = {
+            self.emotions[self._left_out(v)]: self.emotions[self._nearest(v)]
+            for v in self.variants[1:]
+        }
+        speakers = {split: sorted({*c.groups().names}) for split, c in self._splits.items()}
+        return {"label_auroc": areas, "nearest": nearest, "speakers": speakers}
+
+    def _corpus_labels(self, emotions: Sequence[str]) -> list[tuple[str, int]]:
+        """(corpus, emotion) for all that a corpus labels, of the emotions named."""
+        clips = self._splits["train"]
+        corpora = np.array(clips.corpora)
+        known = ~clips.emotions.isnan().numpy()
+        return [
+            (corpus, e)
+            for corpus in dict.fromkeys(clips.corpora)
+            for e in map(self._e, emotions)
+            if known[corpora == corpus, e].any()
+        ]
+
+    def _known(self, clips: Clips, variant: str) -> Clips:
+        """What a variant may hear: no clip that shows what it is trained without."""
+        shown = clips.emotions[:, self._left_out(variant)] > 0 if variant != ALL else None
+        told = ~clips.emotions[:, self._learned(variant)].isnan().all(1)
+        return clips.where(told if shown is None else told & ~shown)
+
+    def _learned(self, variant: str) -> list[int]:
+        left_out = None if variant == ALL else self._left_out(variant)
+        return [e for e in range(len(self.emotions)) if e != left_out]
+
+    def _left_out(self, variant: str) -> int:
+        return self._e(variant.removeprefix(WITHOUT))
+
+    def _nearest(self, variant: str) -> int:
+        """Of the emotions that a variant knows, the one whose word is nearest to what it lacks."""
+        learned = self._learned(variant)
+        likeness = self.vectors[learned] @ self.vectors[self._left_out(variant)]
+        return learned[int(likeness.argmax())]
+
+    def _e(self, emotion: str) -> int:
+        return self.emotions.index(emotion)
+
+
+def _truth(clips: Clips, labels: Sequence[tuple[str, int]]) -> NDArray[np.float32]:
+    """(N, labels) the emotions within each corpus; NaN for the clips of others."""
+    columns = [
+        np.where(np.array(clips.corpora) == corpus, clips.emotions[:, e].numpy(), np.nan)
+        for corpus, e in labels
+    ]
+    return np.stack(columns, 1).astype(np.float32)

@@ -1,0 +1,193 @@
+"""Labelled clips of several corpora as a frozen encoder sees them, split by speaker."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mmembed.batch import Padded
+from mmembed.data.example import EMOTIONS, Labels, Utterance
+from mmembed.errors import UsageError
+from mmembed.metrics import count_groups
+from mmembed.studies.embeddings_data import (
+    NAN,
+    SPLITS,
+    EmbeddedClips,
+    Part,
+    read_embeddings,
+    subset_folders,
+)
+from mmembed.studies.groups import Groups, group_items
+
+ADJECTIVES: Final = {
+    "anger": "angry", "disgust": "disgusted", "fear": "fearful", "joy": "happy",
+    "sadness": "sad", "surprise": "surprised",
+}  # fmt: skip
+"""What corpora call an emotion -> the word for who feels it."""
+
+EVERY: Final = 5  # of so many speakers one is for test and one for dev
+
+
+@dataclass(frozen=True)
+class Clips:
+    """Labelled clips.
+
+    Attributes:
+        rows: N of their manifest rows.
+        corpora: N names.
+        steps: N tensors (T, D): the encoder's frames, or its layers.
+        emotions: (N, E) 1 = present, 0 = absent, NaN = the corpus does not tell.
+    """
+
+    rows: tuple[Utterance, ...]
+    corpora: tuple[str, ...]
+    steps: tuple[Tensor, ...]
+    emotions: Tensor
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """N."""
+        return tuple(row.key for row in self.rows)
+
+    def groups(self) -> Groups:
+        """Of the N clips."""
+        return _groups(self.rows)
+
+    def take(self, rows: Sequence[int]) -> Clips:
+        """Some of them."""
+        return Clips(
+            tuple(self.rows[row] for row in rows),
+            tuple(self.corpora[row] for row in rows),
+            tuple(self.steps[row] for row in rows),
+            self.emotions[list(rows)],
+        )
+
+    def where(self, kept: Tensor) -> Clips:
+        """Those for which (N,) is true."""
+        return self.take(kept.nonzero()[:, 0].tolist())
+
+    def padded(self) -> Padded:
+        """(N, T, D) their steps."""
+        return Padded.stack(self.steps)
+
+
+def read_clips(
+    folders: Sequence[str], streams: str, reads: Part
+) -> tuple[dict[str, Clips], tuple[str, ...], str]:
+    """Clips of "train", "dev" and "test", the names of their E emotions, and the encoder's SHA-256.
+
+    A corpus is named as its folder. Where its own splits keep speakers apart they are taken;
+    else its speakers are dealt out in alphabetical order: of five the first is for test, the second
+    for dev. Where a speaker is not known it is the dialogue that is kept together, else each clip
+    stands for itself.
+
+    Args:
+        folders: of embedding shards, one a corpus.
+        streams: the stream subset that is read.
+        reads: "layers" or "frames".
+
+    Raises:
+        UsageError: no folder, one without labels or what is to be read; too few speakers; a key
+            that two corpora have; or the folders are of different encoders.
+    """
+    if not folders:
+        raise UsageError("no data: give --embeddings DIR [DIR ...], made by extract")
+    read = {folder: _read(folder, streams, reads) for folder in folders}
+    encoders = {folder: found.encoder for folder, found in read.items()}
+    if len(set(encoders.values())) > 1:
+        each = ", ".join(f"{folder} of {sha[:12] or 'none'}" for folder, sha in encoders.items())
+        raise UsageError(f"embeddings of different encoders: {each}")
+    first: dict[str, str] = {}
+    for folder, found in read.items():
+        for key in found.keys:
+            if key in first:
+                raise UsageError(f"{first[key]} and {folder}: both hold {key}; name each clip once")
+            first[key] = folder
+    rows = [row for found in read.values() for row in found.utterances]
+    splits = _splits(read, _groups(rows))
+    told = [emotions for found in read.values() for emotions in _told(found.utterances)]
+    names = tuple(sorted({name for emotions in told for name in emotions}))
+    clips = Clips(
+        tuple(rows),
+        tuple(Path(folder).name for folder, found in read.items() for _ in found.keys),
+        tuple(steps for found in read.values() for steps in found.steps[streams]),
+        torch.tensor([[emotions.get(name, NAN) for name in names] for emotions in told]),
+    )
+    parts = {name: clips.where(torch.from_numpy(splits == name)) for name in SPLITS}
+    return parts, names, next(iter(encoders.values()))
+
+
+def _read(folder: str, streams: str, reads: Part) -> EmbeddedClips:
+    """The labelled clips of a corpus."""
+    there = subset_folders(Path(folder))
+    if streams not in there:
+        raise UsageError(f"{folder}: holds no embeddings of {streams}, but of {', '.join(there)}")
+    clips = read_embeddings(
+        {streams: there[streams]}, lambda row: bool(_known(row.labels)), part=reads
+    )
+    if not len(clips):
+        raise UsageError(f"{folder}: no clip has a label of emotion")
+    return clips
+
+
+def _groups(rows: Sequence[Utterance]) -> Groups:
+    return group_items(
+        [row.key for row in rows], [row.speaker for row in rows], [row.dialogue for row in rows]
+    )
+
+
+def _known(labels: Labels) -> dict[str, float] | str:
+    """What of all that is told is present, or a category ("" = none)."""
+    told = zip(EMOTIONS, labels.intensities, strict=True)
+    known = {_word(name): float(value > 0) for name, value in told if value == value}
+    return known or _word(labels.category or "")
+
+
+def _word(name: str) -> str:
+    return ADJECTIVES.get(name, name)
+
+
+def _told(rows: Sequence[Utterance]) -> list[dict[str, float]]:
+    """Of each clip of a corpus what is present (1) and absent (0): a category is one of all."""
+    known = [_known(row.labels) for row in rows]
+    categories = {name for name in known if isinstance(name, str)}
+    return [
+        {name: float(name == one) for name in categories} if isinstance(one, str) else one
+        for one in known
+    ]
+
+
+def _splits(read: Mapping[str, EmbeddedClips], groups: Groups) -> NDArray[np.str_]:
+    """(N,) the split of each clip of all corpora."""
+    found: list[str] = []
+    for folder, clips in read.items():
+        names = groups.names[len(found) : len(found) + len(clips)]
+        splits = _group_splits(folder, names, clips.splits.tolist(), groups.kind)
+        found += [splits[name] for name in names]
+    return np.array(found, np.str_)
+
+
+def _group_splits(
+    folder: str, groups: Sequence[str], splits: Sequence[str], kind: str
+) -> dict[str, str]:
+    """Group -> split; `heldout` clips go with the training clips of their speaker."""
+    own: dict[str, set[str]] = {}
+    for group, split in zip(groups, splits, strict=True):
+        own.setdefault(group, set()).add("train" if split == "heldout" else split)
+    if set().union(*own.values()) == set(SPLITS) and all(len(found) == 1 for found in own.values()):
+        return {group: found.pop() for group, found in own.items()}
+    if len(own) < 3:
+        count = count_groups(len(own), kind)
+        raise UsageError(f"{folder}: {count}; train, dev and test need one each")
+    dealt = {0: "test", 1: "dev"}
+    return {name: dealt.get(place % EVERY, "train") for place, name in enumerate(sorted(own))}

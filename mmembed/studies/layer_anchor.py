@@ -1,0 +1,306 @@
+"""Layer anchoring between two corpora: emotions of one language known, of the other hidden.
+
+Every target speaker is tested, by methods that have not met them in any way: target speakers are
+dealt into folds, and for each fold the methods learn from the labelled source and from clips of all
+other target speakers, without labels. A row of the table puts the answers of all folds together.
+The oracle learns from these other target speakers with their labels, and from nothing else. Means,
+deviations and the similarity of layers are of training clips, too. What is known of the target
+beforehand is that its clips are of the given classes.
+
+Epochs are chosen by the cross entropy of source speakers held out for it (the oracle's: of target
+speakers). They can tell what an alignment costs, and nothing of what it gains.
+
+Anchors alone are read: where a classifier may read other layers as well, it does, and the anchored
+ones are aligned by shrinking them. So each anchored way has a twin that reads the same layers and
+aligns nothing; "source only" and the oracle read all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression
+
+from mmembed.batch import Batch
+from mmembed.data.shards.layout import ShardSet
+from mmembed.embedder import Embedder
+from mmembed.errors import UsageError
+from mmembed.method import Method
+from mmembed.methods.layer_anchor import LayerAnchor, LayerAnchorConfig
+from mmembed.metrics.similarity import most_similar_group
+from mmembed.studies.layer_anchor_data import Clips, Fold, make_folds, read_corpora
+from mmembed.studies.layer_anchor_vowels import Vowels, read_vowels, vowel_similarity
+from mmembed.studies.scoring import MEASURES, Array, Held
+from mmembed.studies.study import FinetuneLoop, FinetuneRun, Study, Trained
+from mmembed.training.optim import OptimConfig
+
+STRENGTHS: Final = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # of the logistic regression, chosen on dev
+ORACLE: Final = "oracle"
+UNALIGNED: Final = ", not aligned"
+BY_VOWELS: Final = "group by vowels"
+
+
+@dataclass(frozen=True)
+class LayerAnchorRun(FinetuneRun):
+    """One run; everything that decides its result.
+
+    Attributes:
+        source: folder of embedding shards whose emotions are learned.
+        target: another, by the same encoder, whose emotions are hidden.
+        classes: emotions that both have; clips of others are left out.
+        standardise: vectors by mean and deviation of "each" corpus, or of "both" together.
+        folds: parts of the target speakers.
+        group: adjacent layers that are anchored together.
+        anchors: names of layers; given, they are anchored in one more variant.
+        encoder: folder of the encoder; given, the group whose layers are most alike in vowels is
+            anchored in one more variant.
+        source_clips: prepared shards of the source's clips with their transcripts, for the vowels.
+        target_clips: of the target's.
+        hidden: width of the projections.
+        dropout: in front of the classifier.
+        coral_weight: of the alignment.
+    """
+
+    name: str = "layer_anchor"
+    source: str = ""
+    target: str = ""
+    classes: tuple[str, ...] = ("angry", "happy", "neutral", "sad")
+    standardise: Literal["each", "both"] = "each"
+    folds: int = 3
+    group: int = 3
+    anchors: tuple[str, ...] = ()
+    encoder: str = ""
+    source_clips: str = ""
+    target_clips: str = ""
+    hidden: int = 64
+    dropout: float = 0.3
+    coral_weight: float = 100.0
+    optim: OptimConfig = field(default_factory=lambda: OptimConfig(lr=1e-3, weight_decay=0.1))
+    loop: FinetuneLoop = field(
+        default_factory=lambda: FinetuneLoop(epochs=20, batch=128, seeds=(0, 1, 2, 3, 4))
+    )
+
+
+def layer_anchor() -> LayerAnchorRun:
+    """Emotions of a language without labels: source only, layers anchored, the oracle."""
+    return LayerAnchorRun()
+
+
+class LayerAnchorStudy(Study):
+    """Variants: WAY/FOLD; of a way, such as "group", the table has one row for all folds."""
+
+    def __init__(self, run: LayerAnchorRun) -> None:
+        self.run: LayerAnchorRun = run
+        self._layers, source, target = read_corpora(run.source, run.target, run.classes)
+        unknown = [name for name in run.anchors if name not in self._layers]
+        if unknown:
+            known = ", ".join(self._layers)
+            raise UsageError(f"--anchors: no layer {unknown[0]!r} that varies; there are {known}")
+        if not 1 <= run.group <= len(self._layers):
+            raise UsageError(f"--group {run.group}: there are {len(self._layers)} layers")
+        self._target = target
+        self._folds = make_folds(source, target, run.folds, run.standardise)
+        self.notes = self._missing_classes()
+        self._similarity = {"group": [fold.similarity for fold in self._folds]}
+        self._error_rates: dict[str, float] = {}
+        if run.encoder:
+            self._similarity[BY_VOWELS] = self._compare_vowels(source)
+        self._anchors = {
+            way: [most_similar_group(similarity, run.group) for similarity in folds]
+            for way, folds in self._similarity.items()
+        }
+        chosen = ("chosen layers",) if run.anchors else ()
+        anchored = ("last layer", *self._anchors, *chosen)
+        pairs = [way for name in anchored for way in (name, name + UNALIGNED)]
+        self._ways = ("source only", *pairs, ORACLE)
+        self.bounds = frozenset({ORACLE})
+        self.variants = tuple(f"{way}/{fold}" for way in self._ways for fold in range(run.folds))
+        self.tests = {
+            "target": Held(
+                "classes",
+                "uar",
+                target.keys,
+                tuple(target.speakers.tolist()),
+                target.emotion.numpy(),
+                source.emotion.numpy(),
+                run.classes,
+                grouping=target.grouping,
+            )
+        }
+
+    def _missing_classes(self) -> list[str]:
+        """What the source teaches nothing of, once speakers are held out to choose epochs by.
+
+        Raises:
+            UsageError: it teaches one class alone.
+        """
+        taught = {*self._folds[0].train.in_language(0).emotion.tolist()}
+        if len(taught) < 2:
+            raise UsageError(
+                f"{self.run.source}: all training clips are of class "
+                f"{self.run.classes[taught.pop()]}, once speakers are held out for dev"
+            )
+        return [
+            f"no training clip of the source is of class {name}, once speakers are held out for dev"
+            for number, name in enumerate(self.run.classes)
+            if number not in taught
+        ]
+
+    def size(self, variant: str, split: str) -> int:
+        """Clips of both languages in "train", of the source in "dev"; the oracle has the target."""
+        return len(self._clips(variant, split))
+
+    def batch(self, variant: str, split: str, rows: Sequence[int]) -> Batch:
+        """Their vectors, languages, and what is known of their emotions."""
+        return self._clips(variant, split).take(rows).batch()
+
+    def method(self, variant: str) -> Method:
+        """Anchors alone are read, by the twin without alignment too; else all layers are."""
+        anchors = self._anchors_of(variant)
+        return LayerAnchor(
+            LayerAnchorConfig(
+                layers=len(self._layers),
+                width=self._target.vectors.shape[2],
+                num_classes=len(self.run.classes),
+                reads=anchors,
+                anchors=() if UNALIGNED in variant else anchors,
+                hidden=self.run.hidden,
+                dropout=self.run.dropout,
+                coral_weight=self.run.coral_weight,
+            )
+        )
+
+    @torch.no_grad()
+    def answers(self, variant: str, test: str, method: Method) -> Array:
+        """(N, C) logits of the fold's test clips among all of the target; 0 for the others."""
+        fold = self._fold(variant)
+        logits = np.zeros((len(self._target), len(self.run.classes)), np.float32)
+        logits[fold.rows] = method.predict(fold.test.batch())["emotion"].numpy()
+        return logits
+
+    def baselines(self, test: str) -> dict[str, Array]:
+        """Logistic regressions on standardised vectors of the source, strength chosen on dev."""
+        found = {}
+        for name, layers in {"last layer": slice(-1, None), "all layers": slice(None)}.items():
+            classes = np.zeros(len(self._target), np.int64)
+            for fold in self._folds:
+                classes[fold.rows] = _regress(fold, layers)
+            found[f"logistic regression, {name}"] = np.eye(len(self.run.classes))[classes]
+        return found
+
+    def extras(self, out: Path, trained: Trained) -> dict[str, Any]:
+        """How alike layers are and which were anchored; both losses at the end, dev scores."""
+        found = {
+            "layer_similarity": self._told("group", "similarity of covariances"),
+            "training": {way: self._training(way, trained) for way in self._ways},
+        }
+        if BY_VOWELS in self._anchors:
+            found["vowel_similarity"] = self._told(BY_VOWELS, "linear CKA of vowels")
+            found["letter_error_rate"] = self._error_rates
+        return found
+
+    def _told(self, way: str, measure: str) -> dict[str, Any]:
+        groups = self._anchors[way]
+        return {
+            "measure": measure,
+            "source": _short(self.run.source),
+            "target": _short(self.run.target),
+            "layers": list(self._layers),
+            "similarity": np.mean(self._similarity[way], 0).tolist(),
+            "groups": [[self._layers[layer] for layer in group] for group in groups],
+        }
+
+    def _compare_vowels(self, source: Clips) -> list[NDArray[np.float64]]:
+        """(L, L) of each fold, of its training clips in both languages."""
+        embedder = Embedder.from_pretrained(self.run.encoder)
+        found: list[Vowels] = []
+        for name, clips, embeddings in (
+            ("source", source, self.run.source),
+            ("target", self._target, self.run.target),
+        ):
+            folder = {"source": self.run.source_clips, "target": self.run.target_clips}[name]
+            if not folder:
+                raise UsageError(f"--encoder: give --{name}-clips DIR too, to find vowels in")
+            made = ShardSet(Path(embeddings)).manifest
+            if made.get("encoder_sha256") != embedder.sha256:
+                raise UsageError(f"{embeddings}: not embeddings by {self.run.encoder}")
+            vowels = read_vowels(embedder, folder, made["streams"], self._layers, clips.keys)
+            self._error_rates[name] = vowels.error_rate
+            found.append(vowels)
+        of_source, of_target = found
+        return [
+            vowel_similarity(
+                of_source, of_target, *(fold.train.in_language(side).keys for side in (0, 1))
+            )
+            for fold in self._folds
+        ]
+
+    def _score(self, out: Path, test: str, variants: Mapping[str, Array]) -> dict[str, Any]:
+        """The folds of a way are one row."""
+        whole = {
+            way: np.sum([variants[f"{way}/{fold}"] for fold in range(self.run.folds)], 0)
+            for way in self._ways
+        }
+        return super()._score(out, test, whole)
+
+    @torch.no_grad()
+    def _training(self, way: str, trained: Trained) -> dict[str, float]:
+        """Means over folds and seeds, without dropout: losses times weights, and dev."""
+        found: dict[str, list[float]] = {}
+        for variant in (f"{way}/{fold}" for fold in range(self.run.folds)):
+            train, dev = (self._clips(variant, split).batch() for split in ("train", "dev"))
+            truth = self._clips(variant, "dev").emotion.numpy()
+            for method in trained(variant):
+                for term, value in method.eval()(train).items():
+                    mean = method.weights[term] * float(value) / train.count(method.terms[term])
+                    found.setdefault(f"{term} loss", []).append(mean)
+                loss = float(method(dev)["emotion"]) / len(truth)
+                found.setdefault("dev emotion loss", []).append(loss)
+                answer = method.predict(dev)["emotion"].numpy()
+                found.setdefault("dev uar", []).append(MEASURES["classes"]["uar"](truth, answer))
+        return {name: float(np.mean(values)) for name, values in found.items()}
+
+    def _fold(self, variant: str) -> Fold:
+        return self._folds[int(variant.rpartition("/")[2])]
+
+    def _clips(self, variant: str, split: str) -> Clips:
+        fold = self._fold(variant)
+        if variant.startswith(ORACLE):
+            return fold.oracle[split]
+        return fold.train if split == "train" else fold.dev
+
+    def _anchors_of(self, variant: str) -> tuple[int, ...]:
+        way, _, fold = variant.replace(UNALIGNED, "").rpartition("/")
+        if way in self._anchors:
+            return self._anchors[way][int(fold)]
+        if way == "chosen layers":
+            return tuple(self._layers.index(name) for name in self.run.anchors)
+        return (-1,) if way == "last layer" else ()
+
+
+def _short(folder: str) -> str:
+    return "/".join(Path(folder).parts[-2:])  # such as emodb/audio
+
+
+def _regress(fold: Fold, layers: slice) -> NDArray[np.int64]:
+    """Classes of the fold's test clips."""
+
+    def columns(clips: Clips) -> NDArray[np.float32]:
+        wide: NDArray[np.float32] = clips.vectors[:, layers].flatten(1).numpy()
+        return wide
+
+    source = fold.train.in_language(0)
+    fitted = [
+        LogisticRegression(C=strength, max_iter=2000).fit(columns(source), source.emotion.numpy())
+        for strength in STRENGTHS
+    ]
+    vectors, truth = columns(fold.dev), fold.dev.emotion.numpy()
+    best = max(fitted, key=lambda model: float(model.score(vectors, truth)))
+    classes: NDArray[np.int64] = best.predict(columns(fold.test))
+    return classes

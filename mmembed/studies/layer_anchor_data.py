@@ -1,0 +1,227 @@
+"""Two corpora by one encoder, emotions of one known and of the other hidden: clips and folds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mmembed.batch import UNLABELLED, Batch, Padded
+from mmembed.data.sampler import derive_seed
+from mmembed.errors import UsageError
+from mmembed.metrics.similarity import covariance_similarity, layer_similarity
+from mmembed.studies.embeddings_data import EmbeddedClips, read_folder
+from mmembed.studies.groups import group_items
+from mmembed.studies.scoring import Indices
+
+HELD_OUT: Final = 0.3  # of the training speakers, to choose epochs by; of six one is too few
+VARIES: Final = 1e-4  # a layer that varies less, of a stream that no clip has, is not read
+
+
+@dataclass(frozen=True)
+class Clips:
+    """Embeddings of some clips.
+
+    Attributes:
+        keys: N of them.
+        speakers: (N,) who speaks, or what else keeps clips together, see `grouping`.
+        vectors: (N, L, W).
+        emotion: (N,) class numbers, `UNLABELLED` where they are hidden.
+        language: (N,) 0 = source, 1 = target.
+        grouping: what `speakers` are, see `mmembed.studies.groups`.
+    """
+
+    keys: tuple[str, ...]
+    speakers: NDArray[np.str_]
+    vectors: Tensor
+    emotion: Tensor
+    language: Tensor
+    grouping: str = "speaker"
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def __add__(self, others: Clips) -> Clips:
+        return Clips(
+            self.keys + others.keys,
+            np.concatenate((self.speakers, others.speakers)),
+            torch.cat((self.vectors, others.vectors)),
+            torch.cat((self.emotion, others.emotion)),
+            torch.cat((self.language, others.language)),
+            self.grouping,
+        )
+
+    def take(self, rows: Sequence[int] | Indices) -> Clips:
+        """Some of them, in this order."""
+        index = torch.as_tensor(rows)
+        return Clips(
+            tuple(self.keys[row] for row in index.tolist()),
+            self.speakers[index.numpy()],
+            self.vectors[index],
+            self.emotion[index],
+            self.language[index],
+            self.grouping,
+        )
+
+    def in_language(self, language: int) -> Clips:
+        """Those of the source (0) or of the target (1)."""
+        return self.take(np.flatnonzero(self.language.numpy() == language))
+
+    def split(self, speakers: Sequence[str]) -> tuple[Clips, Clips]:
+        """The clips of all other speakers, and of these."""
+        named = np.isin(self.speakers, speakers)
+        return self.take(np.flatnonzero(~named)), self.take(np.flatnonzero(named))
+
+    def hidden(self) -> Clips:
+        """The same without emotions."""
+        return replace(self, emotion=torch.full_like(self.emotion, UNLABELLED))
+
+    def standardised(self, by: Tensor) -> Clips:
+        """The same in deviations from the mean of other vectors (N', L, W)."""
+        scale = by.std(0, unbiased=False).clamp(min=1e-3)
+        return replace(self, vectors=(self.vectors - by.mean(0)) / scale)
+
+    def batch(self) -> Batch:
+        """All of them."""
+        lengths = torch.full((len(self),), self.vectors.shape[1], dtype=torch.int64)
+        return Batch(
+            self.keys,
+            {"embedding": Padded(self.vectors, lengths)},
+            {"emotion": self.emotion},
+            {"language": self.language},
+        )
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Standardised clips of one fold.
+
+    Attributes:
+        train: labelled source, then target without labels.
+        dev: of source speakers held out.
+        oracle: split -> the target clips of `train` with labels, some speakers held out for dev.
+        test: target clips of speakers that occur nowhere above.
+        rows: of `test` among all target clips.
+        similarity: (L, L) of source and target layers in `train`.
+    """
+
+    train: Clips
+    dev: Clips
+    oracle: Mapping[str, Clips]
+    test: Clips
+    rows: Indices
+    similarity: NDArray[np.float64]
+
+
+def read_corpora(
+    source: str, target: str, classes: Sequence[str]
+) -> tuple[tuple[str, ...], Clips, Clips]:
+    """Names of the layers that vary, and the clips of both folders in these layers.
+
+    Raises:
+        UsageError: a folder is not given, is of another encoder, lacks a class, or both hold a key.
+    """
+    for name, folder in {"source": source, "target": target}.items():
+        if not folder:
+            raise UsageError(f"no {name}: give --{name} DIR, a folder of embedding shards")
+    read = [
+        read_folder(Path(folder), lambda row: row.labels.category in classes)
+        for folder in (source, target)
+    ]
+    if not read[0].encoder or read[0].encoder != read[1].encoder:
+        raise UsageError(f"{source} and {target}: not embeddings by one encoder")
+    if read[0].layers != read[1].layers:
+        raise UsageError(f"{source} and {target}: hold different layers; extract them alike")
+    for folder, found in zip((source, target), read, strict=True):
+        if absent := [name for name in classes if name not in found.categories]:
+            raise UsageError(f"{folder}: no clip of class {', '.join(absent)}")
+    rows = [row for found in read for row in found.utterances]
+    names = group_items(
+        [row.key for row in rows], [row.speaker for row in rows], [row.dialogue for row in rows]
+    ).names
+    parts = names[: len(read[0])], names[len(read[0]) :]
+    clips = [
+        _clips(found, part, classes, number)
+        for number, (found, part) in enumerate(zip(read, parts, strict=True))
+    ]
+    varies = torch.stack([c.vectors.std(0).amax(1) > VARIES for c in clips]).all(0)
+    layers = np.array(read[0].layers)[varies.numpy()]
+    of_source, of_target = (replace(c, vectors=c.vectors[:, varies]) for c in clips)
+    return tuple(layers.tolist()), of_source, of_target
+
+
+def _clips(
+    found: EmbeddedClips, groups: Sequence[str], classes: Sequence[str], language: int
+) -> Clips:
+    return Clips(
+        found.keys,
+        np.array(groups),
+        torch.stack([*found.steps[""]]),
+        torch.tensor([classes.index(name) for name in found.categories.tolist()]),
+        torch.full((len(found),), language),
+        found.groups(range(len(found))).kind,
+    )
+
+
+def make_folds(
+    source: Clips, target: Clips, count: int, standardise: Literal["each", "both"]
+) -> list[Fold]:
+    """The same for the same clips; see the study.
+
+    Raises:
+        UsageError: too few speakers, or a speaker or clip that is in both corpora.
+    """
+    talkers, actors = _shuffled(source), _shuffled(target)
+    if both := sorted(set(talkers) & set(actors)):
+        raise UsageError(f"--target: {target.grouping} {both[0]} is in the source as well")
+    if twice := {*source.keys} & {*target.keys}:
+        raise UsageError(f"--target: clip {min(twice)} is in the source as well")
+    if len(talkers) < 2:
+        raise UsageError(
+            f"--source: has one {source.grouping}; another one is needed to choose epochs by"
+        )
+    if count < 2 or len(actors) < count or len(actors) - -(-len(actors) // count) < 2:
+        raise UsageError(
+            f"--folds {count}: each needs a {target.grouping}, and two others to learn from; the "
+            f"target has {len(actors)}"
+        )
+    known, dev = source.split(_held_out(talkers))
+    folds = []
+    for tested in (actors[number::count] for number in range(count)):
+        adapt, test = target.split(tested)
+        by = [known.vectors, adapt.vectors]
+        if standardise == "both":
+            by = [torch.cat(by)] * 2
+        of_source, others = known.standardised(by[0]), adapt.standardised(by[1])
+        train = of_source + others.hidden()
+        labelled, chooses = others.split(_held_out([a for a in actors if a not in tested]))
+        # An epoch is as many steps as the others'.
+        repeated = labelled.take(np.resize(np.arange(len(labelled)), len(train)))
+        folds.append(
+            Fold(
+                train,
+                dev.standardised(by[0]),
+                {"train": repeated, "dev": chooses},
+                test.standardised(by[1]),
+                np.flatnonzero(np.isin(target.speakers, tested)),
+                layer_similarity(of_source.vectors, others.vectors, covariance_similarity),
+            )
+        )
+    return folds
+
+
+def _shuffled(clips: Clips) -> list[str]:
+    """The speakers in an order that tells nothing: corpora number men odd and women even."""
+    names = sorted(set(clips.speakers.tolist()))
+    order = np.random.default_rng(derive_seed("speakers", len(names))).permutation(len(names))
+    return [names[place] for place in order]
+
+
+def _held_out(speakers: Sequence[str]) -> Sequence[str]:
+    return speakers[: max(1, round(HELD_OUT * len(speakers)))]

@@ -1,0 +1,133 @@
+"""Vowels as they are spoken in two corpora: what layers of an encoder are compared by.
+
+The encoder's own CTC head says where each letter of a known transcript lies; of a letter that is
+a vowel, every layer is averaged over its frames. Letters stand for vowels as spelling has them: one
+"a" for all its sounds, and languages share the letters that they share.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import jiwer
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from mmembed.data.example import Example
+from mmembed.data.inputs import load_all, open_sources
+from mmembed.data.media.pool import Decoder
+from mmembed.embedder import Embedder
+from mmembed.errors import DataError, UsageError
+from mmembed.features.text import normalise_transcript
+from mmembed.metrics.similarity import layer_similarity, matched_means
+
+VOWELS: Final = frozenset("aeiouyàáâäãåæèéêëìíîïòóôöõøœùúûüýıαεηιουωаеёиоуыэюя")  # noqa: RUF001
+AT_ONCE: Final = 16  # clips in a batch; does not change the vectors
+
+Spoken = Sequence[tuple[str, NDArray[np.float32]]]
+
+
+@dataclass(frozen=True)
+class Vowels:
+    """The vowels of a corpus.
+
+    Attributes:
+        spoken: key of a clip -> (vowel, (L, D) its mean in the clip) of each that occurs there.
+        error_rate: of the letters that the head recognises by itself, all clips together. Near 1
+            it has learned nothing, and where it puts letters means nothing.
+    """
+
+    spoken: dict[str, Spoken]
+    error_rate: float
+
+
+def read_vowels(
+    embedder: Embedder,
+    folder: str,
+    streams: Sequence[str],
+    layers: Sequence[str],
+    keys: Sequence[str],
+) -> Vowels:
+    """Find the vowels of some clips.
+
+    Args:
+        embedder: with a recogniser.
+        folder: prepared shards, or whatever `mmembed extract` reads, with the clips' transcripts.
+        streams: those of the vectors.
+        layers: names of the L layers, none of text.
+        keys: of the clips; others are passed over, and so are those without a transcript that fits.
+
+    Raises:
+        UsageError: the encoder has no recogniser, a layer is of text, or no clip has a vowel.
+        DataError: a clip cannot be read.
+    """
+    recogniser = embedder.recogniser
+    if recogniser is None:
+        raise UsageError("--encoder: no recogniser (recogniser.safetensors), so no vowels")
+    if "text" in streams:
+        raise UsageError("vowels: words have no times; use vectors of sound and pictures alone")
+    wanted = set(keys)
+    sources = [s for s in open_sources([Path(folder)], tuple(streams)) if s.key in wanted]
+    spoken: dict[str, Spoken] = {}
+    said: list[str] = []
+    recognised: list[str] = []
+
+    def listen(examples: Sequence[Example]) -> None:
+        hidden = embedder.hidden(examples)
+        steps = [hidden.layers[name].split() for name in layers]
+        for row, log_probs in enumerate(recogniser(hidden.spoken).split()):
+            transcript = normalise_transcript(examples[row].utterance.transcript or "")
+            try:
+                pieces = recogniser.find_pieces(log_probs.cpu().numpy(), transcript)
+            except ValueError:  # more letters than frames
+                continue
+            said.append(transcript)
+            recognised.append(recogniser.transcribe(log_probs))
+            values = torch.stack([parts[row] for parts in steps], 1)  # (T, L, D)
+            found: dict[str, list[int]] = {}
+            for characters, frames in pieces:
+                letter = transcript[characters.start : characters.stop].strip()
+                if letter in VOWELS:
+                    found.setdefault(letter, []).extend(frames)
+            spoken[examples[row].key] = [
+                (vowel, values[frames].mean(0).cpu().numpy()) for vowel, frames in found.items()
+            ]
+
+    waiting: list[Example] = []
+    with Decoder() as decoder, torch.no_grad():
+        for example in load_all(sources, decoder):
+            if isinstance(example, DataError):
+                raise example
+            if example.utterance.transcript and {*streams} & {*example.streams}:
+                waiting.append(example.only(tuple(streams)))
+            if len(waiting) == AT_ONCE:
+                listen(waiting)
+                waiting.clear()
+        if waiting:
+            listen(waiting)
+    if not any(spoken.values()):
+        raise UsageError(f"{folder}: none of the clips has a transcript with a vowel")
+    return Vowels(spoken, float(jiwer.cer(said, recognised)))
+
+
+def vowel_similarity(
+    source: Vowels, target: Vowels, source_keys: Sequence[str], target_keys: Sequence[str]
+) -> NDArray[np.float64]:
+    """(L, L) linear CKA of source and target layers over the vowels that both sets of clips have.
+
+    Raises:
+        UsageError: they share less than two.
+    """
+    sides = [
+        [one for key in keys for one in vowels.spoken.get(key, ())]
+        for vowels, keys in ((source, source_keys), (target, target_keys))
+    ]
+    try:
+        _, x, y = matched_means(*sides)
+    except ValueError as error:
+        raise UsageError(f"vowels: {error}") from None
+    return layer_similarity(x, y)

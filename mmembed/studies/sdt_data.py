@@ -1,0 +1,252 @@
+"""Dialogues out of shards: turns with one vector a stream, speakers and classes, as batches."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from mmembed.batch import STREAMS, UNLABELLED, Batch, Padded
+from mmembed.data.dataset import Examples
+from mmembed.data.example import Utterance
+from mmembed.errors import UsageError
+from mmembed.studies.feature_tensors import features_of
+from mmembed.studies.text_vectors import text_vectors
+
+SPLITS: Final = ("train", "dev", "test")
+HELD_OUT: Final = 10  # one of so many training dialogues is dev where there is no dev split
+
+
+@dataclass(frozen=True)
+class Dialogue:
+    """T turns in order.
+
+    Attributes:
+        name: of the dialogue.
+        rows: T, as the manifest has them.
+        streams: stream -> (T, D), zeros where a turn lacks it.
+        speaker: (T,) int64, counted from 0 in order of first turn, -1 = not known.
+        emotion: (T,) int64 classes or UNLABELLED.
+    """
+
+    name: str
+    rows: tuple[Utterance, ...]
+    streams: Mapping[str, Tensor]
+    speaker: Tensor
+    emotion: Tensor
+
+    def alone(self) -> list[Dialogue]:
+        """Each turn as a dialogue of its own, which knows nothing of the others."""
+        return [
+            Dialogue(
+                self.name,
+                (row,),
+                {name: vectors[[place]] for name, vectors in self.streams.items()},
+                self.speaker[[place]].clamp(max=0),
+                self.emotion[[place]],
+            )
+            for place, row in enumerate(self.rows)
+        ]
+
+
+@dataclass(frozen=True)
+class Dialogues:
+    """All that a study reads.
+
+    Attributes:
+        splits: "train", "dev" and "test", each with a labelled turn.
+        classes: names in alphabetical order.
+        widths: stream -> D.
+        num_speakers: the most of a training dialogue; 0 where no speaker is known.
+        unknown: split -> class that no training turn has -> how many turns have it there.
+    """
+
+    splits: Mapping[str, Sequence[Dialogue]]
+    classes: tuple[str, ...]
+    widths: Mapping[str, int]
+    num_speakers: int
+    unknown: Mapping[str, Mapping[str, int]]
+
+
+@dataclass(frozen=True)
+class _Turn:
+    row: Utterance
+    vectors: dict[str, Tensor]  # stream -> (D,), those it has
+
+
+@dataclass(frozen=True)
+class _Scale:
+    """Of one stream: mean and deviation (D,) of the training turns."""
+
+    mean: Tensor
+    deviation: Tensor
+
+
+def to_batch(dialogues: Sequence[Dialogue]) -> Batch:
+    """Dialogues as items, turns as steps."""
+    return Batch(
+        tuple(dialogue.name for dialogue in dialogues),
+        {
+            name: Padded.stack([dialogue.streams[name] for dialogue in dialogues])
+            for name in dialogues[0].streams
+        },
+        {"turn_emotion": Padded.stack([dialogue.emotion for dialogue in dialogues])},
+        {"turn_speaker": Padded.stack([dialogue.speaker for dialogue in dialogues])},
+    )
+
+
+def read_dialogues(folders: Sequence[str], backbone: str = "") -> Dialogues:
+    """The dialogues of shards: rows with a dialogue, a turn, and a split of `SPLITS`.
+
+    Streams are the features that training turns have, the mean where one has several steps, with
+    mean 0 and deviation 1 over the training turns in every column. Without a dev split, the first
+    tenth of the training dialogues in alphabetical order is dev. Turns without a category, or with
+    one that training does not have, stay as unlabelled turns. Of a dialogue with more speakers than
+    any in training, the later ones count as not known.
+
+    Args:
+        folders: of shards, or URLs.
+        backbone: the text encoder that reads transcripts where there are no text features, see
+            `text_vectors`; "" for none.
+
+    Raises:
+        UsageError: no dialogues, nothing to read of them, no labels, or a backbone for nothing.
+    """
+    if not folders:
+        raise UsageError("no data: give --shards DIR [DIR ...], folders of prepared dialogues")
+    where = ", ".join(folders)
+    turns = _read_turns(folders, where)
+    if not turns:
+        raise UsageError(
+            f"{where}: no dialogues: rows need dialogue, turn, and split {', '.join(SPLITS)}"
+        )
+    if backbone:
+        _read_transcripts(turns, backbone, where)
+    splits = _grouped(turns)
+    if not {"train", "test"} <= set(splits):
+        raise UsageError(f"{where}: dialogues of the splits {', '.join(splits)}; needs train, test")
+    if "dev" not in splits:
+        if len(splits["train"]) < 2:
+            raise UsageError(
+                f"{where}: one training dialogue alone and no split dev; another is needed to "
+                "choose epochs by"
+            )
+        names = sorted(splits["train"])
+        held = names[: max(1, len(names) // HELD_OUT)]
+        splits["dev"] = {name: splits["train"].pop(name) for name in held}
+    training = [turn for part in splits["train"].values() for turn in part]
+    classes = sorted({turn.row.labels.category or "" for turn in training} - {""})
+    if len(classes) < 2:
+        found = f"only {classes[0]}" if classes else "none"
+        raise UsageError(f"{where}: training needs two classes in labels.category, found {found}")
+    scales = _scales(turns, training, where)
+    num_speakers = max(len(set(_speakers(part)) - {-1}) for part in splits["train"].values())
+    read = {
+        split: [
+            _dialogue(name, part, scales, classes, num_speakers) for name, part in parts.items()
+        ]
+        for split, parts in splits.items()
+    }
+    for split, dialogues in read.items():
+        if not any((dialogue.emotion != UNLABELLED).any() for dialogue in dialogues):
+            raise UsageError(f"{where}: no turn of split {split} has a class of training")
+    widths = {name: len(scale.mean) for name, scale in scales.items()}
+    return Dialogues(read, tuple(classes), widths, num_speakers, _unknown(splits, classes))
+
+
+def _unknown(
+    splits: Mapping[str, Mapping[str, Sequence[_Turn]]], classes: Sequence[str]
+) -> dict[str, dict[str, int]]:
+    """Split -> class that training does not have -> its turns."""
+    found: dict[str, dict[str, int]] = {}
+    for split, parts in splits.items():
+        labels = [turn.row.labels.category for part in parts.values() for turn in part]
+        counts = Counter(label for label in labels if label and label not in classes)
+        if counts:
+            found[split] = dict(sorted(counts.items()))
+    return found
+
+
+def _read_turns(folders: Sequence[str], where: str) -> list[_Turn]:
+    turns = []
+    for example in Examples(folders, lambda found: found["split"] in SPLITS):
+        row = example.utterance
+        if row.dialogue is not None and row.turn is not None:
+            features = features_of(example, where).items()
+            turns.append(_Turn(row, {name: x.mean(0) for name, x in features if len(x)}))
+    return turns
+
+
+def _read_transcripts(turns: Sequence[_Turn], backbone: str, where: str) -> None:
+    """Give turns a text vector."""
+    if any("text" in turn.vectors for turn in turns):
+        raise UsageError(f"{where}: there are text features already; leave --backbone out")
+    spoken = [turn for turn in turns if _words(turn.row)]
+    if not spoken:
+        raise UsageError(f"{where}: no turn has a transcript for --backbone {backbone} to read")
+    vectors = text_vectors(backbone, [_words(turn.row) for turn in spoken])
+    for turn, vector in zip(spoken, vectors, strict=True):
+        turn.vectors["text"] = vector
+
+
+def _words(row: Utterance) -> str:
+    return (row.transcript or "").strip()
+
+
+def _grouped(turns: Sequence[_Turn]) -> dict[str, dict[str, list[_Turn]]]:
+    """Split -> dialogue -> its turns in order."""
+    splits: dict[str, dict[str, list[_Turn]]] = {}
+    for turn in sorted(turns, key=lambda turn: turn.row.turn or 0):
+        parts = splits.setdefault(str(turn.row.split), {})
+        parts.setdefault(str(turn.row.dialogue), []).append(turn)
+    return {split: dict(sorted(parts.items())) for split, parts in splits.items()}
+
+
+def _scales(turns: Sequence[_Turn], training: Sequence[_Turn], where: str) -> dict[str, _Scale]:
+    """Of each stream that training turns have."""
+    scales = {}
+    for name in STREAMS:
+        widths = {len(turn.vectors[name]) for turn in turns if name in turn.vectors}
+        if len(widths) > 1:
+            raise UsageError(f"{where}: {name} vectors have the widths {sorted(widths)}")
+        if known := [turn.vectors[name] for turn in training if name in turn.vectors]:
+            vectors = torch.stack(known)
+            spread = vectors.std(0, unbiased=False).clamp(min=1e-5)
+            scales[name] = _Scale(vectors.mean(0), spread)
+    if not scales and any(_words(turn.row) for turn in training):
+        raise UsageError(
+            f"{where}: transcripts but no features: give --backbone FOLDER, a text encoder to "
+            "read them"
+        )
+    if not scales:
+        raise UsageError(f"{where}: the training turns have neither features nor transcripts")
+    return scales
+
+
+def _dialogue(
+    name: str,
+    turns: Sequence[_Turn],
+    scales: Mapping[str, _Scale],
+    classes: Sequence[str],
+    num_speakers: int,
+) -> Dialogue:
+    streams = {stream: torch.zeros(len(turns), len(scale.mean)) for stream, scale in scales.items()}
+    for stream, scale in scales.items():
+        for vector, turn in zip(streams[stream], turns, strict=True):
+            if stream in turn.vectors:
+                vector.copy_((turn.vectors[stream] - scale.mean) / scale.deviation)
+    speakers = [number if number < num_speakers else -1 for number in _speakers(turns)]
+    number = {category: place for place, category in enumerate(classes)}
+    emotion = [number.get(turn.row.labels.category or "", UNLABELLED) for turn in turns]
+    rows = tuple(turn.row for turn in turns)
+    return Dialogue(name, rows, streams, torch.tensor(speakers), torch.tensor(emotion))
+
+
+def _speakers(turns: Sequence[_Turn]) -> list[int]:
+    """Counted from 0 in order of first turn, -1 = not known."""
+    known = list(dict.fromkeys(turn.row.speaker for turn in turns if turn.row.speaker))
+    return [known.index(turn.row.speaker) if turn.row.speaker else -1 for turn in turns]

@@ -1,0 +1,253 @@
+"""What the fine-tuning program asks of a study: data as batches, methods, scores."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from mmembed.batch import Batch
+from mmembed.errors import MmembedError, UsageError
+from mmembed.method import Method
+from mmembed.metrics import count_groups
+from mmembed.studies import trained_on
+from mmembed.studies.scoring import Array, Held, Scored
+from mmembed.studies.trained_on import TrainedOn
+from mmembed.training.optim import OptimConfig
+
+Trained = Callable[[str], Sequence[Method]]
+"""Variant -> its trained methods, one for each seed, read when asked for."""
+
+
+@dataclass(frozen=True)
+class FinetuneLoop:
+    """How long and how.
+
+    Attributes:
+        epochs: passes over the training items; the best by dev loss is kept.
+        batch: items a step.
+        bf16: multiply matrices of training in bfloat16; dev and test stay in float32.
+        seeds: one method each for every variant; tables give mean and deviation.
+    """
+
+    epochs: int = 20
+    batch: int = 64
+    bf16: bool = False
+    seeds: tuple[int, ...] = (0, 1, 2)
+
+
+@dataclass(frozen=True)
+class FinetuneRun:
+    """What all fine-tuning runs have; a recipe's own adds its data and its method."""
+
+    name: str
+    optim: OptimConfig
+    loop: FinetuneLoop
+
+
+class Study(ABC):
+    """One table: variants of a method, trained and scored on the same data.
+
+    Attributes:
+        run: with the sizes that only the data could tell; it is saved and decides everything.
+        variants: what is trained side by side, such as stream subsets or ablations.
+        tests: name -> held-out items that all variants are scored on. They are answered once, when
+            everything is trained.
+        bounds: variants that know what is not theirs to know, such as an oracle; they stand with
+            the baselines and do not compete.
+        controls: name -> the same study on other data, such as vectors of the untrained encoder;
+            its variants' scores stand beside ours in the results.
+        notes: what of the data was left out, and why.
+    """
+
+    run: FinetuneRun
+    variants: tuple[str, ...]
+    tests: Mapping[str, Held]
+    bounds: frozenset[str] = frozenset()
+    controls: Mapping[str, Study] = MappingProxyType({})
+    notes: Sequence[str] = ()
+
+    @abstractmethod
+    def size(self, variant: str, split: str) -> int:
+        """Items of a split, "train" or "dev"."""
+
+    @abstractmethod
+    def batch(self, variant: str, split: str, rows: Sequence[int]) -> Batch:
+        """Some items of a split."""
+
+    def lengths(self, variant: str) -> Sequence[int] | None:
+        """How long each training item is, where alike ones should share a batch."""
+        return None
+
+    @abstractmethod
+    def method(self, variant: str) -> Method:
+        """A new method, its weights drawn from torch's default generator."""
+
+    @abstractmethod
+    def answers(self, variant: str, test: str, method: Method) -> Array | None:
+        """(N, ...) predictions for a test's items; None where the variant has nothing to say."""
+
+    def rows(self, variant: str, test: str, method: Method) -> Mapping[str, Array]:
+        """Row of the test's table -> answers; several where a method may be asked in several ways.
+
+        The rows depend on variant and test alone.
+        """
+        told = self.answers(variant, test, method)
+        return {} if told is None else {variant: told}
+
+    def baselines(self, test: str) -> Mapping[str, Array]:
+        """Name -> (N, ...) predictions of simpler ways."""
+        return {}
+
+    def extras(self, out: Path, trained: Trained) -> dict[str, Any]:
+        """What else the results tell, as plain JSON values; may write files for the report."""
+        return {}
+
+    def trained_on(self) -> TrainedOn | None:
+        """What predictions are to say that the methods were trained on."""
+        return None
+
+    def score(self, out: Path, trained: Trained) -> dict[str, Any]:
+        """Scores on all tests; predictions are written to `out/predictions`."""
+        if (known := self.trained_on()) is not None:
+            trained_on.write(out, known)
+        answers: dict[str, dict[str, Array]] = {test: {} for test in self.tests}
+        for variant in self.variants:
+            methods = trained(variant)
+            for test, found in answers.items():
+                each = [self.rows(variant, test, method.eval()) for method in methods]
+                rows = dict.fromkeys(row for told in each for row in told)
+                found |= {row: np.stack([told[row] for told in each]) for row in rows}
+                for row in rows:
+                    _check_finite(found[row], variant, test)
+        return {
+            "tests": {test: self._score(out, test, found) for test, found in answers.items()},
+            "seeds": list(self.run.loop.seeds),
+            "items": {split: self.size(self.variants[0], split) for split in ("train", "dev")},
+            "notes": list(self.notes),
+            **self.extras(out, trained),
+        }
+
+    def _score(self, out: Path, test: str, variants: Mapping[str, Array]) -> dict[str, Any]:
+        held = self.tests[test]
+        bounds = {name: variants[name] for name in variants if name in self.bounds}
+        own = {name: variants[name] for name in variants if name not in bounds}
+        beside = {**bounds, **{name: one[None] for name, one in self.baselines(test).items()}}
+        trivial = {"trivial": held.trivial(held.measure)[None]}
+        file = out / "predictions" / f"{test}.safetensors"
+        Scored(held, own, {**beside, **trivial}).write(file)
+        return {
+            "task": held.task,
+            "measure": held.measure,
+            **held.counts(),
+            "variants": {name: held.scores(values) for name, values in own.items()},
+            "baselines": {name: held.scores(values) for name, values in beside.items()},
+            "trivial": held.trivial_scores(),
+        }
+
+
+def decided(tests: Mapping[str, Held], where: str) -> tuple[dict[str, Held], list[str]]:
+    """The tests that can be scored, and why others cannot.
+
+    Args:
+        tests: name -> held-out items.
+        where: the data.
+
+    Raises:
+        UsageError: there is nothing to score.
+    """
+    whys = {name: held.undecided() for name, held in tests.items()}
+    notes = [f"no table of {name}: {why}" for name, why in whys.items() if why]
+    if len(notes) == len(tests):
+        raise UsageError(f"{where}: nothing to score: {'; '.join(notes)}")
+    return {name: held for name, held in tests.items() if not whys[name]}, notes
+
+
+def check_settings(run: FinetuneRun) -> None:
+    """Whether anything is trained by them.
+
+    Raises:
+        UsageError: names the setting.
+    """
+    loop, optim = run.loop, run.optim
+    for name, value in {"epochs": loop.epochs, "batch": loop.batch}.items():
+        if value < 1:
+            raise UsageError(f"--loop.{name} {value}: give 1 or more")
+    if not loop.seeds or len({*loop.seeds}) < len(loop.seeds):
+        given = " ".join(map(str, loop.seeds)) or "(none)"
+        raise UsageError(f"--loop.seeds {given}: give one or more, each once")
+    for name, number in {"lr": optim.lr, "clip": optim.clip}.items():
+        if not 0 < number < math.inf:
+            raise UsageError(f"--optim.{name} {number}: give a finite number above 0")
+    if not 0 <= optim.weight_decay < math.inf:
+        raise UsageError(
+            f"--optim.weight-decay {optim.weight_decay}: give a finite number, 0 or more"
+        )
+    if not 0 <= optim.warmup <= 1:
+        raise UsageError(f"--optim.warmup {optim.warmup}: give a share of training, 0 to 1")
+
+
+def _check_finite(predicted: Array, variant: str, test: str) -> None:
+    """A method that diverged has no scores.
+
+    Raises:
+        MmembedError: some of (S, N, ...) predictions are no numbers.
+    """
+    count = int((~np.isfinite(predicted)).sum())
+    if count:
+        raise MmembedError(
+            f"{variant}: {count} of {predicted.size} predictions of test {test} are not finite; "
+            "lower --optim.lr and train into another --out"
+        )
+
+
+def table(results: Mapping[str, Any]) -> Iterator[str]:
+    """The lines to print: for each test a row for each variant, the baselines, the trivial one.
+
+    Below the names of the measures, how many items and groups they rest on.
+    """
+    for name, test in results["tests"].items():
+        decides = test["measure"]
+        others = [m for m in test["trivial"] if m != decides][:3]
+        sizes = [count_groups(test["items"], "item")]
+        if counts := test.get("counts"):  # runs of older versions have none
+            sizes.append(count_groups(test["groups"], test["grouping"]))
+        yield f"{name} ({', '.join(sizes)})"
+        yield f"{'':28} {decides:>16} {'95 % interval':>15} " + " ".join(f"{m:>11}" for m in others)
+        if counts:
+            rests = {m: f"{c['items']} / {c['groups']}" for m, c in counts.items()}
+            yield (
+                f"{'(items / groups)':28} {rests[decides]:>16} {'':15} "
+                + " ".join(f"{rests[m]:>11}" for m in others)
+            )
+        for row, scores in {**test["variants"], **test["baselines"]}.items():
+            main = scores[decides]
+            between = f"{main['low']:8.3f}-{main['high']:.3f}" if "low" in main else f"{'-':>8}"
+            yield (
+                f"{row:28} {_cell(main['mean'], 7)} +- {_cell(main['std'], 5)} {between:14}  "
+                + " ".join(_cell(scores[m]["mean"], 11) for m in others)
+            )
+        cells = " ".join(_cell(test["trivial"][m], 11) for m in others)
+        yield f"{'(trivial)':28} {_cell(test['trivial'][decides], 7)}{'':26}{cells}"
+        yield from (f"  {note}" for note in (*test.get("notes", ()), *_interval_notes(test)))
+    yield from results.get("notes", ())
+
+
+def _interval_notes(test: Mapping[str, Any]) -> Iterator[str]:
+    """Why figures have no interval, each reason once."""
+    found: dict[str, dict[str, None]] = {}
+    for scores in {**test["variants"], **test["baselines"]}.values():
+        for measure, figure in scores.items():
+            if measure != "f1" and "note" in figure:  # f1 has a number for each class
+                found.setdefault(figure["note"], {})[measure] = None
+    yield from (f"{', '.join(measures)}: {note}" for note, measures in found.items())
+
+
+def _cell(value: float | None, width: int) -> str:
+    return f"{'-':>{width}}" if value is None else f"{value:{width}.3f}"

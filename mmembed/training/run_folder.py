@@ -1,0 +1,126 @@
+"""The record of a run: run.json says what it is, metrics.jsonl what happened."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Collection, Iterable, Mapping
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+from mmembed.config import differences, read_json
+from mmembed.errors import UsageError
+from mmembed.io.atomic import atomic_file, errors_of, hold_folder, only_one
+from mmembed.io.json import dumps
+
+log = logging.getLogger(__name__)
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write JSON whole or not at all; null stands for a number that is not finite."""
+    with atomic_file(path) as file:
+        file.write((dumps(value, indent=1) + "\n").encode())
+
+
+def write_lines(path: Path, values: Iterable[object]) -> None:
+    """Write one JSON value a line, whole or not at all."""
+    with atomic_file(path) as file:
+        file.write("".join(dumps(value, sort_keys=True) + "\n" for value in values).encode())
+
+
+def claim_folder(
+    out: Path, config: Mapping[str, Any], free: Collection[str] = (), part: str = ""
+) -> None:
+    """Make `out` the folder of this configuration, and of this process until it ends.
+
+    Args:
+        out: folder of the run.
+        config: all settings, nested.
+        free: those that may change from one start to the next, such as "loop.workers".
+        part: a name under which this process shares the folder with those of other names.
+
+    Raises:
+        UsageError: it already belongs to another one; names the fields that differ. Or another
+            program is at work there.
+    """
+    hold_folder(out, part)
+    with only_one(out / ".claim") if part else nullcontext():  # parts may start at one moment
+        if not is_claimed(out, config, free):
+            write_json(out / "run.json", json.loads(dumps(config)))
+
+
+def is_claimed(out: Path, config: Mapping[str, Any], free: Collection[str] = ()) -> bool:
+    """Whether `out` belongs to this configuration already; nothing is written.
+
+    Raises:
+        UsageError: it belongs to another one; names the fields that differ.
+    """
+    path = out / "run.json"
+    plain = json.loads(dumps(config))
+    if path.exists():
+        changed = [
+            line
+            for line in differences(read_json(path), plain)
+            if line.partition(":")[0] not in free
+        ]
+        if changed:
+            raise UsageError(
+                f"{out} holds a run with other settings ({'; '.join(changed[:8])}): "
+                "choose another --out, or remove the folder to start again"
+            )
+        return True
+    return False
+
+
+class MetricsLog:
+    """metrics.jsonl, cut back to the step that training goes on from.
+
+    What a crash left of a line, or a disk, is dropped, and how many lines were is said.
+
+    Attributes:
+        path: the file.
+        seconds: that training had taken up to that step.
+    """
+
+    def __init__(self, path: Path, steps_done: int) -> None:
+        self.path = path
+        lines = path.read_bytes().split(b"\n") if path.exists() else []
+        read = [_parse_line(line) for line in lines if line]
+        if lost := sum(line is None for line in read):
+            log.warning(
+                "%s: %d line(s) of it could not be read and were dropped, as happens when a run "
+                "is killed while it writes",
+                path,
+                lost,
+            )
+        kept = [line for line in read if line and _is_past(line, steps_done)]
+        seconds = [
+            line["seconds"] for line in kept if isinstance(line.get("seconds"), (int, float))
+        ]
+        self.seconds = max(seconds, default=0.0)
+        write_lines(path, kept)
+
+    def write(self, **values: object) -> None:
+        """Append one line; null stands for what is not finite, as JSON knows no other way.
+
+        Raises:
+            OSError: there is no room for it.
+        """
+        with errors_of(self.path), self.path.open("a") as file:
+            file.write(dumps(values) + "\n")
+
+
+def _parse_line(line: bytes) -> dict[str, Any] | None:
+    """A line with a "step"; None where there is none to be read."""
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) and type(value.get("step")) is int else None
+
+
+def _is_past(line: Mapping[str, Any], steps_done: int) -> bool:
+    """Whether a line is of what is not done again; scores at the last step are."""
+    step: int = line["step"]
+    return step < steps_done or (step == steps_done and line.get("split") == "train")

@@ -1,0 +1,138 @@
+"""Decoding in processes of its own: whatever a clip does, the others come through, in order."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from helpers.clips import RATE, grey_steps, tone, write_video
+
+from mmembed.data.example import Example, Utterance
+from mmembed.data.media.load import load_example
+from mmembed.data.media.pool import Decoder, Task
+from mmembed.errors import DataError, UsageError
+
+
+def task(folder: Path, name: str, **fields: object) -> Task:
+    return Task(Utterance(name.replace(".", "-"), name, **fields), folder)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def clips(tmp_path: Path) -> Path:
+    for number in range(6):
+        soundfile.write(tmp_path / f"{number}.wav", tone(0.2 + number / 10), RATE)
+    write_video(tmp_path / "film.mp4", grey_steps(range(60, 70)), np.arange(10) / 25, tone(0.4))
+    return tmp_path
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_examples_come_in_order_and_bit_for_bit(clips: Path, workers: int) -> None:
+    text = Task(Utterance("t", None, transcript="Hello"), clips)
+    tasks = [*(task(clips, f"{n}.wav", transcript="one") for n in range(6)), text]
+    tasks.insert(2, task(clips, "film.mp4"))
+    with Decoder(workers) as decoder:
+        found = list(decoder.load(tasks))
+    for asked, example in zip(tasks, found, strict=True):
+        here = load_example(asked.utterance, clips)
+        assert isinstance(example, Example)
+        assert (example.utterance, example.text) == (asked.utterance, here.text)
+        assert dict(example.notes) == dict(here.notes)
+        for stream in ("audio", "video"):
+            np.testing.assert_array_equal(getattr(example, stream), getattr(here, stream))
+
+
+def test_what_cannot_be_loaded_says_why(clips: Path) -> None:
+    (clips / "empty.mp4").touch()
+    tasks = [task(clips, name) for name in ("lost.wav", "0.wav", "empty.mp4")]
+    with Decoder() as decoder:
+        lost, good, empty = decoder.load([*tasks])
+    assert isinstance(good, Example)
+    assert isinstance(lost, DataError) and lost.reason == "missing"
+    assert isinstance(empty, DataError) and empty.reason == "empty"
+    assert str(empty) == f"{clips / 'empty.mp4'}: the file is empty"
+
+
+def test_relative_paths_start_here(clips: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Decoder() as decoder:
+        (first,) = decoder.load([task(clips, "0.wav")])
+        monkeypatch.chdir(clips)
+        (second,) = decoder.load([task(Path(), "0.wav")])
+    assert isinstance(first, Example) and isinstance(second, Example)
+
+
+def test_a_clip_that_takes_too_long_costs_itself_alone(clips: Path) -> None:
+    tasks = [task(clips, f"{n}.wav") for n in range(6)]
+    with Decoder(seconds=3) as decoder:
+        found = decoder.load(tasks)
+        assert isinstance(next(found), Example)
+        (child,) = decoder._children
+        os.kill(child._process.pid, signal.SIGSTOP)  # as if a decoder ran in circles
+        rest = list(found)
+    reasons = [e.reason for e in rest if isinstance(e, DataError)]
+    assert len(rest) == 5 and reasons == ["timeout"]
+    assert "took more than 3 s" in str(next(e for e in rest if isinstance(e, DataError)))
+
+
+def test_a_clip_that_needs_too_much_memory_costs_itself_alone(clips: Path) -> None:
+    many = np.arange(250) / 25
+    write_video(clips / "large.mp4", grey_steps([80] * 250, 480, 480), many)  # 58 MB of pictures
+    tasks = [task(clips, name) for name in ("0.wav", "large.mp4", "1.wav")]
+    with Decoder(memory=400 << 20) as decoder:
+        assert all(isinstance(example, Example) for example in decoder.load(tasks))
+    with Decoder(memory=40 << 20) as decoder:
+        first, large, last = decoder.load(tasks)
+    assert isinstance(first, Example) and isinstance(last, Example)
+    assert isinstance(large, DataError) and large.reason == "memory"
+
+
+def test_a_process_that_dies_costs_one_clip(clips: Path) -> None:
+    tasks = [task(clips, f"{n}.wav") for n in range(6)]
+    with Decoder() as decoder:
+        found = decoder.load(tasks)
+        assert isinstance(next(found), Example)
+        (child,) = decoder._children
+        child._process.kill()
+        rest = list(found)
+    reasons = [e.reason for e in rest if isinstance(e, DataError)]
+    assert len(rest) == 5 and reasons in (["crashed"], [])  # [] if all were done by then
+
+
+PROGRAM = """
+import sys
+from pathlib import Path
+from mmembed.data.media.pool import Decoder, Task
+from mmembed.data.example import Utterance
+
+if __name__ == "__main__":
+    with Decoder(2) as decoder:
+        for place in range(10**6):
+            for _ in decoder.load([Task(Utterance("a", sys.argv[1]), Path())] * 2):
+                print(*(c._process.pid for c in decoder._children), flush=True)
+"""
+
+
+def test_children_do_not_outlive_a_killed_parent(clips: Path, tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text(PROGRAM)
+    arguments = [sys.executable, str(tmp_path / "program.py"), str(clips / "0.wav")]
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as program:
+        assert program.stdout is not None
+        children: list[str] = []
+        while len(children) < 2:
+            children = program.stdout.readline().split()
+        program.send_signal(signal.SIGKILL)
+    until = time.monotonic() + 20
+    while any(Path(f"/proc/{pid}").exists() for pid in children):
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+
+def test_at_least_one_worker() -> None:
+    with pytest.raises(UsageError, match="at least 1"):
+        Decoder(0)

@@ -1,0 +1,122 @@
+"""From examples to shards, in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers.encoders import write_encoder
+from helpers.prepared import example
+
+from mmembed.data.example import Example
+from mmembed.data.inputs import Source
+from mmembed.data.manifest.embedded import utterance_of
+from mmembed.data.shards.layout import Record, ShardSet, shard_sidecars
+from mmembed.embedder import Embedder
+from mmembed.embeddings.record import Content
+from mmembed.embeddings.write import Plan, Subset, Workers, make_shards
+from mmembed.errors import DataError
+
+SUBSETS: list[Subset] = [("audio",), ("text",), ("audio", "video")]
+
+
+@pytest.fixture(scope="module")
+def content(tmp_path_factory: pytest.TempPathFactory) -> Content:
+    return Content(Embedder.from_pretrained(write_encoder(tmp_path_factory.mktemp("encoder"))))
+
+
+def clips() -> list[Example | DataError]:
+    """Five: one broken, one of text alone, one of others' features alone."""
+    made: list[Example | DataError] = [example(n) for n in range(5)]
+    made[1] = DataError("clip-1", "damaged", "cannot be decoded")
+    made[2] = example(2, audio=None, video=None)
+    vectors = {"audio": np.ones((3, 7), np.float32)}
+    made[3] = example(3, audio=None, video=None, text=None, features=vectors)
+    return made
+
+
+def make(
+    content: Content, folders: dict[Path, Subset], examples: Iterator[object], threads: int = 1
+) -> None:
+    sources = [Source(f"clip-{n}", f"clip-{n}", lambda: example(0)) for n in range(5)]
+    plan = Plan(sources, folders, 512)
+    assert plan.numbers == range(1) and not plan.complete
+    with Workers(threads) as workers:
+        steps = make_shards(  # type: ignore[var-annotated]
+            plan, 0, examples, content, lambda subset: {"of": list(subset)}, 2, workers  # type: ignore[arg-type]
+        )  # fmt: skip
+        assert sum(1 for _ in steps) == 5
+    assert plan.complete
+
+
+def test_one_pass_over_the_clips_makes_all_subsets(content: Content, tmp_path: Path) -> None:
+    together = {tmp_path / "together" / "+".join(subset): subset for subset in SUBSETS}
+    make(content, together, iter(clips()))  # an iterator gives each clip once
+    for folder, subset in together.items():
+        alone = tmp_path / "alone" / folder.name
+        make(content, {alone: subset}, iter(clips()))
+        for name in ("shard-000000.tar", "shard-000000.json"):
+            assert (folder / name).read_bytes() == (alone / name).read_bytes()
+    failed = {
+        folder.name: {
+            f["item"]: f["reason"] for f in shard_sidecars(folder)[0]["provenance"]["failed"]
+        }
+        for folder in together
+    }
+    lost = {"clip-1": "damaged", "clip-3": "no_streams"}
+    assert failed == {
+        "audio": lost | {"clip-2": "no_streams"},
+        "text": lost,
+        "audio+video": lost | {"clip-2": "no_streams"},
+    }
+    assert ShardSet(tmp_path / "together" / "text").keys == ("clip-0", "clip-2", "clip-4")
+
+
+@pytest.mark.parametrize("threads", [2, 5])
+def test_threads_change_no_byte(content: Content, tmp_path: Path, threads: int) -> None:
+    alone, together = ({tmp_path / name: SUBSETS[2]} for name in ("alone", "together"))
+    make(content, alone, iter(clips()))
+    make(content, together, iter(clips()), threads)
+    for name in ("shard-000000.tar", "shard-000000.json"):
+        written = (tmp_path / "together" / name).read_bytes()
+        assert written == (tmp_path / "alone" / name).read_bytes()
+
+
+def test_what_breaks_off_commits_none_of_the_subsets(content: Content, tmp_path: Path) -> None:
+    def breaking() -> Iterator[Example | DataError]:
+        yield from clips()[:3]
+        raise OSError(28, "No space left on device")
+
+    folders = {tmp_path / "+".join(subset): subset for subset in SUBSETS}
+    with pytest.raises(OSError, match="No space"):
+        make(content, folders, breaking())
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_a_vector_that_is_not_finite_is_a_failure(content: Content) -> None:
+    broken = Embedder.from_pretrained  # the encoder of its own: its weights are changed
+    folder = content.embedder
+    loud = replace(content, dtype="float16")
+    with pytest.MonkeyPatch.context() as patch:
+        weight = folder.encoder.norms["audio"].weight
+        patch.setattr(weight, "data", weight.data * 1e6)
+        found = loud.embed([example(0), example(2, audio=None, video=None)])
+    assert broken is not None
+    assert isinstance(found[0], DataError) and found[0].reason == "not_finite"
+    assert str(found[0]).startswith("clip-0: pooled.npy is not finite in float16")
+    assert not isinstance(found[1], DataError)
+
+
+def test_a_record_repeats_the_whole_row(content: Content) -> None:
+    row = {"speaker": None, "dialogue": "talk-7", "turn": 3, "licence": "research only"}
+    clip = example(0, **row, start=1.5, media="https://user:secret@host/a.mp4?token=1")
+    (record,) = content.embed([clip])
+    assert isinstance(record, Record)
+    told = record.members["json"]
+    assert {name: told[name] for name in row} == row and told["start"] == 1.5
+    assert told["transcript"] == "good morning" and told["media"] == "https://host/a.mp4"
+    again = utterance_of(record.key, told)
+    assert again == replace(clip.utterance, media="https://host/a.mp4")

@@ -1,0 +1,120 @@
+"""The report of a study and the page of a comparison: whole, closed, and saying what was scored."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers.studied import GROUPS, KEYS, TRUTH, fewer_draws, sentiment, write_run
+from test_report import HOSTILE, Page
+
+from mmembed.errors import UsageError
+from mmembed.report import study as studies
+from mmembed.report import write_report
+from mmembed.report.compare import NAMES, write_comparison
+from mmembed.report.html import Section
+from mmembed.studies.compare import compare
+from mmembed.studies.finished_runs import StudyRun, read_runs
+from mmembed.studies.scoring import MEASURES, Held
+
+RANDOM = np.random.default_rng(0)
+TRUE = np.array(TRUTH, np.float32)
+LABELS = np.array([0, 1, 1, 0, 1, 0] * 2)
+
+
+@pytest.fixture(autouse=True)
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    fewer_draws(monkeypatch)
+
+
+def whole(html: str) -> Page:
+    """Checks that nothing refers to the outside and that ids are unique."""
+    page = Page(html)
+    assert not re.search(r"https?:|//[a-z]|@import|<link|<script|<img|<iframe", html, re.IGNORECASE)
+    ids = [attributes["id"] for _, attributes in page.seen if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    assert set(re.findall(r'(?:href="#|url\(#)([^")]+)', html)) <= {*ids}
+    return page
+
+
+@pytest.fixture
+def felt(tmp_path: Path) -> Path:
+    """Sentiment, two variants of which the second is exact, and a control."""
+    variants = {"off": np.stack([TRUE + 1, TRUE + 2]), "exact": np.stack([TRUE, TRUE])}
+    controls = {"untrained": (sentiment(), {"off": TRUE[None] - 3})}
+    plain = {f"ridge {HOSTILE}": TRUE + 0.25}
+    return write_run(tmp_path / "felt & <b>", sentiment(), variants, plain, controls)
+
+
+@pytest.fixture
+def told(tmp_path: Path) -> Path:
+    """Two classes of hostile names, by one seed."""
+    names = (HOSTILE, "calm")
+    held = Held("classes", "uar", KEYS, GROUPS, LABELS, LABELS, names)
+    logits = RANDOM.normal(size=(1, 12, 2)).astype(np.float32)
+    return write_run(tmp_path / "told", held, {"m": logits}, test="configuration")
+
+
+def test_a_study_has_cards_scores_and_configuration(felt: Path) -> None:
+    out = write_report(felt)
+    assert out == felt / "report.html"
+    page = whole(out.read_text())
+    sections = [a.get("id") for t, a in page.seen if t == "section"]
+    assert sections == ["scores:-test", "configuration"]
+    trivial = np.abs(TRUE - 1 / 3).mean()
+    assert f"0.000 MAE, test exact (best of 2); trivial {trivial:.3f}" in page.text
+    assert "40 training items dev 8, test 12" in page.text and "2 seeds" in page.text
+    assert "12 items of 6 speakers" in page.text and "the lower the better" in page.text
+    assert "Differences are to off" in page.text
+    # mean, deviation, interval; difference, interval, p
+    assert "off 1.500 \u00b1 0.500 1.500 to 1.500 \u2013 \u2013" in page.text
+    assert "exact 0.000 \u00b1 0.000 0.000 to 0.000 -1.500 -1.500 to -1.500 0.010" in page.text
+    assert "untrained, off 3.000 3.000 to 3.000 +1.500" in page.text
+    assert f"ridge {HOSTILE} 0.250" in page.text
+    assert "loop.epochs" in page.text and "felt & <b>" in page.text
+
+
+def test_classes_have_their_f1(told: Path) -> None:
+    page = whole(write_report(told).read_text())
+    run = StudyRun.read(told)
+    f1 = run.results["tests"]["configuration"]["variants"]["m"]["f1"]
+    assert (
+        f"F1 of each class m items that have it of groups {HOSTILE} {f1[HOSTILE]:.3f} 6 12 6 "
+        f"calm {f1['calm']:.3f} 6 12 6"
+    ) in page.text
+    assert "UAR, configuration m (one method); trivial 0.500" in page.text
+
+
+def test_a_comparison_is_one_page(felt: Path, told: Path, tmp_path: Path) -> None:
+    runs = read_runs([felt, told])
+    out = write_comparison(runs, compare(runs), tmp_path / "new" / "page.html")
+    page = whole(out.read_text())
+    assert "Comparison of felt & <b>, told" in page.text
+    assert "felt & <b>: exact" in page.text and "told: m" in page.text
+    assert "not compared with 'configuration' of told: another task (classes)" in page.text
+    again = write_comparison(runs, compare(runs), tmp_path / "again.html")
+    assert again.read_bytes() == out.read_bytes()
+
+
+def test_sections_of_studies_are_called(felt: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(run: StudyRun) -> Section | None:
+        return None
+
+    def own(run: StudyRun) -> Section | None:
+        return Section("Own", f"Of {run.path.name}.", [])
+
+    monkeypatch.setattr(studies, "PARTS", (none, own))
+    page = whole(write_report(felt).read_text())
+    assert [a.get("id") for t, a in page.seen if t == "section"][1:] == ["own", "configuration"]
+
+
+def test_an_unfinished_study_is_told(felt: Path) -> None:
+    (felt / "results.json").unlink()
+    with pytest.raises(UsageError, match="the folder of a finished `finetune`"):
+        write_report(felt)
+
+
+def test_every_measure_has_a_name() -> None:
+    assert {name for measures in MEASURES.values() for name in measures} <= {*NAMES}
