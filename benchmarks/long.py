@@ -21,12 +21,13 @@ import tyro
 from torch import Tensor
 
 from mmembed.data.dataset import Examples
-from mmembed.data.example import Example, Utterance
+from mmembed.data.example import Example
+from mmembed.data.manifest.utterance import Utterance
 from mmembed.embedder import Embedder
 from mmembed.embedder.windows import Encoded, Window, encode_windows, tile
 from mmembed.features.text import normalise_transcript
 from mmembed.features.video import VIDEO_RATE
-from mmembed.metrics import character_error_rate
+from mmembed.metrics.speech import character_error_rate
 
 SIZES = ((10, 5), (30, 5), (60, 15), (120, 5), (120, 15), (120, 30), (240, 30))  # seconds
 

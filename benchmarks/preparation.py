@@ -23,12 +23,12 @@ import torch
 import tyro
 
 from mmembed.data.corpora import CORPORA
-from mmembed.data.example import Utterance
+from mmembed.data.manifest.utterance import Utterance
 from mmembed.data.media.decode import load_clip
-from mmembed.data.media.load import to_record
 from mmembed.data.media.pool import Decoder, Task
 from mmembed.data.prepare import prepare_shards
 from mmembed.data.shards.layout import Record, write_shard
+from mmembed.data.shards.records import to_record
 from mmembed.features.audio import log_mel
 from mmembed.features.video import face_crops
 

@@ -29,10 +29,12 @@ import tyro
 import webdataset
 from numpy.typing import NDArray
 
-from mmembed.data.example import Example, Labels, Utterance
-from mmembed.data.media.load import to_record
+from mmembed.data.example import Example
+from mmembed.data.manifest.utterance import Labels, Utterance
 from mmembed.data.shards.format import decode
 from mmembed.data.shards.layout import Record, ShardSet, index_shards, shard_path, write_shard
+from mmembed.data.shards.records import to_record
+from mmembed.io.cache import Descriptor
 from mmembed.io.checksum import crc32
 
 PER_SHARD = 250
@@ -132,10 +134,15 @@ def shuffled(folder: Path, seed: int) -> webdataset.WebDataset:
     return webdataset.WebDataset(paths, shardshuffle=len(paths), seed=seed).shuffle(BUFFER)
 
 
+def open_tar(shards: ShardSet, place: int) -> Descriptor:
+    shard = shards._index.shard_of(place)
+    return shards._files.open_tar(shard.name, shard.size, shard.sha256)
+
+
 def unchecked(shards: ShardSet, place: int) -> dict[str, object]:
     """What `ShardSet.read` does, but for the checksums, which webdataset does not have."""
     index = shards._index
-    file, read = shards._files.open_tar(index.shard_of(place)), {}
+    file, read = open_tar(shards, place), {}
     for member in index.members(place):
         data = np.empty(member.size, np.uint8)
         os.preadv(file.number, [data.data], member.offset)
@@ -159,7 +166,7 @@ def stages(shards: ShardSet, order: list[int]) -> None:
         print(f"| {label} | {(time.process_time() - start) / len(order) * 1e6:.1f} |")
 
     def fetch(i: int) -> list[tuple[str, NDArray[np.uint8]]]:
-        file, read = shards._files.open_tar(index.shard_of(i)), []
+        file, read = open_tar(shards, i), []
         for member in index.members(i):
             data = np.empty(member.size, np.uint8)
             os.preadv(file.number, [data.data], member.offset)

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from mmembed.batch import subset_name
 from mmembed.data.corpora.talkers.acting import VALENCE
 from mmembed.data.corpora.talkers.clip import write_script
-from mmembed.metrics import pearson
+from mmembed.metrics.sentiment import pearson
 from mmembed.studies.embeddings_data import read_folder
 from mmembed.studies.probe import STRENGTHS, group_folds, ridge
 

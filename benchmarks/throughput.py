@@ -37,9 +37,10 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from mmembed.batch import Encoding
-from mmembed.data.example import Example, Utterance
+from mmembed.data.example import Example
 from mmembed.data.inputs import MEDIA_SUFFIXES, load_all, open_sources
-from mmembed.data.media.decode import Clip, load_clip
+from mmembed.data.manifest.utterance import Utterance
+from mmembed.data.media.decode import DecodedMedia, load_clip
 from mmembed.data.media.pool import Decoder
 from mmembed.data.shards.layout import Record, write_shard
 from mmembed.embedder import Embedder
@@ -141,7 +142,7 @@ def row(name: str, seconds: float, of: float, note: str = "") -> None:
     print(f"{name:<44} {of / seconds:>9.1f}  {note}", flush=True)
 
 
-def as_example(number: int, clip: Clip, crops: NDArray[np.uint8] | None) -> Example:
+def as_example(number: int, clip: DecodedMedia, crops: NDArray[np.uint8] | None) -> Example:
     """Its features, which are computed in float32 always."""
     with torch.autocast("cpu", enabled=False):
         sound = None if clip.audio is None else log_mel(clip.audio)
@@ -150,10 +151,10 @@ def as_example(number: int, clip: Clip, crops: NDArray[np.uint8] | None) -> Exam
 
 def stages(
     settings: Settings, files: Sequence[Path], embedder: Embedder
-) -> tuple[list[Clip], list[Example]]:
+) -> tuple[list[DecodedMedia], list[Example]]:
     """The first table; returns what was decoded."""
     print("\naudio-visual extraction, seconds of clip a second")
-    clips: list[Clip] = []
+    clips: list[DecodedMedia] = []
     spent = dict.fromkeys(("decode", "crop", "features", "encode", "write"), 0.0)
 
     def timed(stage: str, work: Callable[[], T]) -> T:
@@ -263,7 +264,7 @@ def encoder(settings: Settings, examples: Sequence[Example], embedder: Embedder)
         print(f"{'ceiling, bfloat16' if half else 'ceiling, float32':<44} {rate:>9.1f}  GFLOP/s")
 
 
-def sound_alone(settings: Settings, clips: Sequence[Clip], embedder: Embedder) -> None:
+def sound_alone(settings: Settings, clips: Sequence[DecodedMedia], embedder: Embedder) -> None:
     """The third table."""
     from transformers import Wav2Vec2Config, Wav2Vec2Model
 
@@ -287,7 +288,7 @@ def sound_alone(settings: Settings, clips: Sequence[Clip], embedder: Embedder) -
     def ours() -> None:
         for part in batched(sounds, AT_ONCE):
             embedder.encode(
-                [as_example(n, Clip(one, None, 0.0), None) for n, one in enumerate(part)]
+                [as_example(n, DecodedMedia(one, None, 0.0), None) for n, one in enumerate(part)]
             )
 
     print("\nsound alone, from samples to vectors, seconds of clip a second")

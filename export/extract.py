@@ -32,7 +32,7 @@ import tyro
 from mmembed.batch import STREAMS, parse_subset, stream_subsets, subset_name
 from mmembed.commands.cli import leave, run_program
 from mmembed.commands.progress import progress
-from mmembed.data.corpora.checks import Check, gathered
+from mmembed.data.checks import Check, gathered
 from mmembed.data.inputs import (
     check_keys,
     digest_of,
@@ -43,7 +43,7 @@ from mmembed.data.inputs import (
 )
 from mmembed.data.media.decode import MAX_SECONDS
 from mmembed.data.media.pool import Decoder
-from mmembed.data.prepare import Part
+from mmembed.data.prepare import Rank
 from mmembed.data.shards.layout import finish, index_shards, shard_sidecars
 from mmembed.embedder import Embedder
 from mmembed.embedder.embedder import CLIPS_AT_ONCE
@@ -53,8 +53,9 @@ from mmembed.embeddings.record import Content, Dtype, Granularity
 from mmembed.embeddings.write import Plan, Subset, Workers, make_shards
 from mmembed.errors import BudgetError, UsageError
 from mmembed.io.atomic import finishing, sweep_temporaries
+from mmembed.io.json import write_lines
 from mmembed.training.distributed import follow_parent, local_device
-from mmembed.training.run_folder import claim_folder, is_claimed, write_lines
+from mmembed.training.run_folder import claim_folder, is_claimed
 
 NAMED: Final = 100  # inputs passed over that manifest.json names
 SHOWN: Final = 5  # failures of each folder that are printed
@@ -157,7 +158,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         follow_parent()
         if "-" in settings.inputs:
             raise UsageError("-: processes of torchrun share one stdin; give a manifest instead")
-    part = Part(settings.rank, settings.world)
+    part = Rank(settings.rank, settings.world)
     embedder = Embedder.from_pretrained(
         settings.encoder, local_device(), face_model=settings.face_model
     )

@@ -19,7 +19,7 @@ from helpers.support import random_item
 from hypothesis import HealthCheck, settings
 
 from mmembed.batch import stream_subsets
-from mmembed.data.collate import Item
+from mmembed.data.item import Item
 
 torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 

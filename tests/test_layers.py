@@ -1,6 +1,9 @@
-"""Imports point down: docs/architecture.md shows the floors, this keeps them."""
+"""Imports point down, and names stand for one thing: docs/architecture.md shows the layers."""
+
+from __future__ import annotations
 
 import ast
+from collections import defaultdict
 from pathlib import Path
 
 import pytest
@@ -8,58 +11,48 @@ import pytest
 ROOT = Path(__file__).parent.parent
 FOLDERS = {"mmembed": "mmembed", "train": "mmembed_train", "export": "mmembed_export"}
 
-FLOORS = [
-    [
-        "mmembed.batch",
-        "mmembed.config",
-        "mmembed.method",
-        "mmembed.errors",
-        "mmembed.io.json",
-        "mmembed.__version__",
-    ],
-    [
-        "mmembed.nn",
-        "mmembed.features",
-        "mmembed.ctc",
-        "mmembed.losses",
-        "mmembed.losses.multilabel",
-        "mmembed.metrics",
-        "mmembed.metrics.multilabel",
-        "mmembed.report.picture_urls",
-        "mmembed.metrics.similarity",
-    ],
-    [
-        "mmembed.encoder",
-        "mmembed.traceable",
-        "mmembed.backbones.text",
-        "mmembed.data",
-        "mmembed.embeddings.read",
-        "mmembed.embeddings.ivf",
-    ],
-    ["mmembed.methods", "mmembed.training"],
-    [
-        "mmembed.recipes",
-        "mmembed.embedder",
-        "mmembed.extraction",
-        "mmembed.report",
-        "mmembed.embedder.embed_files",
-        "mmembed.embedder.sklearn",
-        "mmembed.embeddings.search",
-        "mmembed.serve",
-    ],
-    ["mmembed.commands", "mmembed_train", "mmembed_export"],
+# Parts of one layer do not import each other; of `mmembed.data`, each file or folder is a part.
+LAYERS = [
+    ["errors", "batch", "metrics", "data.sampler"],
+    ["config", "io", "features", "losses", "method", "nn"],
+    ["encoder", "ctc", "backbones", "data.untrusted", "data.manifest", "data.feature_files"],
+    ["methods", "traceable", "data.example", "data.checks"],
+    ["data.folders", "data.shards", "data.item"],
+    ["training", "data.corpora", "data.media", "data.augment", "data.collate", "data.dataset"],
+    ["data.locations", "data.inputs", "data.fingerprints", "data.loader"],
+    ["data.stored_rows", "data.prepare"],
+    ["data.verify", "embedder"],
+    ["data.inspect", "embeddings", "recipes"],
+    ["studies"],
+    ["report"],
+    ["serve"],
+    ["commands"],
+    ["mmembed_train", "mmembed_export"],
 ]
-FLOOR_OF = {part: number for number, floor in enumerate(FLOORS) for part in floor}
+LAYER_OF = {part: number for number, layer in enumerate(LAYERS) for part in layer}
 
-# Neighbours that do not know each other.
-APART = [
-    {"mmembed.methods", "mmembed.training"},
-    {"mmembed_train", "mmembed_export"},
-    {"mmembed.commands", "mmembed_train"},
-    {"mmembed.commands", "mmembed_export"},
-]
-# ... but the programs share the command line's progress and exit codes.
-SHARED = {"mmembed.commands.cli", "mmembed.commands.progress"}
+# A base name stands for one subject. It repeats where another layer has a file for that subject.
+SUBJECTS = {
+    "ctc": "the CTC output and its loss",
+    "classes": "one class an item",
+    "speech": "speech recognition",
+    "text": "the text stream",
+    "multilabel": "items with several labels",
+    "search": "the nearest embeddings",
+    "prepare": "from a corpus to shards",
+    "compare": "finished runs side by side",
+    "inspect": "what a corpus holds",
+    "run_folder": "the folder of a run",
+    "study": "one study",
+    "emotion": "the emotion regressor",
+    "self_mm": "Self-MM",
+    "sdt": "SDT",
+    "demux": "Demux and MEmo",
+    "layer_anchor": "layer anchoring",
+    "emotion_queries": "emotion queries",
+    "probe": "linear probes",
+    "pretrain": "pre-training",
+}
 
 
 def modules() -> dict[str, Path]:
@@ -72,23 +65,23 @@ def modules() -> dict[str, Path]:
 
 
 def imports(path: Path) -> set[str]:
-    """Our own modules that a file imports, anywhere in it."""
+    """Our own modules, or names in them, that a file imports anywhere in it."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
-            whole = node.module in FOLDERS.values()  # from mmembed import losses
-            names = {f"{node.module}.{alias.name}" for alias in node.names}
-            found |= names if whole else {node.module}
-    return {name for name in found if name.split(".")[0] in {*FOLDERS, *FOLDERS.values()}}
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return {name for name in found if name.split(".")[0] in FOLDERS.values()}
 
 
 def part_of(module: str) -> str:
-    """The entry of FLOORS a module belongs to."""
-    names = module.split(".")
-    return ".".join(names[:2]) if names[0] == "mmembed" else names[0]
+    """The entry of LAYERS that a module belongs to; "" for the package itself."""
+    package, *names = module.split(".")
+    if package != "mmembed":
+        return package
+    return ".".join(names[: 2 if names[:1] == ["data"] else 1])
 
 
 def complaints(module: str, path: Path) -> list[str]:
@@ -96,8 +89,8 @@ def complaints(module: str, path: Path) -> list[str]:
     return [
         f"{module} imports {other}"
         for other in sorted(imports(path))
-        if FLOOR_OF[part_of(other)] > FLOOR_OF[part]
-        or ({part, part_of(other)} in APART and other not in SHARED)
+        if (below := part_of(other)) not in (part, "__version__")
+        and LAYER_OF[below] >= LAYER_OF[part]
     ]
 
 
@@ -105,7 +98,7 @@ def test_imports_point_down():
     assert [
         complaint
         for module, path in modules().items()
-        if module != "mmembed.__init__"  # the public surface: it gathers from all floors
+        if module != "mmembed.__init__"  # the public surface: it gathers from all layers
         for complaint in complaints(module, path)
     ] == []
 
@@ -117,9 +110,10 @@ def test_imports_point_down():
         ("mmembed.nn.pooling", "from mmembed import encoder", True),
         ("mmembed.nn.pooling", "def f():\n    import mmembed.data.media.decode", True),
         ("mmembed.nn.pooling", "from mmembed.batch import Packed", False),
-        ("mmembed.methods.emotion", "from mmembed.training.step import train_step", True),
+        ("mmembed.methods.emotion", "from mmembed.data.example import Example", True),
+        ("mmembed.data.media.pool", "from mmembed.data import dataset", True),
+        ("mmembed.data.media.pool", "from mmembed.data.media import decode", False),
         ("mmembed_train.pretrain", "from mmembed_export.extract import main", True),
-        ("mmembed_train.pretrain", "from mmembed.commands.demo import main", True),
         ("mmembed_train.pretrain", "from mmembed.commands.cli import run_program", False),
     ],
 )
@@ -129,7 +123,33 @@ def test_the_rule_finds_what_it_should(tmp_path, module, line, bad):
     assert bool(complaints(module, path)) == bad
 
 
-def test_every_module_has_a_floor():
-    assert {part_of(module) for module in modules()} - set(FLOOR_OF) == {
-        "mmembed.__init__",
-    }
+def test_every_part_has_a_layer():
+    parts = {part_of(module.removesuffix(".__init__")) for module in modules()}
+    assert parts - {"", "data"} == set(LAYER_OF)
+
+
+def test_a_base_name_stands_for_one_subject():
+    files = defaultdict(list)
+    for module, path in modules().items():
+        if path.stem != "__init__" and ".data.corpora." not in module:
+            files[path.stem].append(module)
+    several = {name: found for name, found in files.items() if len(found) > 1}
+    assert {name: found for name, found in several.items() if name not in SUBJECTS} == {}
+    assert SUBJECTS.keys() <= several.keys()
+
+
+def test_public_classes_have_names_of_their_own():
+    classes = defaultdict(list)
+    for module, path in modules().items():
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                classes[node.name].append(module)
+    assert {name: found for name, found in classes.items() if len(found) > 1} == {}
+
+
+def test_a_study_has_the_name_of_its_method_and_its_command():
+    from mmembed.studies.registry import RECIPES
+
+    for name in RECIPES:
+        for folder in ("studies", "methods"):
+            assert (ROOT / "mmembed" / folder / f"{name}.py").is_file()

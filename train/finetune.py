@@ -32,13 +32,14 @@ from mmembed.config import read_json, to_dict
 from mmembed.data.sampler import derive_seed
 from mmembed.errors import CorruptError, MmembedError, UsageError
 from mmembed.io.atomic import atomic_file
+from mmembed.io.json import write_json
 from mmembed.method import Method
 from mmembed.studies.registry import RECIPES
 from mmembed.studies.study import Study, check_settings, table
 from mmembed.training.data_digest import claim_data
 from mmembed.training.distributed import ALONE, World, join_world
 from mmembed.training.optim import build_optimizer, learning_rate
-from mmembed.training.run_folder import claim_folder, write_json
+from mmembed.training.run_folder import claim_folder
 from mmembed.training.step import MOST_SKIPPED, train_step
 
 log = logging.getLogger(__name__)
@@ -49,7 +50,7 @@ POOL = 16  # batches whose items are sorted by length together
 
 
 @dataclass(frozen=True)
-class Job:
+class TrainingJob:
     """One method to train, and the file it ends in."""
 
     study: Study
@@ -86,9 +87,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         world.wait()  # no process ends well when the main one does not
 
 
-def _jobs(study: Study, out: Path) -> Iterator[Job]:
+def _jobs(study: Study, out: Path) -> Iterator[TrainingJob]:
     for variant, seed in itertools.product(study.variants, study.run.loop.seeds):
-        yield Job(study, variant, seed, out / variant / f"seed-{seed}.safetensors")
+        yield TrainingJob(study, variant, seed, out / variant / f"seed-{seed}.safetensors")
 
 
 def _score(study: Study, out: Path) -> dict[str, object]:
@@ -100,7 +101,7 @@ def _score(study: Study, out: Path) -> dict[str, object]:
     return study.score(out, trained)
 
 
-def _load(job: Job) -> Method:
+def _load(job: TrainingJob) -> Method:
     model = job.study.method(job.variant)
     try:
         model.load_state_dict(load_file(job.file))
@@ -112,7 +113,7 @@ def _load(job: Job) -> Method:
     return model.eval()
 
 
-def _train_all(jobs: Sequence[Job], world: World) -> None:
+def _train_all(jobs: Sequence[TrainingJob], world: World) -> None:
     """Train what has not been trained; returns when all of it is there."""
     passes = sum(job.study.run.loop.epochs for job in jobs)
     mine = jobs[world.rank :: world.size]
@@ -134,7 +135,7 @@ def _save(model: Method, path: Path) -> None:
         file.write(to_safetensors(state))
 
 
-def _train(job: Job, report: Callable[[float], None]) -> Method:
+def _train(job: TrainingJob, report: Callable[[float], None]) -> Method:
     """One method, at its best epoch on dev; by this process alone, whatever their number."""
     study, variant, run = job.study, job.variant, job.study.run
     torch.manual_seed(derive_seed(job.seed, run.name))
@@ -203,7 +204,7 @@ def _batches(study: Study, variant: str) -> list[list[int]]:
     return [batches[place] for place in torch.randperm(len(batches)).tolist()]
 
 
-def _check_labelled(job: Job, split: str, model: Method) -> None:
+def _check_labelled(job: TrainingJob, split: str, model: Method) -> None:
     """Whether there is anything to learn, and to choose an epoch by.
 
     Raises:

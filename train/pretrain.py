@@ -28,15 +28,16 @@ from mmembed.embedder import Recogniser, save_encoder
 from mmembed.embedder.folder import is_encoder
 from mmembed.encoder import FRAME_RATE
 from mmembed.errors import MmembedError, Stopped, UsageError
+from mmembed.io.json import write_json
 from mmembed.methods.ctc_speaker import CtcSpeaker
 from mmembed.recipes.evaluation import evaluate_speech, quick_scores
 from mmembed.recipes.pretrain import RECIPES, PretrainRun
-from mmembed.recipes.pretrain_data import Corpus, describe_data, open_corpus
+from mmembed.recipes.pretrain_data import TrainingCorpus, describe_data, open_corpus
 from mmembed.training.checkpoint import Position, load_latest, save_checkpoint
 from mmembed.training.data_digest import claim_data
 from mmembed.training.distributed import World, join_world
 from mmembed.training.optim import build_optimizer, learning_rate
-from mmembed.training.run_folder import MetricsLog, claim_folder, write_json
+from mmembed.training.run_folder import MetricsLog, claim_folder
 from mmembed.training.signals import StopRequest
 from mmembed.training.step import MOST_SKIPPED, StepResult, train_step
 
@@ -73,7 +74,9 @@ def main(argv: list[str] | None = None) -> None:
         world.wait()  # no process ends well when the main one does not
 
 
-def _train(run: PretrainRun, method: CtcSpeaker, corpus: Corpus, out: Path, world: World) -> None:
+def _train(
+    run: PretrainRun, method: CtcSpeaker, corpus: TrainingCorpus, out: Path, world: World
+) -> None:
     """Take the steps that are left, from the newest checkpoint on."""
     optimizer = build_optimizer(method, run.optim)
     position = load_latest(out / "checkpoints", method, optimizer, world) or Position()
@@ -173,7 +176,7 @@ def _diverged(out: Path, position: Position) -> MmembedError:
     )
 
 
-def _agree(run: PretrainRun, corpus: Corpus, world: World) -> None:
+def _agree(run: PretrainRun, corpus: TrainingCorpus, world: World) -> None:
     """Refuse to train when the processes do not read the same, each on its machine."""
     seen = world.gather([corpus.train.digest, to_dict(run)])
     others = [str(rank) for rank, found in enumerate(seen) if found != seen[0]]
@@ -184,7 +187,7 @@ def _agree(run: PretrainRun, corpus: Corpus, world: World) -> None:
         )
 
 
-def _resolved(run: PretrainRun, corpus: Corpus) -> PretrainRun:
+def _resolved(run: PretrainRun, corpus: TrainingCorpus) -> PretrainRun:
     """The run with what only the data could tell: sizes of the vocabulary and of the speakers."""
     encoder = replace(run.method.encoder, vocabulary_size=len(corpus.vocabulary))
     terms = _terms(run)
@@ -210,7 +213,9 @@ def _terms(run: PretrainRun) -> dict[str, str]:
     return {term: target for term, target in CtcSpeaker.terms.items() if weights[term] > 0}
 
 
-def _save(folder: Path, method: CtcSpeaker, corpus: Corpus, run: PretrainRun, **known: Any) -> None:
+def _save(
+    folder: Path, method: CtcSpeaker, corpus: TrainingCorpus, run: PretrainRun, **known: Any
+) -> None:
     """The encoder's folder; a head that was not to learn speech, or had none, is none of it."""
     speech = run.method.ctc_weight and corpus.labelled["transcript"]
     recogniser = Recogniser(method.ctc_head, corpus.alphabet) if speech else None
@@ -220,7 +225,7 @@ def _save(folder: Path, method: CtcSpeaker, corpus: Corpus, run: PretrainRun, **
     )
 
 
-def _describe(run: PretrainRun, corpus: Corpus, out: Path) -> None:
+def _describe(run: PretrainRun, corpus: TrainingCorpus, out: Path) -> None:
     hours = float(corpus.lengths.sum()) / FRAME_RATE / 3600
     print(
         f"pretrain {run.name} in {out}: {len(corpus.train)} utterances, {hours:.2f} h, "

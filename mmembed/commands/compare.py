@@ -19,7 +19,7 @@ import tyro
 
 from mmembed.commands.progress import progress
 from mmembed.errors import printable
-from mmembed.metrics import count_groups, num_groups
+from mmembed.metrics.bootstrap import count_groups, num_groups
 from mmembed.studies.compare import Table, compare
 from mmembed.studies.finished_runs import read_runs
 from mmembed.studies.scoring import LOWER_IS_BETTER

@@ -29,13 +29,12 @@ import tyro
 from numpy.typing import NDArray
 from safetensors.numpy import save
 
+from mmembed.data import checks as integrity
 from mmembed.data.corpora import CONVERTERS
-from mmembed.data.corpora import checks as integrity
 from mmembed.data.corpora.sentiment.corpus import folds_of
-from mmembed.data.example import Utterance
 from mmembed.data.feature_files import write_features
 from mmembed.data.manifest.jsonl import write_manifest
-from mmembed.data.media.load import portable_key
+from mmembed.data.manifest.utterance import Utterance, portable_key
 from mmembed.data.untrusted.hdf5 import SIGNATURE, read_csd
 from mmembed.data.untrusted.pickles import read_pickle
 from mmembed.errors import DataError, UsageError

@@ -20,8 +20,8 @@ import tyro
 
 from mmembed.batch import STREAMS, subset_name
 from mmembed.errors import MmembedError, Stopped
+from mmembed.io.json import write_json
 from mmembed.training.distributed import follow_parent
-from mmembed.training.run_folder import write_json
 
 SIGNALLED = (75, 130)
 

@@ -19,7 +19,7 @@ import tyro
 from mmembed.commands.progress import progress
 from mmembed.data.inspect.summary import Summary, summarise
 from mmembed.data.inspect.summary_lines import facts, warnings
-from mmembed.data.locations import Place, find_places
+from mmembed.data.locations import Location, find_places
 from mmembed.errors import UsageError, printable
 
 WIDTH: Final = 100  # of the lines printed
@@ -65,7 +65,7 @@ def as_text(summary: Summary) -> str:
     return "\n".join(lines)
 
 
-def _look(place: Place, seed: int) -> Summary:
+def _look(place: Location, seed: int) -> Summary:
     with progress("inspect %", 100) as update:
         return summarise(place, seed, lambda done, of: update(100 * done // of))
 

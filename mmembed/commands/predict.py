@@ -27,11 +27,11 @@ from mmembed.features.emotion_words import parse_emotions
 from mmembed.features.text import normalise_transcript
 from mmembed.io.json import dumps
 from mmembed.studies.emotion_predictor import TARGETS, EmotionPredictor
-from mmembed.studies.familiarity import OUTSIDE, Place
+from mmembed.studies.familiarity import OUTSIDE, FamiliarityScore
 
 
 @dataclass(frozen=True)
-class Answers:
+class ClipPredictions:
     """What a model says of clips, and what it knows.
 
     Attributes:
@@ -43,7 +43,7 @@ class Answers:
     """
 
     columns: Sequence[str]
-    ask: Callable[[Example], tuple[Mapping[str, float], Place | None]]
+    ask: Callable[[Example], tuple[Mapping[str, float], FamiliarityScore | None]]
     trained_on: str
     encoder_trained_on: str
 
@@ -102,24 +102,24 @@ def _recipe_of(run: Path) -> object:
     return read_json(path).get("name") if path.is_file() else None
 
 
-def _sentiment_and_emotions(run: Path) -> Answers:
+def _sentiment_and_emotions(run: Path) -> ClipPredictions:
     predictor = EmotionPredictor.from_run(run)
 
-    def ask(example: Example) -> tuple[Mapping[str, float], Place | None]:
+    def ask(example: Example) -> tuple[Mapping[str, float], FamiliarityScore | None]:
         labels, place = predictor.answer(example)
         sentiment = math.nan if labels.sentiment is None else labels.sentiment
         return dict(zip(TARGETS, (sentiment, *labels.intensities), strict=True)), place
 
-    return Answers(TARGETS, ask, predictor.trained_on, predictor.embedder.trained_on)
+    return ClipPredictions(TARGETS, ask, predictor.trained_on, predictor.embedder.trained_on)
 
 
-def _queries(settings: Predict, words: Sequence[str]) -> Answers:
+def _queries(settings: Predict, words: Sequence[str]) -> ClipPredictions:
     from mmembed.studies.emotion_queries_predictor import ClipQueries  # reads a text encoder
 
     if settings.encoder is None:
         raise UsageError(f"{settings.run}: asks words of clips; give its encoder, --encoder DIR")
     queries = ClipQueries.from_run(settings.run, settings.encoder)
-    return Answers(
+    return ClipPredictions(
         words,
         lambda example: (queries(example, words), None),
         queries.trained_on,
@@ -127,7 +127,7 @@ def _queries(settings: Predict, words: Sequence[str]) -> Answers:
     )
 
 
-def _predict_clips(settings: Predict, answers: Answers) -> None:
+def _predict_clips(settings: Predict, answers: ClipPredictions) -> None:
     """Print what the model knows, then a row for each clip."""
     columns = answers.columns
     sources = open_sources(map(Path, settings.inputs), longest=settings.max_seconds)
@@ -185,7 +185,7 @@ def _cell(value: float, width: int) -> str:
     return f"{'-':>{width}}" if math.isnan(value) else f"{value:{width}.2f}"
 
 
-def _told(place: Place | None) -> str:
+def _told(place: FamiliarityScore | None) -> str:
     if place is None:
         return f"{'?':>7}"
     return f"{place.quantile:7.1%}" + (" outside" if place.outside else "")

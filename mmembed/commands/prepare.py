@@ -18,16 +18,16 @@ from typing import Annotated, Any, Final, Literal
 import tyro
 
 from mmembed.commands.progress import progress
+from mmembed.data import checks as integrity
 from mmembed.data.corpora import CONVERTERS, CORPORA
-from mmembed.data.corpora import checks as integrity
-from mmembed.data.example import Utterance
 from mmembed.data.manifest.jsonl import (
     ManifestRow,
     read_each_row,
     read_manifest,
     write_manifest,
 )
-from mmembed.data.prepare import Part, plan_shards, prepare_shards
+from mmembed.data.manifest.utterance import Utterance
+from mmembed.data.prepare import Rank, plan_shards, prepare_shards
 from mmembed.data.shards.layout import ShardSet
 from mmembed.errors import DataError, UsageError
 from mmembed.features.audio import FEATURE_RATE
@@ -66,9 +66,9 @@ class Shards:
     world: int = field(default_factory=lambda: int(os.environ.get("WORLD_SIZE", "1")))
 
     @property
-    def part(self) -> Part:
+    def part(self) -> Rank:
         """The work of this process."""
-        return Part(self.rank, self.world)
+        return Rank(self.rank, self.world)
 
     def hold(self) -> None:
         """Keep others from doing the same work in the same folder."""

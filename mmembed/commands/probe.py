@@ -16,9 +16,9 @@ from pathlib import Path
 
 import tyro
 
-from mmembed.metrics import plural
+from mmembed.io.json import write_json
+from mmembed.metrics.bootstrap import plural
 from mmembed.studies.probe import centre_speakers, probe, read_labelled
-from mmembed.training.run_folder import write_json
 
 
 @dataclass(frozen=True)

@@ -25,9 +25,9 @@ import numpy as np
 import tyro
 from numpy.typing import NDArray
 
+from mmembed.data.folders import MEDIA_SUFFIXES
 from mmembed.embeddings.search import EmbeddingSearch, Found, Sources
 from mmembed.errors import UsageError, printable
-from mmembed.io.folders import MEDIA_SUFFIXES
 from mmembed.io.json import dumps
 
 By = Literal["clip", "text", "key"]

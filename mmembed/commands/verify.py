@@ -16,7 +16,7 @@ from pathlib import Path
 import tyro
 
 from mmembed.commands.progress import progress
-from mmembed.data.locations import Place, find_places
+from mmembed.data.locations import Location, find_places
 from mmembed.data.verify.manifest import verify_manifest
 from mmembed.data.verify.shards import Known, Verdict, verify_shards
 from mmembed.errors import CorruptError, DataError, UsageError, printable
@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise DataError(str(worst.place.path), "invalid", message)
 
 
-def _verify(place: Place, known: Known, decode: bool) -> Verdict:
+def _verify(place: Location, known: Known, decode: bool) -> Verdict:
     with progress("verify %", 100) as update:
 
         def show(done: int, of: int) -> None:

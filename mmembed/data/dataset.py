@@ -14,9 +14,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from mmembed.batch import STREAMS
-from mmembed.data.example import Example, Utterance
-from mmembed.data.media.load import from_record
+from mmembed.data.example import Example
+from mmembed.data.manifest.utterance import Utterance
 from mmembed.data.shards.layout import ShardSet
+from mmembed.data.shards.records import from_record
 
 Meta = Mapping[str, object]
 

@@ -22,15 +22,14 @@ from pathlib import Path
 from typing import Any, Final, TypeAlias
 from urllib.parse import urlsplit
 
-from mmembed.data.example import Utterance
 from mmembed.data.feature_files import SUFFIX, read_features
+from mmembed.data.manifest.utterance import Utterance
 from mmembed.data.media.load import LARGEST_MEMBER
 from mmembed.data.shards.layout import shard_sidecar, uncommit
 from mmembed.data.untrusted import archives
 from mmembed.errors import DataError, MmembedError
 from mmembed.io.atomic import atomic_file
-from mmembed.io.json import dumps
-from mmembed.io.json_text import parse_json
+from mmembed.io.json import dumps, parse_json
 from mmembed.io.remote import file_state
 
 Stamp: TypeAlias = list[int]

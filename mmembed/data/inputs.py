@@ -16,21 +16,21 @@ from urllib.parse import urlsplit, urlunsplit
 from mmembed.batch import STREAMS
 from mmembed.config import Seconds
 from mmembed.data.dataset import Examples
-from mmembed.data.example import Example, Utterance
+from mmembed.data.example import Example
+from mmembed.data.folders import MEDIA_SUFFIXES, media_below
 from mmembed.data.manifest.jsonl import SUFFIXES, ManifestRow, read_each_row, to_row
+from mmembed.data.manifest.utterance import Utterance, portable_key
 from mmembed.data.media.decode import LONGEST, check_longest
-from mmembed.data.media.load import portable_key
 from mmembed.data.media.pool import Decoder, Task
 from mmembed.errors import CorruptError, DataError, UsageError
 from mmembed.features.audio import FEATURE_RATE
 from mmembed.features.text import normalise_transcript
 from mmembed.features.video import VIDEO_RATE
-from mmembed.io.folders import MEDIA_SUFFIXES, media_below
 from mmembed.io.remote import as_url
 
 
 @dataclass(frozen=True)
-class Source:
+class ClipSource:
     """One clip that may or may not turn out to be readable.
 
     Attributes:
@@ -44,15 +44,19 @@ class Source:
     origin: Task | Callable[[], Example]
 
     @property
-    def header(self) -> Source:
+    def header(self) -> ClipSource:
         """The same, not to be decoded: see `mmembed.data.media.header.look_at`."""
         if isinstance(self.origin, Task):
             return replace(self, origin=replace(self.origin, header=True))
-        return replace(self, origin=self.origin.look) if isinstance(self.origin, Stored) else self
+        return (
+            replace(self, origin=self.origin.look)
+            if isinstance(self.origin, StoredExample)
+            else self
+        )
 
 
 @dataclass(frozen=True)
-class Stored:
+class StoredExample:
     """A record of prepared shards, to be read when it is called.
 
     Attributes:
@@ -135,7 +139,7 @@ def _each_once(paths: Iterable[str]) -> list[str]:
     return sorted(found.values())
 
 
-def check_keys(sources: Iterable[Source]) -> None:
+def check_keys(sources: Iterable[ClipSource]) -> None:
     """The key is all that tells one vector from another.
 
     Raises:
@@ -148,7 +152,7 @@ def check_keys(sources: Iterable[Source]) -> None:
         seen.add(source.key)
 
 
-def digest_of(sources: Iterable[Source]) -> str:
+def digest_of(sources: Iterable[ClipSource]) -> str:
     """SHA-256 of which clips these are: rows of manifests, names of files, checksums of shards."""
     digest = hashlib.sha256()
     for source in sources:
@@ -159,7 +163,10 @@ def digest_of(sources: Iterable[Source]) -> str:
         elif isinstance(origin, Unusable):
             held = origin.error.message
         else:
-            held = [source.key, origin.examples.digest if isinstance(origin, Stored) else None]
+            held = [
+                source.key,
+                origin.examples.digest if isinstance(origin, StoredExample) else None,
+            ]
         digest.update(json.dumps(held, sort_keys=True).encode() + b"\n")
     return digest.hexdigest()
 
@@ -170,7 +177,7 @@ def open_sources(
     face_model: Path | None = None,
     *,
     longest: Seconds = LONGEST,
-) -> list[Source]:
+) -> list[ClipSource]:
     """All clips named by `inputs`, in order; within a folder sorted by path.
 
     A `.jsonl` or `.parquet` file is a manifest, a folder with shards is read as shards, and so
@@ -189,7 +196,7 @@ def open_sources(
         DataError: a broken manifest.
     """
     check_longest(longest)
-    sources: list[Source] = []
+    sources: list[ClipSource] = []
     task = partial(Task, streams=streams, face_model=face_model, longest=longest)
     for name in inputs:
         path, url = Path(name), as_url(name)
@@ -214,7 +221,7 @@ def open_sources(
     return sources
 
 
-def load_all(sources: Sequence[Source], decoder: Decoder) -> Iterator[Example | DataError]:
+def load_all(sources: Sequence[ClipSource], decoder: Decoder) -> Iterator[Example | DataError]:
     """Load the sources one after another.
 
     Yields:
@@ -239,26 +246,30 @@ def _read(origin: Callable[[], Example]) -> Example | DataError:
         return error
 
 
-def _from_folder(folder: Path | str, task: Callable[[Utterance, Path], Task]) -> list[Source]:
+def _from_folder(folder: Path | str, task: Callable[[Utterance, Path], Task]) -> list[ClipSource]:
     if as_url(folder) is not None or any(Path(folder).glob("shard-*.tar")):
         examples = Examples([folder])
         keys = [examples.key(index) for index in range(len(examples))]
-        return [Source(key, key, Stored(examples, index)) for index, key in enumerate(keys)]
+        return [
+            ClipSource(key, key, StoredExample(examples, index)) for index, key in enumerate(keys)
+        ]
     return [_from_file(Path(folder) / path, task) for path in media_below(Path(folder))]
 
 
-def _from_row(row: ManifestRow, manifest: Path, task: Callable[[Utterance, Path], Task]) -> Source:
+def _from_row(
+    row: ManifestRow, manifest: Path, task: Callable[[Utterance, Path], Task]
+) -> ClipSource:
     if isinstance(row, DataError):
-        return Source(portable_key(row.item), row.item, Unusable(row))
-    return Source(row.key, row.key, task(row, manifest.parent))
+        return ClipSource(portable_key(row.item), row.item, Unusable(row))
+    return ClipSource(row.key, row.key, task(row, manifest.parent))
 
 
-def _from_url(url: str, task: Callable[[Utterance, Path], Task]) -> Source:
+def _from_url(url: str, task: Callable[[Utterance, Path], Task]) -> ClipSource:
     # As it was given: what follows the ? may be what lets us in.
     media = url if "://" in url else str(as_url(url))
     name = without_secrets(media)
     key = portable_key(name)
-    return Source(key, name, task(Utterance(key, media), Path()))
+    return ClipSource(key, name, task(Utterance(key, media), Path()))
 
 
 def without_secrets(media: str) -> str:
@@ -276,6 +287,6 @@ def _suffix(url: str) -> str:
     return PurePosixPath(urlsplit(url).path).suffix.lower()
 
 
-def _from_file(path: Path, task: Callable[[Utterance, Path], Task]) -> Source:
+def _from_file(path: Path, task: Callable[[Utterance, Path], Task]) -> ClipSource:
     key = portable_key(str(path))
-    return Source(key, str(path), task(Utterance(key, str(path)), Path()))
+    return ClipSource(key, str(path), task(Utterance(key, str(path)), Path()))

@@ -19,8 +19,10 @@ from typing import Final, Generic, TypeVar
 import torch
 
 from mmembed.batch import UNLABELLED, Batch
-from mmembed.data.collate import EMPTY, Augmentation, Item, augment, collate
-from mmembed.data.example import EMOTIONS
+from mmembed.data.augment import Augmentation, augment
+from mmembed.data.collate import collate
+from mmembed.data.item import EMPTY, Item
+from mmembed.data.manifest.utterance import EMOTIONS
 from mmembed.data.sampler import EpochPlan, Integers, derive_seed, share
 from mmembed.errors import MmembedError, UsageError
 

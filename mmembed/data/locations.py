@@ -20,7 +20,7 @@ import numpy as np
 from mmembed.data.shards.format import decode
 from mmembed.data.shards.reader import parse_manifest
 from mmembed.errors import CorruptError, UsageError
-from mmembed.io.json_text import parse_json
+from mmembed.io.json import parse_json
 
 MANIFEST_SUFFIXES: Final = (".jsonl", ".parquet")
 MADE: Final = "manifest.json"  # in a folder of shards: what they have in common
@@ -34,7 +34,7 @@ Progress: TypeAlias = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
-class Place:
+class Location:
     """One manifest, or one folder of shards.
 
     Attributes:
@@ -63,7 +63,7 @@ class Place:
             return {}
 
 
-def find_places(path: Path) -> list[Place]:
+def find_places(path: Path) -> list[Location]:
     """What `path` names: a manifest, a folder of shards, or a folder that holds some of those.
 
     Raises:
@@ -71,7 +71,7 @@ def find_places(path: Path) -> list[Place]:
     """
     wanted = f"name a manifest ({', '.join(MANIFEST_SUFFIXES)}), a prepared folder or embeddings"
     if path.is_file() and path.suffix.lower() in MANIFEST_SUFFIXES:
-        return [Place(path)]
+        return [Location(path)]
     if not path.is_dir():
         what = "neither a manifest nor a folder" if path.exists() else "no such file or folder"
         raise UsageError(f"{path}: {what}; {wanted}")
@@ -79,7 +79,7 @@ def find_places(path: Path) -> list[Place]:
         return [_shards(path)]
     found = [_shards(inner) for inner in sorted(path.iterdir()) if _holds_shards(inner)]
     if not found and (path / ROWS).is_file():
-        return [Place(path / ROWS)]
+        return [Location(path / ROWS)]
     if not found:
         raise UsageError(f"{path}: holds no shards; {wanted}")
     return found
@@ -184,6 +184,6 @@ def _holds_shards(folder: Path) -> bool:
     return folder.is_dir() and any(any(folder.glob(pattern)) for pattern in patterns)
 
 
-def _shards(folder: Path) -> Place:
+def _shards(folder: Path) -> Location:
     rows = folder.parent / ROWS
-    return Place(folder, rows if folder.name == SHARDS and rows.is_file() else None)
+    return Location(folder, rows if folder.name == SHARDS and rows.is_file() else None)

@@ -18,11 +18,11 @@ from typing import Final
 from mmembed import features
 from mmembed.batch import STREAMS
 from mmembed.config import Seconds
-from mmembed.data.example import Example, Utterance
+from mmembed.data.example import Example
 from mmembed.data.fingerprints import Prints, drop_if_changed, inputs_of
 from mmembed.data.manifest.jsonl import ManifestRow, row_name, to_row
-from mmembed.data.media import pool as decoding
-from mmembed.data.media.load import to_record
+from mmembed.data.manifest.utterance import Utterance
+from mmembed.data.media import pool
 from mmembed.data.media.pool import Decoder, Task
 from mmembed.data.shards.layout import (
     Record,
@@ -33,6 +33,7 @@ from mmembed.data.shards.layout import (
     shard_sidecar,
     write_shard,
 )
+from mmembed.data.shards.records import to_record
 from mmembed.errors import BudgetError, DataError, UsageError
 from mmembed.features.video import check_face_model
 from mmembed.io.atomic import atomic_file, finishing
@@ -58,7 +59,7 @@ class Prepared:
 
 
 @dataclass(frozen=True)
-class Part:
+class Rank:
     """One of several processes or machines that share the work: each makes every world-th shard.
 
     Attributes:
@@ -84,7 +85,7 @@ class Part:
         return f"rank {self.rank} of {self.world} has made its shards; other ranks are at work"
 
 
-WHOLE: Final = Part()
+WHOLE: Final = Rank()
 
 
 def prepare_shards(
@@ -97,9 +98,9 @@ def prepare_shards(
     records_per_shard: int = 256,
     on_progress: Callable[[int], None] | None = None,
     error_budget: float = 0.01,
-    timeout: Seconds = decoding.PATIENCE,
+    timeout: Seconds = pool.PATIENCE,
     face_model: Path | None = None,
-    part: Part = WHOLE,
+    part: Rank = WHOLE,
 ) -> Prepared:
     """Turn utterances into shards and a manifest.json; what failed is listed in failed.jsonl.
 
@@ -143,7 +144,7 @@ def prepare_shards(
 
 
 def _tasks(
-    jobs: Sequence[Job], folder: Path, prints: Mapping[Path, Prints], face_model: Path | None
+    jobs: Sequence[ShardJob], folder: Path, prints: Mapping[Path, Prints], face_model: Path | None
 ) -> Iterator[Task]:
     """All clips to decode; those of a shard are looked at before the first of them is given out."""
     for job in jobs:
@@ -159,7 +160,7 @@ def plan_shards(
     streams: tuple[str, ...],
     records_per_shard: int,
     face_model: Path | None = None,
-) -> list[Job]:
+) -> list[ShardJob]:
     """What each shard is to hold; raises as `prepare_shards` does, before anything is written."""
     _check_utterances(utterances, folder)
     how = _code()
@@ -167,7 +168,7 @@ def plan_shards(
         check_face_model(face_model)
         how += hashlib.sha256(face_model.read_bytes()).hexdigest()
     jobs = [
-        Job(tuple(utterances[first : first + records_per_shard]), path, streams, how)
+        ShardJob(tuple(utterances[first : first + records_per_shard]), path, streams, how)
         for first in range(0, len(utterances), records_per_shard)
         for path in [shard_path(out, first // records_per_shard)]
     ]
@@ -176,7 +177,7 @@ def plan_shards(
 
 
 def _finish(
-    jobs: Sequence[Job],
+    jobs: Sequence[ShardJob],
     out: Path,
     streams: tuple[str, ...],
     records_per_shard: int,
@@ -209,7 +210,7 @@ def _finish(
 
 
 @dataclass(frozen=True)
-class Job:
+class ShardJob:
     """One shard to make."""
 
     utterances: tuple[ManifestRow, ...]
@@ -259,7 +260,7 @@ def _check_utterances(utterances: Sequence[ManifestRow], folder: Path) -> None:
             seen[row.key] = row.media
 
 
-def _check_folder(out: Path, jobs: Sequence[Job]) -> None:
+def _check_folder(out: Path, jobs: Sequence[ShardJob]) -> None:
     """Shards that are there already must be those of this plan."""
     plans = {job.path: job.plan for job in jobs}
     for sidecar in sorted(out.glob("shard-*.json")):
@@ -288,7 +289,7 @@ def _counted(
             on_progress(count)
 
 
-def _make_shard(job: Job, examples: Iterable[Example | DataError], prints: Prints) -> None:
+def _make_shard(job: ShardJob, examples: Iterable[Example | DataError], prints: Prints) -> None:
     failed: list[Failure] = []
     provenance = {
         "plan": job.plan,
@@ -303,7 +304,7 @@ def _make_shard(job: Job, examples: Iterable[Example | DataError], prints: Print
 
 
 def _records(
-    job: Job, examples: Iterable[Example | DataError], failed: list[Failure]
+    job: ShardJob, examples: Iterable[Example | DataError], failed: list[Failure]
 ) -> Iterator[Record]:
     for utterance, example in zip(job.utterances, examples, strict=True):
         if isinstance(example, Example):

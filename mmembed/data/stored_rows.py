@@ -11,12 +11,12 @@ from typing import Any, BinaryIO, Final
 from numpy.typing import NDArray
 
 from mmembed.batch import STREAMS
-from mmembed.data.example import Utterance
 from mmembed.data.feature_files import SUFFIX, read_features
-from mmembed.data.locations import Entry, Json, Place, Progress, read_index, read_member
+from mmembed.data.locations import Entry, Json, Location, Progress, read_index, read_member
 from mmembed.data.manifest.embedded import utterance_of
 from mmembed.data.manifest.jsonl import read_each_row
-from mmembed.data.media.load import FEATURES, read_description
+from mmembed.data.manifest.utterance import Utterance
+from mmembed.data.shards.records import FEATURES, read_description
 from mmembed.errors import CorruptError, DataError
 from mmembed.features.audio import FEATURE_RATE
 from mmembed.features.text import normalise_transcript
@@ -26,7 +26,7 @@ POOLED: Final = "pooled.npy"
 
 
 @dataclass(frozen=True)
-class Stored:
+class StoredMember:
     """Where a member of a shard lies: read only if it is needed."""
 
     tar: Path
@@ -42,7 +42,7 @@ class Stored:
         with self.tar.open("rb") as file:
             return _read(file, self.name, self.place)  # type: ignore[no-any-return]
 
-    def same_bytes(self, other: Stored) -> bool:
+    def same_bytes(self, other: StoredMember) -> bool:
         """Whether another member holds the same."""
         with self.tar.open("rb") as mine, other.tar.open("rb") as others:
             offset, size, _ = self.place
@@ -51,7 +51,7 @@ class Stored:
 
 
 @dataclass(frozen=True)
-class Row:
+class StoredRow:
     """What can be known of an utterance at little cost.
 
     Attributes:
@@ -71,13 +71,13 @@ class Row:
     text: str = ""
     face: str | None = None
     vectors: Mapping[str, NDArray[Any]] = field(default_factory=dict)
-    audio: Stored | None = None
-    video: Stored | None = None
+    audio: StoredMember | None = None
+    video: StoredMember | None = None
 
 
 def read_rows(
-    place: Place, on_progress: Progress = lambda done, of: None
-) -> Iterator[Row | DataError]:
+    place: Location, on_progress: Progress = lambda done, of: None
+) -> Iterator[StoredRow | DataError]:
     """The rows of a place in order; an error instead of a row whose features cannot be read.
 
     Raises:
@@ -102,7 +102,7 @@ def read_rows(
         on_progress(done, len(sidecars))
 
 
-def _planned(utterance: Utterance, folder: Path) -> Row | DataError:
+def _planned(utterance: Utterance, folder: Path) -> StoredRow | DataError:
     """A row of a manifest; no media is opened."""
     media, end = utterance.media, utterance.end
     text = normalise_transcript(utterance.transcript or "")
@@ -120,10 +120,10 @@ def _planned(utterance: Utterance, folder: Path) -> Row | DataError:
             return DataError(utterance.key, "damaged", str(error))
         streams = _in_order({*vectors, *(["text"] if text else [])})
     seconds = None if media is None or end is None else end - utterance.start
-    return Row(utterance, streams, seconds, text, vectors=vectors)
+    return StoredRow(utterance, streams, seconds, text, vectors=vectors)
 
 
-def _prepared(tar: BinaryIO, path: Path, entry: Entry) -> Row:
+def _prepared(tar: BinaryIO, path: Path, entry: Entry) -> StoredRow:
     """A record of a shard; of its members only JSON and vectors are read."""
     described = _read(tar, "json", entry.members.get("json", (0, 0, 0)))
     if not isinstance(described, Mapping):
@@ -134,7 +134,7 @@ def _prepared(tar: BinaryIO, path: Path, entry: Entry) -> Row:
         if name == POOLED or name.startswith(FEATURES)
     }
     stored = {
-        name: Stored(path, name, entry.members[name])
+        name: StoredMember(path, name, entry.members[name])
         for name in ("audio.npy", "video.npy")
         if name in entry.members
     }
@@ -150,7 +150,7 @@ def _prepared(tar: BinaryIO, path: Path, entry: Entry) -> Row:
             streams = _in_order(
                 {name for name in STREAMS if lengths.get(name) or len(vectors.get(name, ()))}
             )
-        return Row(
+        return StoredRow(
             utterance,
             streams,
             _seconds(notes, entry.meta, utterance),

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TypeAlias
 
 from mmembed.batch import STREAMS, Encoding, subset_name
-from mmembed.data.example import Example, Utterance
+from mmembed.data.example import Example
 from mmembed.data.inputs import load_all, open_sources
+from mmembed.data.manifest.utterance import Utterance
 from mmembed.data.media.decode import MAX_SECONDS
 from mmembed.data.media.pool import Decoder
 from mmembed.embedder import Embedder

@@ -16,16 +16,17 @@ from torch import Tensor
 from mmembed import __version__
 from mmembed.batch import STREAMS, Encoding, Packed, Padded
 from mmembed.config import Hz, Seconds
-from mmembed.data.collate import collate, to_item
+from mmembed.data.collate import collate
 from mmembed.data.example import Example
 from mmembed.data.inputs import load_all
+from mmembed.data.item import to_item
 from mmembed.data.media.decode import MAX_SECONDS
 from mmembed.data.media.pool import Decoder
 from mmembed.embedder import hub
 from mmembed.embedder.card import trained_on
+from mmembed.embedder.clip import Described, as_clip, parse_streams, usable
 from mmembed.embedder.embedding import Array, Embedding, Word
 from mmembed.embedder.folder import FILES, HEAD, Saved, read_folder, write_folder
-from mmembed.embedder.inputs import Described, as_clip, parse_streams, usable
 from mmembed.embedder.recogniser import Recogniser
 from mmembed.embedder.windows import (
     Encoded,
@@ -224,7 +225,7 @@ class Embedder:
 
         Args:
             clips: the path of a sound or video file, or a dict with fields of
-                `mmembed.embedder.inputs.Clip`; or a list of those.
+                `mmembed.embedder.clip.Clip`; or a list of those.
             audio: (samples,) mono in [-1, 1], of one clip in memory.
             sample_rate: of `audio`, Hz.
             video: (T, height, width) grey or (T, height, width, 3) RGB, uint8, at 25 Hz.

@@ -70,10 +70,10 @@ class Embeddings:
         vectors: (N, W) pooled, or (N, L, W) layers. W is 2 D: mean, then standard deviation.
         table: N rows; null where a clip has no such thing, or its record is of an older version
             that did not keep it. key, speaker, dialogue, turn, split, language, media, start, end,
-            transcript and licence as in `mmembed.data.example.Utterance`; streams (those embedded,
-            "audio+video"), seconds (of the media), frames (T, at 25 Hz); labels as in
-            `mmembed.data.example.Labels`: category, sentiment, sentiment_limit, emotions (in the
-            order of `EMOTIONS`), present, and "scores.NAME" for each score that a clip has.
+            transcript and licence as in `mmembed.data.manifest.utterance.Utterance`; streams (those
+            embedded, "audio+video"), seconds (of the media), frames (T, at 25 Hz); labels as in
+            `mmembed.data.manifest.utterance.Labels`: category, sentiment, sentiment_limit, emotions
+            (in the order of `EMOTIONS`), present, and "scores.NAME" for each score of a clip.
         made: what all have in common: encoder_sha256, streams, layers (L names), frame_rate, ...
     """
 

@@ -16,7 +16,7 @@ from mmembed.data.manifest.embedded import row_of
 from mmembed.data.shards.layout import Record
 from mmembed.embedder import Embedder, Embedding
 from mmembed.errors import DataError, UsageError
-from mmembed.io.json_text import as_text
+from mmembed.io.json import as_text
 
 Granularity = Literal["utterance", "frame", "word"]
 Dtype = Literal["float32", "float16"]

@@ -21,7 +21,7 @@ from mmembed.data.fingerprints import (
     drop_if_changed,
     inputs_of,
 )
-from mmembed.data.inputs import Source
+from mmembed.data.inputs import ClipSource
 from mmembed.data.media.pool import Task
 from mmembed.data.shards.layout import Record, is_committed, shard_path, shard_writer
 from mmembed.embedder.windows import is_long
@@ -62,7 +62,7 @@ class Plan:
         records_per_shard: clips planned for one shard, those that fail included.
     """
 
-    sources: Sequence[Source]
+    sources: Sequence[ClipSource]
     folders: Mapping[Path, Subset]
     records_per_shard: int
 
@@ -71,7 +71,7 @@ class Plan:
         """Of the shards; each folder has one of each number, all of the same clips."""
         return range(-(-len(self.sources) // self.records_per_shard))
 
-    def clips(self, number: int) -> Sequence[Source]:
+    def clips(self, number: int) -> Sequence[ClipSource]:
         """Those of one shard."""
         first = number * self.records_per_shard
         return self.sources[first : first + self.records_per_shard]
@@ -160,12 +160,12 @@ class _Queue:
     put: Callable[[Record], None]
     failed: list[Failure]
     workers: Workers
-    _clips: list[Source] = field(default_factory=list)
+    _clips: list[ClipSource] = field(default_factory=list)
     _waiting: dict[int, Example] = field(default_factory=dict)
     _running: deque[_Batch] = field(default_factory=deque)
     _failed: dict[int, Failure] = field(default_factory=dict)
 
-    def add(self, source: Source, example: Example | DataError) -> None:
+    def add(self, source: ClipSource, example: Example | DataError) -> None:
         place = len(self._clips)
         self._clips.append(source)
         if isinstance(example, DataError):

@@ -11,14 +11,13 @@ import hashlib
 import posixpath
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
 import fsspec
 
-from mmembed.data.shards.index import Shard, fingerprint
 from mmembed.errors import CorruptError, DataError, MmembedError, UsageError
 from mmembed.io.cache import Cache, Descriptor
 
@@ -154,18 +153,18 @@ class RemoteFolder:
         contents = {posixpath.basename(path): data for path, data in found.items()}
         return [contents[name] for name in names]
 
-    def open_index(self, name: str, sizes: Mapping[str, int]) -> Descriptor:
-        """The index of this state of the folder."""
-        state = hashlib.sha256(f"{self._url} {fingerprint(sizes)}".encode()).hexdigest()
-        return self._open(f"{state}.arrow", name, sizes[name], None)
+    def open_index(self, name: str, size: int, state: str) -> Descriptor:
+        """The index of a state of the folder; `state` is a digest of it."""
+        digest = hashlib.sha256(f"{self._url} {state}".encode()).hexdigest()
+        return self._open(f"{digest}.arrow", name, size, None)
 
-    def open_tar(self, shard: Shard) -> Descriptor:
-        """A shard's tar, fetched and compared with its checksum where the cache lacks it."""
-        return self._open(f"{shard.sha256}.tar", shard.name, shard.size, shard.sha256)
+    def open_tar(self, name: str, size: int, sha256: str) -> Descriptor:
+        """A tar, fetched and compared with its checksum where the cache lacks it."""
+        return self._open(f"{sha256}.tar", name, size, sha256)
 
-    def forget(self, shard: Shard) -> bool:
-        """Fetch a shard again when it is asked for next."""
-        self._cache.forget(f"{shard.sha256}.tar")
+    def forget(self, sha256: str) -> bool:
+        """Fetch a tar again when it is asked for next."""
+        self._cache.forget(f"{sha256}.tar")
         return True
 
     def _open(self, cached: str, name: str, size: int, sha256: str | None) -> Descriptor:

@@ -20,10 +20,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmembed import losses
 from mmembed.batch import Batch, Packed, precise
 from mmembed.config import Config, Count, Weight, Within
 from mmembed.encoder import Encoder, EncoderConfig, Hidden
+from mmembed.losses.classes import class_cross_entropy, margin_logits
+from mmembed.losses.ctc import ctc_loss
 from mmembed.method import Method
 from mmembed.nn.pooling import LayerWeights, mean_and_std
 from mmembed.nn.transformer import Block
@@ -105,12 +106,12 @@ class CtcSpeaker(Method):
         if batch.count("transcript"):
             transcript = batch.targets["transcript"]
             assert not isinstance(transcript, Tensor)
-            sums["ctc"] = losses.ctc(self._ctc_log_probs(hidden), transcript, BLANK).sum()
+            sums["ctc"] = ctc_loss(self._ctc_log_probs(hidden), transcript, BLANK).sum()
         if batch.count("speaker"):
             speaker = batch.targets["speaker"]
             assert isinstance(speaker, Tensor)
             logits = self._speaker_logits(hidden, speaker)
-            sums["speaker"] = losses.class_cross_entropy(logits, speaker).sum()
+            sums["speaker"] = class_cross_entropy(logits, speaker).sum()
         if batch.count("masked_text"):
             sums["masked_text"] = self._masked_text(hidden, batch).sum()
         return sums
@@ -136,7 +137,7 @@ class CtcSpeaker(Method):
             logits: Tensor = self.speaker_classes(embedding)
             return logits
         cosines = F.normalize(embedding) @ F.normalize(self.speaker_classes.weight).T
-        return losses.margin_logits(cosines, speaker, self.config.margin, self.config.scale)
+        return margin_logits(cosines, speaker, self.config.margin, self.config.scale)
 
     def _masked_text(self, hidden: Hidden, batch: Batch) -> Tensor:
         """(B',) cross entropy of the tokens, averaged within each item that has text.
@@ -151,7 +152,7 @@ class CtcSpeaker(Method):
         fused = Packed(hidden.fused.values[steps], hidden.fused.lengths[has_text])
         query = hidden.text.with_values(self.text_query.expand_as(hidden.text.values))
         read = self.text_reader(query, hidden.text_positions, fused, fused.positions().float())
-        errors = losses.class_cross_entropy(self.text_head(read.values), target.pack().values)
+        errors = class_cross_entropy(self.text_head(read.values), target.pack().values)
         lengths = hidden.text.lengths.to(errors.device)
         total = errors.new_zeros(len(lengths)).index_add(0, hidden.text.item_index(), errors)
         return total / lengths

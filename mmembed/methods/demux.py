@@ -36,10 +36,10 @@ from mmembed.backbones.text import Backbone
 from mmembed.batch import Batch, Packed, Padded, precise
 from mmembed.config import Config, Count, Dropout, Weight, Within
 from mmembed.features.emotion_words import members, wheel_correlation
-from mmembed.losses import multilabel as losses
+from mmembed.losses import multilabel
 from mmembed.method import Method
 
-LOCAL = {"inter": losses.inter, "intra": losses.intra, "complete": losses.complete}
+LOCAL = {"inter": multilabel.inter, "intra": multilabel.intra, "complete": multilabel.complete}
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ class PromptedMethod(Method):
 
     def correlate(self, labels: Tensor) -> None:
         """Set the correlation from the training labels (N, E)."""
-        self.correlation.copy_(losses.label_correlation(labels))
+        self.correlation.copy_(multilabel.label_correlation(labels))
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Sums over labelled items."""
@@ -132,7 +132,7 @@ class PromptedMethod(Method):
             raise ValueError(
                 f"{target.shape[1]} labels an item, but the prompt asks {', '.join(self.emotions)}"
             )
-        per_item = {"bce": losses.binary_cross_entropy(logits, target)}
+        per_item = {"bce": multilabel.binary_cross_entropy(logits, target)}
         config = self.config
         if config.local_weight > 0:
             alike = config.local_pairs == "alike"
@@ -140,7 +140,7 @@ class PromptedMethod(Method):
             per_item["local"] = LOCAL[config.local](logits, target, affinity)
         if config.global_weight > 0:
             assert embeddings is not None
-            error = losses.embedding_correlation(embeddings, self._rho(config.global_pairs))
+            error = multilabel.embedding_correlation(embeddings, self._rho(config.global_pairs))
             per_item["global"] = error.masked_fill(target.isnan().any(1), 0)
         return {term: values.sum() for term, values in per_item.items()}
 

@@ -19,9 +19,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from mmembed import losses
 from mmembed.batch import Batch
 from mmembed.config import Config, Count, Dropout, Weight, Width
+from mmembed.losses.regression import masked_squared_error
 from mmembed.method import Method
 from mmembed.nn.pooling import LayerWeights
 
@@ -84,7 +84,7 @@ class EmotionRegressor(Method):
             asked = batch.context.get("asked")
             if name == "emotions" and isinstance(asked, Tensor):
                 target = target.masked_fill(~asked, torch.nan)
-            sums[name] = losses.masked_squared_error(predicted[name], target).sum()
+            sums[name] = masked_squared_error(predicted[name], target).sum()
         return sums
 
     def predict(self, batch: Batch) -> dict[str, Tensor]:

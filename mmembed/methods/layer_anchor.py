@@ -43,9 +43,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmembed import losses
 from mmembed.batch import Batch
 from mmembed.config import Config, Count, Dropout, Width, Within
+from mmembed.losses.classes import class_cross_entropy
+from mmembed.losses.coral import coral
 from mmembed.method import Method
 from mmembed.nn.pooling import LayerWeights
 
@@ -119,12 +120,12 @@ class LayerAnchor(Method):
             emotion = batch.targets["emotion"]
             assert isinstance(emotion, Tensor)
             logits = self._classify(represented)
-            sums["emotion"] = losses.class_cross_entropy(logits, emotion).sum()
+            sums["emotion"] = class_cross_entropy(logits, emotion).sum()
         if self.anchors and batch.count("language"):
             language = batch.context["language"]
             assert isinstance(language, Tensor)
             source, target = represented[language == 0], represented[language > 0]
-            gaps = [losses.coral(source[:, place], target[:, place]) for place in self.anchors]
+            gaps = [coral(source[:, place], target[:, place]) for place in self.anchors]
             sums["coral"] = batch.count("language") * torch.stack(gaps).mean()
         return sums
 

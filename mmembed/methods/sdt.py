@@ -45,10 +45,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmembed import losses
 from mmembed.batch import STREAMS, UNLABELLED, Batch, Packed, Padded, precise
 from mmembed.config import Config, Count, Dropout, Heads, Weight, Width, Within
 from mmembed.errors import UsageError
+from mmembed.losses.classes import class_cross_entropy
 from mmembed.method import Method
 
 
@@ -377,7 +377,7 @@ class SDT(Method):
 
     def _cross_entropy(self, logits: Tensor, target: Tensor) -> Tensor:
         """(N,) weighted cross entropy of (N, C) and (N,); 0 where UNLABELLED."""
-        errors = losses.class_cross_entropy(logits, target)
+        errors = class_cross_entropy(logits, target)
         return errors * self.class_weights[target.clamp(min=0)]
 
 

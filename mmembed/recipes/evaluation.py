@@ -2,20 +2,36 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass, replace
+from itertools import chain
+from operator import attrgetter
+from typing import Any, Protocol
 
-from mmembed.batch import STREAMS, stream_subsets, subset_name
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from mmembed.batch import STREAMS, UNLABELLED, stream_subsets, subset_name
+from mmembed.ctc import greedy_tokens
+from mmembed.data.collate import collate
+from mmembed.data.item import EMPTY, Item
+from mmembed.features.text import BLANK, Vocabulary
+from mmembed.method import Method
 from mmembed.methods.ctc_speaker import CtcSpeaker
-from mmembed.recipes.pretrain_data import Corpus
-from mmembed.recipes.speech_scores import Transcribed, speech_scores, transcribe
+from mmembed.metrics.speech import character_error_rate, word_error_rate
+from mmembed.recipes.pretrain_data import TrainingCorpus
 from mmembed.training.distributed import World
 
 SAMPLES = 12  # transcripts kept for reading
 
 
 def evaluate_speech(
-    method: CtcSpeaker, corpus: Corpus, world: World, splits: Sequence[str] = ("heldout", "test")
+    method: CtcSpeaker,
+    corpus: TrainingCorpus,
+    world: World,
+    splits: Sequence[str] = ("heldout", "test"),
 ) -> dict[str, Any]:
     """Scores of each split: by stream subset, and with all streams by corpus; learned weights.
 
@@ -58,7 +74,7 @@ def evaluate_speech(
     return result
 
 
-def quick_scores(method: CtcSpeaker, corpus: Corpus, world: World) -> dict[str, float]:
+def quick_scores(method: CtcSpeaker, corpus: TrainingCorpus, world: World) -> dict[str, float]:
     """wer, cer on dev and speaker_accuracy on heldout, all streams: points of a learning curve.
 
     What cannot be scored is left out. On the main process alone; {} on the others.
@@ -73,6 +89,125 @@ def quick_scores(method: CtcSpeaker, corpus: Corpus, world: World) -> dict[str, 
     return scores
 
 
-def _perceived(corpus: Corpus) -> tuple[str, ...]:
+def _perceived(corpus: TrainingCorpus) -> tuple[str, ...]:
     """The streams in which speech is recognised."""
     return tuple(s for s in STREAMS if s != "text" and s in corpus.config.streams)
+
+
+ITEMS_AT_ONCE = 16
+
+
+class TestSet(Protocol):
+    """Utterances to recognise, read one by one."""
+
+    @property
+    def present(self) -> NDArray[np.bool_]:
+        """(N, 3) which of `STREAMS` each has; known without reading them."""
+
+    def read(self, number: int) -> tuple[Item, str]:
+        """An utterance in tensors and its normalised transcript, "" where there is none."""
+
+
+@dataclass(frozen=True)
+class Transcribed:
+    """One utterance as heard by a method.
+
+    Attributes:
+        number: its place in the test set.
+        key: of the utterance.
+        reference: its normalised transcript, "" where there is none.
+        hypothesis: what was heard.
+        speaker: class id, or UNLABELLED.
+        speaker_predicted: class id.
+    """
+
+    number: int
+    key: str
+    reference: str
+    hypothesis: str
+    speaker: int
+    speaker_predicted: int
+
+
+def only_streams(item: Item, streams: Sequence[str]) -> Item:
+    """The item with all other streams missing."""
+    kept = {s: item.inputs[s] if s in streams else EMPTY[s] for s in STREAMS}
+    return replace(item, inputs=kept)
+
+
+@torch.no_grad()
+def transcribe(
+    method: Method,
+    tests: TestSet,
+    subsets: Sequence[tuple[str, ...]],
+    alphabet: Vocabulary,
+    world: World,
+) -> dict[tuple[str, ...], list[Transcribed]]:
+    """Greedy transcripts and speakers of a test set under each of several stream subsets.
+
+    The utterances are shared by all processes first; each reads its own, a few at a time and each
+    once, and keeps nothing of them but what was heard.
+
+    Returns:
+        On the main process, in the order of the test set, what was heard under each subset; an
+        utterance without any of the subset's streams is left out. On the others nothing.
+    """
+    training = method.training
+    method.eval()
+    wanted = [STREAMS.index(stream) for stream in sorted({s for one in subsets for s in one})]
+    usable = np.flatnonzero(tests.present[:, wanted].any(1)).tolist()
+    mine = usable[world.rank :: world.size]
+    heard: dict[tuple[str, ...], list[Transcribed]] = {subset: [] for subset in subsets}
+    for start in range(0, len(mine), ITEMS_AT_ONCE):
+        rows = [(number, *tests.read(number)) for number in mine[start : start + ITEMS_AT_ONCE]]
+        for subset in subsets:
+            chosen = [row for row in rows if any(len(row[1].inputs[s]) for s in subset)]
+            if chosen:
+                heard[subset] += _transcribe(method, chosen, subset, alphabet, world)
+    method.train(training)
+    collected = world.collect(heard)
+    return {
+        subset: sorted(chain(*(part[subset] for part in collected)), key=attrgetter("number"))
+        for subset in subsets
+    }
+
+
+def _transcribe(
+    method: Method,
+    rows: Sequence[tuple[int, Item, str]],
+    streams: Sequence[str],
+    alphabet: Vocabulary,
+    world: World,
+) -> list[Transcribed]:
+    batch = collate([only_streams(item, streams) for _, item, _ in rows]).to(world.device)
+    predicted = {name: value.cpu() for name, value in method.predict(batch).items()}
+    tokens, speakers = predicted["transcript"], predicted["speaker"].argmax(1).tolist()
+    return [
+        Transcribed(
+            number,
+            item.key,
+            reference,
+            alphabet.decode(greedy_tokens(tokens[row], BLANK)),
+            item.speaker,
+            speakers[row],
+        )
+        for row, (number, item, reference) in enumerate(rows)
+    ]
+
+
+def speech_scores(heard: Sequence[Transcribed]) -> dict[str, float]:
+    """wer, cer, speaker_accuracy (of known speakers), counts; what has no item is absent."""
+    scores: dict[str, float] = {"utterances": len(heard)}
+    spoken = [h for h in heard if h.reference]
+    if spoken:
+        references, hypotheses = [h.reference for h in spoken], [h.hypothesis for h in spoken]
+        scores["wer"] = word_error_rate(references, hypotheses)
+        scores["cer"] = character_error_rate(references, hypotheses)
+    known = [h for h in heard if h.speaker != UNLABELLED]
+    if known:
+        right = sum(h.speaker == h.speaker_predicted for h in known)
+        scores["speaker_accuracy"] = right / len(known)
+        counts = Counter(h.speaker for h in known)
+        scores["speakers"] = len(counts)
+        scores["chance_speaker_accuracy"] = max(counts.values()) / len(known)
+    return scores

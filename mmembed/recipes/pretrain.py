@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
-from mmembed.data.collate import Augmentation
+from mmembed.data.augment import Augmentation
 from mmembed.encoder import EncoderConfig
 from mmembed.methods.ctc_speaker import CtcSpeakerConfig
 from mmembed.training.optim import OptimConfig

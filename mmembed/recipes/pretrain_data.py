@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmembed.batch import STREAMS
-from mmembed.data.collate import Item, to_item
 from mmembed.data.dataset import Examples, Meta
+from mmembed.data.item import Item, to_item
 from mmembed.data.locations import SHARDS
 from mmembed.data.sampler import EpochPlan, draw, plan_epoch
 from mmembed.embedder.card import UNSTATED
@@ -24,12 +24,12 @@ from mmembed.encoder import FRAME_RATE
 from mmembed.errors import UsageError
 from mmembed.features.text import Vocabulary, normalise_transcript
 from mmembed.io.remote import as_url
-from mmembed.losses import ctc_steps_needed
+from mmembed.losses.ctc import ctc_steps_needed
 from mmembed.recipes.pretrain import DataConfig
 
 
 @dataclass(frozen=True)
-class Corpus:
+class TrainingCorpus:
     """The training part of a run's shards.
 
     Attributes:
@@ -86,10 +86,10 @@ class Corpus:
 
 @dataclass(frozen=True)
 class SpeechTests:
-    """A split of a corpus, read one by one; a `mmembed.recipes.speech_scores.TestSet`."""
+    """A split of a corpus, read one by one; a `mmembed.recipes.evaluation.TestSet`."""
 
     examples: Examples
-    corpus: Corpus
+    corpus: TrainingCorpus
 
     @cached_property
     def present(self) -> NDArray[np.bool_]:
@@ -104,7 +104,7 @@ class SpeechTests:
         return item, normalise_transcript(example.utterance.transcript or "")
 
 
-def open_corpus(config: DataConfig) -> Corpus:
+def open_corpus(config: DataConfig) -> TrainingCorpus:
     """Read the indices of a run's shards.
 
     Raises:
@@ -148,7 +148,7 @@ def open_corpus(config: DataConfig) -> Corpus:
     spoken = perceived & (needed > 0) & ~impossible
     named = perceived & (train.texts("speaker").fill_null("").to_numpy() != "")
     read = text if config.augmentation.mask_text > 0 else np.zeros_like(text)
-    return Corpus(
+    return TrainingCorpus(
         train=train,
         vocabulary=Vocabulary.train(known, config.vocabulary.size, config.vocabulary.kind),
         alphabet=alphabet,
@@ -213,7 +213,7 @@ def _parts(folder: str) -> tuple[str, ...]:
     return parts[:-1] if len(parts) > 1 and parts[-1] == SHARDS else parts or (folder,)
 
 
-def describe_data(corpus: Corpus) -> list[dict[str, Any]]:
+def describe_data(corpus: TrainingCorpus) -> list[dict[str, Any]]:
     """What is trained on, for the model card: a row for each folder of shards, with its name,
     utterances, speakers, hours, and how many utterances have which language and licence.
     """

@@ -7,9 +7,7 @@ from pathlib import Path
 from mmembed import __version__
 from mmembed.errors import UsageError
 from mmembed.io.atomic import atomic_file
-from mmembed.report import embedding_map as embeddings
-from mmembed.report import emotion, overview, speech
-from mmembed.report import study as studies
+from mmembed.report import embedding_map, emotion, overview, speech, study
 from mmembed.report.html import Html
 from mmembed.report.page import page
 from mmembed.report.run_folder import RunFolder
@@ -32,7 +30,7 @@ def write_report(run: Path, out: Path | None = None) -> Path:
     """
     if not run.is_dir():
         raise UsageError(f"{run}: no such folder; name the output folder of a run")
-    html = studies.study_page(run) if studies.is_study(run) else _run_page(run)
+    html = study.study_page(run) if study.is_study(run) else _run_page(run)
     target = out or run / "report.html"
     with atomic_file(target) as file:
         file.write(html.encode("utf-8", "backslashreplace"))  # a name may be no text
@@ -55,7 +53,7 @@ def _run_page(run: Path) -> Html:
             speech.speech(held),
             emotion.sentiment(held),
             emotion.emotions(held),
-            embeddings.embedding_map(held),
+            embedding_map.embedding_map(held),
             overview.weights(held),
             overview.configuration(held),
         ],

@@ -10,7 +10,7 @@ from typing import Final
 
 from mmembed import __version__
 from mmembed.io.atomic import atomic_file
-from mmembed.metrics import MIN_GROUPS, count_groups, num_groups, plural
+from mmembed.metrics.bootstrap import MIN_GROUPS, count_groups, num_groups, plural
 from mmembed.report import plots
 from mmembed.report.emotion import SENTIMENT_COLUMNS, cell
 from mmembed.report.html import DASH, Html, Section, cards, join, number, table, tag, words

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mmembed.data.example import EMOTIONS
-from mmembed.metrics import confusion_matrix, count_groups, plural
+from mmembed.data.manifest.utterance import EMOTIONS
+from mmembed.metrics.bootstrap import count_groups, plural
+from mmembed.metrics.classes import confusion_matrix
 from mmembed.report import plots
 from mmembed.report.html import Html, Section, join, missing, number, table, tag
 from mmembed.report.run_folder import Json, RunFolder, Score, correlation
@@ -35,7 +36,7 @@ IN_UNITS = {"mae", "correlation"}  # the other scores are shown in percent
 
 
 @dataclass(frozen=True)
-class Row:
+class ScoreRow:
     """One line of a score table; baselines do not compete for the best."""
 
     name: str
@@ -112,13 +113,13 @@ def emotions(run: RunFolder) -> Section:
     rows = _rows(run, "emotions")
     for clips, variants in run.emotions_by_clips.items():
         rows += [
-            Row(f"{name}, {clips}", scores, baseline=True) for name, scores in variants.items()
+            ScoreRow(f"{name}, {clips}", scores, baseline=True) for name, scores in variants.items()
         ]
     names = {name: name for row in rows for name in row.scores}
     for score, title in {"wa": "Weighted accuracy, %", "f1": "Weighted F1, %"}.items():
         if names:
             chosen = [
-                Row(
+                ScoreRow(
                     row.name,
                     {name: (row.scores.get(name) or {}).get(score) for name in names},
                     row.baseline,
@@ -150,17 +151,17 @@ def emotions(run: RunFolder) -> Section:
     )
 
 
-def _rows(run: RunFolder, part: str) -> list[Row]:
+def _rows(run: RunFolder, part: str) -> list[ScoreRow]:
     """Stream subsets, then the untrained encoder, then the trivial answer; none if no subset."""
-    rows = [Row(name, scores.get(part) or {}) for name, scores in run.subsets.items()]
+    rows = [ScoreRow(name, scores.get(part) or {}) for name, scores in run.subsets.items()]
     for name, scores in run.untrained.items():
-        rows.append(Row(f"untrained, {name}", scores.get(part) or {}, baseline=True))
+        rows.append(ScoreRow(f"untrained, {name}", scores.get(part) or {}, baseline=True))
     if trivial := run.trivial.get(part):
-        rows.append(Row("trivial", trivial, baseline=True))
+        rows.append(ScoreRow("trivial", trivial, baseline=True))
     return [row for row in rows if row.scores]
 
 
-def _score_table(rows: Sequence[Row], columns: Mapping[str, str]) -> Html:
+def _score_table(rows: Sequence[ScoreRow], columns: Mapping[str, str]) -> Html:
     """Mean, standard deviation and interval; the best subset of each column in bold."""
     best = {}
     for column in columns:

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any
+import base64
+from typing import Any, Final
 
+import cv2
 from numpy.typing import NDArray
 
 from mmembed.report.html import Html, tag
-from mmembed.report.picture_urls import picture_url
 
 
 def picture(pixels: NDArray[Any], name: str) -> Html:
     """(H, W) grey pixels within the page itself."""
     return tag("img", src=picture_url(pixels), alt=name)
+
+
+JPEG_QUALITY: Final = 85
+
+
+def picture_url(pixels: NDArray[Any]) -> str:
+    """(H, W) grey pixels as a data URL."""
+    _, jpeg = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+    return "data:image/jpeg;base64," + base64.b64encode(jpeg.tobytes()).decode()

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from mmembed.batch import stream_subsets, subset_name
 from mmembed.config import read_json
-from mmembed.data.example import EMOTIONS
+from mmembed.data.manifest.utterance import EMOTIONS
 from mmembed.data.shards.layout import ShardSet
 from mmembed.io.json import dumps
 

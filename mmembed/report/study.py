@@ -8,13 +8,13 @@ from typing import Final
 
 from mmembed import __version__
 from mmembed.config import read_json
-from mmembed.report import compare as comparison
+from mmembed.report import compare
 from mmembed.report.html import Html, Section, cards, collapsed, table, tag
 from mmembed.report.layer_anchor import layer_similarities
 from mmembed.report.page import page
 from mmembed.report.run_folder import flatten
 from mmembed.report.sdt import conversations
-from mmembed.studies.compare import compare
+from mmembed.studies.compare import compare as compare_runs
 from mmembed.studies.finished_runs import StudyRun
 
 
@@ -48,12 +48,12 @@ def study_page(folder: Path) -> Html:
         CorruptError: a part is damaged.
     """
     run = StudyRun.read(folder)
-    tables = compare([run]) if run.results["tests"] else []
+    tables = compare_runs([run]) if run.results["tests"] else []
     parts = [section for part in PARTS if (section := part(run)) is not None]
     return page(
         title=run.name,
-        summary=cards([*map(comparison.best_card, tables), *_sizes(run)]),
-        sections=[*map(comparison.section, tables), *parts, _configuration(run)],
+        summary=cards([*map(compare.best_card, tables), *_sizes(run)]),
+        sections=[*map(compare.section, tables), *parts, _configuration(run)],
         note=f"Made by mmembed {__version__}. This file is complete in itself.",
     )
 

@@ -14,16 +14,17 @@ import torch
 
 from mmembed.batch import STREAMS, subset_name
 from mmembed.config import Hz, Seconds
-from mmembed.data.example import EMOTIONS, Example, Labels
+from mmembed.data.example import Example
 from mmembed.data.inputs import load_all
+from mmembed.data.manifest.utterance import EMOTIONS, Labels
 from mmembed.data.media.pool import Decoder
 from mmembed.embedder import Embedder, Embedding
-from mmembed.embedder.inputs import Clip
+from mmembed.embedder.clip import Clip
 from mmembed.embeddings.search import EmbeddingSearch, Found, Sources
 from mmembed.errors import DataError, Stopped, UsageError
 from mmembed.features.audio import FEATURE_RATE
 from mmembed.features.video import VIDEO_RATE
-from mmembed.report.picture_urls import picture_url
+from mmembed.report.pictures import picture_url
 from mmembed.studies.emotion_predictor import EmotionPredictor
 from mmembed.studies.familiarity import OUTSIDE
 

@@ -15,12 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmembed.errors import CorruptError, UsageError
-from mmembed.metrics import percentile_interval, resamples, too_few
+from mmembed.metrics.bootstrap import percentile_interval, resamples, too_few
 from mmembed.studies.finished_runs import (
-    Answers,
     Part,
     Sheet,
     StudyRun,
+    TestPredictions,
     in_order,
     sheets_of,
     sources_of,
@@ -206,7 +206,7 @@ def _told(sheet: Sheet) -> list[str]:
     return known if all(notes is not None for notes in told) else [*known, *sheet.held.left_out()]
 
 
-def _scores(answers: Answers, held: Held, part: str, name: str) -> Mapping[str, Any]:
+def _scores(answers: TestPredictions, held: Held, part: str, name: str) -> Mapping[str, Any]:
     """As results.json has them; less intervals of too few groups, which older versions wrote."""
     told = answers.source.tests[answers.test]
     try:

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from mmembed.backbones.text import HubBackbone, load_backbone
 from mmembed.batch import Batch
-from mmembed.data.example import Utterance
+from mmembed.data.manifest.utterance import Utterance
 from mmembed.errors import UsageError
 from mmembed.features.emotion_words import members, parse_emotions
 from mmembed.features.prompt import Prompt, Tokenizer, emotion_prompt

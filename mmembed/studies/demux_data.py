@@ -17,7 +17,7 @@ from torch import Tensor
 
 from mmembed.batch import Batch, Padded
 from mmembed.data.dataset import Examples
-from mmembed.data.example import Utterance
+from mmembed.data.manifest.utterance import Utterance
 from mmembed.errors import UsageError
 from mmembed.features.emotion_words import members
 from mmembed.features.prompt import Prompt, Tokenizer, emotion_prompt, masked_prompt

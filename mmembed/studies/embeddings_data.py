@@ -21,8 +21,8 @@ from torch import Tensor
 
 from mmembed.batch import STREAMS, subset_name
 from mmembed.config import read_json
-from mmembed.data.example import EMOTIONS, SENTIMENT_LIMITS, Labels, Utterance
 from mmembed.data.manifest.embedded import utterance_of
+from mmembed.data.manifest.utterance import EMOTIONS, SENTIMENT_LIMITS, Labels, Utterance
 from mmembed.data.shards.layout import ShardSet
 from mmembed.errors import CorruptError, UsageError
 from mmembed.studies.groups import Groups, group_items

@@ -22,11 +22,12 @@ from numpy.typing import NDArray
 
 from mmembed.batch import Batch, Padded
 from mmembed.config import read_json
-from mmembed.data.example import EMOTIONS, Utterance
+from mmembed.data.manifest.utterance import EMOTIONS, Utterance
 from mmembed.errors import UsageError
+from mmembed.io.json import write_json
 from mmembed.method import Method
 from mmembed.methods.emotion import EmotionConfig, EmotionRegressor
-from mmembed.metrics import emotion_scores, trivial_emotions
+from mmembed.metrics.sentiment import emotion_scores, trivial_emotions
 from mmembed.studies.embeddings_data import (
     SPLITS,
     EmbeddedClips,
@@ -39,7 +40,6 @@ from mmembed.studies.scoring import Array, Held, sentiment_task
 from mmembed.studies.study import FinetuneLoop, FinetuneRun, Study, Trained
 from mmembed.studies.trained_on import Learned, TrainedOn, describe
 from mmembed.training.optim import OptimConfig
-from mmembed.training.run_folder import write_json
 
 TEST: Final = "sentiment"
 ALL, OWN = "clips of all subsets", "all clips of "  # which clips of it, where subsets differ

@@ -12,14 +12,15 @@ from torch import Tensor
 
 from mmembed.batch import Batch, Padded, stream_subsets, subset_name
 from mmembed.config import from_dict, read_json
-from mmembed.data.example import EMOTIONS, SENTIMENT_LIMITS, Example, Labels
+from mmembed.data.example import Example
+from mmembed.data.manifest.utterance import EMOTIONS, SENTIMENT_LIMITS, Labels
 from mmembed.embedder import Embedder
 from mmembed.embedder.card import NOT_RECORDED
 from mmembed.errors import CorruptError, MmembedError, UsageError
 from mmembed.methods.emotion import EmotionConfig, EmotionRegressor
 from mmembed.nn.weights import read_module
 from mmembed.studies import trained_on
-from mmembed.studies.familiarity import FOLDER, Familiarity, Place
+from mmembed.studies.familiarity import FOLDER, Familiarity, FamiliarityScore
 from mmembed.studies.study import FinetuneLoop
 from mmembed.studies.trained_on import TrainedOn
 
@@ -129,7 +130,7 @@ class EmotionPredictor:
         """
         return self.answer(example)[0]
 
-    def answer(self, example: Example) -> tuple[Labels, Place | None]:
+    def answer(self, example: Example) -> tuple[Labels, FamiliarityScore | None]:
         """The same, and how far it lies from the training clips; see `place`."""
         layers = self.embedder.encode([example]).layers
         try:
@@ -138,7 +139,7 @@ class EmotionPredictor:
             raise UsageError(f"{example.key}: {error}") from None
         return labels, self.place(layers, example.streams)[0]
 
-    def place(self, layers: Tensor, streams: Sequence[str]) -> list[Place | None]:
+    def place(self, layers: Tensor, streams: Sequence[str]) -> list[FamiliarityScore | None]:
         """How far clips that are embedded already lie from what the regressor was trained on.
 
         Args:

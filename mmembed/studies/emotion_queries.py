@@ -24,12 +24,12 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from mmembed.batch import STREAMS, Batch
-from mmembed.data.example import Utterance
+from mmembed.data.manifest.utterance import Utterance
 from mmembed.errors import UsageError
 from mmembed.method import Method
 from mmembed.methods.emotion_queries import EmotionQueries, EmotionQueriesConfig
 from mmembed.metrics.multilabel import auroc, label_auroc
-from mmembed.studies.emotion_queries_data import Clips, read_clips
+from mmembed.studies.emotion_queries_data import EmotionQueryClips, read_clips
 from mmembed.studies.scoring import Array, Held, Scored, finite
 from mmembed.studies.study import FinetuneLoop, FinetuneRun, Study, Trained, decided
 from mmembed.studies.text_vectors import text_vectors
@@ -233,7 +233,7 @@ class QueriesStudy(Study):
         best = fitted[int(np.argmax(areas))]
         return np.asarray(best.predict(asked), np.float32)
 
-    def _statistics(self, clips: Clips) -> Array:
+    def _statistics(self, clips: EmotionQueryClips) -> Array:
         """(N, W) float64: all layers side by side, or mean and deviation of the frames."""
         steps = [x.double() for x in clips.steps]
         if self.run.reads == "frames":
@@ -275,7 +275,7 @@ class QueriesStudy(Study):
             if known[corpora == corpus, e].any()
         ]
 
-    def _known(self, clips: Clips, variant: str) -> Clips:
+    def _known(self, clips: EmotionQueryClips, variant: str) -> EmotionQueryClips:
         """What a variant may hear: no clip that shows what it is trained without."""
         shown = clips.emotions[:, self._left_out(variant)] > 0 if variant != ALL else None
         told = ~clips.emotions[:, self._learned(variant)].isnan().all(1)
@@ -298,7 +298,7 @@ class QueriesStudy(Study):
         return self.emotions.index(emotion)
 
 
-def _truth(clips: Clips, labels: Sequence[tuple[str, int]]) -> NDArray[np.float32]:
+def _truth(clips: EmotionQueryClips, labels: Sequence[tuple[str, int]]) -> NDArray[np.float32]:
     """(N, labels) the emotions within each corpus; NaN for the clips of others."""
     columns = [
         np.where(np.array(clips.corpora) == corpus, clips.emotions[:, e].numpy(), np.nan)

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mmembed.batch import Padded
-from mmembed.data.example import EMOTIONS, Labels, Utterance
+from mmembed.data.manifest.utterance import EMOTIONS, Labels, Utterance
 from mmembed.errors import UsageError
-from mmembed.metrics import count_groups
+from mmembed.metrics.bootstrap import count_groups
 from mmembed.studies.embeddings_data import (
     NAN,
     SPLITS,
@@ -36,7 +36,7 @@ EVERY: Final = 5  # of so many speakers one is for test and one for dev
 
 
 @dataclass(frozen=True)
-class Clips:
+class EmotionQueryClips:
     """Labelled clips.
 
     Attributes:
@@ -63,16 +63,16 @@ class Clips:
         """Of the N clips."""
         return _groups(self.rows)
 
-    def take(self, rows: Sequence[int]) -> Clips:
+    def take(self, rows: Sequence[int]) -> EmotionQueryClips:
         """Some of them."""
-        return Clips(
+        return EmotionQueryClips(
             tuple(self.rows[row] for row in rows),
             tuple(self.corpora[row] for row in rows),
             tuple(self.steps[row] for row in rows),
             self.emotions[list(rows)],
         )
 
-    def where(self, kept: Tensor) -> Clips:
+    def where(self, kept: Tensor) -> EmotionQueryClips:
         """Those for which (N,) is true."""
         return self.take(kept.nonzero()[:, 0].tolist())
 
@@ -83,7 +83,7 @@ class Clips:
 
 def read_clips(
     folders: Sequence[str], streams: str, reads: Part
-) -> tuple[dict[str, Clips], tuple[str, ...], str]:
+) -> tuple[dict[str, EmotionQueryClips], tuple[str, ...], str]:
     """Clips of "train", "dev" and "test", the names of their E emotions, and the encoder's SHA-256.
 
     A corpus is named as its folder. Where its own splits keep speakers apart they are taken;
@@ -117,7 +117,7 @@ def read_clips(
     splits = _splits(read, _groups(rows))
     told = [emotions for found in read.values() for emotions in _told(found.utterances)]
     names = tuple(sorted({name for emotions in told for name in emotions}))
-    clips = Clips(
+    clips = EmotionQueryClips(
         tuple(rows),
         tuple(Path(folder).name for folder, found in read.items() for _ in found.keys),
         tuple(steps for found in read.values() for steps in found.steps[streams]),

@@ -35,7 +35,7 @@ AT_ONCE: Final = 1024  # clips whose distances are computed together
 
 
 @dataclass(frozen=True)
-class Place:
+class FamiliarityScore:
     """Where a clip lies.
 
     Attributes:
@@ -91,14 +91,14 @@ class Familiarity:
         return cls(mean.flatten(), scale.flatten(), references, distances)
 
     @torch.no_grad()
-    def place(self, layers: Tensor) -> list[Place]:
+    def place(self, layers: Tensor) -> list[FamiliarityScore]:
         """Where clips (B, L, W) lie."""
         standard = (layers.flatten(1) - self.mean) / self.scale
         found = _distances(standard, self.references)
         below = torch.searchsorted(self.distances, found) / len(self.distances)
         limit = float(self.distances.quantile(USUAL))
         return [
-            Place(quantile, not distance <= limit)
+            FamiliarityScore(quantile, not distance <= limit)
             for quantile, distance in zip(below.tolist(), found.tolist(), strict=True)
         ]
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from mmembed.config import read_json
 from mmembed.errors import UsageError
-from mmembed.metrics import plural
+from mmembed.metrics.bootstrap import plural
 from mmembed.studies.scoring import Held, Indices, Scored
 
 Json = dict[str, Any]
@@ -61,7 +61,7 @@ class StudyRun:
 
 
 @dataclass(frozen=True)
-class Source:
+class ResultSource:
     """A run, or one of its controls.
 
     Attributes:
@@ -102,10 +102,10 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Answers:
+class TestPredictions:
     """What one source predicted for one test."""
 
-    source: Source
+    source: ResultSource
     test: str
     scored: Scored
 
@@ -114,7 +114,7 @@ class Answers:
 class Sheet:
     """Answers to the same items, at most one of each source; the first one's order counts."""
 
-    answers: list[Answers]
+    answers: list[TestPredictions]
 
     @property
     def held(self) -> Held:
@@ -133,10 +133,10 @@ class Sheet:
     def labels(self) -> list[str]:
         return [one.source.label for one in self.answers]
 
-    def has(self, source: Source) -> bool:
+    def has(self, source: ResultSource) -> bool:
         return any(one.source is source for one in self.answers)
 
-    def notes(self, sheets: Sequence[Sheet], sources: Sequence[Source]) -> Iterator[str]:
+    def notes(self, sheets: Sequence[Sheet], sources: Sequence[ResultSource]) -> Iterator[str]:
         """Why other sources have no answers here, and who groups the items otherwise."""
         for source in sources:
             if not self.has(source) and (not source.control or source.run.name in self.runs):
@@ -180,18 +180,18 @@ def read_runs(paths: Sequence[Path]) -> list[StudyRun]:
     ]
 
 
-def sources_of(runs: Sequence[StudyRun]) -> list[Source]:
+def sources_of(runs: Sequence[StudyRun]) -> list[ResultSource]:
     """Each run, then its controls; several runs put their name before those of their rows."""
     found = []
     for run in runs:
         prefix = f"{run.name}: " if len(runs) > 1 else ""
-        found.append(Source(run, "", prefix))
+        found.append(ResultSource(run, "", prefix))
         for control in run.results.get("controls") or {}:
-            found.append(Source(run, control, f"{prefix}{control}, "))
+            found.append(ResultSource(run, control, f"{prefix}{control}, "))
     return found
 
 
-def sheets_of(sources: Sequence[Source], tests: Sequence[str]) -> list[Sheet]:
+def sheets_of(sources: Sequence[ResultSource], tests: Sequence[str]) -> list[Sheet]:
     """Answers to the same items together: to a test of the same name, else to the only other one.
 
     Raises:
@@ -200,7 +200,7 @@ def sheets_of(sources: Sequence[Source], tests: Sequence[str]) -> list[Sheet]:
     sheets: list[Sheet] = []
     for source in sources:
         for test in (name for name in source.tests if name in tests):
-            new = Answers(source, test, source.read(test))
+            new = TestPredictions(source, test, source.read(test))
             same = [
                 sheet
                 for sheet in sheets
@@ -241,7 +241,7 @@ def in_order(ours: Held, theirs: Held) -> Indices | None:
     return np.array([places[key] for key in ours.keys], np.int64)
 
 
-def _why_absent(sheet: Sheet, source: Source, sheets: Sequence[Sheet]) -> str:
+def _why_absent(sheet: Sheet, source: ResultSource, sheets: Sequence[Sheet]) -> str:
     theirs = {
         one.test: one.scored.held
         for other in sheets

@@ -34,7 +34,7 @@ from mmembed.errors import UsageError
 from mmembed.method import Method
 from mmembed.methods.layer_anchor import LayerAnchor, LayerAnchorConfig
 from mmembed.metrics.similarity import most_similar_group
-from mmembed.studies.layer_anchor_data import Clips, Fold, make_folds, read_corpora
+from mmembed.studies.layer_anchor_data import Fold, LayerAnchorClips, make_folds, read_corpora
 from mmembed.studies.layer_anchor_vowels import Vowels, read_vowels, vowel_similarity
 from mmembed.studies.scoring import MEASURES, Array, Held
 from mmembed.studies.study import FinetuneLoop, FinetuneRun, Study, Trained
@@ -216,7 +216,7 @@ class LayerAnchorStudy(Study):
             "groups": [[self._layers[layer] for layer in group] for group in groups],
         }
 
-    def _compare_vowels(self, source: Clips) -> list[NDArray[np.float64]]:
+    def _compare_vowels(self, source: LayerAnchorClips) -> list[NDArray[np.float64]]:
         """(L, L) of each fold, of its training clips in both languages."""
         embedder = Embedder.from_pretrained(self.run.encoder)
         found: list[Vowels] = []
@@ -269,7 +269,7 @@ class LayerAnchorStudy(Study):
     def _fold(self, variant: str) -> Fold:
         return self._folds[int(variant.rpartition("/")[2])]
 
-    def _clips(self, variant: str, split: str) -> Clips:
+    def _clips(self, variant: str, split: str) -> LayerAnchorClips:
         fold = self._fold(variant)
         if variant.startswith(ORACLE):
             return fold.oracle[split]
@@ -291,7 +291,7 @@ def _short(folder: str) -> str:
 def _regress(fold: Fold, layers: slice) -> NDArray[np.int64]:
     """Classes of the fold's test clips."""
 
-    def columns(clips: Clips) -> NDArray[np.float32]:
+    def columns(clips: LayerAnchorClips) -> NDArray[np.float32]:
         wide: NDArray[np.float32] = clips.vectors[:, layers].flatten(1).numpy()
         return wide
 

@@ -25,7 +25,7 @@ VARIES: Final = 1e-4  # a layer that varies less, of a stream that no clip has, 
 
 
 @dataclass(frozen=True)
-class Clips:
+class LayerAnchorClips:
     """Embeddings of some clips.
 
     Attributes:
@@ -47,8 +47,8 @@ class Clips:
     def __len__(self) -> int:
         return len(self.keys)
 
-    def __add__(self, others: Clips) -> Clips:
-        return Clips(
+    def __add__(self, others: LayerAnchorClips) -> LayerAnchorClips:
+        return LayerAnchorClips(
             self.keys + others.keys,
             np.concatenate((self.speakers, others.speakers)),
             torch.cat((self.vectors, others.vectors)),
@@ -57,10 +57,10 @@ class Clips:
             self.grouping,
         )
 
-    def take(self, rows: Sequence[int] | Indices) -> Clips:
+    def take(self, rows: Sequence[int] | Indices) -> LayerAnchorClips:
         """Some of them, in this order."""
         index = torch.as_tensor(rows)
-        return Clips(
+        return LayerAnchorClips(
             tuple(self.keys[row] for row in index.tolist()),
             self.speakers[index.numpy()],
             self.vectors[index],
@@ -69,20 +69,20 @@ class Clips:
             self.grouping,
         )
 
-    def in_language(self, language: int) -> Clips:
+    def in_language(self, language: int) -> LayerAnchorClips:
         """Those of the source (0) or of the target (1)."""
         return self.take(np.flatnonzero(self.language.numpy() == language))
 
-    def split(self, speakers: Sequence[str]) -> tuple[Clips, Clips]:
+    def split(self, speakers: Sequence[str]) -> tuple[LayerAnchorClips, LayerAnchorClips]:
         """The clips of all other speakers, and of these."""
         named = np.isin(self.speakers, speakers)
         return self.take(np.flatnonzero(~named)), self.take(np.flatnonzero(named))
 
-    def hidden(self) -> Clips:
+    def hidden(self) -> LayerAnchorClips:
         """The same without emotions."""
         return replace(self, emotion=torch.full_like(self.emotion, UNLABELLED))
 
-    def standardised(self, by: Tensor) -> Clips:
+    def standardised(self, by: Tensor) -> LayerAnchorClips:
         """The same in deviations from the mean of other vectors (N', L, W)."""
         scale = by.std(0, unbiased=False).clamp(min=1e-3)
         return replace(self, vectors=(self.vectors - by.mean(0)) / scale)
@@ -111,17 +111,17 @@ class Fold:
         similarity: (L, L) of source and target layers in `train`.
     """
 
-    train: Clips
-    dev: Clips
-    oracle: Mapping[str, Clips]
-    test: Clips
+    train: LayerAnchorClips
+    dev: LayerAnchorClips
+    oracle: Mapping[str, LayerAnchorClips]
+    test: LayerAnchorClips
     rows: Indices
     similarity: NDArray[np.float64]
 
 
 def read_corpora(
     source: str, target: str, classes: Sequence[str]
-) -> tuple[tuple[str, ...], Clips, Clips]:
+) -> tuple[tuple[str, ...], LayerAnchorClips, LayerAnchorClips]:
     """Names of the layers that vary, and the clips of both folders in these layers.
 
     Raises:
@@ -158,8 +158,8 @@ def read_corpora(
 
 def _clips(
     found: EmbeddedClips, groups: Sequence[str], classes: Sequence[str], language: int
-) -> Clips:
-    return Clips(
+) -> LayerAnchorClips:
+    return LayerAnchorClips(
         found.keys,
         np.array(groups),
         torch.stack([*found.steps[""]]),
@@ -170,7 +170,10 @@ def _clips(
 
 
 def make_folds(
-    source: Clips, target: Clips, count: int, standardise: Literal["each", "both"]
+    source: LayerAnchorClips,
+    target: LayerAnchorClips,
+    count: int,
+    standardise: Literal["each", "both"],
 ) -> list[Fold]:
     """The same for the same clips; see the study.
 
@@ -216,7 +219,7 @@ def make_folds(
     return folds
 
 
-def _shuffled(clips: Clips) -> list[str]:
+def _shuffled(clips: LayerAnchorClips) -> list[str]:
     """The speakers in an order that tells nothing: corpora number men odd and women even."""
     names = sorted(set(clips.speakers.tolist()))
     order = np.random.default_rng(derive_seed("speakers", len(names))).permutation(len(names))

@@ -21,15 +21,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mmembed.data.example import Utterance
+from mmembed.data.manifest.utterance import Utterance
 from mmembed.errors import UsageError
-from mmembed.metrics import (
-    bootstrap_interval,
-    confusion_matrix,
-    count_groups,
-    plural,
-    unweighted_average_recall,
-)
+from mmembed.metrics.bootstrap import bootstrap_interval, count_groups, plural
+from mmembed.metrics.classes import confusion_matrix, unweighted_average_recall
 from mmembed.studies.embeddings_data import read_folder
 
 # Penalties, in units of the mean squared length of the standardised vectors: 1e-3 to 10.

@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from mmembed import metrics
 from mmembed.errors import CorruptError
 from mmembed.io.atomic import atomic_file
 from mmembed.io.json import dumps
-from mmembed.metrics import Interval, multilabel
+from mmembed.metrics import bootstrap, classes, multilabel, sentiment
+from mmembed.metrics.bootstrap import Interval
 
 Array = NDArray[Any]
 Indices = NDArray[np.int64]
@@ -39,12 +39,12 @@ def _uar(truth: Array, predicted: Array) -> float:
 
 
 MEASURES: Final[Mapping[Task, Mapping[str, Measure]]] = {
-    "sentiment": {"correlation": metrics.pearson, **metrics.SENTIMENT_SCORES},
-    "sims": metrics.SIMS_SCORES,
+    "sentiment": {"correlation": sentiment.pearson, **sentiment.SENTIMENT_SCORES},
+    "sims": sentiment.SIMS_SCORES,
     "classes": {
-        "weighted_f1": lambda truth, logits: metrics.weighted_f1(truth, logits.argmax(1)),
+        "weighted_f1": lambda truth, logits: classes.weighted_f1(truth, logits.argmax(1)),
         "uar": _uar,
-        "accuracy": lambda truth, logits: metrics.accuracy(truth, logits.argmax(1)),
+        "accuracy": lambda truth, logits: classes.accuracy(truth, logits.argmax(1)),
     },
     "labels": {
         **{
@@ -63,8 +63,8 @@ NaN = not known, predictions (N, E) probabilities.
 
 
 CONSTANTS: Final[Mapping[Task, Callable[[Array], Mapping[str, float]]]] = {
-    "sentiment": metrics.constant_sentiment,
-    "sims": metrics.constant_sims,
+    "sentiment": sentiment.constant_sentiment,
+    "sims": sentiment.constant_sims,
 }
 """Task whose answers are one number -> the constants that are best on training truth (N,)."""
 
@@ -151,7 +151,7 @@ class Held:
             mean, spread = float(np.mean(values)), float(np.std(values))
             found[name] = {"mean": finite(mean), "std": finite(spread)}
             if self.has_interval(name) and np.isfinite(mean):
-                interval = metrics.bootstrap_interval(
+                interval = bootstrap.bootstrap_interval(
                     lambda rows, name=name: float(  # type: ignore[misc]
                         np.mean([self.score(name, p, rows) for p in predicted])
                     ),
@@ -190,12 +190,12 @@ class Held:
         """
         told: dict[str, Any] = {
             "items": len(self.keys),
-            "groups": metrics.num_groups(self.groups),
+            "groups": bootstrap.num_groups(self.groups),
             "grouping": self.grouping,
             "counts": {
                 measure: {
                     "items": int((counted := self.counted(measure)).sum()),
-                    "groups": metrics.num_groups(self.groups, counted),
+                    "groups": bootstrap.num_groups(self.groups, counted),
                 }
                 for measure in MEASURES[self.task]
             },
@@ -214,7 +214,7 @@ class Held:
             name: {
                 "items": int(known[:, column].sum()),
                 "positives": int((truth[:, column] > 0).sum()),
-                "groups": metrics.num_groups(self.groups, known[:, column]),
+                "groups": bootstrap.num_groups(self.groups, known[:, column]),
                 "train_positives": int((train[:, column] > 0).sum()),
             }
             for column, name in enumerate(self.names)

@@ -19,14 +19,14 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 from mmembed.batch import UNLABELLED, Batch, Padded
+from mmembed.io.json import write_json
 from mmembed.method import Method
 from mmembed.methods.sdt import SDT, Explanation, SDTConfig, balanced_weights
-from mmembed.metrics import weighted_f1
+from mmembed.metrics.classes import weighted_f1
 from mmembed.studies.scoring import Array, Held
 from mmembed.studies.sdt_data import Dialogue, read_dialogues, to_batch
 from mmembed.studies.study import FinetuneLoop, FinetuneRun, Study, Trained
 from mmembed.training.optim import OptimConfig
-from mmembed.training.run_folder import write_json
 
 ALONE: Final = "without context"
 STRENGTHS: Final = (1e-3, 1e-2, 1e-1, 1.0)  # of the logistic regression, chosen on dev

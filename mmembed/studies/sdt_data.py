@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mmembed.batch import STREAMS, UNLABELLED, Batch, Padded
 from mmembed.data.dataset import Examples
-from mmembed.data.example import Utterance
+from mmembed.data.manifest.utterance import Utterance
 from mmembed.errors import UsageError
 from mmembed.studies.feature_tensors import features_of
 from mmembed.studies.text_vectors import text_vectors

@@ -34,7 +34,7 @@ from torch import Tensor
 
 from mmembed.batch import STREAMS, Batch, Padded
 from mmembed.data.dataset import Examples
-from mmembed.data.example import SENTIMENT_LIMITS, Labels, Utterance
+from mmembed.data.manifest.utterance import SENTIMENT_LIMITS, Labels, Utterance
 from mmembed.errors import UsageError
 from mmembed.method import Method
 from mmembed.methods.self_mm import SelfMm, SelfMmConfig, StreamConfig

@@ -15,7 +15,7 @@ import numpy as np
 from mmembed.batch import Batch
 from mmembed.errors import MmembedError, UsageError
 from mmembed.method import Method
-from mmembed.metrics import count_groups
+from mmembed.metrics.bootstrap import count_groups
 from mmembed.studies import trained_on
 from mmembed.studies.scoring import Array, Held, Scored
 from mmembed.studies.trained_on import TrainedOn

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Annotated, Final
 
 from mmembed.config import Config, Count, Within, from_dict, read_json, to_dict
-from mmembed.data.example import SENTIMENT_LIMITS, Utterance
+from mmembed.data.manifest.utterance import SENTIMENT_LIMITS, Utterance
 from mmembed.embedder.card import NOT_RECORDED, UNSTATED, training_line
 from mmembed.errors import CorruptError, UsageError
+from mmembed.io.json import write_json
 from mmembed.recipes.pretrain_data import corpus_names
-from mmembed.training.run_folder import write_json
 
 FILE: Final = "trained-on.json"
 MOST_NAMED: Final = 3  # of the folders or files that vectors were made of

@@ -9,8 +9,8 @@ from typing import Any, Final
 from mmembed.config import read_json
 from mmembed.data.shards.layout import ShardSet
 from mmembed.errors import MmembedError, UsageError
+from mmembed.io.json import write_json
 from mmembed.io.remote import as_url
-from mmembed.training.run_folder import write_json
 
 FILE: Final = "data.json"  # setting, or setting/FOLDER -> SHA-256 of all shards there
 

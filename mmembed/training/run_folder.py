@@ -4,29 +4,17 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from mmembed.config import differences, read_json
 from mmembed.errors import UsageError
-from mmembed.io.atomic import atomic_file, errors_of, hold_folder, only_one
-from mmembed.io.json import dumps
+from mmembed.io.atomic import errors_of, hold_folder, only_one
+from mmembed.io.json import dumps, write_json, write_lines
 
 log = logging.getLogger(__name__)
-
-
-def write_json(path: Path, value: object) -> None:
-    """Write JSON whole or not at all; null stands for a number that is not finite."""
-    with atomic_file(path) as file:
-        file.write((dumps(value, indent=1) + "\n").encode())
-
-
-def write_lines(path: Path, values: Iterable[object]) -> None:
-    """Write one JSON value a line, whole or not at all."""
-    with atomic_file(path) as file:
-        file.write("".join(dumps(value, sort_keys=True) + "\n" for value in values).encode())
 
 
 def claim_folder(

@@ -16,14 +16,14 @@ from helpers.prepared import embedding, example, write_embeddings, write_prepare
 
 from mmembed.commands.cli import run_program
 from mmembed.commands.inspect import main
-from mmembed.data.example import Labels, Utterance
 from mmembed.data.feature_files import write_features
 from mmembed.data.inspect import summary_lines as words
 from mmembed.data.inspect.summary import SAMPLES, Sample, Summary, in_several_splits, summarise
 from mmembed.data.inspect.summary_lines import facts, sentiment_classes, tally
-from mmembed.data.locations import Place, find_places
+from mmembed.data.locations import Location, find_places
 from mmembed.data.manifest.jsonl import write_manifest
-from mmembed.data.stored_rows import Row, Stored, read_rows
+from mmembed.data.manifest.utterance import Labels, Utterance
+from mmembed.data.stored_rows import StoredMember, StoredRow, read_rows
 from mmembed.report.html import VOID
 
 HOSTILE = "<script>alert(1)</script>\x1b[31m$x^2$"
@@ -157,11 +157,11 @@ def test_equal_checksums_are_not_yet_equal_sounds(tmp_path: Path) -> None:
     (place,) = find_places(write_prepared(tmp_path, [example(0), example(1)]))
     summary = Summary(place)
     for number, row in enumerate(read_rows(place)):
-        assert isinstance(row, Row)
+        assert isinstance(row, StoredRow)
         assert row.audio is not None
         offset, size, _ = row.audio.place
-        forged = Stored(row.audio.tar, row.audio.name, (offset, size, 7))
-        summary.add(Row(Utterance(f"k{number}", None), audio=forged))
+        forged = StoredMember(row.audio.tar, row.audio.name, (offset, size, 7))
+        summary.add(StoredRow(Utterance(f"k{number}", None), audio=forged))
     assert summary.same_sound.count == 0
 
 
@@ -424,8 +424,8 @@ def test_a_page_of_a_manifest_has_what_there_is(tmp_path: Path) -> None:
 
 def test_places(tmp_path: Path) -> None:
     folder = write_prepared(tmp_path / "out", [example(0)])
-    expected = [Place(folder / "shards", folder / "manifest.jsonl")]
+    expected = [Location(folder / "shards", folder / "manifest.jsonl")]
     assert find_places(folder) == find_places(folder / "shards") == expected
     (tmp_path / "alone").mkdir()
     manifest(tmp_path / "alone", Utterance("a", "a.wav"))  # preparing has not begun
-    assert find_places(tmp_path / "alone") == [Place(tmp_path / "alone" / "manifest.jsonl")]
+    assert find_places(tmp_path / "alone") == [Location(tmp_path / "alone" / "manifest.jsonl")]

@@ -22,8 +22,9 @@ from helpers.prepared import (
     write_prepared,
 )
 
-from mmembed.data.example import Example, Utterance
+from mmembed.data.example import Example
 from mmembed.data.manifest.jsonl import write_manifest
+from mmembed.data.manifest.utterance import Utterance
 from mmembed.data.shards.layout import Record, shard_path, write_shard
 from mmembed.data.verify.shards import SHOWN
 

@@ -9,9 +9,9 @@ import pytest
 import soundfile
 from helpers.prepared import reasons, verify
 
-from mmembed.data.example import Utterance
 from mmembed.data.feature_files import write_features
 from mmembed.data.manifest.jsonl import write_manifest
+from mmembed.data.manifest.utterance import Utterance
 
 Capture = pytest.CaptureFixture[str]
 

@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from mmembed.batch import Padded
-from mmembed.data.collate import EMPTY, Augmentation, Item, augment, collate
+from mmembed.data.augment import Augmentation, augment
+from mmembed.data.collate import collate
+from mmembed.data.item import EMPTY, Item
 from mmembed.method import Method
 
 items = st.lists(

@@ -10,9 +10,10 @@ import pytest
 
 import mmembed.data.shards.index
 from mmembed.data.dataset import Examples, Meta
-from mmembed.data.example import Example, Utterance
-from mmembed.data.media.load import to_record
+from mmembed.data.example import Example
+from mmembed.data.manifest.utterance import Utterance
 from mmembed.data.shards.layout import Record, index_shards, shard_path, write_shard
+from mmembed.data.shards.records import to_record
 
 ROWS = [("train", "ann"), (None, "bo"), ("dev", "ann"), ("train", None), ("train", "bo")]
 

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import save
 
-from mmembed.data.example import Utterance
 from mmembed.data.feature_files import read_features, write_features
-from mmembed.data.media.load import from_record, load_example, to_record
+from mmembed.data.manifest.utterance import Utterance
+from mmembed.data.media.load import load_example
+from mmembed.data.shards.records import from_record, to_record
 from mmembed.errors import CorruptError, DataError
 
 ROWS = [

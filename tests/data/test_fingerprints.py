@@ -16,10 +16,10 @@ import soundfile
 
 from mmembed.commands.cli import run_program
 from mmembed.commands.prepare import main
-from mmembed.data.example import Utterance
 from mmembed.data.feature_files import write_features
 from mmembed.data.fingerprints import Input, Prints, changed_inputs
 from mmembed.data.manifest.jsonl import write_manifest
+from mmembed.data.manifest.utterance import Utterance
 from mmembed.data.shards.layout import Record, shard_path, write_shard
 
 Log = pytest.LogCaptureFixture

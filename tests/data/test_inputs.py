@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 import soundfile
 
-from mmembed.data.example import Example, Utterance
+from mmembed.data.example import Example
 from mmembed.data.inputs import load_all, open_sources
 from mmembed.data.manifest.jsonl import write_manifest
-from mmembed.data.media.load import to_record
+from mmembed.data.manifest.utterance import Utterance
 from mmembed.data.media.pool import Decoder
 from mmembed.data.shards.layout import Record, write_shard
+from mmembed.data.shards.records import to_record
 from mmembed.errors import DataError, UsageError
 
 

@@ -16,7 +16,8 @@ import torch
 from helpers.support import random_item
 
 from mmembed.batch import STREAMS, stream_subsets
-from mmembed.data.collate import Augmentation, Item
+from mmembed.data.augment import Augmentation
+from mmembed.data.item import Item
 from mmembed.data.loader import Steps, ahead
 from mmembed.data.sampler import draw, plan_epoch
 from mmembed.errors import CorruptError, DataError, MmembedError, UsageError

@@ -15,11 +15,12 @@ import numpy as np
 import pytest
 import soundfile
 
-from mmembed.data.example import Utterance
 from mmembed.data.manifest.jsonl import write_manifest
-from mmembed.data.media.load import from_record, load_example
-from mmembed.data.prepare import Part, prepare_shards
+from mmembed.data.manifest.utterance import Utterance
+from mmembed.data.media.load import load_example
+from mmembed.data.prepare import Rank, prepare_shards
 from mmembed.data.shards.layout import ShardSet, shard_path
+from mmembed.data.shards.records import from_record
 from mmembed.errors import BudgetError, DataError, UsageError
 
 SAMPLE_RATE = 16_000
@@ -205,7 +206,7 @@ def test_parts_make_the_bytes_of_one(tmp_path: Path) -> None:
     how = {"records_per_shard": 2, "workers": 1, "error_budget": 0.5}
     prepare_shards(corpus, tmp_path, one, **how)  # type: ignore[arg-type]
     ends = [
-        prepare_shards(corpus, tmp_path, two, part=Part(rank, 3), **how)  # type: ignore[arg-type]
+        prepare_shards(corpus, tmp_path, two, part=Rank(rank, 3), **how)  # type: ignore[arg-type]
         for rank in (2, 0, 1)
     ]
     assert [end.complete for end in ends] == [False, False, True]
@@ -216,7 +217,7 @@ def test_parts_make_the_bytes_of_one(tmp_path: Path) -> None:
 def test_ranks_are_within_the_world() -> None:
     for rank, world in ((-1, 2), (2, 2), (0, 0)):
         with pytest.raises(UsageError, match="ranks are 0 to"):
-            Part(rank, world)
+            Rank(rank, world)
 
 
 def test_other_features_are_other_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

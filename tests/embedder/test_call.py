@@ -14,7 +14,7 @@ from helpers.encoders import write_encoder
 
 from mmembed.batch import stream_subsets, subset_name
 from mmembed.embedder import Embedder, Embedding, Recogniser
-from mmembed.embedder.inputs import pictures
+from mmembed.embedder.clip import pictures
 from mmembed.errors import DataError, UsageError
 from mmembed.features.text import Vocabulary
 

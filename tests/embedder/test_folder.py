@@ -13,7 +13,8 @@ from helpers.encoders import write_encoder
 from helpers.support import random_item, small_method
 
 from mmembed.data.collate import collate
-from mmembed.data.example import Example, Utterance
+from mmembed.data.example import Example
+from mmembed.data.manifest.utterance import Utterance
 from mmembed.embedder import Embedder, Recogniser
 from mmembed.embedder.folder import FILES
 from mmembed.errors import CorruptError, UsageError

@@ -18,7 +18,8 @@ from helpers.encoders import write_encoder
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmembed.data.example import Example, Utterance
+from mmembed.data.example import Example
+from mmembed.data.manifest.utterance import Utterance
 from mmembed.embedder import Embedder
 from mmembed.embedder.windows import (
     CONTEXT,
@@ -206,7 +207,7 @@ def test_long_ones_are_batches_of_their_own() -> None:
 @pytest.fixture
 def short_windows(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is longer than 4 s is long, and encoded 2 s at a time."""
-    monkeypatch.setattr("mmembed.embedder.inputs.LONGEST", 4.0)
+    monkeypatch.setattr("mmembed.embedder.clip.LONGEST", 4.0)
     monkeypatch.setattr("mmembed.embedder.windows.LONGEST", 4.0)
     monkeypatch.setattr("mmembed.embedder.embedder.plan", partial(plan, core=50, context=20))
 

@@ -12,7 +12,7 @@ from helpers.encoders import write_encoder
 from helpers.prepared import example
 
 from mmembed.data.example import Example
-from mmembed.data.inputs import Source
+from mmembed.data.inputs import ClipSource
 from mmembed.data.manifest.embedded import utterance_of
 from mmembed.data.shards.layout import Record, ShardSet, shard_sidecars
 from mmembed.embedder import Embedder
@@ -41,7 +41,7 @@ def clips() -> list[Example | DataError]:
 def make(
     content: Content, folders: dict[Path, Subset], examples: Iterator[object], threads: int = 1
 ) -> None:
-    sources = [Source(f"clip-{n}", f"clip-{n}", lambda: example(0)) for n in range(5)]
+    sources = [ClipSource(f"clip-{n}", f"clip-{n}", lambda: example(0)) for n in range(5)]
     plan = Plan(sources, folders, 512)
     assert plan.numbers == range(1) and not plan.complete
     with Workers(threads) as workers:

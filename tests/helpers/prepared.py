@@ -13,10 +13,11 @@ import numpy as np
 
 from mmembed.commands.cli import run_program
 from mmembed.commands.verify import main
-from mmembed.data.example import Example, Labels, Utterance
+from mmembed.data.example import Example
 from mmembed.data.manifest.jsonl import write_manifest
-from mmembed.data.media.load import to_record
+from mmembed.data.manifest.utterance import Labels, Utterance
 from mmembed.data.shards.layout import Record, finish, shard_path, write_shard
+from mmembed.data.shards.records import to_record
 
 WORDS = ("good morning", "so it goes", "come back soon", "no")
 

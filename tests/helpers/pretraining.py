@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from mmembed.data.example import Example, Utterance
-from mmembed.data.media.load import to_record
+from mmembed.data.example import Example
+from mmembed.data.manifest.utterance import Utterance
 from mmembed.data.shards.layout import Record, finish, shard_path, write_shard
+from mmembed.data.shards.records import to_record
 
 PROGRAM = Path(__file__).parents[2] / "train" / "pretrain.py"
 SENTENCES = ["red on blue", "set green by two", "lay white at nine", "bin one now", "place it soon"]

@@ -14,7 +14,8 @@ from helpers.encoders import write_encoder
 from helpers.prepared import WORDS, example, write_prepared
 from mmembed_export.extract import main as extract
 
-from mmembed.data.example import EMOTIONS, Example, Labels
+from mmembed.data.example import Example
+from mmembed.data.manifest.utterance import EMOTIONS, Labels
 
 CLIPS = 48
 NOTHING, BROKEN = 17, 8  # has no stream; could not be decoded

@@ -9,9 +9,10 @@ import numpy as np
 import torch
 
 from mmembed.batch import Batch, Padded, stream_subsets
-from mmembed.data.example import Example, Labels, Utterance
-from mmembed.data.media.load import to_record
+from mmembed.data.example import Example
+from mmembed.data.manifest.utterance import Labels, Utterance
 from mmembed.data.shards.layout import Record, shard_path, write_shard
+from mmembed.data.shards.records import to_record
 from mmembed.methods.self_mm import SelfMm, SelfMmConfig, StreamConfig
 
 ITEMS = 8

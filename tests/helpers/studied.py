@@ -11,13 +11,13 @@ from torch import nn
 
 from mmembed.batch import Batch
 from mmembed.config import to_dict
+from mmembed.io.json import write_json
 from mmembed.method import Method
 from mmembed.studies import compare as comparison
 from mmembed.studies import scoring
 from mmembed.studies.scoring import Array, Held
 from mmembed.studies.study import FinetuneLoop, FinetuneRun, Study
 from mmembed.training.optim import OptimConfig
-from mmembed.training.run_folder import write_json
 
 GROUPS = tuple("aabbccddeeff")
 KEYS = tuple(f"{group}{place % 2 + 1}" for place, group in enumerate(GROUPS))

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from mmembed.data.example import Example, Labels, Utterance
-from mmembed.data.media.load import to_record
+from mmembed.data.example import Example
+from mmembed.data.manifest.utterance import Labels, Utterance
 from mmembed.data.shards.layout import Record, shard_path, write_shard
+from mmembed.data.shards.records import to_record
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "or", "emotion", "in", "tweet")
 CUES = {"anger": "furious", "fear": "scared", "joy": "sunny"}

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from mmembed.config import differences, read_json
-from mmembed.io.json import dumps
-from mmembed.training.run_folder import claim_folder, write_json, write_lines
+from mmembed.io.json import dumps, write_json, write_lines
+from mmembed.training.run_folder import claim_folder
 
 ROOT = Path(__file__).parents[2]
 # What is read by this project alone, in the same run, or checked by `allow_nan=False` itself.

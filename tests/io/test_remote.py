@@ -19,8 +19,9 @@ import soundfile
 from moto.server import ThreadedMotoServer
 
 import mmembed.io.remote as remote
-from mmembed.data.example import Example, Utterance
+from mmembed.data.example import Example
 from mmembed.data.inputs import open_sources
+from mmembed.data.manifest.utterance import Utterance
 from mmembed.data.media.load import load_example
 from mmembed.data.media.pool import Decoder, Task
 from mmembed.data.shards.layout import (

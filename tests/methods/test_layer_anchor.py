@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from helpers.support import mean_losses
 
-from mmembed import losses
 from mmembed.batch import Batch, Padded
+from mmembed.losses.coral import coral
 from mmembed.methods.layer_anchor import LayerAnchor, LayerAnchorConfig
 
 
@@ -61,7 +61,7 @@ def test_forward_equals_loops_over_layers() -> None:
     torch.testing.assert_close(method.predict(batch)["emotion"], logits)
     labelled = [(row, row % 4) for row in (0, 1, 4)]
     entropy = -sum(logits[row].log_softmax(0)[emotion] for row, emotion in labelled)
-    gap = sum(losses.coral(x[[0, 1, 4]], x[[2, 3, 5]]) for x in z) / 2
+    gap = sum(coral(x[[0, 1, 4]], x[[2, 3, 5]]) for x in z) / 2
     found = method(batch)
     torch.testing.assert_close(found["emotion"], entropy)
     torch.testing.assert_close(found["coral"], 6 * gap)  # six items of known language

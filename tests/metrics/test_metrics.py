@@ -11,7 +11,23 @@ from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score
 from sklearn.metrics import confusion_matrix as sklearn_confusion
 
-from mmembed import metrics
+from mmembed.metrics.bootstrap import MIN_GROUPS, Interval, bootstrap_interval, percentile_interval
+from mmembed.metrics.classes import (
+    accuracy,
+    confusion_matrix,
+    unweighted_average_recall,
+    weighted_f1,
+)
+from mmembed.metrics.sentiment import (
+    SIMS_SCORES,
+    constant_sentiment,
+    constant_sims,
+    emotion_scores,
+    pearson,
+    sentiment_scores,
+    trivial_emotions,
+)
+from mmembed.metrics.speech import character_error_rate, word_error_rate
 
 labels = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=40)
 
@@ -19,16 +35,16 @@ labels = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, m
 def test_word_error_rate_divides_all_errors_by_all_reference_words() -> None:
     references = ["the cat sat down", "a"]
     hypotheses = ["the hat sat", "a b"]  # 1 substituted, 1 deleted, 1 inserted; 5 words
-    assert metrics.word_error_rate(references, hypotheses) == pytest.approx(3 / 5)
-    assert metrics.word_error_rate(["a b"], [""]) == 1.0
-    assert metrics.word_error_rate(["a"], ["x y z"]) == 3.0
+    assert word_error_rate(references, hypotheses) == pytest.approx(3 / 5)
+    assert word_error_rate(["a b"], [""]) == 1.0
+    assert word_error_rate(["a"], ["x y z"]) == 3.0
 
 
 def test_character_error_rate_counts_spaces() -> None:
-    assert metrics.character_error_rate(["ab cd"], ["abcd"]) == pytest.approx(1 / 5)
+    assert character_error_rate(["ab cd"], ["abcd"]) == pytest.approx(1 / 5)
 
 
-@pytest.mark.parametrize("rate", [metrics.word_error_rate, metrics.character_error_rate])
+@pytest.mark.parametrize("rate", [word_error_rate, character_error_rate])
 def test_error_rates_of_nothing_are_refused(rate) -> None:
     with pytest.raises(ValueError, match="no word"):
         rate([], [])
@@ -39,47 +55,43 @@ def test_error_rates_of_nothing_are_refused(rate) -> None:
 def test_pearson() -> None:
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(2, 50))
-    assert metrics.pearson(x, x + y) == pytest.approx(np.corrcoef(x, x + y)[0, 1])
-    assert metrics.pearson(x, -2 * x + 5) == pytest.approx(-1)
-    assert metrics.pearson(x, np.full(50, 0.1)) == 0.0
-    assert metrics.pearson([1.0], [2.0]) == 0.0
+    assert pearson(x, x + y) == pytest.approx(np.corrcoef(x, x + y)[0, 1])
+    assert pearson(x, -2 * x + 5) == pytest.approx(-1)
+    assert pearson(x, np.full(50, 0.1)) == 0.0
+    assert pearson([1.0], [2.0]) == 0.0
     third = np.float32(0.3)
     rounded = np.where(np.arange(50) % 3, third, np.nextafter(third, np.float32(1)))
-    assert metrics.pearson(x, rounded) == 0.0  # an answer to all, with other last digits
-    assert metrics.pearson(x, 1e-9 * x) == pytest.approx(1)  # small, but it varies
+    assert pearson(x, rounded) == 0.0  # an answer to all, with other last digits
+    assert pearson(x, 1e-9 * x) == pytest.approx(1)  # small, but it varies
 
 
 @given(labels)
 def test_classification_agrees_with_scikit_learn(pairs: list[tuple[int, int]]) -> None:
     truth, predicted = np.array(pairs).T
     classes = range(4)
-    assert metrics.accuracy(truth, predicted) == pytest.approx(accuracy_score(truth, predicted))
+    assert accuracy(truth, predicted) == pytest.approx(accuracy_score(truth, predicted))
     assert np.array_equal(
-        metrics.confusion_matrix(truth, predicted, classes),
+        confusion_matrix(truth, predicted, classes),
         sklearn_confusion(truth, predicted, labels=list(classes)),
     )
-    assert metrics.weighted_f1(truth, predicted) == pytest.approx(
+    assert weighted_f1(truth, predicted) == pytest.approx(
         f1_score(truth, predicted, average="weighted", zero_division=0)
     )
     recalls = [np.mean(predicted[truth == c] == c) for c in set(truth.tolist())]
-    assert metrics.unweighted_average_recall(truth, predicted, classes) == pytest.approx(
-        np.mean(recalls)
-    )
+    assert unweighted_average_recall(truth, predicted, classes) == pytest.approx(np.mean(recalls))
 
 
 def test_confusion_matrix_of_names() -> None:
-    matrix = metrics.confusion_matrix(
-        ["sad", "sad", "calm"], ["calm", "sad", "calm"], ["calm", "sad"]
-    )
+    matrix = confusion_matrix(["sad", "sad", "calm"], ["calm", "sad", "calm"], ["calm", "sad"])
     assert matrix.tolist() == [[1, 0], [1, 1]]
     with pytest.raises(ValueError, match="angry"):
-        metrics.confusion_matrix(["angry"], ["calm"], ["calm", "sad"])
+        confusion_matrix(["angry"], ["calm"], ["calm", "sad"])
 
 
 def test_sentiment_scores_by_hand() -> None:
     truth = [-3.0, -1.0, 0.0, 1.0, 2.0]
     predicted = [-5.0, 0.5, -0.5, 1.5, 2.5]
-    scores = metrics.sentiment_scores(truth, predicted)
+    scores = sentiment_scores(truth, predicted)
     assert scores["mae"] == pytest.approx((2 + 1.5 + 0.5 + 0.5 + 0.5) / 5)  # -5 is not clipped
     assert scores["correlation"] == pytest.approx(np.corrcoef(truth, predicted)[0, 1])
     assert scores["acc2_nonneg"] == pytest.approx(3 / 5)
@@ -91,21 +103,21 @@ def test_sentiment_scores_by_hand() -> None:
 
 
 def test_sentiment_scores_at_the_edges() -> None:
-    constant = metrics.sentiment_scores([1.0, -1.0], [0.2, 0.2])
+    constant = sentiment_scores([1.0, -1.0], [0.2, 0.2])
     assert constant["correlation"] == 0.0
-    neutral = metrics.sentiment_scores([0.0, 0.0], [0.1, -0.1])
+    neutral = sentiment_scores([0.0, 0.0], [0.1, -0.1])
     assert math.isnan(neutral["acc2_pos"]) and neutral["acc2_nonneg"] == 0.5
     with pytest.raises(ValueError, match="no items"):
-        metrics.sentiment_scores([], [])
+        sentiment_scores([], [])
     with pytest.raises(ValueError, match="differ in shape"):
-        metrics.sentiment_scores([1.0], [1.0, 2.0])
+        sentiment_scores([1.0], [1.0, 2.0])
 
 
 def test_scores_of_sims_by_hand() -> None:
     """By MMSA's bounds, each of which belongs to the class below it; both sides are clipped."""
     truth = np.float32([-1.0, -0.8, -0.2, 0.0, 0.1, 0.6, 0.7, 1.0])
     predicted = np.array([-1.5, -0.5, -0.1, 0.05, 0.4, 0.2, 0.8, 3.0])
-    scores = {name: score(truth, predicted) for name, score in metrics.SIMS_SCORES.items()}
+    scores = {name: score(truth, predicted) for name, score in SIMS_SCORES.items()}
     # negative up to 0: the first four against the first three and none else
     assert scores["acc2"] == pytest.approx(7 / 8)
     assert scores["weighted_f1"] == pytest.approx(0.5 * 6 / 7 + 0.5 * 8 / 9)
@@ -119,8 +131,8 @@ def test_scores_of_sims_by_hand() -> None:
 
 
 def test_trivial_answers_of_sims() -> None:
-    constants = metrics.constant_sims(np.float32([0.0, -0.2, -0.4, 0.8]))
-    assert set(constants) == {*metrics.SIMS_SCORES}
+    constants = constant_sims(np.float32([0.0, -0.2, -0.4, 0.8]))
+    assert set(constants) == {*SIMS_SCORES}
     assert constants["mae"] == pytest.approx(0.05)
     assert constants["acc2"] == -1 and constants["acc3"] == -1 and constants["acc5"] == -0.4
 
@@ -129,7 +141,7 @@ def test_emotion_scores_agree_with_the_published_formula_and_scikit_learn() -> N
     rng = np.random.default_rng(1)
     truth = np.maximum(rng.normal(size=(60, 2)), 0)
     predicted = truth + rng.normal(size=(60, 2))
-    scores = metrics.emotion_scores(truth, predicted, ("happy", "sad"), (0.3, 0.7))
+    scores = emotion_scores(truth, predicted, ("happy", "sad"), (0.3, 0.7))
     for e, (name, threshold) in enumerate({"happy": 0.3, "sad": 0.7}.items()):
         present, found = truth[:, e] > 0, predicted[:, e] > threshold
         tp, tn = (present & found).sum(), (~present & ~found).sum()
@@ -140,26 +152,26 @@ def test_emotion_scores_agree_with_the_published_formula_and_scikit_learn() -> N
 
 
 def test_emotion_scores_without_any_present_item() -> None:
-    scores = metrics.emotion_scores(np.zeros((4, 1)), [[0.0], [0.0], [0.0], [1.0]], ["fear"], 0.5)
+    scores = emotion_scores(np.zeros((4, 1)), [[0.0], [0.0], [0.0], [1.0]], ["fear"], 0.5)
     assert scores["fear"]["wa"] == pytest.approx(3 / 4)
     with pytest.raises(ValueError, match=r"\(N, 2\)"):
-        metrics.emotion_scores(np.zeros((4, 1)), np.zeros((4, 1)), ["fear", "sad"], 0.5)
+        emotion_scores(np.zeros((4, 1)), np.zeros((4, 1)), ["fear", "sad"], 0.5)
 
 
 def test_trivial_rows() -> None:
     train, test = [1.0, 1.0, 1.0, -3.0, 0.0], [1.0, -1.0, 2.0, 0.0]
-    constants = metrics.constant_sentiment(train)
-    assert list(constants) == list(metrics.sentiment_scores(test, test))
+    constants = constant_sentiment(train)
+    assert list(constants) == list(sentiment_scores(test, test))
 
     def score(name: str) -> float:
-        return metrics.sentiment_scores(test, np.full(4, constants[name]))[name]
+        return sentiment_scores(test, np.full(4, constants[name]))[name]
 
     assert score("mae") == pytest.approx((1 + 1 + 2 + 0) / 4)  # the training mean is 0
     assert score("correlation") == 0.0
     assert score("acc2_nonneg") == pytest.approx(3 / 4)
     assert score("acc2_pos") == pytest.approx(2 / 3)
     assert score("acc7") == pytest.approx(1 / 4)  # always 1, not the rounded mean
-    emotions = metrics.trivial_emotions([[1, 0], [1, 0], [0, 1]], [[1, 0], [0, 0]], ["a", "b"])
+    emotions = trivial_emotions([[1, 0], [1, 0], [0, 1]], [[1, 0], [0, 0]], ["a", "b"])
     assert emotions["a"] == {"wa": 0.5, "f1": pytest.approx(0.5 * 2 / 3)}
     assert emotions["b"] == {"wa": 1.0, "f1": 1.0}
 
@@ -173,7 +185,7 @@ def test_bootstrap_draws_whole_groups() -> None:
         return float(len(items))
 
     sizes = {"a": 3, "b": 5, "c": 1, "d": 1, "e": 1, "f": 1}
-    interval = metrics.bootstrap_interval(statistic, groups, draws=200, level=1)
+    interval = bootstrap_interval(statistic, groups, draws=200, level=1)
     members = {name: tuple(n for n, g in enumerate(groups) if g == name) for name in sizes}
     generator, expected = np.random.default_rng(0), []
     for _ in range(200):
@@ -181,42 +193,42 @@ def test_bootstrap_draws_whole_groups() -> None:
         expected.append(sum((members["abcdef"[place]] for place in drawn), ()))
     assert seen == {*expected}
     sizes_drawn = [len(one) for one in expected]
-    assert interval == metrics.Interval(min(sizes_drawn), max(sizes_drawn))
+    assert interval == Interval(min(sizes_drawn), max(sizes_drawn))
 
 
 def test_no_interval_of_too_few_groups() -> None:
     """Of five groups that all agree, .0625 is the smallest two-sided p."""
-    assert 2 / 2**metrics.MIN_GROUPS < 0.05 < 2 / 2 ** (metrics.MIN_GROUPS - 1)
+    assert 2 / 2**MIN_GROUPS < 0.05 < 2 / 2 ** (MIN_GROUPS - 1)
 
     def never(items: np.ndarray) -> float:
         raise AssertionError("nothing is drawn")
 
-    one = metrics.bootstrap_interval(never, ["a"] * 9, kind="speaker")
-    assert one == metrics.Interval(None, None, "no interval: 1 speaker, 6 are needed")
-    five = metrics.bootstrap_interval(never, [*"abcde"], kind="speaker or dialogue")
+    one = bootstrap_interval(never, ["a"] * 9, kind="speaker")
+    assert one == Interval(None, None, "no interval: 1 speaker, 6 are needed")
+    five = bootstrap_interval(never, [*"abcde"], kind="speaker or dialogue")
     assert five.note == "no interval: 5 speakers or dialogues, 6 are needed"
     counted = np.array([True] * 5 + [False])
-    assert metrics.bootstrap_interval(never, [*"abcdef"], counted=counted).low is None
-    assert metrics.bootstrap_interval(lambda rows: 1.0, [*"abcdef"]) == metrics.Interval(1.0, 1.0)
+    assert bootstrap_interval(never, [*"abcdef"], counted=counted).low is None
+    assert bootstrap_interval(lambda rows: 1.0, [*"abcdef"]) == Interval(1.0, 1.0)
 
 
 def test_draws_without_a_score_are_left_out_and_told() -> None:
-    some = metrics.percentile_interval(np.array([0.0, 1.0, *[np.nan] * 2]))
+    some = percentile_interval(np.array([0.0, 1.0, *[np.nan] * 2]))
     assert (some.low, some.high) == pytest.approx((0.025, 0.975))
     assert some.note == "2 of 4 draws have no score and are left out"
-    most = metrics.percentile_interval(np.array([0.0, np.nan, np.nan]))
-    assert most == metrics.Interval(None, None, "no interval: 2 of 3 draws have no score")
-    assert metrics.percentile_interval(np.array([*[0.5] * 200, np.nan])).note == ""
+    most = percentile_interval(np.array([0.0, np.nan, np.nan]))
+    assert most == Interval(None, None, "no interval: 2 of 3 draws have no score")
+    assert percentile_interval(np.array([*[0.5] * 200, np.nan])).note == ""
 
 
 def test_bootstrap_interval_covers_the_known_spread_of_a_mean() -> None:
     values = np.random.default_rng(2).normal(size=400)
-    found = metrics.bootstrap_interval(lambda i: float(values[i].mean()), range(400))
+    found = bootstrap_interval(lambda i: float(values[i].mean()), range(400))
     low, high = found.low, found.high
     assert low is not None and high is not None
     width = 2 * 1.96 * values.std() / math.sqrt(400)
     assert high - low == pytest.approx(width, rel=0.1)
     assert low < values.mean() < high
-    again = metrics.bootstrap_interval(lambda i: float(values[i].mean()), range(400))
+    again = bootstrap_interval(lambda i: float(values[i].mean()), range(400))
     assert again == found
-    assert metrics.bootstrap_interval(len, []).note == "no interval: 0 groups, 6 are needed"
+    assert bootstrap_interval(len, []).note == "no interval: 0 groups, 6 are needed"

@@ -15,8 +15,8 @@ from helpers.extracting import PROGRAM, WORDS, Extract
 from helpers.forker import Forker
 from helpers.prepared import example, write_prepared
 
-from mmembed.data.example import Utterance
 from mmembed.data.manifest.jsonl import write_manifest
+from mmembed.data.manifest.utterance import Utterance
 
 
 @pytest.fixture(scope="module")

@@ -16,9 +16,10 @@ import torch
 import webdataset
 from helpers.clips import burst, grey_steps, tone, write_video
 
-from mmembed.data.example import Example, Utterance
+from mmembed.data.example import Example
 from mmembed.data.inputs import load_all, open_sources
 from mmembed.data.manifest.jsonl import write_manifest
+from mmembed.data.manifest.utterance import Utterance
 from mmembed.data.media.pool import Decoder
 from mmembed.embedder import Embedder, save_encoder
 from mmembed.encoder import Encoder, EncoderConfig

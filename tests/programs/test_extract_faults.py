@@ -23,8 +23,8 @@ from helpers.forker import Forker
 
 from mmembed.commands.cli import run_program
 from mmembed.commands.verify import main as verify
-from mmembed.data.example import Utterance
 from mmembed.data.manifest.jsonl import write_manifest
+from mmembed.data.manifest.utterance import Utterance
 from mmembed.data.shards.layout import is_committed
 
 

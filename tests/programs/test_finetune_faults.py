@@ -19,9 +19,10 @@ from helpers.extracting import contents
 from helpers.forker import Forker
 from helpers.streams import write_features
 
-from mmembed.data.example import Example, Labels, Utterance
-from mmembed.data.media.load import to_record
+from mmembed.data.example import Example
+from mmembed.data.manifest.utterance import Labels, Utterance
 from mmembed.data.shards.layout import Record, ShardSet, shard_path, write_shard
+from mmembed.data.shards.records import to_record
 
 PROGRAM = Path(__file__).parents[2] / "train" / "finetune.py"
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]

@@ -22,8 +22,8 @@ from mmembed_export.extract import main as extract
 
 from mmembed.commands.cli import run_program
 from mmembed.commands.prepare import main as prepare
-from mmembed.data.example import Utterance
 from mmembed.data.manifest.jsonl import write_manifest
+from mmembed.data.manifest.utterance import Utterance
 from mmembed.data.shards.layout import shard_sidecars
 from mmembed.io.atomic import finishing
 

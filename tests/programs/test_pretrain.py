@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 from helpers.pretraining import PROGRAM, SENTENCES, clip, result_of, settings, write_clips
 
-from mmembed.data.example import Example, Utterance
+from mmembed.data.example import Example
+from mmembed.data.manifest.utterance import Utterance
 from mmembed.data.shards.layout import ShardSet, shard_path, write_shard
 from mmembed.embedder import Embedder
 from mmembed.embedder.folder import FILES

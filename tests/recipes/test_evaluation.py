@@ -13,18 +13,24 @@ from helpers.pretraining import clip, write_clips
 from numpy.typing import NDArray
 
 from mmembed.batch import stream_subsets
-from mmembed.data.collate import Item
+from mmembed.data.item import Item
 from mmembed.encoder import EncoderConfig
 from mmembed.methods.ctc_speaker import CtcSpeaker, CtcSpeakerConfig
-from mmembed.recipes.evaluation import evaluate_speech, quick_scores
+from mmembed.recipes.evaluation import (
+    ITEMS_AT_ONCE,
+    Transcribed,
+    evaluate_speech,
+    quick_scores,
+    speech_scores,
+    transcribe,
+)
 from mmembed.recipes.pretrain import DataConfig, Pieces
-from mmembed.recipes.pretrain_data import Corpus, SpeechTests, open_corpus
-from mmembed.recipes.speech_scores import ITEMS_AT_ONCE, Transcribed, speech_scores, transcribe
+from mmembed.recipes.pretrain_data import SpeechTests, TrainingCorpus, open_corpus
 from mmembed.training.distributed import ALONE, World
 
 
 @pytest.fixture(scope="module")
-def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> TrainingCorpus:
     """Two folders of one base name: the first whole, the second in parts."""
     root = tmp_path_factory.mktemp("corpora")
     whole = [clip(n, 60 + n, split="train" if n < 6 else "heldout") for n in range(46)]
@@ -39,7 +45,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
 
 
 @pytest.fixture(scope="module")
-def method(corpus: Corpus) -> CtcSpeaker:
+def method(corpus: TrainingCorpus) -> CtcSpeaker:
     torch.manual_seed(0)
     encoder = EncoderConfig(
         vocabulary_size=len(corpus.vocabulary), width=16, num_heads=2, audio_layers=1,
@@ -81,7 +87,7 @@ class Part(World):
 SUBSETS = stream_subsets(("audio", "video"))
 
 
-def test_each_process_reads_its_own_part_once(corpus: Corpus, method: CtcSpeaker) -> None:
+def test_each_process_reads_its_own_part_once(corpus: TrainingCorpus, method: CtcSpeaker) -> None:
     counted = [Counted(corpus.test_set("heldout")) for _ in range(3)]
     parts = [
         transcribe(method, tests, SUBSETS, corpus.alphabet, Part(rank, 3, torch.device("cpu")))
@@ -96,13 +102,15 @@ def test_each_process_reads_its_own_part_once(corpus: Corpus, method: CtcSpeaker
         assert [h.number for h in heard] == sorted(h.number for h in heard)
 
 
-def test_nothing_read_is_kept(corpus: Corpus, method: CtcSpeaker) -> None:
+def test_nothing_read_is_kept(corpus: TrainingCorpus, method: CtcSpeaker) -> None:
     tests = Counted(corpus.test_set("heldout"))
     transcribe(method, tests, SUBSETS, corpus.alphabet, ALONE)
     assert len(tests.numbers) > 2 * ITEMS_AT_ONCE >= max(tests.most)
 
 
-def test_each_stream_subset_is_scored_on_what_has_it(corpus: Corpus, method: CtcSpeaker) -> None:
+def test_each_stream_subset_is_scored_on_what_has_it(
+    corpus: TrainingCorpus, method: CtcSpeaker
+) -> None:
     """By hand: 40 whole clips; of the seven subsets six have sound or pictures."""
     scores = evaluate_speech(method, corpus, ALONE)
     assert set(scores) == {"heldout", "fusion_weights", "layer_weights"}

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from helpers.pretraining import clip, write_clips
 
-from mmembed.data.collate import Augmentation
-from mmembed.data.example import Example, Utterance
-from mmembed.data.media.load import to_record
+from mmembed.data.augment import Augmentation
+from mmembed.data.example import Example
+from mmembed.data.manifest.utterance import Utterance
 from mmembed.data.shards.layout import Record, shard_path, write_shard
+from mmembed.data.shards.records import to_record
 from mmembed.errors import UsageError
 from mmembed.recipes.pretrain import RECIPES, DataConfig, Pieces
 from mmembed.recipes.pretrain_data import corpus_names, open_corpus

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from mmembed.commands import report as verb
-from mmembed.data.example import EMOTIONS
+from mmembed.data.manifest.utterance import EMOTIONS
 from mmembed.errors import CorruptError, UsageError
 from mmembed.report import write_report
 from mmembed.report.embedding_map import embedding_map, flat_map

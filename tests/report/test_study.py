@@ -11,8 +11,7 @@ from helpers.studied import GROUPS, KEYS, TRUTH, fewer_draws, sentiment, write_r
 from test_report import HOSTILE, Page
 
 from mmembed.errors import UsageError
-from mmembed.report import study as studies
-from mmembed.report import write_report
+from mmembed.report import study, write_report
 from mmembed.report.compare import NAMES, write_comparison
 from mmembed.report.html import Section
 from mmembed.studies.compare import compare
@@ -105,7 +104,7 @@ def test_sections_of_studies_are_called(felt: Path, monkeypatch: pytest.MonkeyPa
     def own(run: StudyRun) -> Section | None:
         return Section("Own", f"Of {run.path.name}.", [])
 
-    monkeypatch.setattr(studies, "PARTS", (none, own))
+    monkeypatch.setattr(study, "PARTS", (none, own))
     page = whole(write_report(felt).read_text())
     assert [a.get("id") for t, a in page.seen if t == "section"][1:] == ["own", "configuration"]
 

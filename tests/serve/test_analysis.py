@@ -16,7 +16,8 @@ from helpers.encoders import write_encoder
 from helpers.prepared import example
 from helpers.served import CLIPS, HOSTILE, open_served, write_regressors, write_served
 
-from mmembed.data.example import EMOTIONS, Example, Utterance
+from mmembed.data.example import Example
+from mmembed.data.manifest.utterance import EMOTIONS, Utterance
 from mmembed.data.media.pool import Decoder
 from mmembed.embedder import Embedder
 from mmembed.embedder.embed_files import read_clips

@@ -17,7 +17,8 @@ from helpers.tiny_bert import write_random_bert
 from mmembed_train.finetune import main
 
 from mmembed.commands.predict import main as predict
-from mmembed.data.example import EMOTIONS, Example, Utterance
+from mmembed.data.example import Example
+from mmembed.data.manifest.utterance import EMOTIONS, Utterance
 from mmembed.data.shards.layout import Record, finish, shard_path, write_shard
 from mmembed.embedder import Embedder, save_encoder
 from mmembed.encoder import Encoder

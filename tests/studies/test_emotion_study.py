@@ -23,7 +23,7 @@ from mmembed.batch import stream_subsets, subset_name
 from mmembed.commands.compare import main as compare
 from mmembed.commands.predict import main as predict
 from mmembed.commands.report import main as report
-from mmembed.data.example import EMOTIONS
+from mmembed.data.manifest.utterance import EMOTIONS
 from mmembed.errors import UsageError
 from mmembed.studies.emotion import EmotionRun, EmotionStudy
 from mmembed.studies.scoring import Scored

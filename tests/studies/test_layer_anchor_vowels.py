@@ -15,7 +15,8 @@ from mmembed_export.extract import main as extract
 from mmembed_train.finetune import main as finetune
 
 from mmembed.ctc import align
-from mmembed.data.example import Example, Utterance
+from mmembed.data.example import Example
+from mmembed.data.manifest.utterance import Utterance
 from mmembed.embedder import Embedder
 from mmembed.errors import UsageError
 from mmembed.features.audio import log_mel

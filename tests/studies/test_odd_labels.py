@@ -19,9 +19,10 @@ from test_queries_study import write as write_corpus
 
 from mmembed.commands.cli import run_program
 from mmembed.commands.compare import main as compare
-from mmembed.data.example import Example, Labels, Utterance
-from mmembed.data.media.load import to_record
+from mmembed.data.example import Example
+from mmembed.data.manifest.utterance import Labels, Utterance
 from mmembed.data.shards.layout import Record, shard_path, write_shard
+from mmembed.data.shards.records import to_record
 from mmembed.report import write_report
 from mmembed.studies.emotion_queries import asking
 

@@ -19,9 +19,10 @@ from mmembed.commands.compare import main as compare
 from mmembed.commands.inspect import main as inspect
 from mmembed.commands.report import main as report
 from mmembed.commands.verify import main as verify
-from mmembed.data.example import Example, Labels, Utterance
-from mmembed.data.media.load import to_record
+from mmembed.data.example import Example
+from mmembed.data.manifest.utterance import Labels, Utterance
 from mmembed.data.shards.layout import Record, ShardSet, shard_path, write_shard
+from mmembed.data.shards.records import to_record
 from mmembed.errors import UsageError
 from mmembed.studies.emotion_queries import QueriesRun, QueriesStudy
 from mmembed.studies.emotion_queries_data import ADJECTIVES

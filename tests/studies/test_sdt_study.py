@@ -14,9 +14,10 @@ from helpers.tiny_bert import write_random_bert
 from mmembed_train.finetune import main
 
 from mmembed.batch import UNLABELLED, Padded
-from mmembed.data.example import Example, Labels, Utterance
-from mmembed.data.media.load import to_record
+from mmembed.data.example import Example
+from mmembed.data.manifest.utterance import Labels, Utterance
 from mmembed.data.shards.layout import Record, shard_path, write_shard
+from mmembed.data.shards.records import to_record
 from mmembed.errors import UsageError
 from mmembed.methods.sdt import SDT, SDTConfig
 from mmembed.report.sdt import conversations

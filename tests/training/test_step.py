@@ -13,7 +13,8 @@ import torch
 from helpers.support import random_item, small_method
 
 from mmembed.batch import STREAMS, stream_subsets
-from mmembed.data.collate import Item, collate
+from mmembed.data.collate import collate
+from mmembed.data.item import Item
 from mmembed.method import Method
 from mmembed.training.distributed import World
 from mmembed.training.step import accumulate_gradients, train_step

@@ -42,7 +42,7 @@ from mmembed.data.corpora import (
     voxceleb2,
     xed,
 )
-from mmembed.data.example import Utterance
+from mmembed.data.manifest.utterance import Utterance
 
 CORPORA: Final[Mapping[str, Callable[[Path], list[Utterance]]]] = {
     "biic_podcast": msp_podcast.read_biic,

@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import Final
 
 from mmembed.data.corpora.files import best_of, read_text
-from mmembed.data.example import Utterance
-from mmembed.data.media.load import portable_key
+from mmembed.data.folders import SOUND_SUFFIXES, media_below
+from mmembed.data.manifest.utterance import Utterance, portable_key
 from mmembed.errors import DataError
-from mmembed.io.folders import SOUND_SUFFIXES, media_below
-from mmembed.io.json_text import as_text
+from mmembed.io.json import as_text
 
 SPLITS: Final = {
     "train": "train", "heldout": "heldout", "test": "test",

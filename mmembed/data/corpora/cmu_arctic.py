@@ -13,9 +13,9 @@ from typing import Final
 
 from mmembed.data.corpora.files import SOUND, find_media, nearest_folder, read_text
 from mmembed.data.corpora.tables import read_rows
-from mmembed.data.example import Utterance
+from mmembed.data.folders import files_below
+from mmembed.data.manifest.utterance import Utterance
 from mmembed.errors import DataError
-from mmembed.io.folders import files_below
 
 ARCHIVE: Final = r"cmu_us_([a-z]+)_arctic.*"
 PROMPT_FILES: Final = ("txt.done.data", "cmuarctic.data")

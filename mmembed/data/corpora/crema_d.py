@@ -15,7 +15,7 @@ from typing import Final
 
 from mmembed.data.corpora.files import best_of, find_media, remark
 from mmembed.data.corpora.tables import read_table
-from mmembed.data.example import Labels, Utterance
+from mmembed.data.manifest.utterance import Labels, Utterance
 from mmembed.errors import DataError
 
 EMOTIONS: Final = {

@@ -35,8 +35,8 @@ from numpy.typing import NDArray
 from mmembed.data.corpora import iemocap, meld
 from mmembed.data.corpora.files import remark
 from mmembed.data.corpora.tables import mend
-from mmembed.data.example import Labels, Utterance
 from mmembed.data.feature_files import write_features
+from mmembed.data.manifest.utterance import Labels, Utterance
 from mmembed.data.untrusted.pickles import read_pickle
 from mmembed.errors import DataError
 

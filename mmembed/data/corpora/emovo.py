@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from mmembed.data.corpora.files import SOUND, find_media
-from mmembed.data.example import Labels, Utterance
+from mmembed.data.manifest.utterance import Labels, Utterance
 
 EMOTIONS: Final = {
     "neu": "neutral",

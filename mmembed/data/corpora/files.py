@@ -7,10 +7,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
-from mmembed.data.corpora.checks import remark
-from mmembed.data.example import Utterance
+from mmembed.data.checks import remark
+from mmembed.data.folders import PassedOver, is_media, remark_passed, walk
+from mmembed.data.manifest.utterance import Utterance
 from mmembed.errors import DataError
-from mmembed.io.folders import PassedOver, is_media, remark_passed, walk
 
 Found = tuple[Path, re.Match[str]]
 """A file, its path relative to the root, and its name taken apart."""
@@ -27,7 +27,7 @@ def find_files(root: Path, pattern: str, corpus: str, example: str) -> Iterator[
 
     Only names count, and those of folders that the pattern names before them
     (`id\d{5}/[^/]+/\d{5}\.mp4`), whether below or above the root: archives unpack into folders
-    of many shapes. See `mmembed.io.folders` for what a walk passes over.
+    of many shapes. See `mmembed.data.folders` for what a walk passes over.
 
     Raises:
         DataError: no such folder, one that may not be read, or no such file in it.

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from mmembed.data.corpora.files import SOUND, find_media
-from mmembed.data.example import Utterance
+from mmembed.data.manifest.utterance import Utterance
 
 DIGITS: Final = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 LICENCE: Final = "CC BY-SA 4.0"

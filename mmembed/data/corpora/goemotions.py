@@ -13,8 +13,7 @@ from typing import Final
 
 from mmembed.data.corpora.files import find_files
 from mmembed.data.corpora.tables import Once, read_lines
-from mmembed.data.example import Labels, Utterance
-from mmembed.data.media.load import portable_key
+from mmembed.data.manifest.utterance import Labels, Utterance, portable_key
 from mmembed.errors import DataError
 
 EMOTIONS: Final = (

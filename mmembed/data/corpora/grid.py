@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Final
 
 from mmembed.data.corpora.files import SOUND, best_of, find_media, nearest_folder
-from mmembed.data.example import Utterance
+from mmembed.data.folders import files_below
+from mmembed.data.manifest.utterance import Utterance
 from mmembed.errors import DataError
-from mmembed.io.folders import files_below
 
 WORDS: Final = (
     {"b": "bin", "l": "lay", "p": "place", "s": "set"},

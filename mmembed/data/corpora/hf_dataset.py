@@ -22,11 +22,10 @@ from typing import Any, Final
 import pyarrow as pa
 
 from mmembed.data.corpora.emotion_names import category
-from mmembed.data.example import Labels, Utterance
-from mmembed.data.media.load import portable_key
+from mmembed.data.manifest.utterance import Labels, Utterance, portable_key
 from mmembed.errors import DataError
 from mmembed.io.atomic import atomic_file
-from mmembed.io.json_text import parse_json
+from mmembed.io.json import parse_json
 
 MEDIA: Final = ("Audio", "Video")
 TRANSCRIPT: Final = ("transcript", "transcription", "text", "sentence", "raw_text")

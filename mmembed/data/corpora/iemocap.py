@@ -28,9 +28,9 @@ from typing import Final
 
 from mmembed.data.corpora.files import find_files, remark
 from mmembed.data.corpora.tables import mended_text
-from mmembed.data.example import Labels, Utterance
+from mmembed.data.folders import files_below
+from mmembed.data.manifest.utterance import Labels, Utterance
 from mmembed.errors import DataError
-from mmembed.io.folders import files_below
 
 CATEGORIES: Final = {
     "ang": "angry",

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from mmembed.data.corpora.files import SOUND, find_media, read_text, remark
-from mmembed.data.example import Utterance
+from mmembed.data.manifest.utterance import Utterance
 from mmembed.errors import DataError
 
 SUBSET: Final = re.compile(r"/(train|dev|test)-(?:clean|other)(?:-\d+)?/")

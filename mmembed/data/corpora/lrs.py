@@ -24,7 +24,7 @@ from typing import Final
 
 from mmembed.config import Seconds
 from mmembed.data.corpora.files import find_media, read_text, remark
-from mmembed.data.example import LATEST, Utterance
+from mmembed.data.manifest.utterance import LATEST, Utterance
 from mmembed.errors import DataError
 
 LONGEST: Final[Seconds] = 15.0
@@ -37,7 +37,7 @@ TED: Final = "CC BY-NC-ND 4.0"
 
 
 @dataclass(frozen=True)
-class Word:
+class LrsWord:
     """A word and when it is spoken, in seconds."""
 
     word: str
@@ -88,7 +88,7 @@ def read_lrs3(root: Path) -> list[Utterance]:
     return list(_read(root, pattern, "LRS3", "trainval/0af00UcTOSc/50001.mp4", TED, split))
 
 
-def pieces(words: list[Word]) -> list[list[Word]]:
+def pieces(words: list[LrsWord]) -> list[list[LrsWord]]:
     """Cut words into pieces of at most `LONGEST` seconds, in the widest pauses.
 
     Each cut falls in the middle half of what is cut, where that has a pause, so that no piece is a
@@ -131,7 +131,7 @@ def _read(
     remark(root, wordless, "clips have no text beside them")
 
 
-def _cut(row: Utterance, parts: list[list[Word]]) -> Iterator[Utterance]:
+def _cut(row: Utterance, parts: list[list[LrsWord]]) -> Iterator[Utterance]:
     """An utterance for each part, from the middle of one pause to that of the next."""
     edges = [(a[-1].end + b[0].start) / 2 for a, b in pairwise(parts)]
     for number, (words, start, end) in enumerate(
@@ -141,7 +141,7 @@ def _cut(row: Utterance, parts: list[list[Word]]) -> Iterator[Utterance]:
         yield replace(row, key=f"{row.key}-{number}", transcript=spoken, start=start, end=end)
 
 
-def _text(path: Path) -> tuple[str | None, list[Word]]:
+def _text(path: Path) -> tuple[str | None, list[LrsWord]]:
     """The transcript and, where they are there, the word times."""
     lines = (read_text(path) or "").splitlines()
     if not lines:
@@ -149,14 +149,14 @@ def _text(path: Path) -> tuple[str | None, list[Word]]:
     label, _, transcript = lines[0].partition(":")
     if label != "Text":
         raise DataError(f"{path}:1", "transcript", "must start with 'Text:  ' and the words")
-    words: list[Word] = []
+    words: list[LrsWord] = []
     table = next((i for i, line in enumerate(lines) if line.startswith(TABLE)), len(lines))
     for number, line in enumerate(lines[table + 1 :], start=table + 2):
         if not line.strip():
             break
         try:
             word, start, end = line.split()[:3]
-            words.append(Word(word, _seconds(start), _seconds(end)))
+            words.append(LrsWord(word, _seconds(start), _seconds(end)))
         except ValueError:
             raise DataError(f"{path}:{number}", "transcript", f"must be {TABLE}") from None
     return transcript.strip() or None, words

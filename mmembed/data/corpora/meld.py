@@ -22,7 +22,7 @@ from typing import Any, Final
 
 from mmembed.data.corpora.files import find_files, find_media, remark
 from mmembed.data.corpora.tables import Once, read_rows
-from mmembed.data.example import Labels, Utterance
+from mmembed.data.manifest.utterance import Labels, Utterance
 from mmembed.errors import DataError
 
 EMOTIONS: Final = ("neutral", "surprise", "fear", "sadness", "joy", "disgust", "anger")

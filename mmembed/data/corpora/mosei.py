@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Final
 
 from mmembed.data.corpora.sentiment import forms
-from mmembed.data.corpora.sentiment.corpus import Corpus
-from mmembed.data.example import Utterance
+from mmembed.data.corpora.sentiment.corpus import PublishedCorpus
+from mmembed.data.manifest.utterance import Utterance
 
-MOSEI: Final = Corpus(
+MOSEI: Final = PublishedCorpus(
     name="mosei",
     title="CMU-MOSEI",
     language="en",

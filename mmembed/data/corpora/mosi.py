@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Final
 
 from mmembed.data.corpora.sentiment import forms
-from mmembed.data.corpora.sentiment.corpus import Corpus
-from mmembed.data.example import Utterance
+from mmembed.data.corpora.sentiment.corpus import PublishedCorpus
+from mmembed.data.manifest.utterance import Utterance
 
-MOSI: Final = Corpus(
+MOSI: Final = PublishedCorpus(
     name="mosi",
     title="CMU-MOSI",
     language="en",

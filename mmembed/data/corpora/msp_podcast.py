@@ -23,10 +23,9 @@ from typing import Final
 
 from mmembed.data.corpora.files import SOUND, find_media, read_text, remark
 from mmembed.data.corpora.tables import Once, read_table
-from mmembed.data.example import Labels, Utterance
-from mmembed.data.media.load import portable_key
+from mmembed.data.manifest.utterance import Labels, Utterance, portable_key
 from mmembed.errors import DataError
-from mmembed.io.json_text import parse_json
+from mmembed.io.json import parse_json
 
 EMOTIONS: Final = {
     "N": "neutral",

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from mmembed.data.corpora.files import SOUND, best_of, find_media, remark
-from mmembed.data.example import Labels, Utterance
+from mmembed.data.manifest.utterance import Labels, Utterance
 
 EMOTIONS: Final = {
     "01": "neutral",

@@ -16,8 +16,8 @@ from typing import Final
 import numpy as np
 
 from mmembed.data.corpora.ravdess import NAME, utterance
-from mmembed.data.example import Utterance
 from mmembed.data.feature_files import write_features
+from mmembed.data.manifest.utterance import Utterance
 from mmembed.errors import DataError
 
 ARRAYS: Final = ("ids", "action_units")

@@ -19,11 +19,10 @@ from typing import Final
 
 from mmembed.data.corpora.emotion_names import category
 from mmembed.data.corpora.tables import Once, read_table, split_list
-from mmembed.data.example import Labels, Utterance
 from mmembed.data.manifest.jsonl import from_row
-from mmembed.data.media.load import portable_key
+from mmembed.data.manifest.utterance import Labels, Utterance, portable_key
 from mmembed.errors import DataError
-from mmembed.io.json_text import shown
+from mmembed.io.json import shown
 
 FIELDS: Final = tuple(field.name for field in fields(Utterance) if field.name != "labels")
 LABELS: Final = tuple(field.name for field in fields(Labels) if field.name != "scores")

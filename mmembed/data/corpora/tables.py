@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from mmembed.errors import DataError
-from mmembed.io.json_text import parse_json, shown
+from mmembed.io.json import parse_json, shown
 
 TABBED: Final = (".tsv", ".tab", ".txt")
 SPREADSHEET_ERRORS: Final = frozenset(

@@ -21,10 +21,9 @@ from typing import Any, Final
 
 from mmembed.data.corpora.files import find_files
 from mmembed.data.corpora.tables import Once, read_rows, split_list
-from mmembed.data.example import SPLITS, Labels, Utterance
-from mmembed.data.media.load import portable_key
+from mmembed.data.manifest.utterance import SPLITS, Labels, Utterance, portable_key
 from mmembed.errors import DataError
-from mmembed.io.json_text import shown
+from mmembed.io.json import shown
 
 OTHER_NAMES: Final = {"valid": "dev", "validation": "dev", "val": "dev"}
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from mmembed.data.corpora.files import SOUND, find_media
-from mmembed.data.example import Labels, Utterance
+from mmembed.data.manifest.utterance import Labels, Utterance
 
 EMOTIONS: Final = {"A": "angry", "H": "happy", "N": "neutral", "S": "sad"}
 LICENCE: Final = "research"

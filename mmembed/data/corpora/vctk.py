@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from mmembed.data.corpora.files import SOUND, best_of, find_media, read_text, remark
-from mmembed.data.example import Utterance
+from mmembed.data.manifest.utterance import Utterance
 
 LICENCE: Final = "CC BY 4.0 (0.92), ODC-By 1.0 (0.80)"
 

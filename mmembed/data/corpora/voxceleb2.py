@@ -22,7 +22,7 @@ from typing import Final
 
 from mmembed.data.corpora.files import best_of, find_media, remark
 from mmembed.data.corpora.tables import Once, read_table
-from mmembed.data.example import Labels, Utterance
+from mmembed.data.manifest.utterance import Labels, Utterance
 from mmembed.errors import DataError
 
 CLIP: Final = r"(?P<clip>(?P<speaker>id\d{5})/(?P<video>[\w-]+)/\d{5})"

@@ -25,7 +25,7 @@ from typing import Final
 
 from mmembed.data.corpora.files import find_files, remark
 from mmembed.data.corpora.tables import read_lines
-from mmembed.data.example import Labels, Utterance
+from mmembed.data.manifest.utterance import Labels, Utterance
 from mmembed.features.text import normalise_transcript
 
 EMOTIONS: Final = {

@@ -14,13 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmembed.batch import STREAMS, subset_name
-from mmembed.data.example import EMOTIONS, Labels, Utterance
 from mmembed.data.feature_files import SUFFIX
-from mmembed.data.locations import Json, Place, Progress
-from mmembed.data.stored_rows import Row, Stored, read_rows
+from mmembed.data.locations import Json, Location, Progress
+from mmembed.data.manifest.utterance import EMOTIONS, Labels, Utterance
+from mmembed.data.stored_rows import StoredMember, StoredRow, read_rows
 from mmembed.data.verify.shards import FAILED
 from mmembed.errors import DataError
-from mmembed.io.json_text import parse_json
+from mmembed.io.json import parse_json
 
 SAMPLES: Final = 24  # faces and transcripts that are kept
 EXAMPLES: Final = 3  # repeats that are named
@@ -146,7 +146,7 @@ class Summary:
         crops: sample of (key, where the face crops lie).
     """
 
-    place: Place
+    place: Location
     seed: int = 0
     count: int = 0
     splits: Counter[str] = field(default_factory=Counter)
@@ -175,13 +175,13 @@ class Summary:
     broken: Counter[str] = field(default_factory=Counter)
     failures: list[tuple[str, str]] = field(default_factory=list)
     _split_of: dict[str, str] = field(default_factory=dict)
-    _sounds: dict[tuple[int, int], tuple[str, Stored]] = field(default_factory=dict)
+    _sounds: dict[tuple[int, int], tuple[str, StoredMember]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.texts = Sample(SAMPLES, self.seed)
         self.crops = Sample(SAMPLES, self.seed)
 
-    def add(self, row: Row) -> None:
+    def add(self, row: StoredRow) -> None:
         utterance = row.utterance
         self.count += 1
         split = utterance.split or NO_SPLIT
@@ -243,7 +243,7 @@ class Summary:
         if self._split_of.setdefault(media, split) != split:
             self.torn.add(media)
 
-    def _add_repeats(self, row: Row) -> None:
+    def _add_repeats(self, row: StoredRow) -> None:
         utterance = row.utterance
         if utterance.media is not None:
             self.same_media.add((utterance.media, utterance.start, utterance.end), utterance.key)
@@ -258,7 +258,7 @@ class Summary:
 
 
 def summarise(
-    place: Place, seed: int = 0, on_progress: Progress = lambda done, of: None
+    place: Location, seed: int = 0, on_progress: Progress = lambda done, of: None
 ) -> Summary:
     """Count what a place holds.
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from mmembed.batch import STREAMS
 from mmembed.data.inspect.summary import NOT_LOOKED_AT, Range, Summary, in_several_splits
-from mmembed.data.locations import Place
+from mmembed.data.locations import Location
 
 LISTED: Final = 12  # names of one kind; the others are counted
 NAMED: Final = 3  # items that a warning names
@@ -94,7 +94,7 @@ def sentiment_classes(values: Iterable[float]) -> dict[str, int]:
     }
 
 
-def _made(place: Place) -> str:
+def _made(place: Location) -> str:
     made = place.made
     if "encoder_sha256" in made:
         layers, rate = len(made.get("layers") or ()), made.get("frame_rate")
@@ -209,7 +209,7 @@ def _between(low: float, high: float, what: str) -> str:
     return f"{low:,.0f} {what} each" if low == high else f"{low:,.0f} to {high:,.0f} {what}"
 
 
-def _count_rows(place: Place) -> int:
+def _count_rows(place: Location) -> int:
     if place.rows is None:
         return 0
     with place.rows.open("rb") as file:

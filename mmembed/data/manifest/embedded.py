@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any, Final
 
-from mmembed.data.example import Utterance
 from mmembed.data.manifest.jsonl import from_row, to_row
+from mmembed.data.manifest.utterance import Utterance
 
 ROW: Final = tuple(
     field.name for field in fields(Utterance) if field.name not in ("key", "streams")

@@ -17,11 +17,11 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
-from mmembed.data.example import EMOTIONS, Labels, Utterance
 from mmembed.data.manifest.parquet import read_rows, write_rows
+from mmembed.data.manifest.utterance import EMOTIONS, Labels, Utterance
 from mmembed.errors import DataError
 from mmembed.io.atomic import atomic_file
-from mmembed.io.json_text import parse_json, shown
+from mmembed.io.json import parse_json, shown
 
 TABLE: Final = ".parquet"
 SUFFIXES: Final = (".jsonl", TABLE)

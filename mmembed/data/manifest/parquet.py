@@ -17,9 +17,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from mmembed.data.example import Labels, Utterance
+from mmembed.data.manifest.utterance import Labels, Utterance
 from mmembed.errors import DataError
-from mmembed.io.json_text import shown
+from mmembed.io.json import shown
 
 LABELS: Final = "labels."
 SCORES: Final = "labels.scores."

@@ -50,7 +50,7 @@ def check_longest(seconds: Seconds) -> None:
 
 
 @dataclass(frozen=True)
-class Clip:
+class DecodedMedia:
     """A decoded clip.
 
     Attributes:
@@ -67,7 +67,7 @@ class Clip:
     notes: tuple[str, ...] = ()
 
 
-class Block(NamedTuple):
+class MediaBlock(NamedTuple):
     """The next part of one stream of a recording.
 
     Attributes:
@@ -90,7 +90,7 @@ def load_clip(
     end: Seconds | None = None,
     streams: Sequence[str] = STREAMS,
     data: bytes | None = None,
-) -> Clip:
+) -> DecodedMedia:
     """Decode sound and picture of a file, or of a part of it.
 
     Args:
@@ -128,7 +128,7 @@ def load_clip(
     )
     wanted.check_length(seconds)
     wanted.note_end(seconds)
-    return Clip(audio, video, seconds, tuple(wanted.notes))
+    return DecodedMedia(audio, video, seconds, tuple(wanted.notes))
 
 
 def stream_clip(
@@ -139,7 +139,7 @@ def stream_clip(
     streams: Sequence[str] = STREAMS,
     data: bytes | None = None,
     longest: Seconds = MAX_SECONDS,
-) -> Generator[Block, None, tuple[str, ...]]:
+) -> Generator[MediaBlock, None, tuple[str, ...]]:
     """Decode what `load_clip` would refuse as too long, in blocks of `BLOCK` seconds.
 
     One pass over the file, whatever its kind; arguments and errors are those of `load_clip`.
@@ -248,25 +248,25 @@ def _read_sound(wanted: Wanted, file: soundfile.SoundFile) -> Iterator[NDArray[n
         yield mid_and_side(samples.T, [""] * file.channels)
 
 
-def _stream_sound(wanted: Wanted, file: soundfile.SoundFile) -> Iterator[Block]:
+def _stream_sound(wanted: Wanted, file: soundfile.SoundFile) -> Iterator[MediaBlock]:
     to_mono = ToMono(wanted.path, limited=not _holds_floats(file))
     for samples in _read_sound(wanted, file):
-        yield Block("audio", to_mono(samples), int(file.samplerate), to_mono.peak)
+        yield MediaBlock("audio", to_mono(samples), int(file.samplerate), to_mono.peak)
     wanted.note(*to_mono.notes)
 
 
-def _stream_container(wanted: Wanted, container: InputContainer) -> Iterator[Block]:
+def _stream_container(wanted: Wanted, container: InputContainer) -> Iterator[MediaBlock]:
     tracks = open_tracks(wanted, container)
     to_mono = ToMono(wanted.path, limited=False)
 
-    def ready(track: Track, least: int = 1) -> Iterator[Block]:
+    def ready(track: Track, least: int = 1) -> Iterator[MediaBlock]:
         """What the track holds, in blocks; the last of fewer than `least` stays."""
         while track.held >= least:
             if isinstance(track, Sound):
                 mono = to_mono(track.take(BLOCK * track.rate))
-                yield Block("audio", mono, track.rate, 1.0 if track.limited else to_mono.peak)
+                yield MediaBlock("audio", mono, track.rate, 1.0 if track.limited else to_mono.peak)
             else:
-                yield Block("video", track.take(BLOCK * track.rate), track.rate)
+                yield MediaBlock("video", track.take(BLOCK * track.rate), track.rate)
             wanted.check_length(track.taken / track.rate)
 
     for track, frame, time in read_frames(wanted, container, tracks):

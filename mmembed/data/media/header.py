@@ -11,8 +11,9 @@ import soundfile
 
 from mmembed.batch import STREAMS
 from mmembed.config import Seconds
-from mmembed.data.example import Example, Utterance
+from mmembed.data.example import Example
 from mmembed.data.feature_files import SUFFIX
+from mmembed.data.manifest.utterance import Utterance
 from mmembed.data.media.decode import LONGEST
 from mmembed.data.media.load import LARGEST_MEMBER, load_example
 from mmembed.data.media.open import HEAD, choose_streams, media_kind, open_media

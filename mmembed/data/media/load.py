@@ -2,35 +2,26 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
-from urllib.parse import quote
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Final
 
 from mmembed.batch import STREAMS
 from mmembed.config import Seconds
-from mmembed.data.example import Example, Utterance
+from mmembed.data.example import Example
 from mmembed.data.feature_files import SUFFIX, read_features
-from mmembed.data.manifest.jsonl import from_row, to_row
+from mmembed.data.manifest.utterance import Utterance
 from mmembed.data.media.decode import MAX_SECONDS, load_clip, stream_clip
-from mmembed.data.media.streaming import Part, features_of, make_notes
+from mmembed.data.media.streaming import FeatureBlock, features_of, make_notes
 from mmembed.data.untrusted import archives
-from mmembed.errors import CorruptError, DataError
+from mmembed.errors import DataError
 from mmembed.features.audio import log_mel
 from mmembed.features.text import normalise_transcript
 from mmembed.features.video import face_crops
-from mmembed.io.json_text import shown
 from mmembed.io.remote import fetch_file
 
-FEATURES: Final = "features."  # of the name of a member
 LARGEST_MEMBER: Final = 1 << 30  # bytes of media in an archive
-
-Members = Mapping[str, "NDArray[Any] | Mapping[str, Any]"]
 
 
 def load_example(
@@ -83,7 +74,7 @@ def load_parts(
     face_model: Path | None = None,
     *,
     longest: Seconds = MAX_SECONDS,
-) -> Generator[Part, None, Example]:
+) -> Generator[FeatureBlock, None, Example]:
     """The features of media that `load_example` refuses as too long, part by part.
 
     Args:
@@ -141,83 +132,3 @@ def _located(media: str, folder: Path) -> Iterator[tuple[Path, bytes | None]]:
         yield folder / media, archives.read_member(folder / archive, member, LARGEST_MEMBER)
     else:
         yield folder / media, None
-
-
-def portable_key(name: str) -> str:
-    """Any name as a key: ASCII letters, digits, - and _ stay, the rest is percent-encoded.
-
-    Different names give different keys; `urllib.parse.unquote` gives the name back.
-    """
-    return quote(os.fsencode(name), safe="").replace(".", "%2E").replace("~", "%7E")
-
-
-def to_record(example: Example) -> tuple[str, Members, Mapping[str, Any]]:
-    """(key, members, meta) for a shard; meta is what planning needs without reading members."""
-    members: dict[str, NDArray[Any] | Mapping[str, Any]] = {
-        "json": {
-            "utterance": to_row(example.utterance),
-            "text": example.text,
-            "notes": dict(example.notes),
-        }
-    }
-    for name, values in (("audio", example.audio), ("video", example.video)):
-        if values is not None:
-            members[f"{name}.npy"] = values
-    members |= {f"{FEATURES}{name}.npy": array for name, array in example.features.items()}
-    utterance = example.utterance
-    meta = {
-        "lengths": {
-            "audio": 0 if example.audio is None else len(example.audio),
-            "video": 0 if example.video is None else len(example.video),
-            "text": len(example.text or ""),
-        },
-        "features": {name: list(values.shape) for name, values in example.features.items()},
-        "transcript": utterance.transcript,
-        "speaker": utterance.speaker,
-        "split": utterance.split,
-    }
-    return example.key, members, meta
-
-
-def read_description(
-    described: Mapping[str, Any],
-) -> tuple[Utterance, str | None, Mapping[str, Any]]:
-    """Utterance, text and notes of a record's JSON, as `to_record` writes it.
-
-    Raises:
-        ValueError: one line saying what is not as it writes it.
-    """
-    text, notes = described.get("text"), described.get("notes")
-    if not isinstance(text, str | None):
-        raise ValueError(f"text must be a string, found {shown(text)}")
-    if not isinstance(notes, Mapping):
-        raise ValueError(f"notes must be an object, found {shown(notes)}")
-    return from_row(described.get("utterance")), text, notes
-
-
-def from_record(key: str, members: Members) -> Example:
-    """The inverse of `to_record`.
-
-    Raises:
-        CorruptError: the record is of another kind.
-    """
-    described = members.get("json")
-    if not isinstance(described, Mapping) or "utterance" not in described:
-        raise CorruptError(f"{key}: not a record of prepared features; prepare the corpus again")
-    audio, video = (members.get(f"{name}.npy") for name in ("audio", "video"))
-    try:
-        utterance, text, notes = read_description(described)
-    except ValueError as error:
-        raise CorruptError(f"{key}: not a record of prepared features ({error})") from None
-    return Example(
-        utterance,
-        audio=audio if isinstance(audio, np.ndarray) else None,
-        video=video if isinstance(video, np.ndarray) else None,
-        text=text,
-        features={
-            name.removeprefix(FEATURES).removesuffix(".npy"): values
-            for name, values in members.items()
-            if name.startswith(FEATURES) and isinstance(values, np.ndarray)
-        },
-        notes=notes,
-    )

@@ -32,12 +32,14 @@ from numpy.typing import NDArray
 
 from mmembed.batch import STREAMS
 from mmembed.config import Seconds
-from mmembed.data.example import Example, Utterance
+from mmembed.data.example import Example
 from mmembed.data.manifest.jsonl import from_row, to_row
+from mmembed.data.manifest.utterance import Utterance
 from mmembed.data.media.decode import BLOCK, LONGEST
 from mmembed.data.media.header import look_at
-from mmembed.data.media.load import from_record, load_example, load_parts, to_record
-from mmembed.data.media.streaming import Part, Spools, gather
+from mmembed.data.media.load import load_example, load_parts
+from mmembed.data.media.streaming import FeatureBlock, Spools, gather
+from mmembed.data.shards.records import from_record, to_record
 from mmembed.errors import DataError, MmembedError, UsageError
 from mmembed.features.audio import FEATURE_RATE
 from mmembed.features.video import VIDEO_RATE
@@ -78,7 +80,7 @@ class Task:
         """Load it in this process; raises DataError."""
         return gather(self.parts())
 
-    def parts(self) -> Generator[Part, None, Example]:
+    def parts(self) -> Generator[FeatureBlock, None, Example]:
         """The example; of a long one the features come before it, part by part."""
         what = (self.utterance, self.folder, self.streams)
         if self.header:
@@ -299,7 +301,7 @@ class _Child:
             if place.lasts > place.task.longest + BLOCK:
                 self.alive = False
                 return DataError(place.name, "too_long", "lasts longer than it may last")
-            place.spools.add(Part(stream, values))
+            place.spools.add(FeatureBlock(stream, values))
         return None
 
     def _array(self, kind: str, shape: Sequence[int]) -> NDArray[Any]:

@@ -18,13 +18,13 @@ from numpy.typing import NDArray
 
 from mmembed.config import Seconds
 from mmembed.data.example import Example
-from mmembed.data.media.decode import BLOCK, Block, to_16k
+from mmembed.data.media.decode import BLOCK, MediaBlock, to_16k
 from mmembed.data.media.temporary_arrays import Spool
 from mmembed.features.audio import FEATURE_RATE, SAMPLE_RATE, log_mel
 from mmembed.features.video import DETECT_EVERY, VIDEO_RATE, FaceCrops
 
 
-class Part(NamedTuple):
+class FeatureBlock(NamedTuple):
     """The next steps of one stream.
 
     Attributes:
@@ -49,7 +49,7 @@ class _SoundFeatures:
         self._rate, self._peak = SAMPLE_RATE, 1.0
         self.samples = 0
 
-    def add(self, block: Block) -> Iterator[NDArray[np.float16]]:
+    def add(self, block: MediaBlock) -> Iterator[NDArray[np.float16]]:
         """Take whole seconds, unless they are the last; log-mel of those taken before."""
         self._rate, self._peak = block.rate, block.peak
         self.samples += len(block.values)
@@ -73,8 +73,8 @@ class _SoundFeatures:
 
 
 def features_of(
-    blocks: Generator[Block, None, tuple[str, ...]], face_model: Path | None = None
-) -> Generator[Part, None, dict[str, object]]:
+    blocks: Generator[MediaBlock, None, tuple[str, ...]], face_model: Path | None = None
+) -> Generator[FeatureBlock, None, dict[str, object]]:
     """Features of a recording, block by block.
 
     Args:
@@ -99,17 +99,17 @@ def features_of(
             break
         if block.stream == "audio":
             for mel in sound.add(block):
-                yield Part("audio", mel)
+                yield FeatureBlock("audio", mel)
         else:
             pictures += len(block.values)
             crops = faces.add(block.values)
             if crops is not None:
-                yield Part("video", crops)
+                yield FeatureBlock("video", crops)
     for mel in sound.finish():
-        yield Part("audio", mel)
+        yield FeatureBlock("audio", mel)
     crops = faces.finish()
     if crops is not None:
-        yield Part("video", crops)
+        yield FeatureBlock("video", crops)
     seconds = max(sound.seconds, pictures / VIDEO_RATE)
     return make_notes(seconds, media, faces.how if pictures else None)
 
@@ -119,7 +119,7 @@ def make_notes(seconds: Seconds, media: Sequence[str], face: str | None) -> dict
 
     Args:
         seconds: how long it is.
-        media: what was passed over or not taken as it is, see `mmembed.data.media.decode.Clip`.
+        media: what was passed over or not taken as it is, see `DecodedMedia`.
         face: how faces were found, None without pictures.
     """
     notes: dict[str, object] = {"seconds": round(seconds, 3)}
@@ -128,7 +128,7 @@ def make_notes(seconds: Seconds, media: Sequence[str], face: str | None) -> dict
     return {**notes, "media": list(media)} if media else notes
 
 
-def gather(parts: Generator[Part, None, Example]) -> Example:
+def gather(parts: Generator[FeatureBlock, None, Example]) -> Example:
     """The example that a generator of its features returns, with these, mapped from disk."""
     spools = Spools()
     while True:
@@ -145,7 +145,7 @@ class Spools:
     def __init__(self) -> None:
         self._spools: dict[str, Spool] = {}
 
-    def add(self, part: Part) -> None:
+    def add(self, part: FeatureBlock) -> None:
         self._spools.setdefault(part.stream, Spool()).add(part.values)
 
     def fill(self, example: Example) -> Example:

@@ -89,15 +89,15 @@ class LocalFolder:
         """The contents of small files, in their order."""
         return ((self._path / name).read_bytes() for name in names)
 
-    def open_index(self, name: str, sizes: Mapping[str, int]) -> Descriptor:
+    def open_index(self, name: str, size: int, state: str) -> Descriptor:
         """The index of this state of the folder."""
         return Descriptor(self._path / name)
 
-    def open_tar(self, shard: Shard) -> Descriptor:
+    def open_tar(self, name: str, size: int, sha256: str) -> Descriptor:
         """A shard's tar."""
-        return self._tar(shard.name)
+        return self._tar(name)
 
-    def forget(self, shard: Shard) -> bool:
+    def forget(self, sha256: str) -> bool:
         """There is no other copy of a shard."""
         return False
 
@@ -215,7 +215,7 @@ class ShardSet:
         try:
             read = self._read(shard, key, wanted)
         except CorruptError:
-            if not self._files.forget(shard):
+            if not self._files.forget(shard.sha256):
                 raise
             read = self._read(shard, key, wanted)
         return Record(key, read, self._index.meta(index))
@@ -223,7 +223,7 @@ class ShardSet:
     def _read(self, shard: Shard, key: str, members: Sequence[Member]) -> dict[str, Any]:
         read = {}
         try:
-            file = self._files.open_tar(shard)
+            file = self._files.open_tar(shard.name, shard.size, shard.sha256)
             for name, offset, size, checksum in members:
                 data = np.empty(size, np.uint8)
                 count = os.preadv(file.number, [data.data], offset)
@@ -248,7 +248,7 @@ class ShardSet:
                 raise CorruptError(f"{where}: not what was here when the folder was opened")
         for shard in self._index.shards:
             if self._sha256(shard) != shard.sha256 and not (
-                self._files.forget(shard) and self._sha256(shard) == shard.sha256
+                self._files.forget(shard.sha256) and self._sha256(shard) == shard.sha256
             ):
                 where = f"{self._files.name}/{shard.name}"
                 raise CorruptError(
@@ -257,7 +257,7 @@ class ShardSet:
 
     def _sha256(self, shard: Shard) -> str:
         digest, place = hashlib.sha256(), 0
-        file = self._files.open_tar(shard)
+        file = self._files.open_tar(shard.name, shard.size, shard.sha256)
         while block := os.pread(file.number, 1 << 20, place):
             digest.update(block)
             place += len(block)
@@ -267,7 +267,7 @@ class ShardSet:
         """The index of the whole folder, where there is one and it fits the shards."""
         if FOLDER_INDEX not in sizes:
             return None
-        file = self._files.open_index(FOLDER_INDEX, sizes)
+        file = self._files.open_index(FOLDER_INDEX, sizes[FOLDER_INDEX], self._state)
         return map_index(file.number, f"{self._files.name}/{FOLDER_INDEX}", sizes)
 
     def _sidecars(self, sizes: Mapping[str, int]) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final, TypeAlias
 
-from mmembed.data.example import Utterance
 from mmembed.data.feature_files import SUFFIX, read_features
-from mmembed.data.locations import Place, Progress
+from mmembed.data.locations import Location, Progress
 from mmembed.data.manifest.jsonl import iterate_rows
+from mmembed.data.manifest.utterance import Utterance
 from mmembed.data.media.decode import LONGEST
 from mmembed.data.media.open import media_kind
 from mmembed.data.media.pool import Decoder, Task
@@ -24,7 +24,7 @@ Row: TypeAlias = tuple[str, Utterance]  # where it stands, what it says
 
 
 def verify_manifest(
-    place: Place, *, decode: bool, on_progress: Progress = lambda done, of: None
+    place: Location, *, decode: bool, on_progress: Progress = lambda done, of: None
 ) -> Verdict:
     """Check every row of a manifest and the media it names.
 

@@ -25,14 +25,14 @@ from mmembed.data.locations import (
     Entry,
     Index,
     Json,
-    Place,
+    Location,
     Progress,
     read_index,
     read_member,
 )
 from mmembed.data.manifest.jsonl import read_each_row, row_name
-from mmembed.data.media.load import FEATURES, from_record, to_record
 from mmembed.data.shards.layout import shard_path
+from mmembed.data.shards.records import FEATURES, from_record, to_record
 from mmembed.data.verify.defect import Defect, corrupt
 from mmembed.data.verify.embeddings import (
     check_copies,
@@ -81,7 +81,7 @@ class Verdict:
         counts: (reason, exit code) -> how many, of all defects.
     """
 
-    place: Place
+    place: Location
     records: int = 0
     failures: int = 0
     parts: int = 0
@@ -112,7 +112,7 @@ Known: TypeAlias = dict[str, dict[str, str]]
 
 
 def verify_shards(
-    place: Place, known: Known, on_progress: Progress = lambda done, of: None
+    place: Location, known: Known, on_progress: Progress = lambda done, of: None
 ) -> Verdict:
     """Check a folder of shards.
 

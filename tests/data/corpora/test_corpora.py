@@ -8,7 +8,7 @@ import pytest
 
 from mmembed.data.corpora import CORPORA
 from mmembed.data.corpora.grid import sentence
-from mmembed.data.example import Labels, Utterance
+from mmembed.data.manifest.utterance import Labels, Utterance
 from mmembed.errors import DataError
 
 PROMPTS = '( arctic_a0010 "Ten." )\n( arctic_b0005 "Five, he said." )\n( arctic_a0001 "O." )\n'

@@ -14,8 +14,8 @@ from safetensors.numpy import load_file
 
 from mmembed.data.corpora import CORPORA
 from mmembed.data.corpora.dialogue_pickles import convert
-from mmembed.data.example import Labels, Utterance
 from mmembed.data.feature_files import read_features
+from mmembed.data.manifest.utterance import Labels, Utterance
 from mmembed.data.media.load import load_example
 from mmembed.errors import DataError
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from mmembed.data.corpora import CONVERTERS, CORPORA
 from mmembed.data.corpora.emotion_names import CATEGORIES, category
-from mmembed.data.example import Labels, Utterance
+from mmembed.data.manifest.utterance import Labels, Utterance
 from mmembed.data.media.load import load_example
 from mmembed.errors import DataError
 

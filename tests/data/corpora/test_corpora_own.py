@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 
 from mmembed.data.corpora import CONVERTERS, CORPORA
-from mmembed.data.example import Labels, Utterance
+from mmembed.data.manifest.utterance import Labels, Utterance
 from mmembed.errors import DataError
 
 AUDIO = pa.struct([("bytes", pa.binary()), ("path", pa.string())])

@@ -8,11 +8,11 @@ import pytest
 
 from mmembed.data.corpora import CORPORA
 from mmembed.data.corpora.files import find_files
-from mmembed.data.corpora.lrs import Word, pieces
+from mmembed.data.corpora.lrs import LrsWord, pieces
 from mmembed.data.corpora.tables import read_table
-from mmembed.data.example import Utterance
+from mmembed.data.folders import walk
+from mmembed.data.manifest.utterance import Utterance
 from mmembed.errors import DataError
-from mmembed.io.folders import walk
 
 LogCapture = pytest.LogCaptureFixture
 
@@ -265,12 +265,12 @@ def test_long_clips_are_cut_in_the_widest_pause(tmp_path: Path) -> None:
 
 
 def test_pieces_keep_all_words_in_order() -> None:
-    words = [Word(str(n), n * 0.4, n * 0.4 + 0.3) for n in range(1000)]
+    words = [LrsWord(str(n), n * 0.4, n * 0.4 + 0.3) for n in range(1000)]
     cut = pieces(words)
     assert [word for piece in cut for word in piece] == words
     seconds = [piece[-1].end - piece[0].start for piece in cut]
     assert max(seconds) <= 15 and min(seconds) > 3
-    one = [Word("AAAH", 0.0, 40.0)]
+    one = [LrsWord("AAAH", 0.0, 40.0)]
     assert pieces(one) == [one]
 
 

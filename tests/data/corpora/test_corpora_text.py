@@ -10,8 +10,8 @@ import pytest
 from mmembed.data.corpora import CORPORA
 from mmembed.data.corpora.tables import mend, mended_text, read_rows
 from mmembed.data.corpora.xed import split_of
-from mmembed.data.example import Labels, Utterance
 from mmembed.data.manifest.jsonl import read_manifest, write_manifest
+from mmembed.data.manifest.utterance import Labels, Utterance
 from mmembed.data.prepare import prepare_shards
 from mmembed.data.shards.layout import ShardSet
 from mmembed.errors import DataError

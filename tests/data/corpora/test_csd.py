@@ -11,12 +11,12 @@ import h5py
 import numpy as np
 import pytest
 
+from mmembed.data.checks import Check, read_report
 from mmembed.data.corpora import CONVERTERS
-from mmembed.data.corpora.checks import Check, read_report
 from mmembed.data.corpora.mosei import MOSEI
 from mmembed.data.corpora.mosi import MOSI
-from mmembed.data.example import Utterance
 from mmembed.data.feature_files import read_features
+from mmembed.data.manifest.utterance import Utterance
 from mmembed.errors import DataError
 
 IDS = {

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mmembed.data.checks import Check, read_report
 from mmembed.data.corpora import CONVERTERS
-from mmembed.data.corpora.checks import Check, read_report
 from mmembed.data.corpora.sentiment import streams
-from mmembed.data.example import Utterance
 from mmembed.data.feature_files import read_features
+from mmembed.data.manifest.utterance import Utterance
 from mmembed.errors import DataError
 
 TOKENS, STEPS = 6, 9  # as 50 and 500 in MMSA's

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from mmembed.data.checks import read_report
 from mmembed.data.corpora import CONVERTERS, CORPORA
-from mmembed.data.corpora.checks import read_report
 from mmembed.data.feature_files import read_features
 
 FOLDER = os.environ.get("MMEMBED_CORPORA")

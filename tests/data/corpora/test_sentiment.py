@@ -10,9 +10,9 @@ import pytest
 import soundfile
 
 from mmembed.commands.prepare import main
+from mmembed.data.checks import Check, read_report
 from mmembed.data.corpora import CONVERTERS
-from mmembed.data.corpora.checks import Check, read_report
-from mmembed.data.example import Labels, Utterance
+from mmembed.data.manifest.utterance import Labels, Utterance
 from mmembed.data.shards.layout import ShardSet
 from mmembed.errors import DataError
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from mmembed.commands.cli import run_program
 from mmembed.commands.prepare import main
-from mmembed.data.example import Example, Labels, Utterance
+from mmembed.data.example import Example
 from mmembed.data.inputs import open_sources
 from mmembed.data.manifest.jsonl import (
     from_row,
@@ -25,8 +25,9 @@ from mmembed.data.manifest.jsonl import (
     to_row,
     write_manifest,
 )
-from mmembed.data.media.load import from_record, to_record
+from mmembed.data.manifest.utterance import Labels, Utterance
 from mmembed.data.shards.layout import ShardSet
+from mmembed.data.shards.records import from_record, to_record
 from mmembed.errors import CorruptError, DataError, UsageError
 
 DEEP = "[" * 100_000 + "]" * 100_000

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mmembed.data.example import Labels, Utterance
 from mmembed.data.manifest import parquet
 from mmembed.data.manifest.jsonl import read_manifest, write_manifest
 from mmembed.data.manifest.parquet import read_numbers
+from mmembed.data.manifest.utterance import Labels, Utterance
 from mmembed.errors import DataError
 
 finite = st.floats(-3, 3)

@@ -11,7 +11,7 @@ import soundfile
 from helpers.clips import RATE, Film, Voice, grey_steps, tone, write_streams, write_video
 from numpy.typing import NDArray
 
-from mmembed.data.media.decode import Clip, load_clip, stream_clip
+from mmembed.data.media.decode import DecodedMedia, load_clip, stream_clip
 from mmembed.errors import DataError
 
 SECONDS = 1.6
@@ -28,7 +28,7 @@ def level(samples: NDArray[np.float32] | None) -> float:
     return float(np.sqrt(np.mean(middle**2)))
 
 
-def check_whole(clip: Clip, *, seconds: float = SECONDS, within: float = 0.07) -> None:
+def check_whole(clip: DecodedMedia, *, seconds: float = SECONDS, within: float = 0.07) -> None:
     assert clip.audio is not None and clip.seconds == pytest.approx(seconds, abs=within)
     assert level(clip.audio) == pytest.approx(LEVEL, rel=0.07)  # LAME: 5 % softer
     quarters = np.array_split(clip.audio[: round(seconds * RATE)], 8)
@@ -89,7 +89,7 @@ def test_mp3_without_a_header_is_read_to_its_end(tmp_path: Path, variable: bool)
     path = write_streams(tmp_path / "a.mp3", voice, options={"write_xing": "0"})
     clip = load_clip(path)
     assert clip.audio is not None and clip.seconds == pytest.approx(0.8 + SECONDS, abs=0.07)
-    check_whole(Clip(clip.audio[-round(SECONDS * RATE) - 600 : -600], None, SECONDS))
+    check_whole(DecodedMedia(clip.audio[-round(SECONDS * RATE) - 600 : -600], None, SECONDS))
     assert len(in_blocks(path)[0]) == pytest.approx(44_100 * clip.seconds, abs=4)
 
 

@@ -12,7 +12,7 @@ import soundfile
 from helpers.clips import RATE, Film, Voice, grey_steps, tone, write_streams, write_video
 from numpy.typing import NDArray
 
-from mmembed.data.example import Utterance
+from mmembed.data.manifest.utterance import Utterance
 from mmembed.data.media.decode import load_clip
 from mmembed.data.media.load import load_example
 from mmembed.data.media.luma import hdr_levels

@@ -12,9 +12,9 @@ import soundfile
 from helpers.clips import grey_steps, tone, write_video
 from helpers.prepared import example, write_prepared
 
-from mmembed.data.example import Utterance
 from mmembed.data.feature_files import write_features
-from mmembed.data.inputs import Stored, open_sources
+from mmembed.data.inputs import StoredExample, open_sources
+from mmembed.data.manifest.utterance import Utterance
 from mmembed.data.media.header import look_at
 from mmembed.data.media.load import load_example
 from mmembed.errors import CorruptError, DataError
@@ -103,7 +103,7 @@ def test_of_prepared_shards_the_index_is_enough(tmp_path: Path) -> None:
     made = [example(0), example(1, audio=None, text=None, transcript=None)]
     write_prepared(tmp_path, made)
     sources = [source.header for source in open_sources([tmp_path / "shards"])]
-    assert not any(isinstance(source.origin, Stored) for source in sources)
+    assert not any(isinstance(source.origin, StoredExample) for source in sources)
     found = [source.origin() for source in sources]  # type: ignore[operator]
     assert [one.notes for one in found] == [
         {"streams": ["audio", "video", "text"], "seconds": 0.5},

@@ -16,14 +16,11 @@ import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmembed.data.example import Example, Labels, Utterance
-from mmembed.data.media.load import (
-    from_record,
-    load_example,
-    portable_key,
-    to_record,
-)
+from mmembed.data.example import Example
+from mmembed.data.manifest.utterance import Labels, Utterance, portable_key
+from mmembed.data.media.load import load_example
 from mmembed.data.shards.layout import Record, ShardSet, write_shard
+from mmembed.data.shards.records import from_record, to_record
 from mmembed.errors import CorruptError, DataError
 
 ROW = Utterance(

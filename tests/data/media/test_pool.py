@@ -14,7 +14,8 @@ import pytest
 import soundfile
 from helpers.clips import RATE, grey_steps, tone, write_video
 
-from mmembed.data.example import Example, Utterance
+from mmembed.data.example import Example
+from mmembed.data.manifest.utterance import Utterance
 from mmembed.data.media.load import load_example
 from mmembed.data.media.pool import Decoder, Task
 from mmembed.errors import DataError, UsageError

@@ -13,7 +13,8 @@ import pytest
 import soundfile
 from helpers.clips import RATE, grey_steps, tone, write_video
 
-from mmembed.data.example import Example, Utterance
+from mmembed.data.example import Example
+from mmembed.data.manifest.utterance import Utterance
 from mmembed.data.media.pool import Decoder, Task
 from mmembed.data.prepare import prepare_shards
 from mmembed.data.shards.layout import ShardSet

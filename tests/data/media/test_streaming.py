@@ -16,8 +16,9 @@ from helpers.clips import grey_steps, tone, write_video
 from numpy.typing import NDArray
 
 from mmembed.data.corpora.talkers.face import Face, Pose, make_look
-from mmembed.data.example import Example, Utterance
-from mmembed.data.media import pool as decoding
+from mmembed.data.example import Example
+from mmembed.data.manifest.utterance import Utterance
+from mmembed.data.media import pool
 from mmembed.data.media.decode import BLOCK, LONGEST, MAX_SECONDS, stream_clip
 from mmembed.data.media.load import load_example, load_parts
 from mmembed.data.media.pool import Decoder, Task
@@ -160,15 +161,13 @@ def test_all_parts_together_have_one_budget(
     long_sound: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A clip of which nothing earns it more time has the time of one part."""
-    monkeypatch.setattr(decoding, "BYTES_A_SECOND", 1e12)
-    monkeypatch.setattr(decoding, "DECODED_A_SECOND", 1e12)
+    monkeypatch.setattr(pool, "BYTES_A_SECOND", 1e12)
+    monkeypatch.setattr(pool, "DECODED_A_SECOND", 1e12)
     row = Utterance("a", long_sound.name)
     with Decoder(seconds=60.0) as decoder:
         tasks = decoder.load([Task(row, long_sound.parent, longest=400.0)])
         deadlines = []
-        monkeypatch.setattr(
-            decoding._Child, "answer", watch(decoding._Child.answer, deadlines.append)
-        )
+        monkeypatch.setattr(pool._Child, "answer", watch(pool._Child.answer, deadlines.append))
         (found,) = tasks
     assert isinstance(found, Example) and len(deadlines) > 25
     assert max(deadlines[1:]) - min(deadlines[1:]) < 1e-3  # each part left the end where it was
@@ -187,7 +186,7 @@ def watch(answer: Callable[[Any], Any], tell: Callable[[float], None]) -> Callab
 def test_more_than_was_allowed_is_not_kept(
     long_sound: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(decoding, "BLOCK", -200)  # as if the process had sent more than it may
+    monkeypatch.setattr(pool, "BLOCK", -200)  # as if the process had sent more than it may
     with Decoder() as decoder:
         row = Utterance("a", long_sound.name)
         (refused,) = decoder.load([Task(row, long_sound.parent, longest=302.0)])

@@ -13,7 +13,7 @@ import webdataset
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mmembed.data.media.load import portable_key
+from mmembed.data.manifest.utterance import portable_key
 from mmembed.data.shards.layout import Record, ShardSet, index_shards, shard_path, write_shard
 
 TOGETHER = 20

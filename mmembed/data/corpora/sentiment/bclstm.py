@@ -15,7 +15,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from mmembed.data.corpora.checks import Check, checksum, compare, none_of
+from mmembed.data.checks import Check, checksum, compare, none_of
 from mmembed.data.corpora.sentiment.corpus import SPLITS, Segment
 from mmembed.data.corpora.sentiment.streams import Finite, widths, write_splits
 from mmembed.data.corpora.tables import read_rows

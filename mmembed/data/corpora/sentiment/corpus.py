@@ -16,9 +16,8 @@ from functools import cache
 from importlib.resources import files
 from typing import Final
 
-from mmembed.data.corpora.checks import Check, compare, none_of
-from mmembed.data.example import SENTIMENT_LIMITS, Labels, Utterance
-from mmembed.data.media.load import portable_key
+from mmembed.data.checks import Check, compare, none_of
+from mmembed.data.manifest.utterance import SENTIMENT_LIMITS, Labels, Utterance, portable_key
 
 FOLDS: Final = ("train", "dev", "test")
 
@@ -35,7 +34,7 @@ Counts = Mapping[str, int]
 
 
 @dataclass(frozen=True)
-class Corpus:
+class PublishedCorpus:
     """What is published of a corpus.
 
     Attributes:
@@ -115,7 +114,7 @@ class Segment:
 
 
 def to_rows(
-    corpus: Corpus, segments: Sequence[Segment], counts: Counts | None = None
+    corpus: PublishedCorpus, segments: Sequence[Segment], counts: Counts | None = None
 ) -> tuple[list[Utterance], list[Check]]:
     """Manifest rows of segments, and what is wrong with them.
 
@@ -169,7 +168,7 @@ def to_rows(
     return [_to_row(corpus, segment) for segment in placed], checks
 
 
-def _to_row(corpus: Corpus, segment: Segment) -> Utterance:
+def _to_row(corpus: PublishedCorpus, segment: Segment) -> Utterance:
     limit = corpus.limit
     valid = segment.emotions is not None and all(_within(x, 0, 3) for x in segment.emotions)
     return Utterance(

@@ -28,15 +28,15 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from mmembed.data.corpora.checks import Check, checksum, none_of
-from mmembed.data.corpora.sentiment.corpus import Corpus, Segment
+from mmembed.data.checks import Check, checksum, none_of
+from mmembed.data.corpora.sentiment.corpus import PublishedCorpus, Segment
 from mmembed.data.corpora.sentiment.streams import Finite, widths, write_splits
-from mmembed.data.example import EMOTIONS
 from mmembed.data.feature_files import Features
+from mmembed.data.folders import files_below
+from mmembed.data.manifest.utterance import EMOTIONS
 from mmembed.data.untrusted.hdf5 import read_csd, read_csd_words
 from mmembed.errors import DataError
 from mmembed.features.intervals import averages, longer_than_nothing, overlapping
-from mmembed.io.folders import files_below
 
 KINDS: Final[Mapping[str, tuple[str, ...]]] = {
     "labels": ("label",),
@@ -59,7 +59,7 @@ Sequences = dict[str, tuple[NDArray[np.float32], NDArray[np.float64]]]
 
 
 def convert_csd(
-    corpus: Corpus, folder: Path, out: Path, words: bool = False
+    corpus: PublishedCorpus, folder: Path, out: Path, words: bool = False
 ) -> tuple[list[Segment], list[Check]]:
     """Align the streams of a folder to its labels and write them; segments and what is wrong.
 
@@ -216,7 +216,7 @@ def _split_key(key: str) -> tuple[str, str | None]:
     return (match[1], match[2]) if match else (key, None)
 
 
-def _segments(corpus: Corpus, path: Path) -> list[Segment]:
+def _segments(corpus: PublishedCorpus, path: Path) -> list[Segment]:
     segments = []
     for key, (labels, times) in read_csd(path).data.items():
         video, clip = _split_key(key)

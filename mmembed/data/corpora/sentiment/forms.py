@@ -6,17 +6,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from mmembed.data.corpora.checks import REPORT, Check, checksum, write_report
+from mmembed.data.checks import REPORT, Check, checksum, write_report
 from mmembed.data.corpora.sentiment import bclstm
 from mmembed.data.corpora.sentiment.bclstm import convert_bclstm
-from mmembed.data.corpora.sentiment.corpus import Corpus, Counts, Segment, to_rows
+from mmembed.data.corpora.sentiment.corpus import Counts, PublishedCorpus, Segment, to_rows
 from mmembed.data.corpora.sentiment.csd import convert_csd
 from mmembed.data.corpora.sentiment.labels import is_labels, is_raw, read_labels
 from mmembed.data.corpora.sentiment.media import media_below, with_media
 from mmembed.data.corpora.sentiment.mmsa import convert_pickle
-from mmembed.data.example import Utterance
+from mmembed.data.folders import files_below
+from mmembed.data.manifest.utterance import Utterance
 from mmembed.errors import DataError
-from mmembed.io.folders import files_below
 
 PICKLES: Final = (".pkl", ".pickle")
 
@@ -24,7 +24,9 @@ Imported = tuple[list[Segment], list[Check], Counts | None, str]
 """Segments, checks, published counts where they are not the corpus' own, and the form."""
 
 
-def convert(corpus: Corpus, source: Path, out: Path, *, words: bool = False) -> list[Utterance]:
+def convert(
+    corpus: PublishedCorpus, source: Path, out: Path, *, words: bool = False
+) -> list[Utterance]:
     """Import a corpus in any of its forms; writes OUT/integrity.json, and features if it has some.
 
     Args:
@@ -48,7 +50,7 @@ def convert(corpus: Corpus, source: Path, out: Path, *, words: bool = False) -> 
     return rows
 
 
-def _import(corpus: Corpus, source: Path, out: Path, words: bool) -> Imported:
+def _import(corpus: PublishedCorpus, source: Path, out: Path, words: bool) -> Imported:
     if words:
         return *convert_csd(corpus, source, out, words=True), None, ".csd, averaged over words"
     if source.suffix.lower() in PICKLES:

@@ -25,7 +25,7 @@ import numpy as np
 
 from mmembed.data.corpora.sentiment.corpus import SPLITS, Segment
 from mmembed.data.corpora.tables import read_cells, read_table
-from mmembed.data.example import EMOTIONS
+from mmembed.data.manifest.utterance import EMOTIONS
 from mmembed.errors import DataError
 
 COLUMNS: Final[Mapping[str, tuple[str, ...]]] = {

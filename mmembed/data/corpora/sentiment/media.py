@@ -20,10 +20,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from mmembed.data.corpora.checks import Check, none_of
+from mmembed.data.checks import Check, none_of
 from mmembed.data.corpora.sentiment.corpus import Segment
+from mmembed.data.folders import MEDIA_SUFFIXES, files_below
 from mmembed.errors import DataError
-from mmembed.io.folders import MEDIA_SUFFIXES, files_below
 
 SAME_TIME: Final = 0.05  # seconds that the times of one segment may differ between releases
 

@@ -29,11 +29,11 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from mmembed.data.corpora.checks import Check, checksum, none_of
-from mmembed.data.corpora.sentiment.corpus import SPLITS, Corpus, Segment
+from mmembed.data.checks import Check, checksum, none_of
+from mmembed.data.corpora.sentiment.corpus import SPLITS, PublishedCorpus, Segment
 from mmembed.data.corpora.sentiment.streams import Finite, widths, write_splits
-from mmembed.data.example import EMOTIONS
 from mmembed.data.feature_files import Features
+from mmembed.data.manifest.utterance import EMOTIONS
 from mmembed.data.untrusted.pickles import read_pickle
 from mmembed.errors import DataError
 
@@ -44,7 +44,9 @@ MASK: Final = 1  # row of text_bert
 Split = Mapping[str, Any]
 
 
-def convert_pickle(corpus: Corpus, path: Path, out: Path) -> tuple[list[Segment], list[Check]]:
+def convert_pickle(
+    corpus: PublishedCorpus, path: Path, out: Path
+) -> tuple[list[Segment], list[Check]]:
     """Write the features of a pickle, split by split; its segments and what is wrong with them.
 
     Raises:
@@ -90,7 +92,12 @@ class _Facts:
 
 
 def _convert_split(
-    corpus: Corpus, data: Split, split: str | None, out: Path, finite: Finite, facts: _Facts
+    corpus: PublishedCorpus,
+    data: Split,
+    split: str | None,
+    out: Path,
+    finite: Finite,
+    facts: _Facts,
 ) -> list[Segment]:
     segments = list(_segments(corpus, data, split))
     arrays: dict[str, tuple[NDArray[Any], NDArray[np.int64], str]] = {}
@@ -144,7 +151,7 @@ def _valid(rows: NDArray[Any], length: int) -> slice:
     return slice(int(filled[0]), int(filled[-1]) + 1)
 
 
-def _segments(corpus: Corpus, data: Split, split: str | None) -> Iterator[Segment]:
+def _segments(corpus: PublishedCorpus, data: Split, split: str | None) -> Iterator[Segment]:
     told = data.get("regression_labels", data.get("labels"))
     if "id" not in data or told is None:
         raise ValueError("it needs id and regression_labels")
@@ -171,7 +178,7 @@ def _segments(corpus: Corpus, data: Split, split: str | None) -> Iterator[Segmen
         )
 
 
-def _named(corpus: Corpus, parts: Sequence[str]) -> Segment:
+def _named(corpus: PublishedCorpus, parts: Sequence[str]) -> Segment:
     """A segment by its id: "video$_$clip", "video[clip]" or "video_clip", or with its times."""
     name, *times = parts
     start, end = map(float, times) if len(times) == 2 else (None, None)

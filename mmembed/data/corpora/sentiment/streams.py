@@ -11,7 +11,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from mmembed.data.corpora.checks import Check, compare, none_of
+from mmembed.data.checks import Check, compare, none_of
 from mmembed.data.corpora.sentiment.corpus import Segment
 from mmembed.data.feature_files import Features, write_features
 

@@ -18,7 +18,7 @@ from typing import Final, TypeVar
 
 from mmembed.data.corpora.talkers.face import Pose
 from mmembed.data.corpora.talkers.grammar import NEUTRAL, Expression
-from mmembed.data.example import EMOTIONS, Labels
+from mmembed.data.manifest.utterance import EMOTIONS, Labels
 
 VALENCE: Final = {
     NEUTRAL: 0.0, "happy": 1.0, "sad": -0.8, "anger": -0.9, "surprise": 0.4, "disgust": -0.8,

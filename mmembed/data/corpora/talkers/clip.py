@@ -25,7 +25,7 @@ from mmembed.data.corpora.talkers.acting import (
 from mmembed.data.corpora.talkers.face import SIDE, Face, blink, make_look, make_shot
 from mmembed.data.corpora.talkers.grammar import Expression, make_sentence
 from mmembed.data.corpora.talkers.voice import Speech, synthesise
-from mmembed.data.example import Utterance
+from mmembed.data.manifest.utterance import Utterance
 
 FRAME_RATE: Final = 25  # Hz
 SOUND_RATE: Final = 22_050  # Hz, espeak-ng's own
@@ -66,7 +66,7 @@ CONSONANT: Final = 0.35  # openness of all others
 
 
 @dataclass(frozen=True)
-class Clip:
+class TalkerClip:
     """The script of a clip: a function of seed, speaker and index, and all that its file needs."""
 
     seed: int
@@ -108,7 +108,7 @@ def split_of(speaker: int, index: int) -> str:
     return split
 
 
-def write_script(seed: int, speaker: int, index: int) -> Clip:
+def write_script(seed: int, speaker: int, index: int) -> TalkerClip:
     """Decide what is said and expressed; takes microseconds."""
     rng = random.Random(f"script {seed} {speaker} {index}")
     reserved = split_of(speaker, index) != "train"
@@ -116,10 +116,10 @@ def write_script(seed: int, speaker: int, index: int) -> Clip:
     felt = feeling if rng.random() < AGREEMENT else None
     sentence, words = make_sentence(feeling, reserved, rng)
     voice, face = draw_expression(felt, rng), draw_expression(felt, rng)
-    return Clip(seed, speaker, index, sentence, words, voice, face)
+    return TalkerClip(seed, speaker, index, sentence, words, voice, face)
 
 
-def film(clip: Clip) -> bytes:
+def film(clip: TalkerClip) -> bytes:
     """The MP4 file of a clip: H.264 at 25 Hz, AAC at 22.05 kHz mono, of the same length."""
     rng = random.Random(f"film {clip.seed} {clip.speaker} {clip.index}")
     sound, speech, lead = _speak(clip, rng)
@@ -157,7 +157,7 @@ def is_feminine(speaker: int) -> bool:
     return speaker % 2 == 0
 
 
-def _speak(clip: Clip, rng: random.Random) -> tuple[NDArray[np.float32], Speech, float]:
+def _speak(clip: TalkerClip, rng: random.Random) -> tuple[NDArray[np.float32], Speech, float]:
     """The sound, a whole number of frames long, the speech in it, and when it begins, in s."""
     own = random.Random(f"voice {clip.seed} {clip.speaker}")
     prosody = prosody_of(clip.voice)

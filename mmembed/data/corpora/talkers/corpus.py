@@ -9,7 +9,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Final
 
-from mmembed.data.corpora.talkers.clip import MOST_SPEAKERS, Clip, film, write_script
+from mmembed.data.corpora.talkers.clip import MOST_SPEAKERS, TalkerClip, film, write_script
 from mmembed.data.manifest.jsonl import write_manifest
 from mmembed.errors import UsageError
 from mmembed.io.atomic import atomic_file
@@ -78,7 +78,7 @@ def generate(
     return manifest
 
 
-def _produce(clip: Clip, folder: Path) -> None:
+def _produce(clip: TalkerClip, folder: Path) -> None:
     with atomic_file(folder / f"{clip.key}.mp4") as file:
         file.write(film(clip))
 

@@ -11,7 +11,7 @@ import zlib
 from dataclasses import dataclass
 from typing import Final
 
-from mmembed.data.example import EMOTIONS
+from mmembed.data.manifest.utterance import EMOTIONS
 
 NEUTRAL: Final = "neutral"
 FEELINGS: Final = (NEUTRAL, *EMOTIONS)

@@ -19,7 +19,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from mmembed.embedder import save_encoder
 from mmembed.embedder.embed_files import embed, open_encoder
-from mmembed.embedder.sklearn import EmbeddingTransformer, LayerWeightedProbe
+from mmembed.embeddings.sklearn import EmbeddingTransformer, LayerWeightedProbe
 from mmembed.encoder import Encoder
 from mmembed.errors import CorruptError, DataError, UsageError
 from mmembed.features.text import Vocabulary

@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-from mmembed.data.corpora.checks import remark
+from mmembed.data.checks import remark
 from mmembed.errors import DataError
-from mmembed.io.json_text import as_text
+from mmembed.io.json import as_text
 
 PICTURE_SUFFIXES: Final = (
     ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".flv",

@@ -15,22 +15,22 @@ from numpy.typing import ArrayLike, NDArray
 
 from mmembed.batch import STREAMS, parse_subset
 from mmembed.config import Hz, Seconds
-from mmembed.data.example import Example, Utterance
-from mmembed.data.inputs import Source
+from mmembed.data.example import Example
+from mmembed.data.inputs import ClipSource
+from mmembed.data.manifest.utterance import Utterance, portable_key
 from mmembed.data.media.container import SAMPLE_RATES
 from mmembed.data.media.decode import (
     BLOCK,
     LONGEST,
     LONGEST_RECORDING,
     MAX_SECONDS,
-    Block,
+    MediaBlock,
     check_longest,
     to_16k,
 )
 from mmembed.data.media.downmix import ToMono
-from mmembed.data.media.load import portable_key
 from mmembed.data.media.pool import Task
-from mmembed.data.media.streaming import Part, features_of, gather, make_notes
+from mmembed.data.media.streaming import FeatureBlock, features_of, gather, make_notes
 from mmembed.data.media.timeline import Pictures
 from mmembed.errors import DataError, UsageError
 from mmembed.features.audio import SAMPLE_RATE, log_mel
@@ -76,7 +76,7 @@ class Clip:
         streams: tuple[str, ...],
         face_model: Path | None,
         max_seconds: Seconds = MAX_SECONDS,
-    ) -> Source:
+    ) -> ClipSource:
         """How to make its features.
 
         Args:
@@ -88,14 +88,14 @@ class Clip:
             UsageError: it contradicts itself.
         """
         if self.path is None:
-            return Source(self._key(), self.name, lambda: self._example(streams, face_model))
+            return ClipSource(self._key(), self.name, lambda: self._example(streams, face_model))
         if self.audio is not None or self.video is not None:
             raise UsageError(f"{self.name}: give a path or arrays, not both")
         check_longest(max_seconds)
         end = None if self.end is None else float(self.end)
         path = os.fspath(self.path)
         row = Utterance(self._key(), path, float(self.start), end, transcript=self.text)
-        return Source(row.key, path, Task(row, Path(), streams, face_model, max_seconds))
+        return ClipSource(row.key, path, Task(row, Path(), streams, face_model, max_seconds))
 
     def _key(self) -> str:
         return portable_key(self.name)
@@ -144,20 +144,20 @@ class Clip:
         video: NDArray[np.uint8] | None,
         example: Example,
         face_model: Path | None,
-    ) -> Generator[Part, None, Example]:
+    ) -> Generator[FeatureBlock, None, Example]:
         """The example with its features before it, of arrays that are read block by block."""
 
-        def blocks() -> Generator[Block, None, tuple[str, ...]]:
+        def blocks() -> Generator[MediaBlock, None, tuple[str, ...]]:
             to_mono = self._to_mono(audio)
             if audio is not None:
                 rate = int(self.sample_rate or 1)
                 for start in range(0, len(audio), BLOCK * rate):
                     samples = to_mono(_floats(audio[start : start + BLOCK * rate], self.name))
-                    yield Block("audio", samples, rate, to_mono.peak)
+                    yield MediaBlock("audio", samples, rate, to_mono.peak)
             if video is not None:
                 for start in range(0, len(video), BLOCK * VIDEO_RATE):
                     luma = pictures(video[start : start + BLOCK * VIDEO_RATE], self.name)
-                    yield Block("video", luma, VIDEO_RATE)
+                    yield MediaBlock("video", luma, VIDEO_RATE)
             return tuple(to_mono.notes)
 
         notes = yield from features_of(blocks(), face_model)
@@ -274,7 +274,7 @@ def parse_streams(streams: str | None) -> tuple[str, ...]:
 
 
 def usable(
-    sources: Sequence[Source],
+    sources: Sequence[ClipSource],
     loaded: Iterator[Example | DataError],
     streams: tuple[str, ...],
 ) -> Iterator[Example]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from mmembed.data.corpora.checks import (
+from mmembed.data.checks import (
     Check,
     checksum,
     compare,

@@ -13,13 +13,13 @@ import soundfile
 
 from mmembed.commands.cli import run_program
 from mmembed.commands.prepare import main
+from mmembed.data.checks import gathered
 from mmembed.data.corpora import CORPORA
-from mmembed.data.corpora.checks import gathered
+from mmembed.data.folders import MEDIA_SUFFIXES, PassedOver, walk
 from mmembed.data.inputs import expand_inputs, open_sources
 from mmembed.data.manifest.jsonl import read_manifest
 from mmembed.data.shards.layout import ShardSet
 from mmembed.errors import DataError
-from mmembed.io.folders import MEDIA_SUFFIXES, PassedOver, walk
 
 Log = pytest.LogCaptureFixture
 

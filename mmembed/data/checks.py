@@ -16,8 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from mmembed.io.atomic import atomic_file
-from mmembed.io.json import dumps
-from mmembed.io.json_text import as_text, parse_json
+from mmembed.io.json import as_text, dumps, parse_json
 
 REPORT: Final = "integrity.json"
 

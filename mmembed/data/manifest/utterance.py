@@ -1,0 +1,169 @@
+"""One row of a manifest: where an utterance is and what is known of it."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+from urllib.parse import quote, urlsplit
+
+from mmembed.batch import STREAMS
+from mmembed.config import Seconds
+from mmembed.io.json import check_text, shown
+
+SPLITS: Final = ("train", "dev", "test", "heldout")
+"""`heldout`: utterances never trained on, by speakers of the training split (closed-set tasks)."""
+
+
+EMOTIONS: Final = ("happy", "sad", "anger", "surprise", "disgust", "fear")
+"""The order of the CMU-MOSEI SDK; each in [0, 3]."""
+
+
+LATEST: Final[Seconds] = 1e8
+"""No medium goes on for three years: later times are mistakes."""
+
+
+MOST_TURNS: Final = 1 << 53
+
+
+SENTIMENT_LIMITS: Final = (3.0, 1.0)
+"""The scales of sentiment whose scores have conventions: of CMU-MOSEI and CMU-MOSI, of CH-SIMS."""
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What is known of an utterance's emotion.
+
+    Attributes:
+        sentiment: in [-3, 3], or in [-1, 1] where `sentiment_limit` says so; or None.
+        emotions: intensities in the order of `EMOTIONS`, each in [0, 3], or None; None among them
+            is an emotion that is not labelled.
+        category: one emotion ("neutral", "calm", "happy", ...), or None.
+        present: names of all emotions that several may hold of ("joy", "optimism"), () = none of
+            those asked for; None = nobody was asked.
+        sentiment_limit: 1 where the corpus rates sentiment in [-1, 1], as CH-SIMS does, which is
+            scored in its own way; 3 or None where it rates in [-3, 3], as CMU-MOSEI does.
+        scores: anything else that is a number, on the corpus' own scale, such as "valence",
+            "arousal", "dominance", or "sentiment_audio" for what the voice alone tells.
+    """
+
+    sentiment: float | None = None
+    emotions: tuple[float | None, ...] | None = None
+    category: str | None = None
+    present: tuple[str, ...] | None = None
+    sentiment_limit: float | None = None
+    scores: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.sentiment_limit not in (None, *SENTIMENT_LIMITS):
+            raise ValueError(f"sentiment_limit {self.sentiment_limit}: must be 1 or 3")
+        limit = self.sentiment_limit or SENTIMENT_LIMITS[0]
+        if self.sentiment is not None and not -limit <= self.sentiment <= limit:
+            raise ValueError(f"sentiment {self.sentiment}: must lie in [-{limit:g}, {limit:g}]")
+        if self.emotions is not None and (
+            len(self.emotions) != len(EMOTIONS)
+            or not all(x is None or 0 <= x <= 3 for x in self.emotions)
+        ):
+            raise ValueError(
+                f"emotions {self.emotions}: {len(EMOTIONS)} values in [0, 3], in the order "
+                f"{', '.join(EMOTIONS)}"
+            )
+        for name in (self.category, *(self.present or ()), *self.scores):
+            if name is not None:
+                check_text("a label", name)
+        for name, score in self.scores.items():
+            if not math.isfinite(score):
+                raise ValueError(f"score {name} is {score}: must be a finite number")
+
+    @property
+    def intensities(self) -> tuple[float, ...]:
+        """Of all `EMOTIONS`, NaN where one is not labelled."""
+        emotions = self.emotions or (None,) * len(EMOTIONS)
+        return tuple(math.nan if x is None else x for x in emotions)
+
+
+@dataclass(frozen=True)
+class Utterance:
+    """One row of a manifest: where an utterance is and what is known of it.
+
+    Attributes:
+        key: unique, portable, without dots.
+        media: where the media is: a path, absolute or relative to the manifest (bytes that are not
+            UTF-8 as Python names them, byte 0xE9 as U+DCE9); a URL; a member of an archive
+            ("videos.tar#KEY.mp4"); a row of precomputed features ("train.safetensors#12", see
+            `mmembed.data.feature_files`); None for text alone.
+        start: seconds into the media file.
+        end: seconds, None = to its end.
+        transcript: the words spoken, as written by the corpus, or None.
+        language: ISO 639-1, or None.
+        streams: those it is known to have; None = not looked at yet.
+        speaker: unique across corpora ("ravdess-01"), or None.
+        dialogue: the conversation it belongs to, unique across corpora, or None.
+        turn: its place in the dialogue, counted from 0, or None.
+        split: one of `SPLITS`, or None where the corpus names none.
+        licence: a note on what may be done with it ("CC BY 4.0", "research only"), or None.
+        labels: emotion labels.
+    """
+
+    key: str
+    media: str | None
+    start: float = 0.0
+    end: float | None = None
+    transcript: str | None = None
+    language: str | None = None
+    streams: tuple[str, ...] | None = None
+    speaker: str | None = None
+    dialogue: str | None = None
+    turn: int | None = None
+    split: str | None = None
+    licence: str | None = None
+    labels: Labels = field(default_factory=Labels)
+
+    def __post_init__(self) -> None:
+        if not self.key.isprintable() or any(c in self.key for c in "./\\ ") or not self.key:
+            raise ValueError(
+                f"key {shown(self.key)}: must not be empty or hold dots, slashes, spaces or "
+                "control characters"
+            )
+        if self.media is not None:
+            _check_media(self.media)
+        for name in ("transcript", "language", "speaker", "dialogue", "licence"):
+            if (text := getattr(self, name)) is not None:
+                check_text(name, text)
+        if not 0 <= self.start <= LATEST or not (self.end is None or self.start < self.end):
+            raise ValueError(f"start {self.start} and end {self.end}: 0 <= start < end, in seconds")
+        if self.end is not None and not self.end <= LATEST:
+            raise ValueError(f"end {self.end}: at most {LATEST:.0f} seconds")
+        if self.split is not None and self.split not in SPLITS:
+            what = f"split {shown(self.split)} of {self.key[:60]}"
+            raise ValueError(f"{what}: one of {', '.join(SPLITS)}")
+        if self.streams is not None and not set(self.streams) <= set(STREAMS):
+            raise ValueError(f"streams {shown(self.streams)}: of {', '.join(STREAMS)}")
+        if self.turn is not None and not 0 <= self.turn < MOST_TURNS:
+            raise ValueError(f"turn {shown(self.turn)}: counts from 0, to less than {MOST_TURNS}")
+
+
+def _check_media(media: str) -> None:
+    """Refuse, with a ValueError, what cannot be the name of a file or a URL."""
+    if "\0" in media:
+        raise ValueError(f"media holds a NUL character: {shown(media)}")
+    try:
+        os.fsencode(media)
+    except UnicodeEncodeError:
+        raise ValueError(f"media holds half a character (a surrogate): {shown(media)}") from None
+    if "://" in media:
+        try:
+            check_text("media", media)
+            _ = urlsplit(media).port
+        except ValueError as error:
+            raise ValueError(f"media {shown(media)} is no URL ({error})") from None
+
+
+def portable_key(name: str) -> str:
+    """Any name as a key: ASCII letters, digits, - and _ stay, the rest is percent-encoded.
+
+    Different names give different keys; `urllib.parse.unquote` gives the name back.
+    """
+    return quote(os.fsencode(name), safe="").replace(".", "%2E").replace("~", "%7E")

@@ -1,0 +1,92 @@
+"""From features to a shard's record and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmembed.data.example import Example
+from mmembed.data.manifest.jsonl import from_row, to_row
+from mmembed.data.manifest.utterance import Utterance
+from mmembed.errors import CorruptError
+from mmembed.io.json import shown
+
+FEATURES: Final = "features."  # of the name of a member
+
+
+Members = Mapping[str, "NDArray[Any] | Mapping[str, Any]"]
+
+
+def to_record(example: Example) -> tuple[str, Members, Mapping[str, Any]]:
+    """(key, members, meta) for a shard; meta is what planning needs without reading members."""
+    members: dict[str, NDArray[Any] | Mapping[str, Any]] = {
+        "json": {
+            "utterance": to_row(example.utterance),
+            "text": example.text,
+            "notes": dict(example.notes),
+        }
+    }
+    for name, values in (("audio", example.audio), ("video", example.video)):
+        if values is not None:
+            members[f"{name}.npy"] = values
+    members |= {f"{FEATURES}{name}.npy": array for name, array in example.features.items()}
+    utterance = example.utterance
+    meta = {
+        "lengths": {
+            "audio": 0 if example.audio is None else len(example.audio),
+            "video": 0 if example.video is None else len(example.video),
+            "text": len(example.text or ""),
+        },
+        "features": {name: list(values.shape) for name, values in example.features.items()},
+        "transcript": utterance.transcript,
+        "speaker": utterance.speaker,
+        "split": utterance.split,
+    }
+    return example.key, members, meta
+
+
+def read_description(
+    described: Mapping[str, Any],
+) -> tuple[Utterance, str | None, Mapping[str, Any]]:
+    """Utterance, text and notes of a record's JSON, as `to_record` writes it.
+
+    Raises:
+        ValueError: one line saying what is not as it writes it.
+    """
+    text, notes = described.get("text"), described.get("notes")
+    if not isinstance(text, str | None):
+        raise ValueError(f"text must be a string, found {shown(text)}")
+    if not isinstance(notes, Mapping):
+        raise ValueError(f"notes must be an object, found {shown(notes)}")
+    return from_row(described.get("utterance")), text, notes
+
+
+def from_record(key: str, members: Members) -> Example:
+    """The inverse of `to_record`.
+
+    Raises:
+        CorruptError: the record is of another kind.
+    """
+    described = members.get("json")
+    if not isinstance(described, Mapping) or "utterance" not in described:
+        raise CorruptError(f"{key}: not a record of prepared features; prepare the corpus again")
+    audio, video = (members.get(f"{name}.npy") for name in ("audio", "video"))
+    try:
+        utterance, text, notes = read_description(described)
+    except ValueError as error:
+        raise CorruptError(f"{key}: not a record of prepared features ({error})") from None
+    return Example(
+        utterance,
+        audio=audio if isinstance(audio, np.ndarray) else None,
+        video=video if isinstance(video, np.ndarray) else None,
+        text=text,
+        features={
+            name.removeprefix(FEATURES).removesuffix(".npy"): values
+            for name, values in members.items()
+            if name.startswith(FEATURES) and isinstance(values, np.ndarray)
+        },
+        notes=notes,
+    )
