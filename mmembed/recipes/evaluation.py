@@ -97,7 +97,7 @@ def _perceived(corpus: TrainingCorpus) -> tuple[str, ...]:
 ITEMS_AT_ONCE = 16
 
 
-class TestSet(Protocol):
+class TestUtterances(Protocol):
     """Utterances to recognise, read one by one."""
 
     @property
@@ -138,7 +138,7 @@ def only_streams(item: Item, streams: Sequence[str]) -> Item:
 @torch.no_grad()
 def transcribe(
     method: Method,
-    tests: TestSet,
+    tests: TestUtterances,
     subsets: Sequence[tuple[str, ...]],
     alphabet: Vocabulary,
     world: World,

@@ -86,7 +86,7 @@ class TrainingCorpus:
 
 @dataclass(frozen=True)
 class SpeechTests:
-    """A split of a corpus, read one by one; a `mmembed.recipes.evaluation.TestSet`."""
+    """A split of a corpus, read one by one; a `mmembed.recipes.evaluation.TestUtterances`."""
 
     examples: Examples
     corpus: TrainingCorpus

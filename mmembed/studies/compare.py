@@ -18,14 +18,14 @@ from mmembed.errors import CorruptError, UsageError
 from mmembed.metrics.bootstrap import percentile_interval, resamples, too_few
 from mmembed.studies.finished_runs import (
     Part,
+    RunPredictions,
     Sheet,
     StudyRun,
-    TestPredictions,
     in_order,
     sheets_of,
     sources_of,
 )
-from mmembed.studies.scoring import DRAWS, MEASURES, Array, Held, written
+from mmembed.studies.scoring import DRAWS, METRICS, Array, TestSet, written
 
 Floats = NDArray[np.float64]
 Update = Callable[[float], object]
@@ -89,7 +89,7 @@ class Table:
     """
 
     title: str
-    held: Held
+    held: TestSet
     measure: str
     reference: str
     lines: tuple[Line, ...]
@@ -98,7 +98,7 @@ class Table:
     @property
     def others(self) -> list[str]:
         """The measures that do not decide and that all lines have: older runs may lack some."""
-        known = [m for m in MEASURES[self.held.task] if m != self.measure]
+        known = [m for m in METRICS[self.held.task] if m != self.measure]
         return [m for m in known if all(m in line.scores for line in self.lines)]
 
 
@@ -144,7 +144,7 @@ def compare(
     drafts = []
     for sheet in sheets:
         chosen = measure or sheet.held.measure
-        if chosen not in (known := MEASURES[sheet.held.task]):
+        if chosen not in (known := METRICS[sheet.held.task]):
             raise UsageError(
                 f"test {sheet.name} has no measure {chosen!r}; there are {', '.join(known)}"
             )
@@ -206,7 +206,7 @@ def _told(sheet: Sheet) -> list[str]:
     return known if all(notes is not None for notes in told) else [*known, *sheet.held.left_out()]
 
 
-def _scores(answers: TestPredictions, held: Held, part: str, name: str) -> Mapping[str, Any]:
+def _scores(answers: RunPredictions, held: TestSet, part: str, name: str) -> Mapping[str, Any]:
     """As results.json has them; less intervals of too few groups, which older versions wrote."""
     told = answers.source.tests[answers.test]
     try:
@@ -218,7 +218,7 @@ def _scores(answers: TestPredictions, held: Held, part: str, name: str) -> Mappi
             f"{answers.source.folder}: has predictions of {name} on test {answers.test}, and no "
             "scores in results.json; remove that file and run `finetune` again"
         ) from None
-    few = [m for m in MEASURES[held.task] if too_few(held.groups, counted=held.counted(m))]
+    few = [m for m in METRICS[held.task] if too_few(held.groups, counted=held.counted(m))]
     bare = {m: {k: scores[m][k] for k in ("mean", "std")} for m in few if m in scores}
     return {**scores, **bare}
 
@@ -230,7 +230,7 @@ def _same(a: _Row, b: _Row) -> bool:
 
 
 def _lines(
-    held: Held, measure: str, rows: Sequence[_Row], reference: str, update: Update
+    held: TestSet, measure: str, rows: Sequence[_Row], reference: str, update: Update
 ) -> tuple[tuple[Line, ...], list[str]]:
     """All rows, scored on the same draws; and notes on their intervals."""
     few = too_few(held.groups, held.grouping, held.counted(measure))
@@ -266,7 +266,7 @@ def _mean(row: _Row, measure: str) -> float:
     return math.nan if mean is None else float(mean)
 
 
-def _drawn(held: Held, measure: str, answers: Sequence[Array], update: Update) -> Floats:
+def _drawn(held: TestSet, measure: str, answers: Sequence[Array], update: Update) -> Floats:
     """(DRAWS, R) score, mean over seeds, of each of R answers (S, N, ...) on each draw."""
     scores = np.empty((DRAWS, len(answers)))
     for number, items in enumerate(resamples(held.groups, draws=DRAWS)):

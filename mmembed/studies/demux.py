@@ -38,7 +38,7 @@ from mmembed.studies.demux_data import (
     prompted,
     read_rows,
 )
-from mmembed.studies.scoring import Array, Held, finite
+from mmembed.studies.scoring import Array, TestSet, finite
 from mmembed.studies.study import FinetuneLoop, FinetuneRun, Study, Trained, decided
 from mmembed.studies.trained_on import TrainedOn, describe
 from mmembed.training.optim import OptimConfig
@@ -185,11 +185,11 @@ class DemuxStudy(Study):
         _, self._tokenizer = load_backbone(self.run.backbone)
         self._prompts: dict[object, list[Prompt]] = {}
 
-    def _held(self, question: Question) -> Held:
+    def _held(self, question: Question) -> TestSet:
         posts, train = self._posts[question.posts], self._posts["train"]
         truth, known = (_pool(some.labels, question.columns).numpy() for some in (posts, train))
         groups, kind = posts.groups.names, posts.groups.kind
-        return Held("labels", "macro_f1", posts.keys, groups, truth, known, question.names, kind)
+        return TestSet("labels", "macro_f1", posts.keys, groups, truth, known, question.names, kind)
 
     def trained_on(self) -> TrainedOn:
         """See `Study`."""

@@ -36,7 +36,7 @@ from mmembed.studies.embeddings_data import (
     subset_folders,
 )
 from mmembed.studies.familiarity import FOLDER, Familiarity
-from mmembed.studies.scoring import Array, Held, sentiment_task
+from mmembed.studies.scoring import Array, TestSet, sentiment_task
 from mmembed.studies.study import FinetuneLoop, FinetuneRun, Study, Trained
 from mmembed.studies.trained_on import Learned, TrainedOn, describe
 from mmembed.training.optim import OptimConfig
@@ -126,7 +126,7 @@ class EmotionStudy(Study):
         own = {f"{TEST}, {OWN}{s}": np.flatnonzero(present[s] & tested) for s in self.variants}
         return {name: rows for name, rows in {**named, **own}.items() if len(rows)}
 
-    def _held(self, test: str, rows: Rows) -> Held | None:
+    def _held(self, test: str, rows: Rows) -> TestSet | None:
         """The test clips whose sentiment is known; None where it cannot be learned or scored.
 
         The trivial answer knows the training clips of all subsets that are asked.
@@ -140,7 +140,7 @@ class EmotionStudy(Study):
         if not len(asked) or not any(self._learns(subset) for subset in some):
             return None
         groups = clips.groups(asked)
-        return Held(
+        return TestSet(
             sentiment_task(clips.limit),
             "correlation",
             tuple(clips.keys[row] for row in asked),

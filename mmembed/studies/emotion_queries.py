@@ -30,7 +30,7 @@ from mmembed.method import Method
 from mmembed.methods.emotion_queries import EmotionQueries, EmotionQueriesConfig
 from mmembed.metrics.multilabel import auroc, label_auroc
 from mmembed.studies.emotion_queries_data import EmotionQueryClips, read_clips
-from mmembed.studies.scoring import Array, Held, Scored, finite
+from mmembed.studies.scoring import Array, TestPredictions, TestSet, finite
 from mmembed.studies.study import FinetuneLoop, FinetuneRun, Study, Trained, decided
 from mmembed.studies.text_vectors import text_vectors
 from mmembed.studies.trained_on import TrainedOn, describe
@@ -129,7 +129,7 @@ class QueriesStudy(Study):
             told = ~np.isnan(truth).all(1)
             self._clips[test] = clips = self._splits[split].where(torch.from_numpy(told))
             groups = clips.groups()
-            tests[test] = Held(
+            tests[test] = TestSet(
                 "labels",
                 "auroc",
                 clips.keys,
@@ -244,7 +244,7 @@ class QueriesStudy(Study):
         """The area of each label, the words asked instead, and who was heard in which split."""
         areas = {}
         for test in self.tests:
-            scored = Scored.read(out / "predictions" / f"{test}.safetensors")
+            scored = TestPredictions.read(out / "predictions" / f"{test}.safetensors")
             areas[test] = {
                 row: {
                     label: finite(float(area))

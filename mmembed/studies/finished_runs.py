@@ -16,7 +16,7 @@ import numpy as np
 from mmembed.config import read_json
 from mmembed.errors import UsageError
 from mmembed.metrics.bootstrap import plural
-from mmembed.studies.scoring import Held, Indices, Scored
+from mmembed.studies.scoring import Indices, TestPredictions, TestSet
 
 Json = dict[str, Any]
 Part = Literal["variant", "control", "baseline"]
@@ -96,28 +96,28 @@ class ResultSource:
         )
         return tests
 
-    def read(self, test: str) -> Scored:
+    def read(self, test: str) -> TestPredictions:
         """Its predictions."""
-        return Scored.read(self.folder / "predictions" / f"{test}.safetensors")
+        return TestPredictions.read(self.folder / "predictions" / f"{test}.safetensors")
 
 
 @dataclass(frozen=True)
-class TestPredictions:
+class RunPredictions:
     """What one source predicted for one test."""
 
     source: ResultSource
     test: str
-    scored: Scored
+    scored: TestPredictions
 
 
 @dataclass(frozen=True)
 class Sheet:
     """Answers to the same items, at most one of each source; the first one's order counts."""
 
-    answers: list[TestPredictions]
+    answers: list[RunPredictions]
 
     @property
-    def held(self) -> Held:
+    def held(self) -> TestSet:
         return self.answers[0].scored.held
 
     @property
@@ -200,7 +200,7 @@ def sheets_of(sources: Sequence[ResultSource], tests: Sequence[str]) -> list[She
     sheets: list[Sheet] = []
     for source in sources:
         for test in (name for name in source.tests if name in tests):
-            new = TestPredictions(source, test, source.read(test))
+            new = RunPredictions(source, test, source.read(test))
             same = [
                 sheet
                 for sheet in sheets
@@ -214,7 +214,7 @@ def sheets_of(sources: Sequence[ResultSource], tests: Sequence[str]) -> list[She
     return sheets
 
 
-def obstacle(ours: Held, theirs: Held) -> str | None:
+def obstacle(ours: TestSet, theirs: TestSet) -> str | None:
     """Why two tests are not the same; None where they are."""
     if ours.task != theirs.task:
         return f"another task ({theirs.task})"
@@ -231,7 +231,7 @@ def obstacle(ours: Held, theirs: Held) -> str | None:
     return None
 
 
-def in_order(ours: Held, theirs: Held) -> Indices | None:
+def in_order(ours: TestSet, theirs: TestSet) -> Indices | None:
     """(N,) the place of each of our items among theirs; None where equal keys hide it."""
     if ours.keys == theirs.keys:
         return np.arange(len(ours.keys))

@@ -36,7 +36,7 @@ from mmembed.methods.layer_anchor import LayerAnchor, LayerAnchorConfig
 from mmembed.metrics.similarity import most_similar_group
 from mmembed.studies.layer_anchor_data import Fold, LayerAnchorClips, make_folds, read_corpora
 from mmembed.studies.layer_anchor_vowels import Vowels, read_vowels, vowel_similarity
-from mmembed.studies.scoring import MEASURES, Array, Held
+from mmembed.studies.scoring import METRICS, Array, TestSet
 from mmembed.studies.study import FinetuneLoop, FinetuneRun, Study, Trained
 from mmembed.training.optim import OptimConfig
 
@@ -122,7 +122,7 @@ class LayerAnchorStudy(Study):
         self.bounds = frozenset({ORACLE})
         self.variants = tuple(f"{way}/{fold}" for way in self._ways for fold in range(run.folds))
         self.tests = {
-            "target": Held(
+            "target": TestSet(
                 "classes",
                 "uar",
                 target.keys,
@@ -263,7 +263,7 @@ class LayerAnchorStudy(Study):
                 loss = float(method(dev)["emotion"]) / len(truth)
                 found.setdefault("dev emotion loss", []).append(loss)
                 answer = method.predict(dev)["emotion"].numpy()
-                found.setdefault("dev uar", []).append(MEASURES["classes"]["uar"](truth, answer))
+                found.setdefault("dev uar", []).append(METRICS["classes"]["uar"](truth, answer))
         return {name: float(np.mean(values)) for name, values in found.items()}
 
     def _fold(self, variant: str) -> Fold:

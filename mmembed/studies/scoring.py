@@ -23,7 +23,7 @@ from mmembed.metrics.bootstrap import Interval
 Array = NDArray[Any]
 Indices = NDArray[np.int64]
 Task = Literal["sentiment", "sims", "classes", "labels"]
-Measure = Callable[[Array, Array], float]
+Metric = Callable[[Array, Array], float]
 
 GROUP: Final = "group"  # where it is not known what the groups are: older files do not say
 DRAWS: Final = 1000  # of the bootstrap
@@ -38,7 +38,7 @@ def _uar(truth: Array, predicted: Array) -> float:
     return float(np.mean([hits[truth == c].mean() for c in np.unique(truth)]))
 
 
-MEASURES: Final[Mapping[Task, Mapping[str, Measure]]] = {
+METRICS: Final[Mapping[Task, Mapping[str, Metric]]] = {
     "sentiment": {"correlation": sentiment.pearson, **sentiment.SENTIMENT_SCORES},
     "sims": sentiment.SIMS_SCORES,
     "classes": {
@@ -75,11 +75,11 @@ def sentiment_task(limit: float) -> Task:
 
 
 @dataclass(frozen=True)
-class Held:
+class TestSet:
     """Held-out items, what is true of them, and how answers are scored.
 
     Attributes:
-        task: decides shapes and measures, see `MEASURES`.
+        task: decides shapes and measures, see `METRICS`.
         measure: the one that decides.
         keys: N items.
         groups: N; items of one group (speaker, video, dialogue) are drawn together.
@@ -113,14 +113,14 @@ class Held:
 
     def trivial_scores(self) -> dict[str, float | None]:
         """Every measure of its own best constant; None where it is not defined."""
-        return {name: finite(self.score(name, self.trivial(name))) for name in MEASURES[self.task]}
+        return {name: finite(self.score(name, self.trivial(name))) for name in METRICS[self.task]}
 
     def score(self, measure: str, predicted: Array, rows: Indices | None = None) -> float:
         """A measure of predictions (N, ...), of all items or of some rows, with repetitions.
 
         NaN where it is not defined. A mean over labels is one over those that some item shows.
         """
-        truth, score = self.truth, MEASURES[self.task][measure]
+        truth, score = self.truth, METRICS[self.task][measure]
         if measure in BY_LABEL and not self._shown.all():
             truth, predicted = truth[:, self._shown], predicted[:, self._shown]
         return score(truth, predicted) if rows is None else score(truth[rows], predicted[rows])
@@ -146,7 +146,7 @@ class Held:
             predicted: (S, N, ...), of S seeds.
         """
         found: dict[str, Any] = {}
-        for name in MEASURES[self.task]:
+        for name in METRICS[self.task]:
             values = [self.score(name, p) for p in predicted]
             mean, spread = float(np.mean(values)), float(np.std(values))
             found[name] = {"mean": finite(mean), "std": finite(spread)}
@@ -197,7 +197,7 @@ class Held:
                     "items": int((counted := self.counted(measure)).sum()),
                     "groups": bootstrap.num_groups(self.groups, counted),
                 }
-                for measure in MEASURES[self.task]
+                for measure in METRICS[self.task]
             },
         }
         if self.names:
@@ -261,7 +261,7 @@ def written(interval: Interval) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class Scored:
+class TestPredictions:
     """Predictions of a study for one set of held-out items, as they are stored.
 
     Attributes:
@@ -270,7 +270,7 @@ class Scored:
         baselines: name -> (1, N, ...), or of bounds (S, N, ...); "trivial" among them.
     """
 
-    held: Held
+    held: TestSet
     variants: Mapping[str, Array]
     baselines: Mapping[str, Array] = field(default_factory=dict)
 
@@ -311,7 +311,7 @@ class Scored:
                 }
         except (OSError, SafetensorError, TypeError, KeyError, ValueError) as error:
             raise CorruptError(f"{path}: holds no predictions of a study ({error})") from None
-        held = Held(
+        held = TestSet(
             told["task"],
             told["measure"],
             tuple(told["keys"]),

@@ -23,7 +23,7 @@ from mmembed.io.json import write_json
 from mmembed.method import Method
 from mmembed.methods.sdt import SDT, Explanation, SDTConfig, balanced_weights
 from mmembed.metrics.classes import weighted_f1
-from mmembed.studies.scoring import Array, Held
+from mmembed.studies.scoring import Array, TestSet
 from mmembed.studies.sdt_data import Dialogue, read_dialogues, to_batch
 from mmembed.studies.study import FinetuneLoop, FinetuneRun, Study, Trained
 from mmembed.training.optim import OptimConfig
@@ -97,7 +97,7 @@ class SDTStudy(Study):
         keys, dialogues = zip(*labelled, strict=True)
         test = self._emotions("test")
         self.tests = {
-            "test": Held(
+            "test": TestSet(
                 "classes",
                 "weighted_f1",
                 keys,

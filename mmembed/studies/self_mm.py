@@ -41,7 +41,7 @@ from mmembed.methods.self_mm import SelfMm, SelfMmConfig, StreamConfig
 from mmembed.studies.embeddings_data import SPLITS, read_embeddings, subset_folders
 from mmembed.studies.feature_tensors import features_of
 from mmembed.studies.groups import group_items
-from mmembed.studies.scoring import GROUP, Array, Held, sentiment_task
+from mmembed.studies.scoring import GROUP, Array, TestSet, sentiment_task
 from mmembed.studies.study import FinetuneLoop, FinetuneRun, Study, decided
 from mmembed.training.optim import OptimConfig
 
@@ -246,13 +246,13 @@ class SelfMmStudy(Study):
         return {"logistic regression": np.where(positive, 1, -1).astype(np.float32)}
 
 
-def held(train: Items, test: Items) -> Held:
+def held(train: Items, test: Items) -> TestSet:
     """The test items, scored as two classes, -1 and 1; those of a group are drawn together.
 
     Each corpus has its conventions: CH-SIMS counts 0 as negative, the others leave it out.
     """
     task = sentiment_task(train.limit)
-    return Held(
+    return TestSet(
         task,
         "acc2" if task == "sims" else "acc2_pos",
         test.keys,

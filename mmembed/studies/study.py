@@ -17,7 +17,7 @@ from mmembed.errors import MmembedError, UsageError
 from mmembed.method import Method
 from mmembed.metrics.bootstrap import count_groups
 from mmembed.studies import trained_on
-from mmembed.studies.scoring import Array, Held, Scored
+from mmembed.studies.scoring import Array, TestPredictions, TestSet
 from mmembed.studies.trained_on import TrainedOn
 from mmembed.training.optim import OptimConfig
 
@@ -68,7 +68,7 @@ class Study(ABC):
 
     run: FinetuneRun
     variants: tuple[str, ...]
-    tests: Mapping[str, Held]
+    tests: Mapping[str, TestSet]
     bounds: frozenset[str] = frozenset()
     controls: Mapping[str, Study] = MappingProxyType({})
     notes: Sequence[str] = ()
@@ -141,7 +141,7 @@ class Study(ABC):
         beside = {**bounds, **{name: one[None] for name, one in self.baselines(test).items()}}
         trivial = {"trivial": held.trivial(held.measure)[None]}
         file = out / "predictions" / f"{test}.safetensors"
-        Scored(held, own, {**beside, **trivial}).write(file)
+        TestPredictions(held, own, {**beside, **trivial}).write(file)
         return {
             "task": held.task,
             "measure": held.measure,
@@ -152,7 +152,7 @@ class Study(ABC):
         }
 
 
-def decided(tests: Mapping[str, Held], where: str) -> tuple[dict[str, Held], list[str]]:
+def decided(tests: Mapping[str, TestSet], where: str) -> tuple[dict[str, TestSet], list[str]]:
     """The tests that can be scored, and why others cannot.
 
     Args:

@@ -10,7 +10,7 @@ from helpers.studied import TRUTH, fewer_draws, sentiment, write_run
 
 from mmembed.commands.cli import run_program
 from mmembed.commands.compare import main
-from mmembed.studies.scoring import Held
+from mmembed.studies.scoring import TestSet
 
 EXACT = np.array([TRUTH], np.float32)
 
@@ -78,7 +78,7 @@ def test_what_cannot_be_is_one_line(
 
 
 def test_one_speaker_has_a_dash(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    alone = Held(**{**vars(sentiment()), "groups": ("ann",) * 12})
+    alone = TestSet(**{**vars(sentiment()), "groups": ("ann",) * 12})
     write_run(tmp_path / "run", alone, {"exact": EXACT, "off": EXACT + 1})
     page = tmp_path / "page.html"
     assert run_program(main, [str(tmp_path / "run"), "--out", str(page)]) == 0

@@ -15,7 +15,7 @@ from mmembed.io.json import write_json
 from mmembed.method import Method
 from mmembed.studies import compare as comparison
 from mmembed.studies import scoring
-from mmembed.studies.scoring import Array, Held
+from mmembed.studies.scoring import Array, TestSet
 from mmembed.studies.study import FinetuneLoop, FinetuneRun, Study
 from mmembed.training.optim import OptimConfig
 
@@ -43,7 +43,7 @@ class Told(Study):
     """A study whose answers are told: variant -> (S, N, ...)."""
 
     def __init__(
-        self, held: Held, variants: Mapping[str, Array], plain: Mapping[str, Array], test: str
+        self, held: TestSet, variants: Mapping[str, Array], plain: Mapping[str, Array], test: str
     ) -> None:
         seeds = tuple(range(max(map(len, variants.values()))))
         self.run = FinetuneRun("told", OptimConfig(), FinetuneLoop(seeds=seeds))
@@ -69,9 +69,9 @@ class Told(Study):
 
 def sentiment(
     order: Sequence[int] = range(12), measure: str = "mae", truth: Sequence[float] = TRUTH
-) -> Held:
+) -> TestSet:
     """Twelve items of six speakers, all or some of them, in any order."""
-    return Held(
+    return TestSet(
         "sentiment",
         measure,
         tuple(KEYS[n] for n in order),
@@ -84,15 +84,15 @@ def sentiment(
 
 def write_run(
     folder: Path,
-    held: Held,
+    held: TestSet,
     variants: Mapping[str, Array],
     plain: Mapping[str, Array] | None = None,
-    controls: Mapping[str, tuple[Held, Mapping[str, Array]]] | None = None,
+    controls: Mapping[str, tuple[TestSet, Mapping[str, Array]]] | None = None,
     test: str = "test",
 ) -> Path:
     """What `mmembed finetune` would leave, less the methods."""
 
-    def score(out: Path, held: Held, variants: Mapping[str, Array]) -> dict[str, object]:
+    def score(out: Path, held: TestSet, variants: Mapping[str, Array]) -> dict[str, object]:
         study = Told(held, variants, plain or {}, test)
         return study.score(
             out,

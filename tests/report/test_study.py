@@ -16,7 +16,7 @@ from mmembed.report.compare import NAMES, write_comparison
 from mmembed.report.html import Section
 from mmembed.studies.compare import compare
 from mmembed.studies.finished_runs import StudyRun, read_runs
-from mmembed.studies.scoring import MEASURES, Held
+from mmembed.studies.scoring import METRICS, TestSet
 
 RANDOM = np.random.default_rng(0)
 TRUE = np.array(TRUTH, np.float32)
@@ -51,7 +51,7 @@ def felt(tmp_path: Path) -> Path:
 def told(tmp_path: Path) -> Path:
     """Two classes of hostile names, by one seed."""
     names = (HOSTILE, "calm")
-    held = Held("classes", "uar", KEYS, GROUPS, LABELS, LABELS, names)
+    held = TestSet("classes", "uar", KEYS, GROUPS, LABELS, LABELS, names)
     logits = RANDOM.normal(size=(1, 12, 2)).astype(np.float32)
     return write_run(tmp_path / "told", held, {"m": logits}, test="configuration")
 
@@ -116,4 +116,4 @@ def test_an_unfinished_study_is_told(felt: Path) -> None:
 
 
 def test_every_measure_has_a_name() -> None:
-    assert {name for measures in MEASURES.values() for name in measures} <= {*NAMES}
+    assert {name for measures in METRICS.values() for name in measures} <= {*NAMES}

@@ -13,7 +13,7 @@ from helpers.studied import DRAWS, GROUPS, KEYS, TRUTH, fewer_draws, sentiment, 
 from mmembed.errors import CorruptError, UsageError
 from mmembed.studies.compare import Line, Table, compare
 from mmembed.studies.finished_runs import StudyRun, read_runs
-from mmembed.studies.scoring import Array, Held
+from mmembed.studies.scoring import Array, TestSet
 
 RANDOM = np.random.default_rng(1)
 OURS = RANDOM.normal(size=(2, 12)).astype(np.float32)
@@ -118,9 +118,9 @@ def test_another_order_changes_nothing(tmp_path: Path) -> None:
     assert rows(same)["b: m"].scores["mae"] == pytest.approx(rows(table)["b: m"].scores["mae"])
 
 
-def classes(names: tuple[str, ...] = ("x", "y")) -> Held:
+def classes(names: tuple[str, ...] = ("x", "y")) -> TestSet:
     truth = np.array([0, 1, 0, 1, 1, 0] * 2)
-    return Held("classes", "uar", KEYS, GROUPS, truth, truth, names)
+    return TestSet("classes", "uar", KEYS, GROUPS, truth, truth, names)
 
 
 LOGITS = RANDOM.normal(size=(1, 12, 2)).astype(np.float32)
@@ -137,9 +137,9 @@ LOGITS = RANDOM.normal(size=(1, 12, 2)).astype(np.float32)
     ],
 )
 def test_other_tests_have_tables_of_their_own(
-    tmp_path: Path, first: Held, second: Held, why: str
+    tmp_path: Path, first: TestSet, second: TestSet, why: str
 ) -> None:
-    def write(name: str, held: Held) -> Path:
+    def write(name: str, held: TestSet) -> Path:
         wide = LOGITS if held.task == "classes" else OURS
         return write_run(tmp_path / name, held, {"m": wide[:, : len(held.keys)]})
 
@@ -154,8 +154,8 @@ def test_other_tests_have_tables_of_their_own(
 
 
 def test_keys_that_occur_twice_are_no_key(tmp_path: Path) -> None:
-    one = Held(**{**vars(sentiment()), "keys": ("a", "a", *KEYS[2:])})
-    other = Held(**{**vars(one), "keys": (KEYS[2], "a", "a", *KEYS[3:])})
+    one = TestSet(**{**vars(sentiment()), "keys": ("a", "a", *KEYS[2:])})
+    other = TestSet(**{**vars(one), "keys": (KEYS[2], "a", "a", *KEYS[3:])})
     for name, held in {"a": one, "b": one, "c": other}.items():
         write_run(tmp_path / name, held, {"m": OURS})
     tables = compare(read_runs([tmp_path / name for name in "abc"]))
@@ -198,14 +198,16 @@ def test_controls_and_baselines(tmp_path: Path) -> None:
 
 
 def test_other_groups_are_told(tmp_path: Path) -> None:
-    renamed = Held(**{**vars(sentiment()), "groups": tuple("uuvvwwxxyyzz")})
-    merged = Held(**{**vars(sentiment()), "groups": tuple("uuvvwwxxyzyz"), "grouping": "dialogue"})
+    renamed = TestSet(**{**vars(sentiment()), "groups": tuple("uuvvwwxxyyzz")})
+    merged = TestSet(
+        **{**vars(sentiment()), "groups": tuple("uuvvwwxxyzyz"), "grouping": "dialogue"}
+    )
     for name, held in {"a": sentiment(), "b": renamed, "c": merged}.items():
         write_run(tmp_path / name, held, {"m": OURS})
     (table,) = compare(read_runs([tmp_path / name for name in "abc"]))
     told = "groups are those of a (speakers); c has others (dialogues)"
     assert table.notes == (told,)
-    called = Held(**{**vars(sentiment()), "grouping": "dialogue"})
+    called = TestSet(**{**vars(sentiment()), "grouping": "dialogue"})
     write_run(tmp_path / "d", called, {"m": OURS})
     (table,) = compare(read_runs([tmp_path / name for name in "ad"]))
     told = "groups are the speakers of a; d calls the same ones dialogues"
@@ -243,8 +245,8 @@ def test_what_is_no_finished_run_is_refused(tmp_path: Path) -> None:
         StudyRun.read(run)
 
 
-def grouped(groups: str, grouping: str = "speaker") -> Held:
-    return Held(**{**vars(sentiment()), "groups": tuple(groups), "grouping": grouping})
+def grouped(groups: str, grouping: str = "speaker") -> TestSet:
+    return TestSet(**{**vars(sentiment()), "groups": tuple(groups), "grouping": grouping})
 
 
 @pytest.mark.parametrize(("groups", "told"), [("a" * 12, "1 speaker"), ("abcde" * 2 + "aa", "5 s")])
@@ -284,12 +286,12 @@ def test_groups_that_a_measure_does_not_count_are_no_groups(tmp_path: Path) -> N
     """Sentiment 0 is not among what acc2_pos counts."""
     truth = np.zeros(12, np.float32)
     truth[:7] = [1, -1, 1, 1, -1, 1, 2]
-    held = Held(**{**vars(sentiment(measure="acc2_pos")), "truth": truth})
-    alone = Held(**{**vars(held), "groups": tuple("abcdefghijkl")})
+    held = TestSet(**{**vars(sentiment(measure="acc2_pos")), "truth": truth})
+    alone = TestSet(**{**vars(held), "groups": tuple("abcdefghijkl")})
     write_run(tmp_path / "run", alone, {"m": OURS, "n": OURS[::-1].copy()})
     (table,) = compare(read_runs([tmp_path / "run"]))
     assert "low" in rows(table)["m"].scores["acc2_pos"] and table.notes == ()
-    spread = Held(**{**vars(held), "truth": np.where(np.arange(12) < 2, truth, 0)})
+    spread = TestSet(**{**vars(held), "truth": np.where(np.arange(12) < 2, truth, 0)})
     write_run(tmp_path / "few", spread, {"m": OURS})
     (table,) = compare(read_runs([tmp_path / "few"]))
     assert table.notes == ("no interval: 1 speaker, 6 are needed",)

@@ -15,7 +15,7 @@ from mmembed_train.finetune import main
 from mmembed.errors import UsageError
 from mmembed.methods.demux import Demux, PromptedMethod
 from mmembed.studies.demux import VARIANTS, DemuxRun, DemuxStudy
-from mmembed.studies.scoring import Scored
+from mmembed.studies.scoring import TestPredictions
 
 SPLITS = {"train": 160, "dev": 40, "test": 60}
 EMOTIONS = tuple(sorted(CUES))
@@ -64,7 +64,7 @@ def test_variants_find_what_is_in_the_text(shards: Path, bert: Path, tmp_path: P
     assert min(found[name] for name in ("bce", "intra+global")) > 0.9
     assert min(found[name] for name in ("memo", "logistic regression")) > 0.7
     assert results["tests"]["test"]["trivial"]["macro_f1"] < 0.6
-    scored = Scored.read(tmp_path / "predictions" / "test.safetensors")
+    scored = TestPredictions.read(tmp_path / "predictions" / "test.safetensors")
     assert scored.held.names == EMOTIONS and scored.variants["memo"].shape == (1, 60, 3)
     run = json.loads((tmp_path / "run.json").read_text())
     assert run["emotions"] == list(EMOTIONS) and run["backbone"] == str(bert)
@@ -126,7 +126,7 @@ def test_another_format_is_asked_in_three_ways(shards: Path, bert: Path, tmp_pat
     ways = [f"clusters by {way}" for way in ("mean", "max", "member")]
     assert list(results["tests"]) == ["test", *ways]
     read = {
-        test: Scored.read(tmp_path / "predictions" / f"{test}.safetensors")
+        test: TestPredictions.read(tmp_path / "predictions" / f"{test}.safetensors")
         for test in results["tests"]
     }
     plain, member = read["test"], read["clusters by member"]

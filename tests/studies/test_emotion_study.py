@@ -26,7 +26,7 @@ from mmembed.commands.report import main as report
 from mmembed.data.manifest.utterance import EMOTIONS
 from mmembed.errors import UsageError
 from mmembed.studies.emotion import EmotionRun, EmotionStudy
-from mmembed.studies.scoring import Scored
+from mmembed.studies.scoring import TestPredictions
 from mmembed.studies.study import FinetuneLoop
 
 SUBSETS = sorted(map(subset_name, stream_subsets()), key=lambda name: (name.count("+"), name))
@@ -74,7 +74,7 @@ def test_each_subset_is_scored_on_its_own_clips_and_all_on_the_common_ones(
     assert list(results["tests"]) == [COMMON, *map(own, SUBSETS)]
     for test, scores in results["tests"].items():
         subsets = SUBSETS if test == COMMON else [test.removeprefix(own(""))]
-        scored = Scored.read(run / "predictions" / f"{test}.safetensors")
+        scored = TestPredictions.read(run / "predictions" / f"{test}.safetensors")
         expected = [n for n in numbers(subsets, "test") if ragged.sentiment(n) is not None]
         assert sorted(map(number, scored.held.keys)) == expected and expected
         assert list(scored.variants) == subsets == list(scores["variants"])
@@ -110,7 +110,7 @@ def test_every_clip_is_predicted_from_its_own_vector(
     for subset in SUBSETS:
         method = study.method(subset)
         method.load_state_dict(load_file(run / subset / "seed-0.safetensors"))
-        scored = Scored.read(run / "predictions" / f"{own(subset)}.safetensors")
+        scored = TestPredictions.read(run / "predictions" / f"{own(subset)}.safetensors")
         size = study.size(subset, "test")
         with torch.no_grad():
             for row in reversed(range(size)):

@@ -27,7 +27,7 @@ from mmembed.errors import UsageError
 from mmembed.studies.emotion_queries import QueriesRun, QueriesStudy
 from mmembed.studies.emotion_queries_data import ADJECTIVES
 from mmembed.studies.layer_anchor import LayerAnchorRun, LayerAnchorStudy
-from mmembed.studies.scoring import Scored
+from mmembed.studies.scoring import TestPredictions
 from mmembed.studies.self_mm import SelfMmRun, SelfMmStudy, read_items, read_streams
 
 STREAMS = ("audio", "video", "text")
@@ -102,7 +102,7 @@ def test_self_mm_joins_streams_by_key(
     assert list(test["variants"]) == ["self_mm", "multimodal", "audio", "text", "video"]
     assert test["items"] == len(rated("test")) and test["groups"] == len(groups(rated("test")))
     assert test["grouping"] == "speaker or dialogue or clip"
-    scored = Scored.read(out / "predictions" / "test.safetensors")
+    scored = TestPredictions.read(out / "predictions" / "test.safetensors")
     truth = np.array([ragged.sentiment(number(key)) for key in scored.held.keys])
     for row, values in scored.variants.items():
         polar = truth != 0
@@ -297,7 +297,7 @@ def test_sdt_scores_labelled_turns_of_dialogues(
     )  # fmt: skip
     test = after(out, capsys, "test")["tests"]["test"]
     expected = [n for n in range(ragged.CLIPS) if n // 6 % 4 == 3 and ragged.category(n)]
-    scored = Scored.read(out / "predictions" / "test.safetensors")
+    scored = TestPredictions.read(out / "predictions" / "test.safetensors")
     assert sorted(map(number, scored.held.keys)) == expected
     assert scored.held.groups == tuple(f"talk-{number(k) // 6}" for k in scored.held.keys)
     assert (test["items"], test["groups"], test["grouping"]) == (len(expected), 2, "dialogue")
@@ -333,7 +333,7 @@ def test_demux_scores_texts_whose_emotions_are_known(
          "--variants", "bce", "--loop.epochs", "1", "--loop.seeds", "0"]
     )  # fmt: skip
     test = after(out, capsys, "test")["tests"]["test"]
-    scored = Scored.read(out / "predictions" / "test.safetensors")
+    scored = TestPredictions.read(out / "predictions" / "test.safetensors")
     assert sorted(map(number, scored.held.keys)) == known
     assert (test["items"], test["groups"]) == (len(known), len(groups(known)))
     by_hand = f1_score(

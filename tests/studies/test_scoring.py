@@ -9,16 +9,16 @@ import pytest
 from sklearn.metrics import f1_score, recall_score
 
 from mmembed.errors import CorruptError
-from mmembed.studies.scoring import MEASURES, Held, Scored, sentiment_task
+from mmembed.studies.scoring import METRICS, TestPredictions, TestSet, sentiment_task
 
 DRAW = np.random.default_rng(0)
 KEYS = tuple(f"k{n}" for n in range(60))
 GROUPS = tuple(f"g{n // 6}" for n in range(60))
 
 
-def classes() -> Held:
+def classes() -> TestSet:
     truth = DRAW.integers(0, 3, 60)
-    return Held("classes", "uar", KEYS, GROUPS, truth, np.array([2, 2, 0]), ("a", "b", "c"))
+    return TestSet("classes", "uar", KEYS, GROUPS, truth, np.array([2, 2, 0]), ("a", "b", "c"))
 
 
 def test_classes_against_scikit_learn() -> None:
@@ -43,53 +43,55 @@ def test_trivial_answers() -> None:
     assert held.trivial_scores()["uar"] == pytest.approx(1 / 3)
     train = np.array([1.0, 1.0, -3.0], np.float32)
     truth = np.array([2.0, -1.0], np.float32)
-    felt = Held("sentiment", "mae", ("a", "b"), ("a", "b"), truth, train)
+    felt = TestSet("sentiment", "mae", ("a", "b"), ("a", "b"), truth, train)
     assert felt.trivial_scores()["acc2_pos"] == 0.5
     assert felt.trivial_scores()["mae"] == pytest.approx((abs(2 + 1 / 3) + abs(-1 + 1 / 3)) / 2)
-    chinese = Held(sentiment_task(1.0), "acc2", ("a", "b"), ("a", "b"), truth / 3, train / 3)
+    chinese = TestSet(sentiment_task(1.0), "acc2", ("a", "b"), ("a", "b"), truth / 3, train / 3)
     assert chinese.trivial_scores()["acc2"] == 0.5 and chinese.trivial_scores()["acc3"] == 0.5
-    assert set(chinese.scores(np.zeros((1, 2)))) == {*MEASURES["sims"]}
+    assert set(chinese.scores(np.zeros((1, 2)))) == {*METRICS["sims"]}
     several = np.array([[1, 0], [1, 0], [1, 1]], np.float32)
-    shown = Held("labels", "macro_f1", ("a",), ("a",), several[:1], several, ("x", "y"))
+    shown = TestSet("labels", "macro_f1", ("a",), ("a",), several[:1], several, ("x", "y"))
     assert shown.trivial("jaccard").tolist() == [[1, 0]]
     assert shown.trivial("macro_f1").tolist() == [[1, 1]]
-    asked = Held("labels", "auroc", KEYS, GROUPS, np.tile(several[1:], (30, 1)), several)
+    asked = TestSet("labels", "auroc", KEYS, GROUPS, np.tile(several[1:], (30, 1)), several)
     assert asked.trivial_scores()["auroc"] == 0.5
 
 
 def test_predictions_come_back(tmp_path: Path) -> None:
     held = classes()
     logits = DRAW.normal(size=(2, 60, 3)).astype(np.float32)
-    Scored(held, {"ours / a": logits}, {"trivial": logits[:1]}).write(tmp_path / "p.safetensors")
-    back = Scored.read(tmp_path / "p.safetensors")
+    TestPredictions(held, {"ours / a": logits}, {"trivial": logits[:1]}).write(
+        tmp_path / "p.safetensors"
+    )
+    back = TestPredictions.read(tmp_path / "p.safetensors")
     np.testing.assert_array_equal(back.variants["ours / a"], logits)
     assert back.held.keys == KEYS and back.held.groups == GROUPS and back.held.names == held.names
     assert back.held.scores(back.baselines["trivial"]).keys() == held.scores(logits).keys()
     (tmp_path / "p.safetensors").write_bytes(b"no")
     with pytest.raises(CorruptError, match="no predictions"):
-        Scored.read(tmp_path / "p.safetensors")
+        TestPredictions.read(tmp_path / "p.safetensors")
 
 
 def test_every_task_has_measures() -> None:
-    assert set(MEASURES) == {"sentiment", "sims", "classes", "labels"}
+    assert set(METRICS) == {"sentiment", "sims", "classes", "labels"}
 
 
 def test_each_figure_says_what_it_rests_on() -> None:
     truth = np.array([0.0, 1.0, -1.0, 0.0, 2.0, 0.0, 1.0, 0.0], np.float32)
     groups = tuple("aabbccdd")
-    held = Held("sentiment", "mae", KEYS[:8], groups, truth, truth, grouping="dialogue")
+    held = TestSet("sentiment", "mae", KEYS[:8], groups, truth, truth, grouping="dialogue")
     counts = held.counts()
     assert (counts["items"], counts["groups"], counts["grouping"]) == (8, 4, "dialogue")
     assert counts["counts"]["mae"] == {"items": 8, "groups": 4}
     assert counts["counts"]["acc2_pos"] == {"items": 4, "groups": 4}
     scores = held.scores(truth[None])
     assert scores["mae"]["note"] == "no interval: 4 dialogues, 6 are needed"
-    zero = Held("sentiment", "mae", KEYS[:8], groups, truth * 0, truth)
+    zero = TestSet("sentiment", "mae", KEYS[:8], groups, truth * 0, truth)
     assert zero.counts()["counts"]["acc2_pos"] == {"items": 0, "groups": 0}
     assert zero.scores(truth[None])["acc2_pos"] == {"mean": None, "std": None}
     assert zero.trivial_scores()["f1_pos"] is None
     assert next(zero.left_out()) == "acc2_pos, f1_pos: no item whose sentiment is not 0"
-    assert Held("sentiment", "acc2_pos", KEYS[:8], groups, truth * 0, truth).undecided()
+    assert TestSet("sentiment", "acc2_pos", KEYS[:8], groups, truth * 0, truth).undecided()
 
 
 def test_labels_are_scored_where_they_are_known() -> None:
@@ -98,7 +100,7 @@ def test_labels_are_scored_where_they_are_known() -> None:
     truth[::2, 0], truth[:, 2], truth[:, 3] = np.nan, 0, np.nan
     likely = DRAW.random((1, 60, 4)).astype(np.float32)
     names = ("half", "all", "nobody", "unknown")
-    held = Held("labels", "macro_f1", KEYS, GROUPS, truth, truth[:9], names, "speaker")
+    held = TestSet("labels", "macro_f1", KEYS, GROUPS, truth, truth[:9], names, "speaker")
     scores = held.scores(likely)
     known = ~np.isnan(truth[:, 0])
     each = [
@@ -123,6 +125,6 @@ def test_labels_are_scored_where_they_are_known() -> None:
 
 
 def test_what_groups_are_comes_back(tmp_path: Path) -> None:
-    held = Held(**{**vars(classes()), "grouping": "speaker or dialogue"})
-    Scored(held, {}).write(tmp_path / "p.safetensors")
-    assert Scored.read(tmp_path / "p.safetensors").held.grouping == "speaker or dialogue"
+    held = TestSet(**{**vars(classes()), "grouping": "speaker or dialogue"})
+    TestPredictions(held, {}).write(tmp_path / "p.safetensors")
+    assert TestPredictions.read(tmp_path / "p.safetensors").held.grouping == "speaker or dialogue"
