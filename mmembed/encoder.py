@@ -28,8 +28,7 @@ from mmembed.errors import UsageError
 from mmembed.features.audio import FEATURE_RATE, MEL_BANDS
 from mmembed.features.video import CROP, VIDEO_RATE
 from mmembed.nn.frontend import AudioFrontend, TextFrontend, VideoFrontend
-from mmembed.nn.pooling import mean_and_std
-from mmembed.nn.transformer import Block
+from mmembed.nn.transformer import Block, mean_and_std
 
 FRAME_RATE: Final[Hz] = 25  # Hz, of everything behind the front ends
 assert FEATURE_RATE == 4 * FRAME_RATE and VIDEO_RATE == FRAME_RATE

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from mmembed.batch import STREAMS, Padded
 from mmembed.encoder import Encoder
-from mmembed.nn.pooling import mean_and_std
+from mmembed.nn.transformer import mean_and_std
 
 OUTPUTS: Final = ("pooled", "frames", "frame_lengths", "layers")
 

@@ -106,10 +106,10 @@ def test_imports_point_down():
 @pytest.mark.parametrize(
     ("module", "line", "bad"),
     [
-        ("mmembed.nn.pooling", "from mmembed.encoder import Encoder", True),
-        ("mmembed.nn.pooling", "from mmembed import encoder", True),
-        ("mmembed.nn.pooling", "def f():\n    import mmembed.data.media.decode", True),
-        ("mmembed.nn.pooling", "from mmembed.batch import Packed", False),
+        ("mmembed.nn.transformer", "from mmembed.encoder import Encoder", True),
+        ("mmembed.nn.transformer", "from mmembed import encoder", True),
+        ("mmembed.nn.transformer", "def f():\n    import mmembed.data.media.decode", True),
+        ("mmembed.nn.transformer", "from mmembed.batch import Packed", False),
         ("mmembed.methods.emotion", "from mmembed.data.example import Example", True),
         ("mmembed.data.media.pool", "from mmembed.data import dataset", True),
         ("mmembed.data.media.pool", "from mmembed.data.media import decode", False),

@@ -43,7 +43,7 @@ from mmembed.errors import UsageError
 from mmembed.features.text import normalise_transcript
 from mmembed.features.video import check_face_model
 from mmembed.io.versions import made_with
-from mmembed.nn.pooling import mean_and_std
+from mmembed.nn.transformer import mean_and_std
 
 CLIPS_AT_ONCE: Final = 8  # in a batch; changes no vector
 Origin = Literal["given", "ctc"]

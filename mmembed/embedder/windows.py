@@ -34,7 +34,7 @@ from mmembed.encoder import FRAME_RATE, Hidden
 from mmembed.features.audio import FEATURE_RATE
 from mmembed.features.text import Vocabulary
 from mmembed.features.video import VIDEO_RATE
-from mmembed.nn.pooling import VARIANCE_FLOOR
+from mmembed.nn.transformer import VARIANCE_FLOOR
 
 CORE: Final = 3_000  # frames, 120 s
 CONTEXT: Final = 375  # frames, 15 s
@@ -108,7 +108,7 @@ class Moments:
         self.count = count
 
     def mean_and_std(self) -> Tensor:
-        """(2 D,) float32, as `mmembed.nn.pooling.mean_and_std` gives of all steps at once."""
+        """(2 D,) float32, as `mmembed.nn.transformer.mean_and_std` gives of all steps at once."""
         std = (self.squares / self.count + VARIANCE_FLOOR).sqrt() - VARIANCE_FLOOR**0.5
         return torch.cat((self.mean, std)).float()
 

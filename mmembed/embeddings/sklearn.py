@@ -27,7 +27,7 @@ from mmembed.embedder.embedder import CLIPS_AT_ONCE
 from mmembed.embedder.windows import batches
 from mmembed.embeddings.read import PARTS
 from mmembed.errors import UsageError
-from mmembed.nn.pooling import LayerWeights
+from mmembed.nn.transformer import LayerWeights
 
 _FLOOR: Final = 1e-6  # a column that varies less is constant
 _BLOCK: Final = 1024  # items that are in memory as float64

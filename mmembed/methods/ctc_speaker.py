@@ -26,8 +26,7 @@ from mmembed.encoder import Encoder, EncoderConfig, Hidden
 from mmembed.losses.classes import class_cross_entropy, margin_logits
 from mmembed.losses.ctc import ctc_loss
 from mmembed.method import Method
-from mmembed.nn.pooling import LayerWeights, mean_and_std
-from mmembed.nn.transformer import Block
+from mmembed.nn.transformer import Block, LayerWeights, mean_and_std
 
 BLANK = 0
 

@@ -23,7 +23,7 @@ from mmembed.batch import Batch
 from mmembed.config import Config, Count, Dropout, Weight, Width
 from mmembed.losses.regression import masked_squared_error
 from mmembed.method import Method
-from mmembed.nn.pooling import LayerWeights
+from mmembed.nn.transformer import LayerWeights
 
 NUM_EMOTIONS = 6
 

@@ -48,7 +48,7 @@ from mmembed.config import Config, Count, Dropout, Width, Within
 from mmembed.losses.classes import class_cross_entropy
 from mmembed.losses.coral import coral
 from mmembed.method import Method
-from mmembed.nn.pooling import LayerWeights
+from mmembed.nn.transformer import LayerWeights
 
 
 @dataclass(frozen=True)

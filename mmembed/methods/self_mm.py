@@ -42,7 +42,7 @@ from torch.nn.utils.rnn import pack_padded_sequence
 from mmembed.batch import Batch, Padded
 from mmembed.config import Config, Count, Dropout, Weight, Width, Within
 from mmembed.method import Gather, Method
-from mmembed.nn.pooling import LayerWeights
+from mmembed.nn.transformer import LayerWeights
 
 FUSED = "fused"
 TINY = 1e-8  # keeps quotients finite, as in the release

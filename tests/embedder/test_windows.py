@@ -36,7 +36,7 @@ from mmembed.embedder.windows import (
     tile,
 )
 from mmembed.encoder import Encoder
-from mmembed.nn.pooling import VARIANCE_FLOOR
+from mmembed.nn.transformer import VARIANCE_FLOOR
 
 
 @pytest.fixture(scope="module")
