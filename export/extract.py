@@ -52,8 +52,9 @@ from mmembed.embeddings.formats import Format, write_formats
 from mmembed.embeddings.record import Content, Dtype, Granularity
 from mmembed.embeddings.write import Plan, Subset, Workers, make_shards
 from mmembed.errors import BudgetError, UsageError
-from mmembed.io.atomic import finishing, sweep_temporaries
+from mmembed.io.atomic import sweep_temporaries
 from mmembed.io.json import write_lines
+from mmembed.io.locks import finishing
 from mmembed.training.distributed import follow_parent, local_device
 from mmembed.training.run_folder import claim_folder, is_claimed
 

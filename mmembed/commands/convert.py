@@ -38,8 +38,9 @@ from mmembed.data.manifest.utterance import Utterance, portable_key
 from mmembed.data.untrusted.hdf5 import SIGNATURE, read_csd
 from mmembed.data.untrusted.pickles import read_pickle
 from mmembed.errors import DataError, UsageError
-from mmembed.io.atomic import atomic_file, hold_folder
+from mmembed.io.atomic import atomic_file
 from mmembed.io.json import dumps
+from mmembed.io.locks import lock_folder
 
 Stream = Literal["audio", "video", "text"]
 
@@ -72,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     source, out = settings.source, settings.out
     if not source.is_file():
         raise DataError(str(source), "missing", "no such file")
-    hold_folder(out)
+    lock_folder(out)
     with source.open("rb") as file:
         head = file.read(len(SIGNATURE))
     if head == SIGNATURE:

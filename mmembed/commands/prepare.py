@@ -32,7 +32,7 @@ from mmembed.data.shards.layout import ShardSet
 from mmembed.errors import DataError, UsageError
 from mmembed.features.audio import FEATURE_RATE
 from mmembed.features.video import VIDEO_RATE
-from mmembed.io.atomic import hold_folder
+from mmembed.io.locks import lock_folder
 
 Stream = Literal["audio", "video", "text"]
 
@@ -72,7 +72,7 @@ class Shards:
 
     def hold(self) -> None:
         """Keep others from doing the same work in the same folder."""
-        hold_folder(self.out, self.part.name)
+        lock_folder(self.out, self.part.name)
 
 
 Settings = tyro.conf.OmitArgPrefixes[Shards]

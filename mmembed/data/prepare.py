@@ -36,8 +36,9 @@ from mmembed.data.shards.layout import (
 from mmembed.data.shards.records import to_record
 from mmembed.errors import BudgetError, DataError, UsageError
 from mmembed.features.video import check_face_model
-from mmembed.io.atomic import atomic_file, finishing
+from mmembed.io.atomic import atomic_file
 from mmembed.io.json import dumps
+from mmembed.io.locks import finishing
 from mmembed.io.versions import made_with
 
 Failure = dict[str, str]
@@ -76,7 +77,7 @@ class Rank:
 
     @property
     def name(self) -> str:
-        """For `mmembed.io.atomic.hold_folder`."""
+        """For `mmembed.io.locks.lock_folder`."""
         return f"{self.rank}-of-{self.world}" if self.world > 1 else ""
 
     @property

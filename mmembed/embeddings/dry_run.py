@@ -17,7 +17,7 @@ from mmembed.embeddings.record import Content
 from mmembed.embeddings.write import Plan
 from mmembed.encoder import FRAME_RATE
 from mmembed.errors import DataError, UsageError
-from mmembed.io.atomic import is_held
+from mmembed.io.locks import is_locked
 
 
 @dataclass
@@ -129,7 +129,7 @@ def check_writable(folder: Path) -> None:
         UsageError: another program is at work there.
         OSError: it may not be written to.
     """
-    if is_held(folder):
+    if is_locked(folder):
         raise UsageError(f"{folder}: another program is writing there; wait for its end or stop it")
     there = _existing(folder)
     if not there.is_dir():

@@ -26,9 +26,10 @@ from mmembed.data.manifest.embedded import ROW
 from mmembed.data.shards.layout import ShardSet
 from mmembed.errors import CorruptError, UsageError
 from mmembed.io.arrow import ArrowFile
-from mmembed.io.atomic import atomic_file, only_one
+from mmembed.io.atomic import atomic_file
 from mmembed.io.checksum import crc32
 from mmembed.io.json import dumps
+from mmembed.io.locks import file_lock
 from mmembed.io.remote import as_url
 
 PARTS: Final = ("pooled", "layers")
@@ -163,7 +164,7 @@ def map_embeddings(folder: Path | str) -> Embeddings:
     if (found := _mapped(here, shards)) is not None:
         return found
     try:
-        with only_one(here / LOCK):
+        with file_lock(here / LOCK):
             if (found := _mapped(here, shards)) is None:  # nobody made it meanwhile
                 found = load_embeddings(folder)
                 write_copy(here, found, shards.digest)

@@ -1,20 +1,26 @@
-"""A folder of fetched files, bounded in bytes and shared by any number of processes."""
+"""A folder of fetched files, bounded in bytes and shared by any number of processes.
+
+The lock of a part is a flock on the part itself and goes with its name when it is renamed;
+a lock of `filelock` would be one more file for each, which the limit would have to count.
+"""
 
 from __future__ import annotations
 
 import fcntl
 import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
 
+from filelock import FileLock
+
 from mmembed.errors import DataError, UsageError
 
 LIMIT: Final = 50_000_000_000  # bytes, unless MMEMBED_CACHE_BYTES says otherwise
-PATIENCE: Final = 600.0  # seconds to wait for room that the fetches of others take up
+TIMEOUT: Final = 600.0  # seconds to wait for room that the fetches of others take up
 
 _POLL: Final = 0.05  # seconds
 _PART: Final = ".part"
@@ -74,7 +80,7 @@ class Cache:
         """
         if size > self.limit:
             raise DataError(name, "too_large", self._too_small(size))
-        until = time.monotonic() + PATIENCE
+        until = time.monotonic() + TIMEOUT
         while True:
             try:
                 file = Descriptor(self.folder / name)
@@ -83,13 +89,13 @@ class Cache:
                 return file
             except FileNotFoundError:
                 pass
-            part = self._claim(name, size)
+            part = self._start_part(name, size)
             if part is not None:
                 with part:
                     self._fill(Path(part.name), self.folder / name, fetch)
             elif time.monotonic() > until:
                 raise DataError(
-                    name, "no_room", f"no room in {PATIENCE:.0f} s: " + self._too_small(size)
+                    name, "no_room", f"no room in {TIMEOUT:.0f} s: " + self._too_small(size)
                 )
             else:
                 time.sleep(_POLL)
@@ -104,12 +110,12 @@ class Cache:
         except BaseException:
             part.unlink(missing_ok=True)
             raise
-        with self._alone():  # a renamed file may escape the one who counts them
+        with self._lock():  # a file that is renamed meanwhile may not be counted
             part.replace(final)
 
-    def _claim(self, name: str, size: int) -> BinaryIO | None:
+    def _start_part(self, name: str, size: int) -> BinaryIO | None:
         """A locked empty part; None while another process fetches it or takes up the room."""
-        with self._alone():
+        with self._lock():
             if (self.folder / name).exists() or not self._make_room(name, size):
                 return None
             part = (self.folder / f"{name}.{size}{_PART}").open("wb")
@@ -137,15 +143,9 @@ class Cache:
             used -= freed
         return used <= self.limit
 
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
+    def _lock(self) -> FileLock:
         self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / ".lock").open("ab") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            try:
-                yield
-            finally:  # by hand: a child forked meanwhile holds the file open
-                fcntl.flock(lock, fcntl.LOCK_UN)
+        return FileLock(self.folder / ".lock", poll_interval=0.01, fallback_to_soft=False)
 
     def _too_small(self, size: int) -> str:
         return (

@@ -11,8 +11,9 @@ from typing import Any
 
 from mmembed.config import differences, read_json
 from mmembed.errors import UsageError
-from mmembed.io.atomic import errors_of, hold_folder, only_one
+from mmembed.io.atomic import errors_of
 from mmembed.io.json import dumps, write_json, write_lines
+from mmembed.io.locks import file_lock, lock_folder
 
 log = logging.getLogger(__name__)
 
@@ -32,8 +33,8 @@ def claim_folder(
         UsageError: it already belongs to another one; names the fields that differ. Or another
             program is at work there.
     """
-    hold_folder(out, part)
-    with only_one(out / ".claim") if part else nullcontext():  # parts may start at one moment
+    lock_folder(out, part)
+    with file_lock(out / ".claim") if part else nullcontext():  # parts may start at one moment
         if not is_claimed(out, config, free):
             write_json(out / "run.json", json.loads(dumps(config)))
 

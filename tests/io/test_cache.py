@@ -30,7 +30,7 @@ def used(folder: Path) -> int:
 
 def read(cache: Cache, name: str) -> None:
     def fetch(part: Path) -> None:
-        with cache._alone():  # nobody makes room while we look
+        with cache._lock():  # nobody makes room while we look
             assert used(cache.folder) <= cache.limit
         part.write_bytes(content(name)[:500])
         time.sleep(0.001)
@@ -108,7 +108,7 @@ def test_waits_for_room_no_longer_than_it_must(
     thread = threading.Thread(target=cache.open, args=("nam0", SIZE, slow))
     thread.start()
     fetching.wait(10)
-    monkeypatch.setattr(mmembed.io.cache, "PATIENCE", 0.1)
+    monkeypatch.setattr(mmembed.io.cache, "TIMEOUT", 0.1)
     with pytest.raises(DataError, match="no room in"):
         read(cache, "nam1")
     done.set()

@@ -25,7 +25,7 @@ from mmembed.commands.prepare import main as prepare
 from mmembed.data.manifest.jsonl import write_manifest
 from mmembed.data.manifest.utterance import Utterance
 from mmembed.data.shards.layout import shard_sidecars
-from mmembed.io.atomic import finishing
+from mmembed.io.locks import finishing
 
 Program = Callable[..., int]
 
