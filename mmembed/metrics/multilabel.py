@@ -1,4 +1,4 @@
-"""Scores of several labels an item, and F1 of single classes.
+"""Metrics of several labels an item, and F1 of single classes.
 
 Truth is (N, E): above 0 = present, NaN = not known, which counts neither for a prediction nor
 against it.
@@ -22,9 +22,9 @@ def jaccard(truth: ArrayLike, predicted: ArrayLike) -> float:
         truth: (N, E), see above.
         predicted: (N, E) present or not.
     """
-    expected, found = _pair(truth, predicted)
-    either = (expected | found).sum(1)
-    both = (expected & found).sum(1)
+    expected, shown = _pair(truth, predicted)
+    either = (expected | shown).sum(1)
+    both = (expected & shown).sum(1)
     return _mean(np.where(either == 0, 1.0, both / np.maximum(either, 1)), _known(truth).any(1))
 
 
@@ -33,9 +33,9 @@ def label_f1(truth: ArrayLike, predicted: ArrayLike) -> NDArray[np.float64]:
 
     0 where it is on neither side; NaN where nothing of it is known.
     """
-    expected, found = _pair(truth, predicted)
-    sides = expected.sum(0) + found.sum(0)
-    scores: NDArray[np.float64] = 2 * (expected & found).sum(0) / np.maximum(sides, 1)
+    expected, shown = _pair(truth, predicted)
+    sides = expected.sum(0) + shown.sum(0)
+    scores: NDArray[np.float64] = 2 * (expected & shown).sum(0) / np.maximum(sides, 1)
     return np.where(_known(truth).any(0), scores, np.nan)
 
 
@@ -47,8 +47,8 @@ def macro_f1(truth: ArrayLike, predicted: ArrayLike) -> float:
 
 def micro_f1(truth: ArrayLike, predicted: ArrayLike) -> float:
     """F1 of all labels of all items taken together."""
-    expected, found = _pair(truth, predicted)
-    return float(2 * (expected & found).sum() / max(1, int(expected.sum() + found.sum())))
+    expected, shown = _pair(truth, predicted)
+    return float(2 * (expected & shown).sum() / max(1, int(expected.sum() + shown.sum())))
 
 
 def label_auroc(truth: ArrayLike, predicted: ArrayLike) -> NDArray[np.float64]:
@@ -90,28 +90,28 @@ def one_hot(classes: ArrayLike, count: int) -> Bools:
     return hot
 
 
-def best_constant(truth: ArrayLike, score: str) -> Bools:
-    """(E,) the labels which, always answered, score best on (N, E); none where nothing is known.
+def best_constant(truth: ArrayLike, metric: str) -> Bools:
+    """(E,) the labels which, predicted for every item, score best on (N, E); none if none is known.
 
     Only sets of the most frequent labels are tried, of every size.
     """
     expected = np.asarray(truth, np.float64)
     known = ~np.isnan(expected)
-    often = np.argsort(-(expected > 0).sum(0) / known.sum(0).clip(1), kind="stable")
+    order = np.argsort(-(expected > 0).sum(0) / known.sum(0).clip(1), kind="stable")
     if not known.any():
-        return np.zeros(len(often), bool)
-    candidates = [np.isin(np.arange(len(often)), often[:size]) for size in range(len(often) + 1)]
-    scores = [SCORES[score](expected, np.broadcast_to(c, expected.shape)) for c in candidates]
+        return np.zeros(len(order), bool)
+    candidates = [np.isin(np.arange(len(order)), order[:size]) for size in range(len(order) + 1)]
+    scores = [METRICS[metric](expected, np.broadcast_to(c, expected.shape)) for c in candidates]
     return candidates[int(np.argmax(scores))]
 
 
-SCORES = {"macro_f1": macro_f1, "micro_f1": micro_f1, "jaccard": jaccard}
+METRICS = {"macro_f1": macro_f1, "micro_f1": micro_f1, "jaccard": jaccard}
 
 
 def _pair(truth: ArrayLike, predicted: ArrayLike) -> tuple[Bools, Bools]:
-    expected, found = np.asarray(truth, np.float64), np.asarray(predicted, bool)
-    _check(expected, found)
-    return expected > 0, found & ~np.isnan(expected)
+    expected, shown = np.asarray(truth, np.float64), np.asarray(predicted, bool)
+    _check(expected, shown)
+    return expected > 0, shown & ~np.isnan(expected)
 
 
 def _known(truth: ArrayLike) -> Bools:
@@ -125,10 +125,10 @@ def _mean(scores: NDArray[np.float64], chosen: ArrayLike) -> float:
     return float(known.mean()) if len(known) else float("nan")
 
 
-def _check(expected: NDArray[np.float64], found: NDArray[np.generic]) -> None:
-    if expected.shape != found.shape or expected.ndim != 2:
+def _check(expected: NDArray[np.float64], shown: NDArray[np.generic]) -> None:
+    if expected.shape != shown.shape or expected.ndim != 2:
         raise ValueError(
-            f"truth {expected.shape} and predicted {found.shape} need one shape (N, E)"
+            f"truth {expected.shape} and predicted {shown.shape} need one shape (N, E)"
         )
     if not len(expected):
         raise ValueError("no items: a score of nothing is not defined")

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 from mmembed.metrics.classes import (
     Floats,
     Indices,
-    Score,
+    Metric,
     _majority,
     _pair,
     accuracy,
@@ -24,8 +24,6 @@ from mmembed.metrics.classes import (
 )
 
 _ROUNDING: Final = 1e-6  # relative; some units of the last place of float32
-
-
 SENTIMENT_BOUND = 3  # sentiment lies in [-3, 3]
 
 
@@ -40,26 +38,6 @@ def pearson(truth: ArrayLike, predicted: ArrayLike) -> float:
         return 0.0
     x, y = x - x.mean(), y - y.mean()
     return float(np.clip(x @ y / np.sqrt((x @ x) * (y @ y)), -1, 1))
-
-
-def sentiment_scores(truth: ArrayLike, predicted: ArrayLike) -> dict[str, float]:
-    """The MOSEI scores of a sentiment regression.
-
-    Args:
-        truth: (N,) in [-3, 3].
-        predicted: (N,) any real numbers.
-
-    Returns:
-        mae: mean absolute error, predictions not clipped.
-        correlation: see `pearson`.
-        acc2_nonneg, f1_nonneg: accuracy and weighted F1 of (>= 0) against (< 0), all items.
-        acc2_pos, f1_pos: of (> 0) against (<= 0), without the items whose truth is 0; NaN when
-            there is no other.
-        acc7: both sides clipped to [-3, 3] and rounded, halves to even, then compared. (The
-            README of the MOSEI kit rounds by sign and ceiling instead.)
-    """
-    x, y = (np.asarray(side, np.float64) for side in _pair(truth, predicted))
-    return {name: score(x, y) for name, score in SENTIMENT_SCORES.items()}
 
 
 def emotion_scores(
@@ -78,13 +56,13 @@ def emotion_scores(
         absent items, which is the mean of both recalls (chance 0.5; with one side empty, the
         recall of the other); f1, weighted by the support of both sides.
     """
-    present, found = _pair(np.asarray(truth) > 0, np.asarray(predicted) > np.asarray(threshold))
+    present, shown = _pair(np.asarray(truth) > 0, np.asarray(predicted) > np.asarray(threshold))
     if present.ndim != 2 or present.shape[1] != len(names):
         raise ValueError(f"emotions need shape (N, {len(names)}), found {present.shape}")
     return {
         name: {
-            "wa": unweighted_average_recall(present[:, e], found[:, e], (False, True)),
-            "f1": weighted_f1(present[:, e], found[:, e]),
+            "wa": unweighted_average_recall(present[:, e], shown[:, e]),
+            "f1": weighted_f1(present[:, e], shown[:, e]),
         }
         for e, name in enumerate(names)
     }
@@ -124,7 +102,7 @@ def constant_sims(train_truth: ArrayLike) -> dict[str, float]:
     }
 
 
-def trivial_emotions(
+def majority_emotions(
     train_truth: ArrayLike, truth: ArrayLike, names: Sequence[str]
 ) -> dict[str, dict[str, float]]:
     """`emotion_scores` of each emotion's majority class (present or absent) in training."""
@@ -148,12 +126,12 @@ def _class(values: Floats, upper: Sequence[float]) -> Indices:
     return classes.astype(np.int64)
 
 
-def _in_unit(score: Score) -> Score:
+def _in_unit(score: Metric) -> Metric:
     """Of both sides clipped to [-1, 1]."""
     return lambda x, y: score(np.clip(x, -1, 1), np.clip(y, -1, 1))
 
 
-def _of_polar(score: Score) -> Score:
+def _of_polar(score: Metric) -> Metric:
     """Of (> 0) against (<= 0), without the items whose truth is 0."""
 
     def scored(x: Floats, y: Floats) -> float:
@@ -163,19 +141,26 @@ def _of_polar(score: Score) -> Score:
     return scored
 
 
-SENTIMENT_SCORES: Final[Mapping[str, Score]] = {
-    "mae": lambda x, y: float(np.abs(x - y).mean()),
+SENTIMENT_METRICS: Final[Mapping[str, Metric]] = {
     "correlation": pearson,
+    "mae": lambda x, y: float(np.abs(x - y).mean()),
     "acc2_nonneg": lambda x, y: accuracy(x >= 0, y >= 0),
     "f1_nonneg": lambda x, y: weighted_f1(x >= 0, y >= 0),
     "acc2_pos": _of_polar(accuracy),
     "f1_pos": _of_polar(weighted_f1),
     "acc7": lambda x, y: accuracy(_seven(x), _seven(y)),
 }
-"""Each of `sentiment_scores` by itself, for truth and predictions (N,): quicker than all."""
+"""The metrics of a sentiment regression on CMU-MOSEI, for truth in [-3, 3] and predictions (N,).
+
+correlation: see `pearson`. mae: mean absolute error, predictions not clipped. acc2_nonneg and
+f1_nonneg: accuracy and weighted F1 of (>= 0) against (< 0), all items. acc2_pos and f1_pos: of
+(> 0) against (<= 0), without the items whose truth is 0; NaN when there is no other. acc7: both
+sides clipped to [-3, 3] and rounded, halves to even, then compared. (The README of the MOSEI kit
+rounds by sign and ceiling instead.)
+"""
 
 
-SIMS_SCORES: Final[Mapping[str, Score]] = {
+SIMS_METRICS: Final[Mapping[str, Metric]] = {
     "correlation": _in_unit(pearson),
     "mae": _in_unit(lambda x, y: float(np.abs(x - y).mean())),
     "acc2": lambda x, y: accuracy(_class(x, _TWO), _class(y, _TWO)),
@@ -183,7 +168,7 @@ SIMS_SCORES: Final[Mapping[str, Score]] = {
     "acc3": lambda x, y: accuracy(_class(x, _THREE), _class(y, _THREE)),
     "acc5": lambda x, y: accuracy(_class(x, _FIVE), _class(y, _FIVE)),
 }
-"""The scores of a sentiment regression on CH-SIMS, by the conventions of MMSA
+"""The metrics of a sentiment regression on CH-SIMS, by the conventions of MMSA
 (github.com/thuiar/MMSA, `eval_sims_regression`), for truth in [-1, 1] and predictions (N,).
 
 mae and correlation: both sides clipped to [-1, 1]. acc2 and weighted_f1: (<= 0) against (> 0), all

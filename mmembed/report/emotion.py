@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.metrics import confusion_matrix
 
 from mmembed.data.manifest.utterance import EMOTIONS
 from mmembed.metrics.bootstrap import count_groups, plural
-from mmembed.metrics.classes import confusion_matrix
 from mmembed.report import plots
 from mmembed.report.html import Html, Section, join, missing, number, table, tag
 from mmembed.report.run_folder import Json, RunFolder, Score, correlation
@@ -234,7 +234,7 @@ def _pictures(truth: NDArray[np.float64], predicted: NDArray[np.float64]) -> lis
                 "share of the row.",
                 class_="lead",
             ),
-            _confusions(confusion_matrix(strongest, guessed, EMOTIONS)),
+            _confusions(confusion_matrix(strongest, guessed, labels=EMOTIONS)),
         ]
     return pictures
 

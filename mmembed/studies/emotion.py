@@ -27,7 +27,7 @@ from mmembed.errors import UsageError
 from mmembed.io.json import write_json
 from mmembed.method import Method
 from mmembed.methods.emotion import EmotionConfig, EmotionRegressor
-from mmembed.metrics.sentiment import emotion_scores, trivial_emotions
+from mmembed.metrics.sentiment import emotion_scores, majority_emotions
 from mmembed.studies.embeddings_data import (
     SPLITS,
     EmbeddedClips,
@@ -282,7 +282,7 @@ class EmotionStudy(Study):
                 continue
             learned = self._intensities(e, train[self._known(e, train)])
             truth = self._intensities(e, known)
-            trivial |= trivial_emotions(learned, truth, [emotion])
+            trivial |= majority_emotions(learned, truth, [emotion])
             groups = self._clips.groups(known)
             counts[emotion] = {
                 "items": len(known),

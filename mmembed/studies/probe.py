@@ -20,11 +20,12 @@ from typing import Any, Final
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from sklearn.metrics import confusion_matrix
 
 from mmembed.data.manifest.utterance import Utterance
 from mmembed.errors import UsageError
 from mmembed.metrics.bootstrap import bootstrap_interval, count_groups, plural
-from mmembed.metrics.classes import confusion_matrix, unweighted_average_recall
+from mmembed.metrics.classes import unweighted_average_recall
 from mmembed.studies.embeddings_data import read_folder
 
 # Penalties, in units of the mean squared length of the standardised vectors: 1e-3 to 10.
@@ -138,7 +139,7 @@ def probe(data: Labelled, *, folds: int) -> dict[str, Any]:
     predicted = cross_predict(data, folds)
 
     def uar(rows: NDArray[np.int64]) -> float:
-        return unweighted_average_recall(data.labels[rows], predicted[rows], classes)
+        return unweighted_average_recall(data.labels[rows], predicted[rows])
 
     groups = len(set(data.groups.tolist()))
     interval = bootstrap_interval(uar, data.groups.tolist(), kind=data.grouping)
@@ -153,18 +154,17 @@ def probe(data: Labelled, *, folds: int) -> dict[str, Any]:
         "grouping": data.grouping,
         **({"speakers": groups} if data.grouping == "speaker" else {}),
         "classes": classes,
-        "confusion": confusion_matrix(data.labels, predicted, classes).tolist(),
+        "confusion": confusion_matrix(data.labels, predicted, labels=classes).tolist(),
     }
 
 
 def _choose_strength(vectors: Vectors, labels: Names, folds: Sequence[NDArray[np.bool_]]) -> float:
-    classes = sorted(set(labels.tolist()))
     found = {strength: labels.copy() for strength in STRENGTHS}
     for held_out in folds:
         answers = _fit_predict(vectors[~held_out], labels[~held_out], vectors[held_out], STRENGTHS)
         for strength, answer in answers.items():
             found[strength][held_out] = answer
-    best: float = max(STRENGTHS, key=lambda s: unweighted_average_recall(labels, found[s], classes))
+    best: float = max(STRENGTHS, key=lambda s: unweighted_average_recall(labels, found[s]))
     return best
 
 

@@ -33,23 +33,18 @@ BY_LABEL: Final = frozenset({"macro_f1", "auroc"})  # means over labels
 WITH_INTERVAL: Final = frozenset({"mae", "correlation", "acc2_pos"})  # and whatever decides
 
 
-def _uar(truth: Array, predicted: Array) -> float:
-    hits = np.asarray(truth) == predicted.argmax(1)
-    return float(np.mean([hits[truth == c].mean() for c in np.unique(truth)]))
-
-
 METRICS: Final[Mapping[Task, Mapping[str, Metric]]] = {
-    "sentiment": {"correlation": sentiment.pearson, **sentiment.SENTIMENT_SCORES},
-    "sims": sentiment.SIMS_SCORES,
+    "sentiment": sentiment.SENTIMENT_METRICS,
+    "sims": sentiment.SIMS_METRICS,
     "classes": {
         "weighted_f1": lambda truth, logits: classes.weighted_f1(truth, logits.argmax(1)),
-        "uar": _uar,
+        "uar": lambda truth, logits: classes.unweighted_average_recall(truth, logits.argmax(1)),
         "accuracy": lambda truth, logits: classes.accuracy(truth, logits.argmax(1)),
     },
     "labels": {
         **{
             name: lambda truth, likely, score=score: score(truth, likely > 0.5)  # type: ignore[misc]
-            for name, score in multilabel.SCORES.items()
+            for name, score in multilabel.METRICS.items()
         },
         "auroc": multilabel.auroc,
     },
