@@ -83,6 +83,8 @@ Convert = Callable[[Path, Path], list[Utterance]]
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Prepare one corpus, then say what came out."""
+    if (sys.argv[1:] if argv is None else argv)[:1] == ["text"]:
+        raise UsageError("prepare text is now a part of `mmembed prepare table`: use that")
     verbs: dict[str, Callable[..., None]] = {"talkers": talkers, "manifest": manifest}
     verbs |= {name: _corpus_command(read.__doc__, _reader(read)) for name, read in CORPORA.items()}
     verbs |= {

@@ -10,18 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
 
-from mmembed.data.corpora.files import best_of, read_text
+from mmembed.data.corpora.files import SPLIT_NAMES, best_of, read_text
 from mmembed.data.folders import SOUND_SUFFIXES, media_below
 from mmembed.data.manifest.utterance import Utterance, portable_key
 from mmembed.errors import DataError
 from mmembed.io.json import as_text
-
-SPLITS: Final = {
-    "train": "train", "heldout": "heldout", "test": "test",
-    "dev": "dev", "val": "dev", "valid": "dev", "validation": "dev",
-}  # fmt: skip
 
 
 def read(root: Path) -> list[Utterance]:
@@ -41,7 +35,7 @@ def _candidates(root: Path) -> Iterator[tuple[str, int, Utterance]]:
         raise DataError(str(root), "empty", "holds no file of clips, such as SPEAKER/CLIP.mp4")
     for path in map(Path, names):
         *folders, _ = path.parts
-        split = SPLITS.get(folders[0]) if folders else None
+        split = SPLIT_NAMES.get(folders[0]) if folders else None
         speakers = folders[1:] if split else folders
         clip = path.with_suffix("").as_posix()
         transcript = read_text((root / path).with_suffix(".txt"))

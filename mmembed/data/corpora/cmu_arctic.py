@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from mmembed.data.corpora.files import SOUND, find_media, nearest_folder, read_text
-from mmembed.data.corpora.tables import read_rows
+from mmembed.data.corpora.tables import read_table
 from mmembed.data.folders import files_below
 from mmembed.data.manifest.utterance import Utterance
 from mmembed.errors import DataError
@@ -84,7 +84,7 @@ def _prompts(root: Path) -> dict[tuple[str, str], str]:
             prompts[speaker, prompt] = sentence
     if not prompts:
         for path in (path for path in files if path.name == INDEX):
-            for _, row in read_rows(path, ("path", "prompt_id", "transcript"), fix_encoding=False):
+            for _, row in read_table(path, ("path", "prompt_id", "transcript")):
                 speaker = _speaker(path.parent, Path(row["path"]))
                 prompts[speaker, row["prompt_id"]] = row["transcript"]
     return prompts

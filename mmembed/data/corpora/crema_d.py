@@ -13,7 +13,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
-from mmembed.data.corpora.files import best_of, find_media, remark
+from mmembed.data.checks import remark
+from mmembed.data.corpora.files import best_of, find_media
 from mmembed.data.corpora.tables import read_table
 from mmembed.data.manifest.utterance import Labels, Utterance
 from mmembed.errors import DataError

@@ -32,9 +32,9 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from mmembed.data.checks import remark
 from mmembed.data.corpora import iemocap, meld
-from mmembed.data.corpora.files import remark
-from mmembed.data.corpora.tables import mend
+from mmembed.data.corpora.tables import fix_latin1
 from mmembed.data.feature_files import write_features
 from mmembed.data.manifest.utterance import Labels, Utterance
 from mmembed.data.untrusted.pickles import read_pickle
@@ -203,9 +203,9 @@ def _words(sentence: Any) -> str:
     if not isinstance(sentence, str):
         raise ValueError(f"sentence {sentence!r} is no text")
     try:
-        return mend(sentence.encode("latin-1").decode())
+        return fix_latin1(sentence.encode("latin-1").decode())
     except UnicodeError:
-        return mend(sentence)
+        return fix_latin1(sentence)
 
 
 def _key(corpus: str, fields: Fields, name: str, dialogue: Any, place: int) -> str:

@@ -18,8 +18,11 @@ Found = tuple[Path, re.Match[str]]
 SOUND: Final = r"\.(?i:wav|flac)"
 """End of a pattern: sound as published, or compressed without loss, in letters of any size."""
 
-__all__ = ["SOUND", "Found", "best_of", "find_files", "find_media", "nearest_folder", "read_text",
-           "remark"]  # fmt: skip
+SPLIT_NAMES: Final = {
+    "train": "train", "heldout": "heldout", "test": "test",
+    "dev": "dev", "val": "dev", "valid": "dev", "validation": "dev",
+}  # fmt: skip
+"""What users call splits, and ours."""
 
 
 def find_files(root: Path, pattern: str, corpus: str, example: str) -> Iterator[Found]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from mmembed.data.corpora.files import find_files
-from mmembed.data.corpora.tables import Once, read_lines
+from mmembed.data.corpora.tables import Once, read_table
 from mmembed.data.manifest.utterance import Labels, Utterance, portable_key
 from mmembed.errors import DataError
 
@@ -22,6 +22,7 @@ EMOTIONS: Final = (
     "excitement", "fear", "gratitude", "grief", "joy", "love", "nervousness", "optimism", "pride",
     "realization", "relief", "remorse", "sadness", "surprise", "neutral",
 )  # fmt: skip
+COLUMNS: Final = ("text", "label numbers", "id")
 LICENCE: Final = "Apache-2.0"
 
 _NUMBERS: Final = {str(number): name for number, name in enumerate(EMOTIONS)}
@@ -37,30 +38,24 @@ def read(root: Path) -> list[Utterance]:
     for path, match in find_files(
         root, r"(?P<split>train|dev|test)\.tsv", "GoEmotions", "data/train.tsv"
     ):
-        for number, cells in read_lines(root / path):
-            place = f"{root / path}:{number}"
-            utterances.append(_utterance(place, cells, match["split"]))
-            once(f"comment {cells[2]}", place)
+        table = root / path
+        for line, row in read_table(table, header=COLUMNS, fix_encoding=True, strip=False):
+            try:
+                numbers = row["label numbers"].split(",")
+                present = tuple(_NUMBERS[number.strip()] for number in numbers)
+            except KeyError:
+                message = f"{row['label numbers']!r}: label numbers are 0 to {len(EMOTIONS) - 1}"
+                raise DataError(f"{table}:{line}", "label", message) from None
+            once(f"comment {row['id']}", f"{table}:{line}")
+            utterances.append(
+                Utterance(
+                    key=f"goemotions-{portable_key(row['id'])}",
+                    media=None,
+                    transcript=row["text"],
+                    language="en",
+                    split=match["split"],
+                    licence=LICENCE,
+                    labels=Labels(present=present),
+                )
+            )
     return utterances
-
-
-def _utterance(place: str, cells: list[str], split: str) -> Utterance:
-    try:
-        text, numbers, comment = cells
-        present = tuple(_NUMBERS[number.strip()] for number in numbers.split(","))
-    except (ValueError, KeyError):
-        raise DataError(
-            place,
-            "label",
-            f"needs text, label numbers from 0 to {len(EMOTIONS) - 1} and a comment id, "
-            f"with tabs between; ends {cells[1:]}",
-        ) from None
-    return Utterance(
-        key=f"goemotions-{portable_key(comment)}",
-        media=None,
-        transcript=text,
-        language="en",
-        split=split,
-        licence=LICENCE,
-        labels=Labels(present=present),
-    )

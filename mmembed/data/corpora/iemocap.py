@@ -26,8 +26,9 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Final
 
-from mmembed.data.corpora.files import find_files, remark
-from mmembed.data.corpora.tables import mended_text
+from mmembed.data.checks import remark
+from mmembed.data.corpora.files import find_files
+from mmembed.data.corpora.tables import decode_text
 from mmembed.data.folders import files_below
 from mmembed.data.manifest.utterance import Labels, Utterance
 from mmembed.errors import DataError
@@ -71,11 +72,11 @@ def read(root: Path) -> list[Utterance]:
     for path in texts:
         kind = (root / path).resolve().parent.name  # motion capture has files of the same names
         if kind == "EmoEvaluation":
-            for line in mended_text(root / path).split("\n"):
+            for line in decode_text(root / path, fix_encoding=True).split("\n"):
                 if match := _LABEL.match(line):
                     dialogues[match["dialogue"]].append(match)
         elif kind == "transcriptions":
-            for line in mended_text(root / path).split("\n"):
+            for line in decode_text(root / path, fix_encoding=True).split("\n"):
                 if match := _WORDS.match(line):
                     words[match["turn"]] = match["words"].strip()
     if not dialogues:

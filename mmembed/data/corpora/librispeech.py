@@ -15,7 +15,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
-from mmembed.data.corpora.files import SOUND, find_media, read_text, remark
+from mmembed.data.checks import remark
+from mmembed.data.corpora.files import SOUND, find_media, read_text
 from mmembed.data.manifest.utterance import Utterance
 from mmembed.errors import DataError
 

@@ -23,7 +23,8 @@ from pathlib import Path
 from typing import Final
 
 from mmembed.config import Seconds
-from mmembed.data.corpora.files import find_media, read_text, remark
+from mmembed.data.checks import remark
+from mmembed.data.corpora.files import find_media, read_text
 from mmembed.data.manifest.utterance import LATEST, Utterance
 from mmembed.errors import DataError
 

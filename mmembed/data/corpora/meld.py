@@ -20,8 +20,9 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, Final
 
-from mmembed.data.corpora.files import find_files, find_media, remark
-from mmembed.data.corpora.tables import Once, read_rows
+from mmembed.data.checks import remark
+from mmembed.data.corpora.files import find_files, find_media
+from mmembed.data.corpora.tables import Once, read_table
 from mmembed.data.manifest.utterance import Labels, Utterance
 from mmembed.errors import DataError
 
@@ -66,7 +67,7 @@ def _read_table(path: Path, split: str, clips: Clips) -> list[Utterance]:
     turns: Counter[int] = Counter()
     found = []
     once = Once()
-    for number, row in read_rows(path, COLUMNS):
+    for number, row in read_table(path, COLUMNS, fix_encoding=True, strip=False):
         try:
             dialogue, utterance = int(row["Dialogue_ID"]), int(row["Utterance_ID"])
             labels = Labels(

@@ -21,7 +21,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
-from mmembed.data.corpora.files import SOUND, find_media, read_text, remark
+from mmembed.data.checks import remark
+from mmembed.data.corpora.files import SOUND, find_media, read_text
 from mmembed.data.corpora.tables import Once, read_table
 from mmembed.data.manifest.utterance import Labels, Utterance, portable_key
 from mmembed.errors import DataError

@@ -14,7 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from mmembed.data.corpora.files import SOUND, best_of, find_media, remark
+from mmembed.data.checks import remark
+from mmembed.data.corpora.files import SOUND, best_of, find_media
 from mmembed.data.manifest.utterance import Labels, Utterance
 
 EMOTIONS: Final = {

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from mmembed.data.corpora.files import find_files
-from mmembed.data.corpora.tables import Once, read_lines
+from mmembed.data.corpora.tables import Once, read_table
 from mmembed.data.manifest.utterance import Labels, Utterance, portable_key
 from mmembed.errors import DataError
 
@@ -45,26 +45,19 @@ def read(root: Path) -> list[Utterance]:
 
 
 def _read_table(path: Path, language: str, split: str) -> list[Utterance]:
-    lines = read_lines(path)
-    columns = next(lines, (1, []))[1]
-    if tuple(columns[2:]) != EMOTIONS:
-        raise DataError(
-            str(path), "table", f"the first line must name ID, Tweet, {', '.join(EMOTIONS)}"
-        )
     utterances, once = [], Once()
-    for number, cells in lines:
-        marks = cells[2:]
-        if len(marks) != len(EMOTIONS) or not set(marks) <= {"0", "1", NO_LABEL}:
-            raise DataError(
-                f"{path}:{number}", "label", f"needs 0 or 1 for {len(EMOTIONS)} emotions"
-            )
-        once(f"tweet {cells[0]}", f"{path}:{number}")
-        present = tuple(name for name, mark in zip(EMOTIONS, marks, strict=True) if mark == "1")
+    columns = ("ID", "Tweet", *EMOTIONS)
+    for line, row in read_table(path, columns, fix_encoding=True, strip=False):
+        marks = [row[name] for name in EMOTIONS]
+        if not set(marks) <= {"0", "1", NO_LABEL}:
+            raise DataError(f"{path}:{line}", "label", f"needs 0 or 1 for {len(EMOTIONS)} emotions")
+        once(f"tweet {row['ID']}", f"{path}:{line}")
+        present = tuple(name for name in EMOTIONS if row[name] == "1")
         utterances.append(
             Utterance(
-                key=f"semeval2018-{portable_key(cells[0])}",
+                key=f"semeval2018-{portable_key(row['ID'])}",
                 media=None,
-                transcript=cells[1],
+                transcript=row["Tweet"],
                 language=language,
                 split=split,
                 licence=LICENCE,

@@ -1,12 +1,15 @@
-r"""Reading tables, of all corpora and of one's own: what they look like, and what is refused.
+r"""The one reader of tables, for published corpora and for the user's own.
 
 A `.tsv`, `.tab` or `.txt` file has tabs between its cells and no quotes: a quotation mark is a
 character. Any other table is a CSV (RFC 4180) with commas or semicolons, whichever its header has
 more of, or tabs if it has those, then without quotes. The first line names the columns, each once.
-Cells may be of any length, a mark at the beginning (BOM) is nothing, lines without any value are
-passed over. Refused, with file and line: a line of another number of cells, what is no UTF-8 (in
-some corpora it is read as Windows-1252), and what a spreadsheet writes for a formula that it could
-not compute, such as `#NAME?` where an id began with a dash.
+Cells may be of any length, a byte order mark is ignored, empty lines are skipped. Refused, with
+file and line: a line with another number of cells, bytes that are not UTF-8 (in some corpora they
+are read as Windows-1252), and what a spreadsheet writes for a formula that it cannot compute, such
+as `#NAME?` where an id begins with a dash.
+
+Own code on the standard `csv`: table libraries neither tell the line of a fault nor keep text such
+as "1.0" or "NA" as it is without many settings.
 """
 
 from __future__ import annotations
@@ -17,10 +20,10 @@ import re
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from mmembed.errors import DataError
-from mmembed.io.json import parse_json, shown
+from mmembed.io.json import shown
 
 TABBED: Final = (".tsv", ".tab", ".txt")
 SPREADSHEET_ERRORS: Final = frozenset(
@@ -40,78 +43,121 @@ _ITEM: Final = re.compile(rf"\s*(?:({_QUOTED})|([^\s,'\"\[\](){{}}]+))\s*(,?)\s*
 _BRACKETS: Final = {"[": "]", "(": ")", "{": "}"}
 
 
-def mended_text(path: Path) -> str:
-    """A text file, mended: UTF-8 with or without a mark, else Windows-1252."""
-    return _text(path, fix_encoding=True)
+def decode_text(path: Path, *, fix_encoding: bool = False) -> str:
+    """A text file in UTF-8, with or without a byte order mark; its lines end in a newline.
+
+    Args:
+        path: of the file.
+        fix_encoding: read what is not UTF-8 as Windows-1252, and apply `fix_latin1`.
+
+    Raises:
+        DataError: there is no such file, or it is not text in UTF-8.
+    """
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise DataError(str(path), "missing", "no such table") from None
+    except OSError as error:
+        raise DataError(str(path), "unreadable", f"cannot be read ({error.strerror})") from None
+    for mark, what in _OTHER_KINDS.items():
+        if data.startswith(mark):
+            raise DataError(str(path), "table", f"is {what}")
+    if b"\0" in data:
+        line = data[: data.index(b"\0")].count(b"\n") + 1
+        message = "holds a NUL: no text, or UTF-16; save it as UTF-8"
+        raise DataError(f"{path}:{line}", "table", message)
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        if not fix_encoding:
+            line = data[: error.start].count(b"\n") + 1
+            byte = f"byte {data[error.start]:#04x}"
+            message = f"is no table in UTF-8 ({byte}); save it as UTF-8"
+            raise DataError(f"{path}:{line}", "table", message) from None
+        text = data.decode("cp1252", errors="replace")
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    return fix_latin1(text) if fix_encoding else text
 
 
-def mend(text: str) -> str:
-    """Characters U+0080 to U+009F, which nobody writes, turned into what they came from.
+def fix_latin1(text: str) -> str:
+    """Windows-1252 that was read as Latin-1: its U+0080 to U+009F become what they stand for.
 
-    That is Windows-1252 which somebody read as Latin-1: 0x92 is an apostrophe.
+    0x92, for example, is an apostrophe.
     """
     return re.sub(
         "[\x80-\x9f]", lambda c: c[0].encode("latin-1").decode("cp1252", errors="ignore"), text
     )
 
 
-def read_lines(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """(line number from 1, cells) of a table with tabs and no header, its text mended."""
-    for number, cells in _cells(path, mended_text(path), "\t"):
+def read_cells(
+    path: Path, *, fix_encoding: bool = False, strip: bool = True
+) -> Iterator[tuple[int, list[str]]]:
+    """(number of its first line, cells) of each line of a table, the header among them.
+
+    Args:
+        path: of the file.
+        fix_encoding: see `decode_text`.
+        strip: whether to remove white space around cells.
+
+    Raises:
+        DataError: it is not a table in UTF-8, or a spreadsheet damaged a cell.
+    """
+    for number, cells in _cells(path, decode_text(path, fix_encoding=fix_encoding), strip):
         _check_cells(f"{path}:{number}", [f"cell {n}" for n in range(1, len(cells) + 1)], cells)
         yield number, cells
 
 
-def read_cells(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """(number of its first line, cells without white space around) of each line of a table, its
-    header among them; not checked any further.
-
-    Raises:
-        DataError: it is no table in UTF-8.
-    """
-    text = _text(path)
-    for number, cells in _cells(path, text, _delimiter(path, text), spaces=True):
-        yield number, [cell.strip() for cell in cells]
-
-
 def read_table(
-    path: Path, columns: Sequence[str] = (), *, header: Sequence[str] | None = None
+    path: Path,
+    columns: Sequence[str] = (),
+    *,
+    header: Sequence[str] | None = None,
+    fix_encoding: bool = False,
+    strip: bool = True,
 ) -> Iterator[tuple[int, dict[str, str]]]:
-    """The rows of a table, each with the number of its first line, without white space around.
+    """(number of its first line, row) of each row of a table with named columns.
 
     Args:
         path: of the file.
         columns: names the header must have.
         header: the names, where the file begins with values.
+        fix_encoding: see `decode_text`.
+        strip: whether to remove white space around cells.
 
     Raises:
-        DataError: a column is missing, or whatever is refused, with its line.
+        DataError: a column is missing, or anything is refused, with its line.
     """
-    yield from _named(path, read_cells(path), columns, header)
+    lines = _cells(path, decode_text(path, fix_encoding=fix_encoding), strip)
+    names = header if header is not None else next(lines, (1, []))[1]
+    names = [name.strip() for name in names]
+    _check_cells(f"{path}:1", names, names)
+    for name in names:
+        if name and names.count(name) > 1:
+            raise DataError(f"{path}:1", "table", f"names the column {shown(name)} twice")
+    need_columns(str(path), names, columns)
+    for number, cells in lines:
+        where = f"{path}:{number}"
+        if len(cells) != len(names):
+            named = "the first line names" if header is None else "a line has"
+            what = f"has {len(cells)} cells, {named} {len(names)} columns"
+            hint = "; quote cells that hold separators" if len(cells) > len(names) else ""
+            raise DataError(where, "table", what + hint)
+        _check_cells(where, names, cells)
+        row = dict(zip(names, cells, strict=True))
+        if names.count("") > 1:  # columns that a spreadsheet leaves behind
+            nameless = [c for name, c in zip(names, cells, strict=True) if not name and c.strip()]
+            if len(nameless) > 1:
+                raise DataError(where, "table", f"{shown(nameless[1])} is in a column without name")
+            row[""] = "".join(nameless)
+        yield number, row
 
 
-def read_rows(
-    path: Path, columns: Sequence[str] = (), *, fix_encoding: bool = True
-) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(line number, row) of a table or of a `.jsonl` file, an object a line; cells as they are.
-
-    Args:
-        path: of the file.
-        columns: names that a row must have.
-        fix_encoding: see `mended_text`.
-
-    Raises:
-        DataError: naming the line that cannot be taken apart or lacks a column.
-    """
-    text = _text(path, fix_encoding=fix_encoding)
-    if path.suffix.lower() != ".jsonl":
-        yield from _named(path, _cells(path, text, _delimiter(path, text)), columns)
-        return
-    for number, line in enumerate(text.split("\n"), start=1):
-        if line.strip():
-            row = _json_object(f"{path}:{number}", line)
-            _need_columns(f"{path}:{number}", list(row), columns)
-            yield number, row
+def need_columns(where: str, names: Sequence[str], columns: Sequence[str]) -> None:
+    """Raise a DataError if one of the columns is missing."""
+    if missing := [name for name in columns if name not in names]:
+        there = ", ".join(map(str, names[:20])) or "none"
+        message = f"has no column {' or '.join(missing)}, only {there}"
+        raise DataError(where, "table", message)
 
 
 def split_list(cell: str, separator: str | None) -> list[str]:
@@ -143,7 +189,7 @@ def split_list(cell: str, separator: str | None) -> list[str]:
 
 
 class Once:
-    """Refuses what may stand in a table, or in the tables of a corpus, once only."""
+    """Refuses a second row of the same name in a table, or in all tables of a corpus."""
 
     def __init__(self) -> None:
         self._first: dict[str, str] = {}
@@ -155,51 +201,16 @@ class Once:
             raise DataError(where, "duplicate", f"{what[:80]} stands in {first} too; remove one")
 
 
-def _text(path: Path, *, fix_encoding: bool = False) -> str:
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        raise DataError(str(path), "missing", "no such table") from None
-    except OSError as error:
-        raise DataError(str(path), "unreadable", f"cannot be read ({error.strerror})") from None
-    for mark, what in _OTHER_KINDS.items():
-        if data.startswith(mark):
-            raise DataError(str(path), "table", f"is {what}")
-    if b"\0" in data:
-        line = data[: data.index(b"\0")].count(b"\n") + 1
-        message = "holds a NUL: no text, or UTF-16; save it as UTF-8"
-        raise DataError(f"{path}:{line}", "table", message)
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        if not fix_encoding:
-            line = data[: error.start].count(b"\n") + 1
-            byte = f"byte {data[error.start]:#04x}"
-            message = f"is no table in UTF-8 ({byte}); save it as UTF-8"
-            raise DataError(f"{path}:{line}", "table", message) from None
-        text = data.decode("cp1252", errors="replace")
-    text = text.replace("\r\n", "\n").replace("\r", "\n")
-    return mend(text) if fix_encoding else text
-
-
-def _delimiter(path: Path, text: str) -> str:
-    if path.suffix.lower() in TABBED:
-        return "\t"
-    header = re.sub('"[^"]*"', "", text[: (text + "\n").index("\n")])
-    return max(",;\t", key=header.count)
-
-
-def _cells(
-    path: Path, text: str, delimiter: str, *, spaces: bool = False
-) -> Iterator[tuple[int, list[str]]]:
+def _cells(path: Path, text: str, strip: bool) -> Iterator[tuple[int, list[str]]]:
     """The lines that hold anything, each with its number, or that of its first one."""
+    delimiter = _delimiter(path, text)
     if delimiter == "\t":
         for number, line in enumerate(text.split("\n"), start=1):
             if line.strip():
-                yield number, line.split("\t")
+                yield number, _stripped(line.split("\t"), strip)
         return
     reader = csv.reader(
-        io.StringIO(text, newline=""), delimiter=delimiter, strict=True, skipinitialspace=spaces
+        io.StringIO(text, newline=""), delimiter=delimiter, strict=True, skipinitialspace=strip
     )
     while True:
         number = reader.line_num + 1
@@ -213,60 +224,25 @@ def _cells(
         if cells is None:
             return
         if any(cells) or len(cells) == 1:
-            yield number, cells
+            yield number, _stripped(cells, strip)
 
 
-def _named(
-    path: Path,
-    lines: Iterator[tuple[int, list[str]]],
-    columns: Sequence[str],
-    header: Sequence[str] | None = None,
-) -> Iterator[tuple[int, dict[str, str]]]:
-    names = header if header is not None else next(lines, (1, []))[1]
-    names = [name.strip() for name in names]
-    _check_cells(f"{path}:1", names, names)
-    for name in names:
-        if name and names.count(name) > 1:
-            raise DataError(f"{path}:1", "table", f"names the column {shown(name)} twice")
-    _need_columns(str(path), names, columns)
-    for number, cells in lines:
-        where = f"{path}:{number}"
-        if len(cells) != len(names):
-            what = f"has {len(cells)} cells, the first line names {len(names)} columns"
-            hint = "; quote cells that hold separators" if len(cells) > len(names) else ""
-            raise DataError(where, "table", what + hint)
-        _check_cells(where, names, cells)
-        row = dict(zip(names, cells, strict=True))
-        if names.count("") > 1:  # columns that a spreadsheet leaves behind
-            nameless = [c for name, c in zip(names, cells, strict=True) if not name and c.strip()]
-            if len(nameless) > 1:
-                raise DataError(where, "table", f"{shown(nameless[1])} is in a column without name")
-            row[""] = "".join(nameless)
-        yield number, row
+def _stripped(cells: list[str], strip: bool) -> list[str]:
+    return [cell.strip() for cell in cells] if strip else cells
+
+
+def _delimiter(path: Path, text: str) -> str:
+    if path.suffix.lower() in TABBED:
+        return "\t"
+    header = re.sub('"[^"]*"', "", text[: (text + "\n").index("\n")])
+    return max(",;\t", key=header.count)
 
 
 def _check_cells(where: str, names: Sequence[str], cells: Sequence[str]) -> None:
     for name, cell in zip(names, cells, strict=True):
         if cell.startswith("#") and cell.strip().upper() in SPREADSHEET_ERRORS:
             message = (
-                f"{name} holds {cell.strip()}: a spreadsheet took what stood there for a formula; "
-                "take the table as published"
+                f"{name} holds {cell.strip()}: a spreadsheet took the text of this cell for a "
+                "formula; use the table as published"
             )
             raise DataError(where, "table", message)
-
-
-def _need_columns(where: str, names: Sequence[str], columns: Sequence[str]) -> None:
-    if missing := [name for name in columns if name not in names]:
-        there = ", ".join(map(str, names[:20])) or "none"
-        message = f"has no column {' or '.join(missing)}, only {there}"
-        raise DataError(where, "table", message)
-
-
-def _json_object(place: str, line: str) -> dict[str, Any]:
-    try:
-        row = parse_json(line)
-    except ValueError as error:
-        raise DataError(place, "table", f"not JSON: {error}") from None
-    if not isinstance(row, dict):
-        raise DataError(place, "table", f"a line is a JSON object, found {type(row).__name__}")
-    return row

@@ -18,7 +18,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from mmembed.data.corpora.files import SOUND, best_of, find_media, read_text, remark
+from mmembed.data.checks import remark
+from mmembed.data.corpora.files import SOUND, best_of, find_media, read_text
 from mmembed.data.manifest.utterance import Utterance
 
 LICENCE: Final = "CC BY 4.0 (0.92), ODC-By 1.0 (0.80)"

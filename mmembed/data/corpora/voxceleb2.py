@@ -20,7 +20,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from mmembed.data.corpora.files import best_of, find_media, remark
+from mmembed.data.checks import remark
+from mmembed.data.corpora.files import best_of, find_media
 from mmembed.data.corpora.tables import Once, read_table
 from mmembed.data.manifest.utterance import Labels, Utterance
 from mmembed.errors import DataError

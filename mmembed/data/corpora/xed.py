@@ -23,8 +23,9 @@ import zlib
 from pathlib import Path
 from typing import Final
 
-from mmembed.data.corpora.files import find_files, remark
-from mmembed.data.corpora.tables import read_lines
+from mmembed.data.checks import remark
+from mmembed.data.corpora.files import find_files
+from mmembed.data.corpora.tables import read_cells
 from mmembed.data.manifest.utterance import Labels, Utterance
 from mmembed.features.text import normalise_transcript
 
@@ -61,7 +62,7 @@ def read(root: Path) -> list[Utterance]:
         root, _FILE + r"\.(?:tsv|txt)", "XED", "AnnotatedData/en-annotated.tsv"
     ):
         language = match["language"] or match["neutral"]
-        lines = list(read_lines(root / path))
+        lines = list(read_cells(root / path, fix_encoding=True, strip=False))
         labelled = [
             (number, *pair)
             for number, cells in lines

@@ -140,7 +140,26 @@ def test_tables_are_checked_line_by_line(tmp_path: Path, lines: str, error: str)
 
 def test_a_table_must_be_there(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no such file; name a table such as clips\.csv"):
+        CORPORA["table"](tmp_path / "clips.csv")
+    with pytest.raises(DataError, match=r"holds no file of tables, such as reviews/train\.tsv"):
         CORPORA["table"](tmp_path)
+
+
+def test_columns_of_clips_may_have_the_names_of_texts(tmp_path: Path) -> None:
+    header = "media,text,label,labels,id"
+    table = write(tmp_path, "clips.csv", f'{header}\na.wav,Oh.,Joy,"joy,love",one\nb.wav,,,,\n')
+    assert CORPORA["table"](table) == [
+        Utterance(
+            key="one",
+            media="a.wav",
+            transcript="Oh.",
+            labels=Labels(category="Joy", present=("joy", "love")),
+        ),
+        Utterance(key="b%2Ewav", media="b.wav", labels=Labels(present=())),
+    ]
+    twice = write(tmp_path, "twice.csv", "media,text,transcript\na.wav,Oh.,No.\n")
+    with pytest.raises(DataError, match="column 'transcript' gives a second transcript"):
+        CORPORA["table"](twice)
 
 
 # --------------------------------------------------------------------------------- saved datasets

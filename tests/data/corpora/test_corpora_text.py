@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mmembed.data.corpora import CORPORA
-from mmembed.data.corpora.tables import mend, mended_text, read_rows
+from mmembed.data.corpora.tables import decode_text, fix_latin1, read_table
 from mmembed.data.corpora.xed import split_of
 from mmembed.data.manifest.jsonl import read_manifest, write_manifest
 from mmembed.data.manifest.utterance import Labels, Utterance
@@ -62,13 +62,22 @@ def test_semeval(tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize("bad", [marks()[:-2], marks() + "\t0", marks().replace("0", "2", 1)])
-def test_semeval_faults(tmp_path: Path, bad: str) -> None:
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        (marks()[:-2], "has 12 cells, the first line names 13"),
+        (marks() + "\t0", "has 14 cells, the first line names 13"),
+        (marks().replace("0", "2", 1), "needs 0 or 1 for 11 emotions"),
+    ],
+)
+def test_semeval_faults(tmp_path: Path, bad: str, message: str) -> None:
     path = write(tmp_path / "E-c-En-dev.txt", semeval(f"a\tb\t{marks()}", f"c\td\t{bad}"))
-    with pytest.raises(DataError, match=f"{path}:3: needs 0 or 1 for 11 emotions"):
+    with pytest.raises(DataError, match=f"{path}:3: {message}"):
         CORPORA["semeval2018"](tmp_path)
     path.write_text("ID\tTweet\tjoy\na\tb\t1\n")
-    with pytest.raises(DataError, match="the first line must name ID, Tweet, anger, "):
+    with pytest.raises(
+        DataError, match=r"has no column anger or anticipation or .*, only ID, Tweet, joy"
+    ):
         CORPORA["semeval2018"](tmp_path)
 
 
@@ -89,10 +98,19 @@ def test_goemotions(tmp_path: Path) -> None:
     assert rows[2].labels.present == ("joy", "admiration")
 
 
-@pytest.mark.parametrize("line", ["a\t28\tb", "a\t-1\tb", "a\t\tb", "a\t1", "a\t1\tb\tc"])
-def test_goemotions_faults(tmp_path: Path, line: str) -> None:
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("a\t28\tb", "'28': label numbers are 0 to 27"),
+        ("a\t-1\tb", "'-1': label numbers are 0 to 27"),
+        ("a\t\tb", "'': label numbers are 0 to 27"),
+        ("a\t1", "has 2 cells, a line has 3 columns"),
+        ("a\t1\tb\tc", "has 4 cells, a line has 3 columns"),
+    ],
+)
+def test_goemotions_faults(tmp_path: Path, line: str, message: str) -> None:
     path = write(tmp_path / "test.tsv", f"fine\t1\tx\n\n{line}\n")
-    with pytest.raises(DataError, match=f"{path}:3: needs text, label numbers from 0 to 27"):
+    with pytest.raises(DataError, match=f"{path}:3: {message}"):
         CORPORA["goemotions"](tmp_path)
 
 
@@ -150,7 +168,7 @@ def test_text_tables(tmp_path: Path) -> None:
         tmp_path / "reviews/test.jsonl",
         '{"text": "F", "labels": ["joy"], "turn": 0, "licence": "L", "label": 3}\n\n',
     )
-    first, second, *others = sorted(CORPORA["text"](tmp_path), key=lambda row: str(row.transcript))
+    first, second, *others = sorted(CORPORA["table"](tmp_path), key=lambda row: str(row.transcript))
     assert (first.transcript, second.transcript) == ('"E', 'A, "B"\nC')
     assert second == Utterance(
         key="reviews%2Ftrain-7%2E1",
@@ -182,7 +200,7 @@ def test_text_tables(tmp_path: Path) -> None:
             labels=Labels(category="3", present=("joy",)),
         ),
     ]
-    one = CORPORA["text"](tmp_path / "reviews/test.jsonl")
+    one = CORPORA["table"](tmp_path / "reviews/test.jsonl")
     assert one == [replace(others[1], key="test-1")]
 
 
@@ -203,7 +221,7 @@ def test_text_tables(tmp_path: Path) -> None:
 def test_text_table_faults(tmp_path: Path, name: str, table: str, message: str) -> None:
     write(tmp_path / name, table)
     with pytest.raises(DataError, match=message):
-        CORPORA["text"](tmp_path)
+        CORPORA["table"](tmp_path)
 
 
 def test_encodings(tmp_path: Path) -> None:
@@ -214,9 +232,9 @@ def test_encodings(tmp_path: Path) -> None:
         "it\x92s \x80".encode(),
         b"\xef\xbb\xbf" + word.encode(),
     ):
-        assert mended_text(write(tmp_path / "a.txt", data)) == word
-    assert mend("a\x81b\u2028c") == "ab\u2028c"  # 0x81 means nothing in Windows-1252
-    rows = read_rows(write(tmp_path / "a.tsv", "text\na\u2028b\x0bc\r\n"))
+        assert decode_text(write(tmp_path / "a.txt", data), fix_encoding=True) == word
+    assert fix_latin1("a\x81b\u2028c") == "ab\u2028c"  # 0x81 means nothing in Windows-1252
+    rows = read_table(write(tmp_path / "a.tsv", "text\na\u2028b\x0bc\r\n"), strip=False)
     assert list(rows) == [(2, {"text": "a\u2028b\x0bc"})]
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from mmembed.commands.cli import run_program
 from mmembed.commands.prepare import main
 from mmembed.data.corpora import CONVERTERS, CORPORA
-from mmembed.data.corpora.tables import read_rows, read_table, split_list
+from mmembed.data.corpora.tables import read_table, split_list
 from mmembed.errors import DataError
 
 
@@ -40,7 +40,7 @@ def test_cells_of_any_length_leave_no_trace(tmp_path: Path) -> None:
     before = csv.field_size_limit()
     (row,) = CORPORA["table"](write(tmp_path / "t.csv", f"media,transcript\na.wav,{long}\n"))
     assert row.transcript == long
-    (row,) = CORPORA["text"](write(tmp_path / "t.tsv", f"text\tid\n{long}\t1\n"))
+    (row,) = CORPORA["table"](write(tmp_path / "t.tsv", f"text\tid\n{long}\t1\n"))
     assert row.transcript == long and csv.field_size_limit() == before
 
 
@@ -104,7 +104,7 @@ def test_any_cell_is_a_list_or_an_error(cell: str) -> None:
 
 def test_labels_of_pandas(tmp_path: Path) -> None:
     text = "text,labels\nhi,\"['joy', 'anger']\"\nyo,[]\n"
-    rows = CORPORA["text"](write(tmp_path / "t.csv", text))
+    rows = CORPORA["table"](write(tmp_path / "t.csv", text))
     assert [row.labels.present for row in rows] == [("joy", "anger"), ()]
     (row,) = CORPORA["table"](
         write(tmp_path / "u.csv", "media,present\na.wav,\"['joy', 'love']\"\n")
@@ -113,15 +113,21 @@ def test_labels_of_pandas(tmp_path: Path) -> None:
     for column, cell in (("labels", "['joy', "), ("label", "['joy']")):
         path = write(tmp_path / "bad.csv", f'text,{column}\nhi,"{cell}"\n')
         with pytest.raises(DataError, match=r"bad\.csv:2: "):
-            CORPORA["text"](path)
+            CORPORA["table"](path)
 
 
 @pytest.mark.parametrize(
     ("corpus", "name", "header", "line", "message"),
     [
-        ("text", "a.tsv", "text\tid", "so\t1", ":3: id 1 stands in .*a.tsv:2 too"),
-        ("text", "a.jsonl", '{"text": "x"}', '{"text": "a", "text": "b"}', ":2: not JSON: names"),
-        ("text", "a.jsonl", '{"text": "x"}', f'{{"text": {"[" * 99999}', ":2: not JSON: is nested"),
+        ("table", "a.tsv", "text\tid", "so\t1", ":3: key a-1 stands in .*a.tsv:2 too"),
+        ("table", "a.jsonl", '{"text": "x"}', '{"text": "a", "text": "b"}', ":2: not JSON: names"),
+        (
+            "table",
+            "a.jsonl",
+            '{"text": "x"}',
+            f'{{"text": {"[" * 99999}',
+            ":2: not JSON: is nested",
+        ),
         ("goemotions", "train.tsv", "a\t1\tx", "b\t2\ty", "stands in .*train.tsv:2 too"),
     ],
 )
@@ -177,4 +183,15 @@ def test_ids_that_a_spreadsheet_took_for_formulas(tmp_path: Path) -> None:
 
 def test_a_mark_before_objects_a_line(tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", '\ufeff{"text": "x"}\r\n\r\n{"text": "y"}')
-    assert list(read_rows(path)) == [(1, {"text": "x"}), (3, {"text": "y"})]
+    assert [row.key for row in CORPORA["table"](path)] == ["a-1", "a-2"]
+    assert [row.transcript for row in CORPORA["table"](path)] == ["x", "y"]
+
+
+def test_the_old_command_for_texts_names_the_new_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = write(tmp_path / "a.csv", "text\nso\n")
+    assert run("text", table, "--out", tmp_path / "out") == 2
+    assert capsys.readouterr().err == (
+        "error: prepare text is now a part of `mmembed prepare table`: use that\n"
+    )

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from mmembed.data.checks import Check, checksum, compare, none_of
 from mmembed.data.corpora.sentiment.corpus import SPLITS, Segment
 from mmembed.data.corpora.sentiment.streams import Finite, widths, write_splits
-from mmembed.data.corpora.tables import read_rows
+from mmembed.data.corpora.tables import read_table
 from mmembed.data.feature_files import Features
 from mmembed.errors import DataError
 
@@ -82,7 +82,7 @@ def _read(folder: Path) -> tuple[dict[str, NDArray[Any]], list[dict[str, str]]]:
             arrays = {name: file[name] for name in (*STREAMS, "label")}
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise DataError(str(folder), "features", f"{' and '.join(FILES)}: {error}") from None
-    rows = [row for _, row in read_rows(rows_path, COLUMNS, fix_encoding=False)]
+    rows = [row for _, row in read_table(rows_path, COLUMNS)]
     for name, array in arrays.items():
         if len(array) != len(rows) or array.ndim != (1 if name == "label" else 2):
             what = f"{name} has shape {array.shape} for {len(rows)} rows of {FILES[1]}"
