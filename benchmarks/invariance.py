@@ -48,12 +48,12 @@ class Settings:
 @torch.no_grad()
 def encode(embedder: Embedder, examples: Sequence[Example], *, half: bool = False) -> Encoding:
     """As `Embedder.encode`, with NaN where no clip has anything."""
-    inputs = dict(collate([to_item(each, embedder.vocabulary) for each in examples]).inputs)
-    for stream, padded in inputs.items():
+    inputs = {}
+    batch = collate([to_item(each, embedder.vocabulary) for each in examples])
+    for stream, steps in batch.inputs.items():
+        padded = inputs[stream] = steps.pad()
         if padded.values.is_floating_point():
-            values = padded.values.clone()
-            values[~padded.mask] = torch.nan
-            inputs[stream] = replace(padded, values=values)
+            padded.values[~padded.mask] = torch.nan
     with torch.autocast("cpu", torch.bfloat16, enabled=half):
         encoding: Encoding = embedder.encoder(inputs)
     return encoding

@@ -131,6 +131,10 @@ class Padded:
         """The same steps without padding."""
         return Packed(self.values[self.mask], self.lengths)
 
+    def pad(self) -> Padded:
+        """Itself; see `Batch.inputs`."""
+        return self
+
     def item(self, index: int) -> Tensor:
         """The real steps (T_i, ...) of one item."""
         return self.values[index, : int(self.lengths[index])]
@@ -139,7 +143,10 @@ class Padded:
         return len(self.lengths)
 
     def to(self, device: torch.device | str) -> Padded:
-        return Padded(self.values.to(device), self.lengths)
+        return Padded(_moved(self.values, device), self.lengths)
+
+    def pin_memory(self) -> Padded:
+        return self.with_values(self.values.pin_memory())
 
 
 @dataclass(frozen=True)
@@ -154,6 +161,12 @@ class Packed:
     values: Tensor
     lengths: Tensor
 
+    @classmethod
+    def concatenate(cls, items: Sequence[Tensor]) -> Packed:
+        """Pack (T_i, ...) tensors, at least one; an empty tensor means "missing"."""
+        lengths = torch.tensor([len(item) for item in items], dtype=torch.int64)
+        return cls(torch.cat(list(items)), lengths)
+
     @property
     def offsets(self) -> Tensor:
         """(B + 1,) int64: item b is `values[offsets[b] : offsets[b + 1]]`."""
@@ -165,6 +178,10 @@ class Packed:
     def split(self) -> tuple[Tensor, ...]:
         """One (T_i, ...) view for each item."""
         return torch.split(self.values, self.lengths.tolist())
+
+    def pack(self) -> Packed:
+        """Itself; see `Batch.inputs`."""
+        return self
 
     def pad(self) -> Padded:
         """The same steps, zeros after them."""
@@ -196,6 +213,20 @@ class Packed:
         total = self.values.new_zeros(len(self.lengths), *self.values.shape[1:])
         return total.index_add(0, self.item_index(), self.values)
 
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def to(self, device: torch.device | str) -> Packed:
+        return self.with_values(_moved(self.values, device))
+
+    def pin_memory(self) -> Packed:
+        return self.with_values(self.values.pin_memory())
+
+
+def _moved(values: Tensor, device: torch.device | str) -> Tensor:
+    """A copy to a GPU does not wait, so that it overlaps with computing from pinned memory."""
+    return values.to(device, non_blocking=torch.device(device).type == "cuda")
+
 
 Steps = TypeVar("Steps", Packed, Padded)
 """What a layer takes and gives: packed steps, or padded ones where a graph must have no shapes that
@@ -209,15 +240,17 @@ class Batch:
 
     Attributes:
         keys: one per item.
-        inputs: stream -> Padded; audio (B, T, 80) log-mel, video (B, T, H, W) uint8 grey,
-            text (B, T) int64 token ids; or precomputed features of any of them, (B, T, D) float.
-            Frozen-embedding methods put their vectors here under the name "embedding".
+        inputs: stream -> steps. Clips are Packed: audio (N, 80) log-mel, video (N, H, W) uint8
+            grey, text (N,) int64 token ids. The studies' precomputed features of any of them, and
+            frozen embeddings under the name "embedding", are Padded (B, T, D) float. A method takes
+            both: it asks for the form it computes on, by `pack()` or `pad()`, which costs nothing
+            where it is that form already.
         targets: see `TARGETS`; a missing target means that no item has it.
         context: see `CONTEXT`.
     """
 
     keys: tuple[str, ...]
-    inputs: Mapping[str, Padded]
+    inputs: Mapping[str, Packed | Padded]
     targets: Mapping[str, Tensor | Padded] = field(default_factory=dict)
     context: Mapping[str, Tensor | Padded] = field(default_factory=dict)
 
@@ -260,6 +293,15 @@ class Batch:
             {name: value.to(device) for name, value in self.inputs.items()},
             {name: value.to(device) for name, value in self.targets.items()},
             {name: value.to(device) for name, value in self.context.items()},
+        )
+
+    def pin_memory(self) -> Batch:
+        """In memory that a GPU reads by itself; `torch.utils.data.DataLoader` calls it."""
+        return Batch(
+            self.keys,
+            {name: value.pin_memory() for name, value in self.inputs.items()},
+            {name: value.pin_memory() for name, value in self.targets.items()},
+            {name: value.pin_memory() for name, value in self.context.items()},
         )
 
 

@@ -157,8 +157,8 @@ class Encoder(nn.Module):
         """(3,) in the order of `STREAMS`, positive, summing to 1."""
         return self.fusion.softmax(0)
 
-    def forward(self, inputs: Mapping[str, Padded]) -> Encoding:
-        """Embed a batch; `inputs` maps streams to Padded, see `Batch.inputs`.
+    def forward(self, inputs: Mapping[str, Packed | Padded]) -> Encoding:
+        """Embed a batch; see `Batch.inputs`.
 
         Raises:
             ValueError: an item has no stream at all.
@@ -177,7 +177,7 @@ class Encoder(nn.Module):
             frame_rate=FRAME_RATE,
         )
 
-    def encode(self, inputs: Mapping[str, Padded]) -> Hidden:
+    def encode(self, inputs: Mapping[str, Packed | Padded]) -> Hidden:
         """Everything on the clock, for heads that need more than the embedding."""
         lengths = self.lengths(inputs)
         present = torch.stack([lengths[stream] > 0 for stream in STREAMS], 1)
@@ -204,14 +204,13 @@ class Encoder(nn.Module):
                 layers |= dict.fromkeys(names, absent)
                 paths[stream] = self._filled(stream, None, has, clock)
                 continue
-            kept = inputs[stream]
-            if not bool(has.all()):
-                kept = Padded(kept.values[has.to(kept.values.device)], kept.lengths[has])
+            steps_of_all = inputs[stream].pack()  # an item without the stream has none in it
+            kept = Packed(steps_of_all.values, steps_of_all.lengths[has])
             query = None
             if stream != "audio":
                 on_clock = has.repeat_interleave(clock).to(blank.values.device)
                 query = Packed(paths["audio"].values[on_clock], clock[has])
-            own, path, places = self.hear(stream, kept.pack(), clock[has], query)
+            own, path, places = self.hear(stream, kept, clock[has], query)
             paths[stream] = self._filled(stream, path, has, clock)
             if stream == "text":
                 text, text_positions = own[-1], places
@@ -267,12 +266,12 @@ class Encoder(nn.Module):
         fused = heard + weights["text"] * paths["text"]
         return fused, heard / (weights["audio"] + weights["video"])
 
-    def lengths(self, inputs: Mapping[str, Padded]) -> dict[str, Tensor]:
+    def lengths(self, inputs: Mapping[str, Packed | Padded]) -> dict[str, Tensor]:
         """Stream -> (B,) steps on the 25 Hz clock (tokens for text), 0 where missing."""
         none = torch.zeros_like(next(iter(inputs.values())).lengths)
         lengths = dict.fromkeys(STREAMS, none)
-        for stream, padded in inputs.items():
-            lengths[stream] = (padded.lengths + 3) // 4 if stream == "audio" else padded.lengths
+        for stream, steps in inputs.items():
+            lengths[stream] = (steps.lengths + 3) // 4 if stream == "audio" else steps.lengths
         return lengths
 
     @staticmethod

@@ -6,16 +6,17 @@ from collections.abc import Sequence
 
 import torch
 
-from mmembed.batch import STREAMS, Batch, Padded
+from mmembed.batch import STREAMS, Batch, Packed, Padded
 from mmembed.data.item import Item, possible_transcript
 
 
 def collate(items: Sequence[Item]) -> Batch:
-    """Pad items into a batch; transcripts that CTC could not align are left out."""
+    """Items as a batch; transcripts that CTC could not align are left out."""
     return Batch(
         keys=tuple(item.key for item in items),
         inputs={
-            stream: Padded.stack([item.inputs[stream] for item in items]) for stream in STREAMS
+            stream: Packed.concatenate([item.inputs[stream] for item in items])
+            for stream in STREAMS
         },
         targets={
             "transcript": Padded.stack([possible_transcript(item) for item in items]),

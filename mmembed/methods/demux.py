@@ -154,7 +154,7 @@ class PromptedMethod(Method):
 
     def states(self, batch: Batch) -> Packed:
         """(N, D) last hidden states of all tokens."""
-        text = batch.inputs["text"]
+        text = batch.inputs["text"].pad()
         words = self._backbone.words.weight
         with torch.no_grad():
             words[self.frozen_ids] = self.frozen_words

@@ -89,7 +89,7 @@ class EmotionRegressor(Method):
 
     def predict(self, batch: Batch) -> dict[str, Tensor]:
         """Sentiment (B,), emotions (B, E); not clipped to their ranges."""
-        vectors = batch.inputs["embedding"].values
+        vectors = batch.inputs["embedding"].pad().values
         standard = (vectors - self.mean) / self.scale
         # The weights scale the matrix: scaling its input would cost one more product backward.
         weighted = self.project * self.layers.weights[:, None, None]

@@ -147,7 +147,7 @@ class EmotionQueries(Method):
         logits: Tensor = self.head(x.values)
         return logits.view(len(batch), len(queries))
 
-    def _frames(self, inputs: Mapping[str, Padded], size: int) -> Packed:
+    def _frames(self, inputs: Mapping[str, Packed | Padded], size: int) -> Packed:
         """The frames (N, D) of all streams of each item, one item after another."""
         parts, owners = [self.always.expand(size, -1)], [torch.arange(size)]
         for stream, project in self.project.items():

@@ -135,7 +135,7 @@ class LayerAnchor(Method):
 
     def _represent(self, batch: Batch) -> Tensor:
         """(B, L, W) -> (B, R, D): z of every layer that is read."""
-        standard = (batch.inputs["embedding"].values - self.mean) / self.scale
+        standard = (batch.inputs["embedding"].pad().values - self.mean) / self.scale
         read = standard[:, self.reads]
         return F.gelu(torch.einsum("blw,lwd->bld", read, self.project) + self.bias)
 

@@ -333,7 +333,9 @@ class SDT(Method):
         if all(part is None for part in parts):
             raise ValueError(f"the batch has none of the streams {', '.join(self.config.streams)}")
         others = (batch.context.get("turn_speaker"), batch.targets.get("turn_emotion"))
-        lengths = torch.stack([p.lengths for p in (*parts, *others) if isinstance(p, Padded)])
+        lengths = torch.stack(
+            [p.lengths for p in (*parts, *others) if isinstance(p, Packed | Padded)]
+        )
         turns = lengths.max(0).values
         odd = ((lengths != 0) & (lengths != turns)).any(0)
         if odd.any():
@@ -370,7 +372,7 @@ class SDT(Method):
         if stream not in batch.inputs:
             nothing = torch.zeros(len(origin), dtype=torch.bool, device=origin.device)
             return Packed(origin[nothing], torch.zeros_like(turns)), nothing
-        vectors = _rows(batch.inputs[stream], turns, 0).to(origin.dtype)
+        vectors = _rows(batch.inputs[stream].pad(), turns, 0).to(origin.dtype)
         present = (vectors != 0).any(1)
         counts = torch.stack([part.sum() for part in torch.split(present, turns.tolist())]).cpu()
         return Packed(self.project[stream](vectors[present]) + origin[present], counts), present

@@ -361,13 +361,14 @@ class SelfMm(Method):
 
     def _heads(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor]:
         """F_i (B, D_i) and scores (B,), the fusion first; and (I, B) bool: who has what."""
+        inputs = batch.inputs
         read: Mapping[str, tuple[Tensor, Tensor]] = {
-            name: reader(batch.inputs.get(name), len(batch))
+            name: reader(inputs[name].pad() if name in inputs else None, len(batch))
             for name, reader in self.readers.items()
         }
-        inputs = {FUSED: torch.cat([vector for vector, _ in read.values()], 1)}
-        inputs |= {name: vector for name, (vector, _) in read.items()}
-        found = {name: head(inputs[name]) for name, head in self.heads.items()}
+        vectors = {FUSED: torch.cat([vector for vector, _ in read.values()], 1)}
+        vectors |= {name: vector for name, (vector, _) in read.items()}
+        found = {name: head(vectors[name]) for name, head in self.heads.items()}
         here = [present for _, present in read.values()]
         return (
             {name: features for name, (features, _) in found.items()},

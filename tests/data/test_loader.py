@@ -51,7 +51,7 @@ def global_order(workers: int, world: int, start: int = 0) -> str:
                 for row, key in enumerate(batch.keys):
                     if batch.targets["speaker"][row] < 0 and not batch.labelled("masked_text")[row]:
                         continue  # of a process without an item of its own
-                    streams = [batch.inputs[name].item(row).numpy() for name in STREAMS]
+                    streams = [batch.inputs[name].pad().item(row).numpy() for name in STREAMS]
                     rows.append(key.encode() + b"".join(x.tobytes() for x in streams))
             assert len(rows) == len(plan[step])
             digest.update(repr((step, plan[step].tolist(), sorted(rows))).encode())

@@ -84,6 +84,6 @@ def with_padding(batch: Batch, extra: int, fill: float) -> Batch:
             values[row, :length] = old[row, :length]
         return Padded(values, padded.lengths)
 
-    inputs = {stream: more(padded) for stream, padded in batch.inputs.items()}
+    inputs = {stream: more(steps.pad()) for stream, steps in batch.inputs.items()}
     context = {n: more(v) if isinstance(v, Padded) else v for n, v in batch.context.items()}
     return Batch(batch.keys, inputs, batch.targets, context)

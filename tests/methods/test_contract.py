@@ -16,7 +16,7 @@ from helpers.support import mean_losses, random_item, small_method, with_padding
 from safetensors.torch import load, save
 from torch import Tensor
 
-from mmembed.batch import STREAMS, Batch, Padded, stream_subsets
+from mmembed.batch import STREAMS, Batch, Packed, Padded, stream_subsets
 from mmembed.data.collate import collate
 from mmembed.method import Method
 from mmembed.methods.emotion import EmotionConfig, EmotionRegressor
@@ -92,8 +92,8 @@ METHODS: dict[str, tuple[Callable[[], Method], Callable[[list[int]], Batch]]] = 
 def in_double(batch: Batch) -> Batch:
     """The same items, all that is a number with a fraction in float64."""
 
-    def widened(value: Tensor | Padded) -> Tensor | Padded:
-        if isinstance(value, Padded):
+    def widened(value: Tensor | Packed | Padded) -> Tensor | Packed | Padded:
+        if isinstance(value, Packed | Padded):
             return value.with_values(widened(value.values))  # type: ignore[arg-type]
         return value.double() if value.is_floating_point() else value
 
