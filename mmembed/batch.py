@@ -310,7 +310,7 @@ class Encoding:
     """What the encoder says of a batch.
 
     Attributes:
-        frames: (B, T, D) at `frame_rate`, the weighted sum of the streams on the common clock.
+        frames: (B, T, D) at `frame_rate`, the weighted sum of the aligned streams.
         pooled: (B, 2 D), mean and standard deviation of the frames over time.
         layers: (B, L, 2 D), mean and standard deviation of every layer; `Encoder.layer_names`
             names them.

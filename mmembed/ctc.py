@@ -1,4 +1,4 @@
-"""What a CTC output says: the likeliest tokens, and where known tokens lie in it."""
+"""Decoding and forced alignment of a CTC output."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def greedy_tokens(best: Tensor, blank: int) -> list[int]:
 def align(
     log_probs: NDArray[np.float32], tokens: Sequence[int], blank: int, band: int = BAND
 ) -> list[range]:
-    """Where each token lies on the likeliest CTC path that spells them all (Viterbi).
+    """Forced alignment: the frames of each token on the likeliest CTC path of all (Viterbi).
 
     Our own, since torchaudio ends with 2.11; the tests compare it with
     `torchaudio.functional.forced_align`. Memory is `band` times the square root of T: few
@@ -45,7 +45,7 @@ def align(
     """
     frames = len(log_probs)
     if not tokens or ctc_steps_needed(list(tokens)) > frames:
-        raise ValueError(f"{len(tokens)} tokens cannot be spelt in {frames} frames")
+        raise ValueError(f"{len(tokens)} tokens do not fit in {frames} frames")
     trellis = _Trellis(log_probs, tokens, blank, band)
     column = trellis.begin()
     stride = math.isqrt(frames) + 1
@@ -56,7 +56,7 @@ def align(
         if frame % stride == 0:
             kept.append(column)
     if not np.isfinite(column.scores[-2:]).any():
-        raise ValueError(f"{len(tokens)} tokens are not what is heard in {frames} frames")
+        raise ValueError(f"{len(tokens)} tokens have no path through {frames} frames")
     state = trellis.size - (1 if column.scores[-1] >= column.scores[-2] else 2)
     path = np.empty(frames, np.int64)
     for number, column in reversed(list(enumerate(kept))):

@@ -1,16 +1,16 @@
-"""The encoder: sound, face video and words of one person, any of them missing, to one embedding.
+"""The encoder: audio, face video and text of one person, any of them missing, to one embedding.
 
-Each stream has its own front end and transformer on the common 25 Hz clock. The audio stream is the
-clock ("anchor"): cross-modal blocks with audio as query bring video and text into audio time
-(Khare, Parthasarathy and Sundaram 2020, arXiv 2009.05019; the block is that of MulT). The three
-sequences are then summed with learned weights that start at 0.4, 0.4, 0.2.
+Each stream has its own front end and transformer. All streams are then aligned to one frame grid
+of 25 Hz, that of the audio stream (the "anchor"): cross-modal blocks with audio as query bring
+video and text onto it (Khare, Parthasarathy and Sundaram 2020, arXiv 2009.05019; the block is that
+of MulT). The three sequences are summed with learned weights that start at 0.4, 0.4, 0.2.
 
-A stream that an item lacks is replaced on the clock by that stream's learned "absent" vector.
-Without audio, the clock runs as long as the video, or as the text with one step a token. So each
-of the seven subsets of streams has an embedding, and what an absent stream's tensor holds cannot
-matter.
+A stream that an item lacks is replaced on the frame grid by the learned missing-stream embedding of
+that stream. Without audio, the grid is that of the video, or that of the text with one frame a
+token. So each of the seven subsets of streams has an embedding, and the tensor of a missing stream
+has no influence.
 
-Speech recognition must not read the answer: `Hidden.spoken` is the weighted sum without the text.
+Speech recognition must not see the text: `EncoderOutput.audio_visual` is the sum without it.
 """
 
 from __future__ import annotations
@@ -75,21 +75,21 @@ class EncoderConfig(Config):
 
 
 @dataclass(frozen=True)
-class Hidden:
-    """What the encoder knows on the clock, packed; N = steps of all items.
+class EncoderOutput:
+    """The outputs of all layers, packed; N = frames of all items on the frame grid.
 
     Attributes:
         fused: (N, D) weighted sum of all streams: the embedding's frames.
-        spoken: (N, D) weighted sum of audio and video alone.
-        layers: `Encoder.layer_names` -> (N', D): streams' own layers in their own steps, the
-            last three on the clock.
+        audio_visual: (N, D) weighted sum of audio and video alone.
+        layers: `Encoder.layer_names` -> (N', D): each stream's own layers in its own steps, the
+            last three on the frame grid.
         text: the text stream's own steps (N_text, D), of the items that have text.
-        text_positions: (N_text,) their places on the clock, in steps.
+        text_positions: (N_text,) their positions on the frame grid, in frames.
         present: (B, 3) bool, which of `STREAMS` each item has.
     """
 
     fused: Packed
-    spoken: Packed
+    audio_visual: Packed
     layers: dict[str, Packed]
     text: Packed
     text_positions: Tensor
@@ -121,7 +121,7 @@ class Encoder(nn.Module):
             return nn.ModuleList(block(conv_size=conv_size) for _ in range(depths[stream]))
 
         def cross_blocks() -> nn.ModuleList:
-            # The first keeps nothing of its query: what comes to the clock is the other stream.
+            # The first keeps nothing of its query: its output is the other stream alone.
             return nn.ModuleList(
                 block(cross=True, residual=depth > 0) for depth in range(config.cross_layers)
             )
@@ -145,7 +145,7 @@ class Encoder(nn.Module):
     def layer_names(self) -> tuple[str, ...]:
         """The layers in order; layer 0 of a stream is its front end."""
         streams = (name for stream in STREAMS for name in self.own_layer_names(stream))
-        return (*streams, "video on clock", "text on clock", "fused")
+        return (*streams, "video aligned", "text aligned", "fused")
 
     def own_layer_names(self, stream: str) -> tuple[str, ...]:
         """The layers that see one stream alone."""
@@ -166,8 +166,8 @@ class Encoder(nn.Module):
         return self.pool(self.encode(inputs))
 
     @staticmethod
-    def pool(hidden: Hidden) -> Encoding:
-        """The embedding of what `encode` found."""
+    def pool(hidden: EncoderOutput) -> Encoding:
+        """Pool the output of `encode` to one embedding an item."""
         layers = torch.stack([mean_and_std(layer) for layer in hidden.layers.values()], 1)
         return Encoding(
             frames=hidden.fused.pad(),
@@ -177,19 +177,19 @@ class Encoder(nn.Module):
             frame_rate=FRAME_RATE,
         )
 
-    def encode(self, inputs: Mapping[str, Packed | Padded]) -> Hidden:
-        """Everything on the clock, for heads that need more than the embedding."""
+    def encode(self, inputs: Mapping[str, Packed | Padded]) -> EncoderOutput:
+        """The outputs of all layers, for heads that need more than the embedding."""
         lengths = self.lengths(inputs)
         present = torch.stack([lengths[stream] > 0 for stream in STREAMS], 1)
-        clock = lengths["audio"]
+        grid = lengths["audio"]
         for stream in ("video", "text"):
-            clock = torch.where(clock > 0, clock, lengths[stream])
+            grid = torch.where(grid > 0, grid, lengths[stream])
         if not bool(present.any(1).all()):
             raise ValueError(
                 f"item {int((~present.any(1)).nonzero()[0])} of the batch has no stream: "
                 f"give each at least one of {', '.join(STREAMS)}"
             )
-        blank = Packed(self.fusion.new_zeros(int(clock.sum()), self.config.width), clock)
+        blank = Packed(self.fusion.new_zeros(int(grid.sum()), self.config.width), grid)
         positions = blank.positions().float()
 
         layers: dict[str, Packed] = {}
@@ -200,74 +200,74 @@ class Encoder(nn.Module):
             has = present[:, STREAMS.index(stream)]
             names = self.own_layer_names(stream)
             if not bool(has.any()):
-                absent = self._filled(stream, None, has, torch.ones_like(clock))
+                absent = self._filled(stream, None, has, torch.ones_like(grid))
                 layers |= dict.fromkeys(names, absent)
-                paths[stream] = self._filled(stream, None, has, clock)
+                paths[stream] = self._filled(stream, None, has, grid)
                 continue
             steps_of_all = inputs[stream].pack()  # an item without the stream has none in it
             kept = Packed(steps_of_all.values, steps_of_all.lengths[has])
             query = None
             if stream != "audio":
-                on_clock = has.repeat_interleave(clock).to(blank.values.device)
-                query = Packed(paths["audio"].values[on_clock], clock[has])
-            own, path, places = self.hear(stream, kept, clock[has], query)
-            paths[stream] = self._filled(stream, path, has, clock)
+                selected = has.repeat_interleave(grid).to(blank.values.device)
+                query = Packed(paths["audio"].values[selected], grid[has])
+            own, path, own_positions = self.encode_stream(stream, kept, grid[has], query)
+            paths[stream] = self._filled(stream, path, has, grid)
             if stream == "text":
-                text, text_positions = own[-1], places
+                text, text_positions = own[-1], own_positions
             steps = torch.where(has, lengths[stream], 1)
             for name, layer in zip(names, own, strict=True):
                 layers[name] = self._filled(stream, layer, has, steps)
 
-        fused, spoken = self.fuse({stream: path.values for stream, path in paths.items()})
-        layers["video on clock"], layers["text on clock"] = paths["video"], paths["text"]
+        fused, audio_visual = self.fuse({stream: path.values for stream, path in paths.items()})
+        layers["video aligned"], layers["text aligned"] = paths["video"], paths["text"]
         layers["fused"] = blank.with_values(fused)
         layers = {name: layers[name] for name in self.layer_names}
-        return Hidden(
+        return EncoderOutput(
             fused=layers["fused"],
-            spoken=blank.with_values(spoken),
+            audio_visual=blank.with_values(audio_visual),
             layers=layers,
             text=text,
             text_positions=text_positions,
             present=present,
         )
 
-    def hear(
-        self, stream: str, features: Steps, clock: Tensor, query: Steps | None
+    def encode_stream(
+        self, stream: str, features: Steps, grid: Tensor, query: Steps | None
     ) -> tuple[list[Steps], Steps, Tensor]:
         """One stream of items that all have it.
 
         Args:
             stream: its name.
             features: (N, ...) as `Batch.inputs` holds them; in padding, zeros.
-            clock: (B,) int64, steps of each item on the clock.
-            query: (N', D) the audio path, which brings other streams to the clock; None for audio.
+            grid: (B,) int64, frames of each item on the frame grid.
+            query: (N', D) the aligned audio, with which other streams are aligned; None for audio.
 
         Returns:
-            The stream's own layers (N, D), its path (N', D) on the clock, and the places (N,) of
-            its own steps there.
+            The stream's own layers (N, D), the stream aligned to the frame grid (N', D), and the
+            positions (N,) of its own steps on the grid.
         """
         x: Steps = self.frontends[stream](features)
-        places = _places(x, clock, spread=stream == "text")
+        positions = _grid_positions(x, grid, spread=stream == "text")
         own = [x]
         for block in self._blocks(self.own, stream):
-            own.append(block(own[-1], places))
+            own.append(block(own[-1], positions))
         if query is None:
             own[-1] = self._normed(stream, own[-1])
-            return own, own[-1], places
-        path, positions = query, query.positions().float()
+            return own, own[-1], positions
+        path, grid_positions = query, query.positions().float()
         for block in self._blocks(self.cross, stream):
-            path = block(path, positions, own[-1], places)
-        return own, self._normed(stream, path), places
+            path = block(path, grid_positions, own[-1], positions)
+        return own, self._normed(stream, path), positions
 
     def fuse(self, paths: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Weighted sums (..., D) of the streams' paths: of all three, and of audio and video."""
+        """Weighted sums (..., D) of the aligned streams: of all three, and of audio and video."""
         weights = dict(zip(STREAMS, self.fusion_weights, strict=True))
-        heard = weights["audio"] * paths["audio"] + weights["video"] * paths["video"]
-        fused = heard + weights["text"] * paths["text"]
-        return fused, heard / (weights["audio"] + weights["video"])
+        audio_visual = weights["audio"] * paths["audio"] + weights["video"] * paths["video"]
+        fused = audio_visual + weights["text"] * paths["text"]
+        return fused, audio_visual / (weights["audio"] + weights["video"])
 
     def lengths(self, inputs: Mapping[str, Packed | Padded]) -> dict[str, Tensor]:
-        """Stream -> (B,) steps on the 25 Hz clock (tokens for text), 0 where missing."""
+        """Stream -> (B,) frames at 25 Hz (tokens for text), 0 where missing."""
         none = torch.zeros_like(next(iter(inputs.values())).lengths)
         lengths = dict.fromkeys(STREAMS, none)
         for stream, steps in inputs.items():
@@ -282,7 +282,7 @@ class Encoder(nn.Module):
         return x.with_values(self.norms[stream](x.values))
 
     def _filled(self, stream: str, x: Packed | None, has: Tensor, lengths: Tensor) -> Packed:
-        """(N, D), `lengths` steps an item: x where the item has the stream, else absent."""
+        """(N, D), `lengths` steps an item: x, or the missing-stream embedding."""
         if x is not None and not torch.is_grad_enabled() and bool(has.all()):
             return x
         absent = self.absent[stream].expand(int(lengths.sum()), -1)
@@ -290,17 +290,17 @@ class Encoder(nn.Module):
             return Packed(absent, lengths)
         if bool(has.all()):  # a gradient of zero, for the sum over processes
             return Packed(x.values + 0 * absent, lengths)
-        place = has.repeat_interleave(lengths).nonzero()[:, 0].to(x.values.device)
-        return Packed(absent.to(x.values.dtype).index_copy(0, place, x.values), lengths)
+        rows = has.repeat_interleave(lengths).nonzero()[:, 0].to(x.values.device)
+        return Packed(absent.to(x.values.dtype).index_copy(0, rows, x.values), lengths)
 
 
-def _places(source: Steps, clock: Tensor, *, spread: bool) -> Tensor:
-    """(N,) places of a source's steps on the clock: its own count, or spread evenly over it.
+def _grid_positions(source: Steps, grid: Tensor, *, spread: bool) -> Tensor:
+    """(N,) positions of a stream's steps on the frame grid: counted, or spread evenly over it.
 
-    Tokens have no times of their own; spreading them over the clip is the monotonic guess that lets
-    rotary attention find the words near a moment.
+    Tokens have no times of their own. Spread evenly over the clip they are in the right order, and
+    rotary attention finds the words near a moment.
     """
-    places = source.positions().float()
+    positions = source.positions().float()
     if not spread:
-        return places
-    return (places + 0.5) * source.to_steps(clock / source.lengths) - 0.5
+        return positions
+    return (positions + 0.5) * source.to_steps(grid / source.lengths) - 0.5

@@ -1,4 +1,4 @@
-"""The encoder for one stream subset, in tensors whose shapes no length decides.
+"""The encoder for one stream subset, in tensors whose shapes depend on no length.
 
 `Encoder` packs: shapes, loops and branches follow the lengths of the items, which neither
 torch.export nor ONNX can hold. Here the same layers run on padded steps, for items that all have
@@ -22,7 +22,7 @@ OUTPUTS: Final = ("pooled", "frames", "frame_lengths", "layers")
 
 
 def lengths_name(stream: str) -> str:
-    """The input that tells a stream's lengths."""
+    """Name of the input with the lengths of a stream."""
     return f"{stream}_lengths"
 
 
@@ -51,35 +51,37 @@ class TraceableEncoder(nn.Module):
             layers (B, L, 2 D), see `Encoding`; NaN for an item with a length that is not between 1
             and what its tensor holds.
         """
-        heard = {s: Padded(inputs[s], inputs[lengths_name(s)]).zeroed() for s in self.streams}
+        streams = {s: Padded(inputs[s], inputs[lengths_name(s)]).zeroed() for s in self.streams}
         possible = torch.stack(
-            [(x.lengths > 0) & (x.lengths <= x.values.shape[1]) for x in heard.values()]
+            [(x.lengths > 0) & (x.lengths <= x.values.shape[1]) for x in streams.values()]
         ).all(0)
-        if "audio" in heard:  # one step more on the clock: torch.export asks for two at least
-            values = F.pad(heard["audio"].values, (0, 0, 0, 4))
-            heard["audio"] = heard["audio"].with_values(values)
-        clock = self.encoder.lengths(heard)[self.streams[0]]
+        if "audio" in streams:  # one frame more: torch.export asks for two at least
+            values = F.pad(streams["audio"].values, (0, 0, 0, 4))
+            streams["audio"] = streams["audio"].with_values(values)
+        grid = self.encoder.lengths(streams)[self.streams[0]]
         layers: dict[str, Tensor] = {}
         paths: dict[str, Padded] = {}
         for stream in STREAMS:
             names = self.encoder.own_layer_names(stream)
-            if stream in heard:
+            if stream in streams:
                 query = paths.get("audio")
-                own, paths[stream], _ = self.encoder.hear(stream, heard[stream], clock, query)
+                own, paths[stream], _ = self.encoder.encode_stream(
+                    stream, streams[stream], grid, query
+                )
                 layers |= zip(names, map(mean_and_std, own), strict=True)
-                layers[f"{stream} on clock"] = mean_and_std(paths[stream])
+                layers[f"{stream} aligned"] = mean_and_std(paths[stream])
             else:
-                like = paths.get("audio", heard[self.streams[0]])
+                like = paths.get("audio", streams[self.streams[0]])
                 absent = self.encoder.absent[stream].expand(*like.values.shape[:2], -1)
-                paths[stream] = Padded(absent, clock)
+                paths[stream] = Padded(absent, grid)
                 same = mean_and_std(paths[stream])
-                layers |= dict.fromkeys((*names, f"{stream} on clock"), same)
+                layers |= dict.fromkeys((*names, f"{stream} aligned"), same)
         fused, _ = self.encoder.fuse({stream: path.values for stream, path in paths.items()})
-        frames = Padded(fused, clock).zeroed()
+        frames = Padded(fused, grid).zeroed()
         layers["fused"] = mean_and_std(frames)
         stacked = torch.stack([layers[name] for name in self.encoder.layer_names], 1)
         # Plain numbers for a length that cannot be would go unnoticed.
         stacked, values = (
             x.masked_fill(~possible[:, None, None], torch.nan) for x in (stacked, frames.values)
         )
-        return dict(zip(OUTPUTS, (stacked[:, -1], values, clock, stacked), strict=True))
+        return dict(zip(OUTPUTS, (stacked[:, -1], values, grid, stacked), strict=True))

@@ -46,11 +46,11 @@ def test_long_transcripts() -> None:
     assert found == [range(2 * number, 2 * number + 1) for number in range(400)]
 
 
-def test_what_cannot_be_spelt_is_refused() -> None:
+def test_what_does_not_fit_is_refused() -> None:
     log_probs = np.zeros((3, 3), np.float32)
     assert align(log_probs, [1, 1], 0) == [range(0, 1), range(2, 3)]
     for tokens in ([1, 1, 2], [1, 2, 1, 2], []):
-        with pytest.raises(ValueError, match="cannot be spelt in 3 frames"):
+        with pytest.raises(ValueError, match="do not fit in 3 frames"):
             align(log_probs, tokens, 0)
 
 

@@ -95,7 +95,7 @@ def test_ctc_has_no_gradient_from_the_text(seven_items: list[Item]) -> None:
     batch = collate(seven_items)
     embedding = method.encoder.frontends["text"].embedding.weight
     hidden = method.encoder.encode(batch.inputs)
-    logits = method.ctc_head(hidden.spoken.values)
+    logits = method.ctc_head(hidden.audio_visual.values)
     (leak,) = torch.autograd.grad(
         logits.square().sum(), embedding, retain_graph=True, allow_unused=True
     )
@@ -122,7 +122,7 @@ def test_layer_names_match_layers(seven_items: list[Item]) -> None:
     encoder = make_encoder()
     assert encoder.layer_names == (
         "audio 0", "audio 1", "audio 2", "video 0", "video 1", "text 0", "text 1",
-        "video on clock", "text on clock", "fused",
+        "video aligned", "text aligned", "fused",
     )  # fmt: skip
     batch: Batch = collate(seven_items)
     encoding = encoder(batch.inputs)

@@ -38,7 +38,7 @@ from mmembed.embedder.windows import (
     plan,
     spread,
 )
-from mmembed.encoder import FRAME_RATE, Hidden
+from mmembed.encoder import FRAME_RATE, EncoderOutput
 from mmembed.errors import UsageError
 from mmembed.features.text import normalise_transcript
 from mmembed.features.video import check_face_model
@@ -154,8 +154,8 @@ class Embedder:
             "layers": list(self.encoder.layer_names),
         }
 
-    def hidden(self, examples: Sequence[Example]) -> Hidden:
-        """What the encoder knows of examples, each with at least one stream, on the clock."""
+    def hidden(self, examples: Sequence[Example]) -> EncoderOutput:
+        """The outputs of all layers for examples, each with at least one stream."""
         items = [to_item(example, self.vocabulary) for example in examples]
         return self.encoder.encode(collate(items).to(self.device).inputs)
 
@@ -365,7 +365,7 @@ class Embedder:
 
     def _encode_clips(self, clips: Sequence[Example], ears: Recogniser | None) -> list[Encoded]:
         hidden = self.hidden(clips)
-        heard = [None] * len(clips) if ears is None else ears(hidden.spoken).split()
+        heard = [None] * len(clips) if ears is None else ears(hidden.audio_visual).split()
         encoding = self.encoder.pool(hidden).to("cpu")
         return [
             Encoded(

@@ -32,7 +32,7 @@ class Spoken:
 
 
 class Recogniser(nn.Module):
-    """The CTC head of pre-training with its alphabet; reads `Hidden.spoken`, never the text.
+    """The CTC head of pre-training with its output units; it reads `EncoderOutput.audio_visual`.
 
     Attributes:
         alphabet: its classes.
@@ -45,9 +45,9 @@ class Recogniser(nn.Module):
         self.head = head
         self.alphabet = alphabet
 
-    def forward(self, spoken: Packed) -> Packed:
+    def forward(self, frames: Packed) -> Packed:
         """(N, D) to (N, C) log-probabilities of the letters."""
-        return spoken.with_values(self.head(spoken.values).float().log_softmax(1))
+        return frames.with_values(self.head(frames.values).float().log_softmax(1))
 
     def transcribe(self, log_probs: Tensor) -> str:
         """(T, C) of one clip -> its greedy transcript, normalised."""

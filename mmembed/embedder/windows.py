@@ -30,7 +30,7 @@ from mmembed.data.example import Example
 from mmembed.data.media.decode import LONGEST
 from mmembed.data.media.temporary_arrays import release
 from mmembed.embedder.recogniser import Recogniser
-from mmembed.encoder import FRAME_RATE, Hidden
+from mmembed.encoder import FRAME_RATE, EncoderOutput
 from mmembed.features.audio import FEATURE_RATE
 from mmembed.features.text import Vocabulary
 from mmembed.features.video import VIDEO_RATE
@@ -174,7 +174,7 @@ def encode_windows(
     example: Example,
     windows: Sequence[Window],
     words: Sequence[Placed],
-    encode: Callable[[Example], Hidden],
+    encode: Callable[[Example], EncoderOutput],
     vocabulary: Vocabulary,
     listen: Callable[[Packed], Packed] | None = None,
 ) -> Encoded:
@@ -187,7 +187,7 @@ def encode_windows(
             layers of the window whose core it is in.
         encode: of one example.
         vocabulary: the encoder's.
-        listen: from `Hidden.spoken` to log-probabilities.
+        listen: from `EncoderOutput.audio_visual` to log-probabilities.
     """
     moments: dict[str, Moments] = defaultdict(Moments)
     absent: dict[str, Tensor] = {}
@@ -212,7 +212,7 @@ def encode_windows(
             moments[name].add(values.cpu())
         frames.add(hidden.fused.values[window.kept].float())  # bfloat16 under autocast
         if listen is not None:
-            log_probs.add(listen(hidden.spoken).values[window.kept])
+            log_probs.add(listen(hidden.audio_visual).values[window.kept])
         release(example.audio)
         release(example.video)
     for name, values in absent.items():

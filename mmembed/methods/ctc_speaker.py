@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from mmembed.batch import Batch, Packed, precise
 from mmembed.config import Config, Count, Weight, Within
-from mmembed.encoder import Encoder, EncoderConfig, Hidden
+from mmembed.encoder import Encoder, EncoderConfig, EncoderOutput
 from mmembed.losses.classes import class_cross_entropy, margin_logits
 from mmembed.losses.ctc import ctc_loss
 from mmembed.method import Method
@@ -38,7 +38,7 @@ class CtcSpeakerConfig(Config):
     Attributes:
         encoder: sizes of the encoder.
         num_speakers: C; 0 until the training data is known.
-        alphabet_size: units of speech recognition, the blank among them; likewise.
+        alphabet_size: output units of CTC (characters), the blank among them; likewise.
         ctc_weight: of the speech term; 0 switches it off.
         speaker_weight: of the speaker term; 0 switches it off.
         masked_text_weight: of the masked-token term; 0 switches it off.
@@ -100,37 +100,37 @@ class CtcSpeaker(Method):
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Sums of the three terms over the items that carry their targets."""
-        hidden = self.encoder.encode(batch.inputs)
+        output = self.encoder.encode(batch.inputs)
         sums = {}
         if batch.count("transcript"):
             transcript = batch.targets["transcript"]
             assert not isinstance(transcript, Tensor)
-            sums["ctc"] = ctc_loss(self._ctc_log_probs(hidden), transcript, BLANK).sum()
+            sums["ctc"] = ctc_loss(self._ctc_log_probs(output), transcript, BLANK).sum()
         if batch.count("speaker"):
             speaker = batch.targets["speaker"]
             assert isinstance(speaker, Tensor)
-            logits = self._speaker_logits(hidden, speaker)
+            logits = self._speaker_logits(output, speaker)
             sums["speaker"] = class_cross_entropy(logits, speaker).sum()
         if batch.count("masked_text"):
-            sums["masked_text"] = self._masked_text(hidden, batch).sum()
+            sums["masked_text"] = self._masked_text(output, batch).sum()
         return sums
 
     def predict(self, batch: Batch) -> dict[str, Tensor]:
         """transcript: (B, T) best CTC class of each frame, blank beyond the item's end;
         speaker: (B, C) logits (cosines with the margin loss).
         """
-        hidden = self.encoder.encode(batch.inputs)
-        best = hidden.spoken.with_values(self._ctc_log_probs(hidden).values.argmax(1))
+        output = self.encoder.encode(batch.inputs)
+        best = output.audio_visual.with_values(self._ctc_log_probs(output).values.argmax(1))
         speaker = torch.full((len(batch),), -1, device=best.values.device)
-        return {"transcript": best.pad().values, "speaker": self._speaker_logits(hidden, speaker)}
+        return {"transcript": best.pad().values, "speaker": self._speaker_logits(output, speaker)}
 
-    def _ctc_log_probs(self, hidden: Hidden) -> Packed:
-        logits = self.ctc_head(hidden.spoken.values)
-        return hidden.spoken.with_values(precise(logits).log_softmax(1))
+    def _ctc_log_probs(self, output: EncoderOutput) -> Packed:
+        logits = self.ctc_head(output.audio_visual.values)
+        return output.audio_visual.with_values(precise(logits).log_softmax(1))
 
-    def _speaker_logits(self, hidden: Hidden, speaker: Tensor) -> Tensor:
+    def _speaker_logits(self, output: EncoderOutput, speaker: Tensor) -> Tensor:
         names = self.encoder.own_layer_names("audio")
-        pooled = torch.stack([mean_and_std(hidden.layers[name]) for name in names], 1)
+        pooled = torch.stack([mean_and_std(output.layers[name]) for name in names], 1)
         embedding = self.speaker_embedding(self.speaker_layers(pooled))
         if self.config.speaker_loss == "softmax":
             logits: Tensor = self.speaker_classes(embedding)
@@ -138,20 +138,20 @@ class CtcSpeaker(Method):
         cosines = F.normalize(embedding) @ F.normalize(self.speaker_classes.weight).T
         return margin_logits(cosines, speaker, self.config.margin, self.config.scale)
 
-    def _masked_text(self, hidden: Hidden, batch: Batch) -> Tensor:
+    def _masked_text(self, output: EncoderOutput, batch: Batch) -> Tensor:
         """(B',) cross entropy of the tokens, averaged within each item that has text.
 
-        Some tokens were hidden from the text stream. All are read back from the fused frames, by
-        queries that know nothing but their place: so the frames have to carry the words.
+        Some tokens are masked in the text stream. All are predicted from the fused frames, by
+        queries that hold nothing but their position: so the frames have to carry the words.
         """
         target = batch.targets["masked_text"]
         assert not isinstance(target, Tensor)
-        has_text = hidden.present[:, 2]
-        steps = has_text.repeat_interleave(hidden.fused.lengths).to(hidden.fused.values.device)
-        fused = Packed(hidden.fused.values[steps], hidden.fused.lengths[has_text])
-        query = hidden.text.with_values(self.text_query.expand_as(hidden.text.values))
-        read = self.text_reader(query, hidden.text_positions, fused, fused.positions().float())
+        has_text = output.present[:, 2]
+        steps = has_text.repeat_interleave(output.fused.lengths).to(output.fused.values.device)
+        fused = Packed(output.fused.values[steps], output.fused.lengths[has_text])
+        query = output.text.with_values(self.text_query.expand_as(output.text.values))
+        read = self.text_reader(query, output.text_positions, fused, fused.positions().float())
         errors = class_cross_entropy(self.text_head(read.values), target.pack().values)
-        lengths = hidden.text.lengths.to(errors.device)
-        total = errors.new_zeros(len(lengths)).index_add(0, hidden.text.item_index(), errors)
+        lengths = output.text.lengths.to(errors.device)
+        total = errors.new_zeros(len(lengths)).index_add(0, output.text.item_index(), errors)
         return total / lengths

@@ -1,4 +1,4 @@
-"""Front ends: one for each stream, from features to vectors of one width at the common 25 Hz clock.
+"""Front ends: one for each stream, from features to vectors of one width at 25 Hz.
 
 None of them lets a step see padding or another item: every convolution over time works on packed
 steps with a gap of zeros between items, or on padded ones with zeros behind each item, the picture

@@ -79,7 +79,7 @@ def read_vowels(
     def listen(examples: Sequence[Example]) -> None:
         hidden = embedder.hidden(examples)
         steps = [hidden.layers[name].split() for name in layers]
-        for row, log_probs in enumerate(recogniser(hidden.spoken).split()):
+        for row, log_probs in enumerate(recogniser(hidden.audio_visual).split()):
             transcript = normalise_transcript(examples[row].utterance.transcript or "")
             try:
                 pieces = recogniser.find_pieces(log_probs.cpu().numpy(), transcript)

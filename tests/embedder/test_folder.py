@@ -94,7 +94,7 @@ def test_the_recogniser_is_the_methods_own_head() -> None:
     batch = collate([random_item(("audio", "video"), 3)])
     with torch.no_grad():
         best = method.predict(batch)["transcript"][0]
-        spoken = method.encoder.encode(batch.inputs).spoken
+        spoken = method.encoder.encode(batch.inputs).audio_visual
         (log_probs,) = Recogniser(method.ctc_head, alphabet)(spoken).split()
     assert log_probs.argmax(1).tolist() == best.tolist()
 

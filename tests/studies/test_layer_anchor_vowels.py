@@ -89,7 +89,9 @@ def test_vectors_are_means_over_the_letters_frames(run: LayerAnchorRun) -> None:
         frames = torch.from_numpy(clip.frames)  # without pictures and words: fused, not spoken
         letters = embedder.recogniser.alphabet.encode(said)
         heard = Example(Utterance(key, None), audio=log_mel(samples.astype(np.float32)))
-        log_probs = embedder.recogniser(embedder.hidden([heard]).spoken).values.detach().numpy()
+        log_probs = (
+            embedder.recogniser(embedder.hidden([heard]).audio_visual).values.detach().numpy()
+        )
         held: dict[str, list[int]] = {}
         for letter, at in zip(f" {said}", align(log_probs, letters, BLANK), strict=True):
             held.setdefault(letter, []).extend(at)

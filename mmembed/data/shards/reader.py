@@ -47,6 +47,9 @@ def _is_texts(value: object) -> bool:
     return isinstance(value, list) and all(map(_is_text, value))
 
 
+_RENAMED_LAYERS: Final = {"video on clock": "video aligned", "text on clock": "text aligned"}
+"""Names of layers in folders that mmembed 0.1 wrote -> their names now."""
+
 _FIELDS: Final[Mapping[str, Callable[[object], bool]]] = {
     **dict.fromkeys(("streams", "layers", "granularity", "inputs"), _is_texts),
     **dict.fromkeys(("encoder", "encoder_sha256", "inputs_sha256", "plan", "command"), _is_text),
@@ -66,6 +69,8 @@ def parse_manifest(name: str, data: bytes) -> dict[str, Any]:
     for entry, fits in _FIELDS.items():
         if entry in manifest and not fits(manifest[entry]):
             raise CorruptError(f"{name}: damaged: {entry} is {repr(manifest[entry])[:80]}")
+    if "layers" in manifest:
+        manifest["layers"] = [_RENAMED_LAYERS.get(layer, layer) for layer in manifest["layers"]]
     return manifest
 
 
