@@ -38,11 +38,12 @@ settings.load_profile("mmembed")
 
 STATES = pytest.StashKey[dict[str, Any]]()
 
+TESTS = str(Path(__file__).parent)
 OFFLINE = str(Path(__file__).parent / "offline")
 if OFFLINE not in sys.path:  # else this process has begun with it, as those that it starts will
     sys.path.append(OFFLINE)
     paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [*paths, OFFLINE]))
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [*paths, OFFLINE, TESTS]))
     runpy.run_path(f"{OFFLINE}/sitecustomize.py")
 
 

@@ -126,11 +126,11 @@ PROGRAM = """
 import sys
 from pathlib import Path
 from mmembed.data.manifest.jsonl import read_manifest
-from mmembed.data.prepare import Part, prepare_shards
+from mmembed.data.prepare import Rank, prepare_shards
 
 if __name__ == "__main__":
     folder, out = map(Path, sys.argv[1:3])
-    part = Part(*map(int, sys.argv[3:]))
+    part = Rank(*map(int, sys.argv[3:]))
     rows = read_manifest(folder / "manifest.jsonl")
     prepare_shards(rows, folder, out, workers=2, records_per_shard=5, part=part)
 """
