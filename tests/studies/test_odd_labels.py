@@ -12,10 +12,10 @@ import pytest
 from helpers.studied import fewer_draws
 from helpers.tiny_bert import write_bert, write_random_bert
 from mmembed_train.finetune import main
-from test_sdt_study import turn
-from test_sdt_study import write as write_turns
 from test_emotion_queries_study import record
 from test_emotion_queries_study import write as write_corpus
+from test_sdt_study import turn
+from test_sdt_study import write as write_turns
 
 from mmembed.commands.cli import run_program
 from mmembed.commands.compare import main as compare
