@@ -19,7 +19,7 @@ import tyro
 from mmembed.commands.progress import progress
 from mmembed.data.inspect.summary import Summary, summarise
 from mmembed.data.inspect.summary_lines import facts, warnings
-from mmembed.data.locations import Location, find_places
+from mmembed.data.locations import Location, find_locations
 from mmembed.errors import UsageError, printable
 
 WIDTH: Final = 100  # of the lines printed
@@ -44,7 +44,7 @@ class Inspect:
 def main(argv: Sequence[str] | None = None) -> None:
     """Print what there is, and write the page if asked."""
     settings = tyro.cli(Inspect, prog="mmembed inspect", args=argv, description=__doc__)
-    places = find_places(settings.path)
+    places = find_locations(settings.path)
     if settings.html is not None and len(places) > 1:
         names = ", ".join(place.path.name for place in places)
         raise UsageError(f"{settings.path}: --html takes one folder of several; name one: {names}")

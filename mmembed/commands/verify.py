@@ -3,8 +3,8 @@
 mmembed verify data/ravdess embeddings/ravdess
 
 Of shards every byte is compared with its checksum and every record with its index; of a manifest
-every row is checked, and the media it names are looked at. Exits 0 where all is well, 5 where
-something is damaged, 4 where it is whole but cannot be used as it is.
+every row is checked, and the media it names are looked at. The exit code is 0 if everything is OK,
+5 if something is damaged, 4 if it is whole but cannot be used as it is.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ from pathlib import Path
 import tyro
 
 from mmembed.commands.progress import progress
-from mmembed.data.locations import Location, find_places
+from mmembed.data.locations import Location, find_locations
+from mmembed.data.verify.defect import VerifyResult
 from mmembed.data.verify.manifest import verify_manifest
-from mmembed.data.verify.shards import Known, Verdict, verify_shards
+from mmembed.data.verify.shards import Known, verify_shards
 from mmembed.errors import CorruptError, DataError, UsageError, printable
 
 MEGABYTE = 1_000_000
@@ -39,64 +40,62 @@ class Verify:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Print a line for each place and one for each defect."""
+    """Print a line for each location and one for each defect."""
     settings = tyro.cli(Verify, prog="mmembed verify", args=argv, description=__doc__)
     if not settings.paths:
         raise UsageError("nothing to verify; name manifests, prepared folders or embeddings")
-    found = [place for path in settings.paths for place in find_places(path)]
-    places = list({place.path.resolve(): place for place in found}.values())
+    found = [location for path in settings.paths for location in find_locations(path)]
+    locations = {location.path.resolve(): location for location in found}.values()
     known: Known = {}
-    verdicts = []
-    for place in places:
-        verdict = _verify(place, known, settings.decode)
-        _print(verdict)
-        verdicts.append(verdict)
-    defects = sum(verdict.harmful for verdict in verdicts)
-    worst = max(verdicts, key=lambda verdict: verdict.exit_code)
-    message = f"{defects} defects, see above"
+    results = []
+    for location in locations:
+        results.append(_verify(location, known, settings.decode))
+        _print(results[-1])
+    worst = max(results, key=lambda result: result.exit_code)
+    message = f"{sum(result.num_errors for result in results)} defects, see above"
     if worst.exit_code == CorruptError.exit_code:
-        raise CorruptError(f"{worst.place.path}: damaged; {message}")
+        raise CorruptError(f"{worst.location.path}: damaged; {message}")
     if worst.exit_code:
-        raise DataError(str(worst.place.path), "invalid", message)
+        raise DataError(str(worst.location.path), "invalid", message)
 
 
-def _verify(place: Location, known: Known, decode: bool) -> Verdict:
+def _verify(location: Location, known: Known, decode: bool) -> VerifyResult:
     with progress("verify %", 100) as update:
 
         def show(done: int, of: int) -> None:
             update(100 * done // max(1, of))
 
-        if place.is_manifest:
-            return verify_manifest(place, decode=decode, on_progress=show)
-        return verify_shards(place, known, show)
+        if location.is_manifest:
+            return verify_manifest(location, decode=decode, on_progress=show)
+        return verify_shards(location, known, show)
 
 
-def _print(verdict: Verdict) -> None:
-    state = {0: "ok", DataError.exit_code: "invalid"}.get(verdict.exit_code, "damaged")
-    print(printable(f"{state:8} {verdict.place.path}: {_described(verdict)}"))
-    for defect in verdict.defects:
+def _print(result: VerifyResult) -> None:
+    state = {0: "ok", DataError.exit_code: "invalid"}.get(result.exit_code, "damaged")
+    print(printable(f"{state:8} {result.location.path}: {_described(result)}"))
+    for defect in result.defects:
         print(printable(f"  {defect.reason}: {defect.item}: {defect.message}"))
-    hidden = verdict.counts.total() - len(verdict.defects)
+    hidden = result.counts.total() - len(result.defects)
     if hidden:
         by_reason = ", ".join(
-            f"{count} {reason}" for (reason, _), count in verdict.counts.most_common()
+            f"{count} {reason}" for (reason, _), count in result.counts.most_common()
         )
         print(f"  and {hidden} more; of all defects {by_reason}", flush=True)
 
 
-def _described(verdict: Verdict) -> str:
-    if verdict.place.is_manifest:
-        parts = [f"{verdict.records:,} rows"]
-        if verdict.unchecked:
+def _described(result: VerifyResult) -> str:
+    if result.location.is_manifest:
+        parts = [f"{result.records:,} rows"]
+        if result.unchecked:
             parts.append(
-                f"the media of {verdict.unchecked:,} are remote or in archives: not looked at"
+                f"the media of {result.unchecked:,} are remote or in archives: not looked at"
             )
     else:
         parts = [
-            f"{verdict.records:,} records in {verdict.parts:,} shards",
-            f"{verdict.failures:,} failed",
-            f"{verdict.size / MEGABYTE:,.1f} MB",
+            f"{result.records:,} records in {result.parts:,} shards",
+            f"{result.failures:,} failed",
+            f"{result.size / MEGABYTE:,.1f} MB",
         ]
-    if verdict.harmful:
-        parts.append(f"{verdict.harmful:,} defects")
+    if result.num_errors:
+        parts.append(f"{result.num_errors:,} defects")
     return ", ".join(parts)

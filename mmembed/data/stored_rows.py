@@ -1,4 +1,7 @@
-"""Manifests, prepared features and embeddings seen alike: one row an utterance."""
+"""Manifests, prepared features and embeddings seen alike: one row for each utterance.
+
+Rows come one after another, so that memory does not grow with the number of shards.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +15,11 @@ from numpy.typing import NDArray
 
 from mmembed.batch import STREAMS
 from mmembed.data.feature_files import SUFFIX, read_features
-from mmembed.data.locations import Entry, Json, Location, Progress, read_index, read_member
+from mmembed.data.locations import Json, Location, Progress
 from mmembed.data.manifest.embedded import utterance_of
-from mmembed.data.manifest.jsonl import read_each_row
+from mmembed.data.manifest.jsonl import count_rows, each_row
 from mmembed.data.manifest.utterance import Utterance
+from mmembed.data.shards.format import Member, members_of, read_local_sidecar, read_member
 from mmembed.data.shards.records import FEATURES, read_description
 from mmembed.errors import CorruptError, DataError
 from mmembed.features.audio import FEATURE_RATE
@@ -27,11 +31,10 @@ POOLED: Final = "pooled.npy"
 
 @dataclass(frozen=True)
 class StoredMember:
-    """Where a member of a shard lies: read only if it is needed."""
+    """A member of a shard, read only if it is needed."""
 
     tar: Path
-    name: str
-    place: tuple[int, int, int]
+    member: Member
 
     def read(self) -> NDArray[Any]:
         """The array.
@@ -40,14 +43,15 @@ class StoredMember:
             CorruptError: the bytes there are not those written.
         """
         with self.tar.open("rb") as file:
-            return _read(file, self.name, self.place)  # type: ignore[no-any-return]
+            return _read(file, self.member)  # type: ignore[no-any-return]
 
     def same_bytes(self, other: StoredMember) -> bool:
         """Whether another member holds the same."""
-        with self.tar.open("rb") as mine, other.tar.open("rb") as others:
-            offset, size, _ = self.place
-            data = os.pread(mine.fileno(), size, offset)
-            return data == os.pread(others.fileno(), other.place[1], other.place[0])
+        return self._bytes() == other._bytes()
+
+    def _bytes(self) -> bytes:
+        with self.tar.open("rb") as file:
+            return os.pread(file.fileno(), self.member.size, self.member.offset)
 
 
 @dataclass(frozen=True)
@@ -76,29 +80,26 @@ class StoredRow:
 
 
 def read_rows(
-    place: Location, on_progress: Progress = lambda done, of: None
+    location: Location, on_progress: Progress = lambda done, of: None
 ) -> Iterator[StoredRow | DataError]:
-    """The rows of a place in order; an error instead of a row whose features cannot be read.
+    """The rows of a location in order; an error instead of a row whose features cannot be read.
 
     Raises:
         DataError: the manifest is broken.
         CorruptError: a shard is damaged.
     """
-    if place.is_manifest:
-        utterances = read_each_row(place.path)
-        for done, row in enumerate(utterances, start=1):
-            yield row if isinstance(row, DataError) else _planned(row, place.path.parent)
-            on_progress(done, len(utterances))
+    if location.is_manifest:
+        total = count_rows(location.path)
+        for done, row in enumerate(each_row(location.path), start=1):
+            yield row if isinstance(row, DataError) else _planned(row, location.path.parent)
+            on_progress(done, total)
         return
-    sidecars = place.sidecars
+    sidecars = location.sidecars
     for done, sidecar in enumerate(sidecars, start=1):
-        index = read_index(sidecar)
-        try:
-            with index.tar.open("rb") as file:
-                for entry in index.entries:
-                    yield _prepared(file, index.tar, entry)
-        except FileNotFoundError:
-            raise CorruptError(f"{index.tar}: missing, its index is there") from None
+        index, tar = read_local_sidecar(sidecar), sidecar.with_suffix(".tar")
+        with tar.open("rb") as file:
+            for record in index["records"]:
+                yield _prepared(file, tar, record)
         on_progress(done, len(sidecars))
 
 
@@ -123,37 +124,35 @@ def _planned(utterance: Utterance, folder: Path) -> StoredRow | DataError:
     return StoredRow(utterance, streams, seconds, text, vectors=vectors)
 
 
-def _prepared(tar: BinaryIO, path: Path, entry: Entry) -> StoredRow:
+def _prepared(tar: BinaryIO, path: Path, record: Json) -> StoredRow:
     """A record of a shard; of its members only JSON and vectors are read."""
-    described = _read(tar, "json", entry.members.get("json", (0, 0, 0)))
+    key, meta = record["key"], record["meta"]
+    members = {member.name: member for member in members_of(record)}
+    described = _read(tar, members["json"]) if "json" in members else None
     if not isinstance(described, Mapping):
-        raise CorruptError(f"{path}: {entry.key} is damaged: its JSON is no object")
+        raise CorruptError(f"{path}: {key} is damaged: its JSON is no object")
     vectors = {
-        name.removeprefix(FEATURES).removesuffix(".npy"): _read(tar, name, place)
-        for name, place in entry.members.items()
+        name.removeprefix(FEATURES).removesuffix(".npy"): _read(tar, member)
+        for name, member in members.items()
         if name == POOLED or name.startswith(FEATURES)
     }
-    stored = {
-        name: StoredMember(path, name, entry.members[name])
-        for name in ("audio.npy", "video.npy")
-        if name in entry.members
-    }
+    stored = {name: StoredMember(path, member) for name, member in members.items()}
     try:
         notes = described.get("notes") or {}
         if "utterance" not in described:  # an embedding
-            utterance, text = utterance_of(entry.key, described), ""
+            utterance, text = utterance_of(key, described), ""
             streams = _in_order(described.get("streams") or ())
         else:
             utterance, words, notes = read_description(described)
             text = words or ""
-            lengths = entry.meta.get("lengths") or {}
+            lengths = meta.get("lengths") or {}
             streams = _in_order(
                 {name for name in STREAMS if lengths.get(name) or len(vectors.get(name, ()))}
             )
         return StoredRow(
             utterance,
             streams,
-            _seconds(notes, entry.meta, utterance),
+            _seconds(notes, meta, utterance),
             text,
             str(notes["face"]) if "video" in streams and "face" in notes else None,
             vectors,
@@ -161,7 +160,7 @@ def _prepared(tar: BinaryIO, path: Path, entry: Entry) -> StoredRow:
             stored.get("video.npy"),
         )
     except (KeyError, ValueError, TypeError, AttributeError, OverflowError) as error:
-        raise CorruptError(f"{path}: {entry.key} is no record of this project ({error})") from None
+        raise CorruptError(f"{path}: {key} is no record of this project ({error})") from None
 
 
 def _seconds(notes: Json, meta: Json, utterance: Utterance) -> float | None:
@@ -180,10 +179,10 @@ def _in_order(streams: Any) -> tuple[str, ...]:
     return tuple(name for name in STREAMS if name in streams)
 
 
-def _read(tar: BinaryIO, name: str, place: tuple[int, int, int]) -> Any:
+def _read(tar: BinaryIO, member: Member) -> Any:
     try:
-        return read_member(tar, name, place)
+        return read_member(tar.fileno(), member)
     except ValueError as error:
         raise CorruptError(
-            f"{tar.name}: {name} is damaged: {error}; `mmembed verify` lists all that is"
+            f"{tar.name}: {member.name} is damaged: {error}; `mmembed verify` lists all that is"
         ) from None

@@ -28,7 +28,7 @@ def write_contents(summary: Summary, out: Path) -> Path:
         CorruptError: the face crops that were chosen are damaged.
     """
     place = summary.place.path
-    name = place.parent.resolve().name if summary.place.rows else place.resolve().name
+    name = place.parent.resolve().name if summary.place.manifest else place.resolve().name
     sections = [_numbers(summary), _lengths(summary), _labels(summary), _speakers(summary)]
     sections += [_faces(summary), _transcripts(summary), _broken(summary)]
     html = page(

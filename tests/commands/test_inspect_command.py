@@ -20,7 +20,7 @@ from mmembed.data.feature_files import write_features
 from mmembed.data.inspect import summary_lines as words
 from mmembed.data.inspect.summary import SAMPLES, Sample, Summary, in_several_splits, summarise
 from mmembed.data.inspect.summary_lines import facts, sentiment_classes, tally
-from mmembed.data.locations import Location, find_places
+from mmembed.data.locations import Location, find_locations
 from mmembed.data.manifest.jsonl import write_manifest
 from mmembed.data.manifest.utterance import Labels, Utterance
 from mmembed.data.stored_rows import StoredMember, StoredRow, read_rows
@@ -36,7 +36,7 @@ def inspect(*arguments: object) -> int:
 
 
 def look(path: Path) -> tuple[dict[str, str], list[str]]:
-    (place,) = find_places(path)
+    (place,) = find_locations(path)
     summary = summarise(place)
     return dict(facts(summary)), words.warnings(summary)
 
@@ -113,7 +113,7 @@ def test_a_prepared_folder_by_hand(tmp_path: Path) -> None:
 
 def test_lengths_of_shards_without_notes_come_from_the_features(tmp_path: Path) -> None:
     examples = [example(0, notes={}), example(1, notes={}, audio=None)]  # 50 / 100 Hz, 12 / 25 Hz
-    (place,) = find_places(write_prepared(tmp_path, examples))
+    (place,) = find_locations(write_prepared(tmp_path, examples))
     assert list(summarise(place).seconds) == [0.5, 0.48]
 
 
@@ -154,13 +154,12 @@ def test_repeats_are_found(tmp_path: Path) -> None:
 
 
 def test_equal_checksums_are_not_yet_equal_sounds(tmp_path: Path) -> None:
-    (place,) = find_places(write_prepared(tmp_path, [example(0), example(1)]))
+    (place,) = find_locations(write_prepared(tmp_path, [example(0), example(1)]))
     summary = Summary(place)
     for number, row in enumerate(read_rows(place)):
         assert isinstance(row, StoredRow)
         assert row.audio is not None
-        offset, size, _ = row.audio.place
-        forged = StoredMember(row.audio.tar, row.audio.name, (offset, size, 7))
+        forged = StoredMember(row.audio.tar, row.audio.member._replace(crc32=7))
         summary.add(StoredRow(Utterance(f"k{number}", None), audio=forged))
     assert summary.same_sound.count == 0
 
@@ -422,10 +421,10 @@ def test_a_page_of_a_manifest_has_what_there_is(tmp_path: Path) -> None:
     assert titles == ["numbers", "lengths", "transcripts"]
 
 
-def test_places(tmp_path: Path) -> None:
+def test_locations(tmp_path: Path) -> None:
     folder = write_prepared(tmp_path / "out", [example(0)])
     expected = [Location(folder / "shards", folder / "manifest.jsonl")]
-    assert find_places(folder) == find_places(folder / "shards") == expected
+    assert find_locations(folder) == find_locations(folder / "shards") == expected
     (tmp_path / "alone").mkdir()
     manifest(tmp_path / "alone", Utterance("a", "a.wav"))  # preparing has not begun
-    assert find_places(tmp_path / "alone") == [Location(tmp_path / "alone" / "manifest.jsonl")]
+    assert find_locations(tmp_path / "alone") == [Location(tmp_path / "alone" / "manifest.jsonl")]

@@ -15,10 +15,9 @@ from numpy.typing import NDArray
 
 from mmembed.batch import STREAMS, subset_name
 from mmembed.data.feature_files import SUFFIX
-from mmembed.data.locations import Json, Location, Progress
+from mmembed.data.locations import FAILED, Json, Location, Progress
 from mmembed.data.manifest.utterance import EMOTIONS, Labels, Utterance
 from mmembed.data.stored_rows import StoredMember, StoredRow, read_rows
-from mmembed.data.verify.shards import FAILED
 from mmembed.errors import DataError
 from mmembed.io.json import parse_json
 
@@ -250,7 +249,7 @@ class Summary:
         if row.text and utterance.speaker is not None:
             self.same_words.add((utterance.speaker, row.text), utterance.key)
         if row.audio is not None:
-            _, size, checksum = row.audio.place
+            _, _, size, checksum = row.audio.member
             key, first = self._sounds.setdefault((size, checksum), (utterance.key, row.audio))
             # 32 bits of checksum are few for a large corpus, so the bytes have the last word.
             if first is not row.audio and first.same_bytes(row.audio):

@@ -10,6 +10,7 @@ import numpy as np
 from mmembed.batch import STREAMS
 from mmembed.data.inspect.summary import NOT_LOOKED_AT, Range, Summary, in_several_splits
 from mmembed.data.locations import Location
+from mmembed.data.manifest.jsonl import count_rows
 
 LISTED: Final = 12  # names of one kind; the others are counted
 NAMED: Final = 3  # items that a warning names
@@ -95,7 +96,7 @@ def sentiment_classes(values: Iterable[float]) -> dict[str, int]:
 
 
 def _made(place: Location) -> str:
-    made = place.made
+    made = place.metadata
     if "encoder_sha256" in made:
         layers, rate = len(made.get("layers") or ()), made.get("frame_rate")
         encoder = str(made["encoder_sha256"])[:12]
@@ -210,7 +211,6 @@ def _between(low: float, high: float, what: str) -> str:
 
 
 def _count_rows(place: Location) -> int:
-    if place.rows is None:
+    if place.manifest is None:
         return 0
-    with place.rows.open("rb") as file:
-        return sum(bool(line.strip()) for line in file)
+    return count_rows(place.manifest)

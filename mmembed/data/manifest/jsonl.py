@@ -17,7 +17,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
-from mmembed.data.manifest.parquet import read_rows, write_rows
+from mmembed.data.manifest.parquet import count_table_rows, read_rows, write_rows
 from mmembed.data.manifest.utterance import EMOTIONS, Labels, Utterance
 from mmembed.errors import DataError
 from mmembed.io.atomic import atomic_file
@@ -55,24 +55,55 @@ def read_each_row(path: Path) -> list[ManifestRow]:
     Raises:
         DataError: the file cannot be read, not one of its rows can be used, or two share a key.
     """
-    first: dict[str, str] = {}
-    found: list[ManifestRow] = []
-    for place, row in iterate_rows(path):
-        found.append(row)
+    return list(each_row(path))
+
+
+def each_row(path: Path) -> Iterator[ManifestRow]:
+    """As `read_each_row`, one after another; of those that came, only the keys are in memory.
+
+    Raises:
+        DataError: as `read_each_row`, when that is known.
+    """
+    keys: set[str] = set()
+    errors, first = 0, DataError(str(path), "empty", "the manifest holds no utterance")
+    for where, row in iterate_rows(path):
         if isinstance(row, Utterance):
-            if row.key in first:
-                stands = f"{first[row.key].removeprefix(str(path)).strip(': ')} too"
-                stands = stands if path.suffix.lower() == TABLE else f"line {stands}"
-                message = f"key {row.key} stands on {stands}; every utterance needs its own"
-                raise DataError(place, "duplicate", message)
-            first[row.key] = place
-    if not first:
-        errors = [row for row in found if isinstance(row, DataError)]
-        if len(errors) > 1:
-            message = f"{errors[0].message}; nor can any other of {len(errors)} rows be used"
-            raise DataError(errors[0].item, errors[0].reason, message)
-        raise errors[0] if errors else _empty(path)
-    return found
+            if row.key in keys:
+                raise _duplicate(path, where, row.key)
+            keys.add(row.key)
+        else:
+            first = first if errors else row
+            errors += 1
+        yield row
+    if not keys and errors > 1:
+        message = f"{first.message}; nor can any other of {errors} rows be used"
+        raise DataError(first.item, first.reason, message)
+    if not keys:
+        raise first
+
+
+def _duplicate(path: Path, where: str, key: str) -> DataError:
+    rows = iterate_rows(path)
+    first = next(x for x, row in rows if isinstance(row, Utterance) and row.key == key)
+    stands = f"{first.removeprefix(str(path)).strip(': ')} too"
+    stands = stands if path.suffix.lower() == TABLE else f"line {stands}"
+    message = f"key {key} stands on {stands}; every utterance needs its own"
+    return DataError(where, "duplicate", message)
+
+
+def count_rows(path: Path) -> int:
+    """How many rows a manifest has, those that cannot be used among them.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    if path.suffix.lower() == TABLE:
+        return count_table_rows(path)
+    try:
+        with path.open("rb") as file:
+            return sum(bool(line.strip()) for line in file)
+    except FileNotFoundError:
+        raise _missing(path) from None
 
 
 def iterate_rows(path: Path) -> Iterator[tuple[str, ManifestRow]]:
@@ -93,8 +124,8 @@ def row_name(row: ManifestRow) -> str:
     return Path(row.item).name if isinstance(row, DataError) else row.key
 
 
-def _empty(path: Path) -> DataError:
-    return DataError(str(path), "empty", "the manifest holds no utterance")
+def _missing(path: Path) -> DataError:
+    return DataError(str(path), "missing", "no such manifest")
 
 
 def _read_lines(path: Path) -> Iterator[tuple[str, ManifestRow]]:
@@ -109,7 +140,7 @@ def _read_lines(path: Path) -> Iterator[tuple[str, ManifestRow]]:
                 if text.strip():
                     yield (place := f"{path}:{number}"), _read_line(place, text)
     except FileNotFoundError:
-        raise DataError(str(path), "missing", "no such manifest") from None
+        raise _missing(path) from None
 
 
 def _read_line(place: str, line: bytes) -> ManifestRow:

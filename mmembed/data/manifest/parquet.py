@@ -96,6 +96,16 @@ def read_rows(path: Path) -> Iterator[Utterance | DataError]:
                     yield DataError(f"{path}: row {number}", "manifest", str(error))
 
 
+def count_table_rows(path: Path) -> int:
+    """How many rows a table has.
+
+    Raises:
+        DataError: not such a table.
+    """
+    with _open(path) as file:
+        return int(file.metadata.num_rows)
+
+
 def _check_names(path: Path, names: Sequence[str]) -> None:
     if twice := [name for place, name in enumerate(names) if name in names[:place]]:
         raise DataError(str(path), "manifest", f"has the column {twice[0]} twice")

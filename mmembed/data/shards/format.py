@@ -17,6 +17,7 @@ import hashlib
 import io
 import json
 import math
+import os
 import re
 import tarfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -24,7 +25,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.lib import format as npy
@@ -42,6 +43,15 @@ _KINDS: Final = "biufcSU"  # of arrays: numbers and text, each value of at least
 _SURROGATE: Final = re.compile(r"\\u[dD]")  # how JSON of ASCII begins half a character
 _SHA256: Final = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _SEAL: Final = b',"sidecar_sha256":"'
+
+
+class Member(NamedTuple):
+    """Where the bytes of a member stand in the tar, and their checksum."""
+
+    name: str
+    offset: int
+    size: int
+    crc32: int
 
 
 @dataclass(frozen=True)
@@ -125,7 +135,7 @@ def shard_writer(
 
 
 def read_sidecar(name: str, data: bytes, tar_size: int | None) -> dict[str, Any]:
-    """A checked index.
+    """A checked index of a tar that is there and as long as it says.
 
     Args:
         name: of its file, for messages.
@@ -135,7 +145,31 @@ def read_sidecar(name: str, data: bytes, tar_size: int | None) -> dict[str, Any]
     Raises:
         CorruptError: the index is damaged, or its tar is missing or of another size.
     """
-    index, tar = parse_object(name, data), f"{name.removesuffix('.json')}.tar"
+    index, tar = parse_sidecar(name, data), f"{name.removesuffix('.json')}.tar"
+    if tar_size is None:
+        raise CorruptError(f"{tar}: missing, its index {name} is there; delete that")
+    if tar_size != index["bytes"]:
+        raise CorruptError(
+            f"{tar}: damaged: {tar_size} bytes, {index['bytes']} were written; "
+            "delete it and its .json"
+        )
+    return index
+
+
+def parse_sidecar(name: str, data: bytes) -> dict[str, Any]:
+    """A checked index, whatever its tar is.
+
+    Args:
+        name: of its file, for messages.
+        data: what the file holds.
+
+    Raises:
+        CorruptError: it is damaged.
+    """
+    try:
+        index = parse_object(name, data)
+    except CorruptError as error:
+        raise CorruptError(f"{error}; delete it and its .tar") from None
     body, seal, _ = data.rpartition(_SEAL)  # shards of before there were seals have none
     if seal and (index.pop("sidecar_sha256", None) is None or _sealed(body + b"}") != data):
         raise CorruptError(f"{name}: damaged: its checksum differs; delete it and its .tar")
@@ -144,13 +178,6 @@ def read_sidecar(name: str, data: bytes, tar_size: int | None) -> dict[str, Any]
     except ValueError as error:
         message = f"{name}: damaged: not the index of a shard: {error}; delete it and its .tar"
         raise CorruptError(message) from None
-    if tar_size is None:
-        raise CorruptError(f"{tar}: missing, its index {name} is there; delete that")
-    if tar_size != index["bytes"]:
-        raise CorruptError(
-            f"{tar}: damaged: {tar_size} bytes, {index['bytes']} were written; "
-            "delete it and its .json"
-        )
     return index
 
 
@@ -219,6 +246,31 @@ def read_local_sidecar(path: Path) -> dict[str, Any]:
     """The checked index in a file."""
     tar = path.with_suffix(".tar")
     return read_sidecar(str(path), path.read_bytes(), tar.stat().st_size if tar.exists() else None)
+
+
+def members_of(record: Mapping[str, Any]) -> list[Member]:
+    """The members of a record of a checked index."""
+    return [Member(name, *numbers) for name, numbers in record["members"].items()]
+
+
+def read_member(file: int, member: Member) -> Any:
+    """The value of a member of an open tar; its array is its own and may be written to.
+
+    Args:
+        file: descriptor of the tar.
+        member: as the index has it.
+
+    Raises:
+        ValueError: the bytes there are not those written.
+    """
+    name, offset, size, checksum = member
+    try:
+        data = np.empty(size, np.uint8)
+    except MemoryError:
+        raise ValueError(f"{name} has {size} bytes in the index") from None
+    if os.preadv(file, [data.data], offset) != size or crc32(data.data) != checksum:
+        raise ValueError(f"{name} has another checksum")
+    return decode(name, data)
 
 
 def decode(name: str, data: NDArray[np.uint8]) -> Any:

@@ -21,13 +21,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mmembed.data.shards.format import to_json
+from mmembed.data.shards.format import Member, to_json
 from mmembed.errors import CorruptError, DataError
 from mmembed.io.arrow import ArrowFile
 from mmembed.io.atomic import atomic_file
@@ -68,15 +68,6 @@ class Shard:
     size: int
     sha256: str
     count: int
-
-
-class Member(NamedTuple):
-    """Where the bytes of a member stand in the tar, and their checksum."""
-
-    name: str
-    offset: int
-    size: int
-    crc32: int
 
 
 @dataclass(frozen=True)

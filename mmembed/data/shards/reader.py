@@ -13,11 +13,17 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from mmembed.data.shards.format import FOLDER_INDEX, Record, decode, parse_object, read_sidecar
+from mmembed.data.shards.format import (
+    FOLDER_INDEX,
+    Member,
+    Record,
+    parse_object,
+    read_member,
+    read_sidecar,
+)
 from mmembed.data.shards.index import (
     NUMBERS,
     TEXTS,
-    Member,
     Shard,
     ShardIndex,
     fingerprint,
@@ -27,7 +33,6 @@ from mmembed.data.shards.index import (
 )
 from mmembed.errors import CorruptError, DataError
 from mmembed.io.cache import Descriptor
-from mmembed.io.checksum import crc32
 from mmembed.io.remote import RemoteFolder, as_url
 
 MANIFEST: Final = "manifest.json"
@@ -226,19 +231,12 @@ class ShardSet:
         return Record(key, read, self._index.meta(index))
 
     def _read(self, shard: Shard, key: str, members: Sequence[Member]) -> dict[str, Any]:
-        read = {}
         try:
             file = self._files.open_tar(shard.name, shard.size, shard.sha256)
-            for name, offset, size, checksum in members:
-                data = np.empty(size, np.uint8)
-                count = os.preadv(file.number, [data.data], offset)
-                if count != size or crc32(data.data) != checksum:
-                    raise ValueError(f"{name} has another checksum")
-                read[name] = decode(name, data)
+            return {member.name: read_member(file.number, member) for member in members}
         except (ValueError, FileNotFoundError) as error:
             where = f"{self._files.name}/{shard.name}"
             raise CorruptError(f"{where}: {key} is damaged: {error}") from None
-        return read
 
     def verify(self) -> None:
         """Compare every byte with the checksums.

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from mmembed.data.locations import Index, Json
+from mmembed.data.locations import Json
 from mmembed.data.manifest.embedded import utterance_of
 from mmembed.data.shards.format import parse_object
 from mmembed.data.verify.defect import Defect, corrupt
@@ -75,13 +75,13 @@ def check_copies(folder: Path) -> Iterator[Defect]:
             yield corrupt(path, "copy", f"not as written; delete {COPIES} and extract again")
 
 
-def check_origin(index: Index, made: Json) -> Iterator[Defect]:
+def check_origin(tar: Path, provenance: Json, metadata: Json) -> Iterator[Defect]:
     """A shard of embeddings must be of the encoder that the folder names."""
     for name in ORIGIN:
-        here, there = index.provenance.get(name), made.get(name)
+        here, there = provenance.get(name), metadata.get(name)
         if here is not None and there is not None and here != there:
             found = f"its {name} is {here!r:.40}, of the folder {there!r:.40}"
-            yield Defect(str(index.tar), "origin", f"{found}; delete it and make it again")
+            yield Defect(str(tar), "origin", f"{found}; delete it and make it again")
 
 
 def is_embedding(members: Json) -> bool:
@@ -93,16 +93,16 @@ def is_embedding(members: Json) -> bool:
     )
 
 
-def check_embedding(key: str, members: Json, made: Json) -> Iterator[Defect]:
+def check_embedding(key: str, members: Json, metadata: Json) -> Iterator[Defect]:
     """What a record holds must be what the folder says of all."""
     described, layers = members.get("json"), members.get("layers.npy")
-    found = made.get("granularity")
+    found = metadata.get("granularity")
     promised = found if isinstance(found, list) else []
     for granularity, parts in HELD.items():
         absent = [name for name in parts if name not in members]
         if granularity in promised and absent:
             yield Defect(key, "origin", f"lacks {', '.join(absent)}, of granularity {granularity}")
-    names, streams = made.get("layers"), made.get("streams")
+    names, streams = metadata.get("layers"), metadata.get("streams")
     if isinstance(names, list) and isinstance(layers, np.ndarray) and len(layers) != len(names):
         yield Defect(key, "origin", f"has {len(layers)} layers, the folder names {len(names)}")
     used = described.get("streams") if isinstance(described, dict) else None
@@ -115,8 +115,8 @@ def check_embedding(key: str, members: Json, made: Json) -> Iterator[Defect]:
         except ValueError as error:
             yield Defect(key, "record", f"its JSON holds no row of a manifest: {error}")
     if isinstance(described, dict) and "words.npy" in members:
-        told, there = described.get("words"), len(members["words.npy"])
-        if not isinstance(told, list) or len(told) != there:
+        words, there = described.get("words"), len(members["words.npy"])
+        if not isinstance(words, list) or len(words) != there:
             yield Defect(key, "record", f"its JSON does not tell the {there} words of words.npy")
 
 

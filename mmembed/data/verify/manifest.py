@@ -13,8 +13,13 @@ from mmembed.data.manifest.utterance import Utterance
 from mmembed.data.media.decode import LONGEST
 from mmembed.data.media.open import media_kind
 from mmembed.data.media.pool import Decoder, Task
-from mmembed.data.verify.defect import Defect
-from mmembed.data.verify.shards import Verdict, not_finite, portable
+from mmembed.data.verify.defect import (
+    Defect,
+    VerifyResult,
+    check_finite,
+    check_key,
+    defect_of,
+)
 from mmembed.errors import CorruptError, DataError
 from mmembed.features.text import normalise_transcript
 
@@ -24,52 +29,54 @@ Row: TypeAlias = tuple[str, Utterance]  # where it stands, what it says
 
 
 def verify_manifest(
-    place: Location, *, decode: bool, on_progress: Progress = lambda done, of: None
-) -> Verdict:
+    location: Location, *, decode: bool, on_progress: Progress = lambda done, of: None
+) -> VerifyResult:
     """Check every row of a manifest and the media it names.
 
     Args:
-        place: the manifest.
+        location: the manifest.
         decode: also decode every clip; else its first bytes are looked at.
         on_progress: called with the rows done so far and their total.
     """
-    verdict = Verdict(place)
-    rows, folder = _rows(place.path, verdict), place.path.parent
+    result = VerifyResult(location)
+    rows, folder = _rows(location.path, result), location.path.parent
     total = len(rows) * (2 if decode else 1)
-    verdict.records = len(rows)
+    result.records = len(rows)
     lines: dict[str, str] = {}
-    files: dict[Path, bool] = {}  # whether they can be used; a defect of a file is told once
+    files: dict[Path, bool] = {}  # whether they can be used; a defect of a file is named once
     usable: list[Row] = []
     for done, (where, row) in enumerate(rows, start=1):
         if row.key in lines:
-            verdict.add(Defect(where, "duplicate", f"key {row.key} stands in {lines[row.key]} too"))
+            message = f"key {row.key} stands in {lines[row.key]} too"
+            result.add([Defect(where, "duplicate", message)])
         lines.setdefault(row.key, where)
-        verdict.add(*portable(row.key), *_times(where, row))
-        verdict.add(*_media(where, row, folder, verdict, files))
+        result.add(check_key(row.key))
+        result.add(_times(where, row))
+        result.add(_media(where, row, folder, result, files))
         if row.media is not None and files.get(folder / row.media):
             usable.append((where, row))
         on_progress(done, total)
     if decode:
         for done, defects in enumerate(_decode(usable, folder), start=len(rows) + 1):
-            verdict.add(*defects)
+            result.add(defects)
             on_progress(done, total)
         on_progress(total, total)
-    return verdict
+    return result
 
 
-def _rows(path: Path, verdict: Verdict) -> list[Row]:
+def _rows(path: Path, result: VerifyResult) -> list[Row]:
     """The rows that can be read; the others are defects."""
     rows: list[Row] = []
     try:
         for where, row in iterate_rows(path):
             if isinstance(row, DataError):
-                verdict.add(_defect(row))
+                result.add([defect_of(row)])
             else:
                 rows.append((where, row))
     except DataError as error:
-        verdict.add(_defect(error))
-    if not rows and not verdict.counts:
-        verdict.add(Defect(str(path), "empty", "holds no utterance"))
+        result.add([defect_of(error)])
+    if not rows and not result.counts:
+        result.add([Defect(str(path), "empty", "holds no utterance")])
     return rows
 
 
@@ -80,7 +87,7 @@ def _times(where: str, row: Utterance) -> Iterator[Defect]:
 
 
 def _media(
-    where: str, row: Utterance, folder: Path, verdict: Verdict, files: dict[Path, bool]
+    where: str, row: Utterance, folder: Path, result: VerifyResult, files: dict[Path, bool]
 ) -> Iterator[Defect]:
     """What can be told of a row's media without decoding them."""
     if row.media is None:
@@ -90,14 +97,14 @@ def _media(
     path, (file, _, member) = folder / row.media, row.media.rpartition("#")
     try:
         if _REMOTE in row.media:
-            verdict.unchecked += 1
+            result.unchecked += 1
         elif SUFFIX + "#" in row.media:
             if not member.isdecimal():
                 raise DataError(row.media, "media", "a row number has to follow the #")
             for stream, values in read_features(folder / file, int(member)).items():
-                yield from not_finite(where, stream, values)
+                yield from check_finite(where, stream, values)
         elif file and not path.exists():  # a member of an archive
-            verdict.unchecked += 1
+            result.unchecked += 1
             archive = folder / file
             if archive not in files:
                 files[archive] = archive.is_file()
@@ -108,7 +115,7 @@ def _media(
             media_kind(path)
             files[path] = True
     except (DataError, CorruptError) as error:
-        yield _defect(error, where)
+        yield defect_of(error, where)
     except OSError as error:  # a name that no file can have
         yield Defect(where, "unreadable", f"{row.media[:80]} cannot be opened ({error.strerror})")
 
@@ -118,12 +125,4 @@ def _decode(rows: Sequence[Row], folder: Path) -> Iterator[list[Defect]]:
     with Decoder() as decoder:
         outcomes = decoder.load(Task(row, folder) for _, row in rows)
         for (where, _), outcome in zip(rows, outcomes, strict=True):
-            yield [_defect(outcome, where)] if isinstance(outcome, DataError) else []
-
-
-def _defect(error: DataError | CorruptError, where: str = "") -> Defect:
-    if isinstance(error, CorruptError):
-        return Defect(where, "damaged", str(error), error.exit_code)
-    if where:
-        return Defect(where, error.reason, str(error))
-    return Defect(error.item, error.reason, str(error).removeprefix(f"{error.item}: "))
+            yield [defect_of(outcome, where)] if isinstance(outcome, DataError) else []
