@@ -92,6 +92,6 @@ def test_its_recipe_runs_and_is_compared(checkout: Path) -> None:
     rows = [line[:28].strip() for line in compared.splitlines()]
     for name in ("self_mm: self_mm", "self_mm: logistic regression", "gated: gated", "gated: sum"):
         assert name in rows
-    assert "trivial" in rows and "not compared" not in compared
+    assert "constant" in rows and "not compared" not in compared
     assert (checkout / "runs/compare.html").is_file()
     assert (checkout / "runs/gated/report.html").is_file()

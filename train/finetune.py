@@ -28,13 +28,14 @@ from mmembed.batch import Batch
 from mmembed.commands.cli import leave, run_program
 from mmembed.commands.progress import progress
 from mmembed.commands.recipe_arguments import parse_recipe
-from mmembed.config import read_json, to_dict
+from mmembed.config import to_dict
 from mmembed.data.sampler import derive_seed
 from mmembed.errors import CorruptError, MmembedError, UsageError
 from mmembed.io.atomic import atomic_file
 from mmembed.io.json import write_json
 from mmembed.method import Method
 from mmembed.studies.registry import RECIPES
+from mmembed.studies.results import read_results
 from mmembed.studies.study import Study, check_settings, table
 from mmembed.training.data_digest import claim_data
 from mmembed.training.distributed import ALONE, World, join_world
@@ -83,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 controls = {name: scores[out / name] for name in study.controls}
                 write_json(done, {**scores[out], "controls": controls})
         if world.is_main:
-            print("\n".join(table(read_json(done))), flush=True)
+            print("\n".join(table(read_results(done))), flush=True)
         world.wait()  # no process ends well when the main one does not
 
 

@@ -2,10 +2,11 @@
 
 mmembed compare runs/self_mm runs/gated --reference "self_mm: self_mm" --out compare.html
 
-For each test a row for every run and variant, its controls, baselines and the trivial answer: mean
-and deviation over seeds, a 95 % interval over groups (speakers, dialogues or clips), and the
-difference to a reference row, with the interval and the two-sided p-value of a bootstrap that draws
-the same groups for both rows. Runs stand in one table where their tests have the same items.
+For each test a row for every run and variant, its controls, its baselines and the constant
+baseline: mean and standard deviation over seeds, a 95 % interval over groups (speakers, dialogues
+or clips), and the difference to a reference row, with the interval and the two-sided p-value of a
+bootstrap that draws the same groups for both rows. Runs stand in one table where their tests have
+the same items.
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ import tyro
 from mmembed.commands.progress import progress
 from mmembed.errors import printable
 from mmembed.metrics.bootstrap import count_groups, num_groups
-from mmembed.studies.compare import Table, compare
+from mmembed.studies.compare import Comparison, compare
 from mmembed.studies.finished_runs import read_runs
 from mmembed.studies.scoring import LOWER_IS_BETTER
 
-SHOWN: Final = 3  # measures printed beside the one that is compared
+SHOWN: Final = 3  # metrics printed beside the one that is compared
 
 
 @dataclass(frozen=True)
@@ -35,14 +36,14 @@ class Compare:
         runs: output folders of finetune.
         reference: the row that all others are compared with, by its name in the table; by default
             the first.
-        measure: another one than that which decides, such as mae.
+        metric: another one than that which decides, such as mae.
         test: this test alone.
         out: also write one page with tables and bars to this file.
     """
 
     runs: tyro.conf.Positional[tuple[Path, ...]]
     reference: str | None = None
-    measure: str | None = None
+    metric: str | None = None
     test: str | None = None
     out: Path | None = None
 
@@ -52,58 +53,58 @@ def main(argv: Sequence[str] | None = None) -> None:
     settings = tyro.cli(Compare, prog="mmembed compare", args=argv, description=__doc__)
     runs = read_runs(settings.runs)
     with progress("compare %", 100) as update:
-        tables = compare(
+        comparisons = compare(
             runs,
-            measure=settings.measure,
+            metric=settings.metric,
             reference=settings.reference,
             test=settings.test,
-            update=lambda share: update(100 * share),
+            update=lambda fraction: update(100 * fraction),
         )
-    print("\n\n".join("\n".join(as_text(table)) for table in tables), flush=True)
+    print("\n\n".join("\n".join(as_text(one)) for one in comparisons), flush=True)
     if settings.out is not None:
         from mmembed.report.compare import write_comparison  # draws: takes a second to import
 
-        print(f"\n{write_comparison(runs, tables, settings.out)}")
+        print(f"\n{write_comparison(runs, comparisons, settings.out)}")
 
 
-def as_text(table: Table) -> Iterator[str]:
+def as_text(comparison: Comparison) -> Iterator[str]:
     """The lines for a terminal."""
-    measure, shown = table.measure, table.others[:SHOWN]
-    better = "lower" if measure in LOWER_IS_BETTER else "higher"
-    names = [printable(line.name) for line in table.lines]
+    metric, shown = comparison.metric, comparison.others[:SHOWN]
+    better = "lower" if metric in LOWER_IS_BETTER else "higher"
+    names = [printable(row.name) for row in comparison.rows]
     width = max(24, *map(len, names))
-    held = table.held
+    items = comparison.items
     yield (
-        f"{printable(table.title)}: {count_groups(len(held.keys), 'item')} of "
-        f"{count_groups(num_groups(held.groups), held.grouping)}; {measure}: {better} is better; "
-        f"differences to {printable(table.reference)}"
+        f"{printable(comparison.title)}: {count_groups(len(items.keys), 'item')} of "
+        f"{count_groups(num_groups(items.groups), items.grouping)}; {metric}: {better} is better; "
+        f"differences to {printable(comparison.reference)}"
     )
     yield (
-        f"{'':{width}} {measure:>16} {'95 % interval':>16} {'difference':>11} "
+        f"{'':{width}} {metric:>16} {'95 % interval':>16} {'difference':>11} "
         f"{'95 % interval':>17} {'p':>6} " + " ".join(f"{other:>11}" for other in shown)
     )
     rests = [
-        f"{(rows := held.counted(m)).sum()} / {num_groups(held.groups, rows)}"
-        for m in (measure, *shown)
+        f"{(counted := items.counted(m)).sum()} / {items.num_groups(counted)}"
+        for m in (metric, *shown)
     ]
     yield (
         f"{'(items / groups)':{width}} {rests[0]:>16} {'':16} {'':11} "
         f"{'':17} {'':6} " + " ".join(f"{rest:>11}" for rest in rests[1:])
     )
-    for name, line in zip(names, table.lines, strict=True):
-        main, gap = line.scores[measure], line.difference
-        spread = f" +- {main['std']:5.3f}" if line.seeds > 1 and main["std"] is not None else ""
+    for name, row in zip(names, comparison.rows, strict=True):
+        main, gap = row.scores[metric], row.difference
+        spread = f" +- {main['std']:5.3f}" if row.seeds > 1 and main["std"] is not None else ""
         between = f"{main['low']:.3f} to {main['high']:.3f}" if "low" in main else "-"
         cells = f"{_cell(main['mean'], 7)}{spread:9} {between:>16} "
-        if gap is None or gap.low is None:
-            mean = "-" if gap is None else f"{gap.mean:+.3f}"
+        if gap is None or "low" not in gap:
+            mean = "-" if gap is None else f"{gap['mean']:+.3f}"
             cells += f"{mean:>11} {'':17} {'':6} "
         else:
-            between = f"{gap.low:+.3f} to {gap.high:+.3f}"
-            cells += f"{gap.mean:+11.3f} {between:>17} {gap.p:6.3f} "
-        others = " ".join(_cell(line.scores[other]["mean"], 11) for other in shown)
+            between = f"{gap['low']:+.3f} to {gap['high']:+.3f}"
+            cells += f"{gap['mean']:+11.3f} {between:>17} {gap['p']:6.3f} "
+        others = " ".join(_cell(row.scores[other]["mean"], 11) for other in shown)
         yield f"{name:{width}} {cells}{others}"
-    yield from (f"  {printable(note)}" for note in table.notes)
+    yield from (f"  {printable(note)}" for note in comparison.notes)
 
 
 def _cell(value: float | None, width: int) -> str:

@@ -36,6 +36,10 @@ class Interval:
     high: float | None
     note: str = ""
 
+    def to_json(self) -> dict[str, float | str]:
+        """The fields that say something."""
+        return {name: value for name, value in vars(self).items() if value not in (None, "")}
+
 
 def bootstrap_interval(
     statistic: Callable[[Indices], float],

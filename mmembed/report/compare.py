@@ -16,8 +16,8 @@ from mmembed.report.emotion import SENTIMENT_COLUMNS, cell
 from mmembed.report.html import DASH, Html, Section, cards, join, number, table, tag, words
 from mmembed.report.page import page
 from mmembed.report.run_folder import Score
-from mmembed.studies.compare import Difference, Line, Table
-from mmembed.studies.finished_runs import StudyRun
+from mmembed.studies.compare import Comparison, Row
+from mmembed.studies.finished_runs import FinishedRun
 from mmembed.studies.scoring import LOWER_IS_BETTER
 
 NAMES: Final[Mapping[str, str]] = {
@@ -32,12 +32,14 @@ NAMES: Final[Mapping[str, str]] = {
 }
 
 
-def write_comparison(runs: Sequence[StudyRun], tables: Sequence[Table], out: Path) -> Path:
+def write_comparison(
+    runs: Sequence[FinishedRun], comparisons: Sequence[Comparison], out: Path
+) -> Path:
     """Write the page; the same runs give the same bytes."""
     html = page(
         title=f"Comparison of {', '.join(run.name for run in runs)}",
-        summary=cards(map(best_card, tables)),
-        sections=[section(one) for one in tables],
+        summary=cards(map(best_card, comparisons)),
+        sections=[section(one) for one in comparisons],
         note=f"Made by mmembed {__version__}. This file is complete in itself.",
     )
     with atomic_file(out) as file:
@@ -45,134 +47,134 @@ def write_comparison(runs: Sequence[StudyRun], tables: Sequence[Table], out: Pat
     return out
 
 
-def best_card(compared: Table) -> tuple[str, str, str]:
-    """The best variant of a test, beside the trivial answer."""
-    variants = [line for line in compared.lines if line.part == "variant"]
-    best = _best(compared.measure, [_score(line, compared.measure).mean for line in variants])
-    names = [line.name for line in variants if _score(line, compared.measure).mean == best]
+def best_card(comparison: Comparison) -> tuple[str, str, str]:
+    """The best variant of a test, beside the constant baseline."""
+    variants = [row for row in comparison.rows if row.part == "variant"]
+    best = _best(comparison.metric, [_score(row, comparison.metric).mean for row in variants])
+    names = [row.name for row in variants if _score(row, comparison.metric).mean == best]
     which = f"best of {len(variants)}" if len(variants) > 1 else "one method"
-    trivial = number(_score(compared.lines[-1], compared.measure).mean)
-    note = f"{', '.join(names)} ({which}); trivial {trivial}"
-    return number(best), f"{_called(compared.measure)}, {compared.title}", note
+    constant = number(_score(comparison.rows[-1], comparison.metric).mean)
+    note = f"{', '.join(names)} ({which}); constant {constant}"
+    return number(best), f"{_called(comparison.metric)}, {comparison.title}", note
 
 
-def section(compared: Table) -> Section:
+def section(comparison: Comparison) -> Section:
     """The table of a test, bars with intervals, and F1 of each class or label."""
-    measure, title, held = compared.measure, compared.title, compared.held
-    called = _called(measure)
-    better = "the lower the better" if measure in LOWER_IS_BETTER else "the higher the better"
-    means = {line.name: _score(line, measure) for line in compared.lines}
-    content: list[object] = [tag("p", note, class_="missing") for note in compared.notes]
+    metric, title, items = comparison.metric, comparison.title, comparison.items
+    called = _called(metric)
+    better = "the lower the better" if metric in LOWER_IS_BETTER else "the higher the better"
+    means = {row.name: _score(row, metric) for row in comparison.rows}
+    content: list[object] = [tag("p", note, class_="missing") for note in comparison.notes]
     content += [
-        _differences(compared),
+        _differences(comparison),
         tag("h3", f"{called} with 95 % intervals"),
         plots.bars(means, f"{called} ({title})"),
-        tag("h3", "Other measures"),
-        _others(compared),
+        tag("h3", "Other metrics"),
+        _others(comparison),
     ]
-    if held.names:
-        kind = "class" if held.task == "classes" else "label"
-        content += [tag("h3", f"F1 of each {kind}"), _single_f1(compared)]
-    groups = plural(held.grouping)
+    if items.names:
+        kind = "class" if items.task == "classes" else "label"
+        content += [tag("h3", f"F1 of each {kind}"), _single_f1(comparison)]
+    groups = plural(items.grouping)
     return Section(
         f"Scores: {title}",
-        f"{count_groups(len(held.keys), 'item')} of "
-        f"{count_groups(num_groups(held.groups), held.grouping)}. {called}, {better}: mean and "
+        f"{count_groups(len(items.keys), 'item')} of "
+        f"{count_groups(num_groups(items.groups), items.grouping)}. {called}, {better}: mean and "
         f"standard deviation over seeds, below them the 95 % bootstrap interval over {groups}. "
-        f"Differences are to {compared.reference}, with both scored on the same draws of {groups}; "
-        "p is two-sided, of one difference, not corrected for the number of rows. Of few groups, "
-        f"intervals come out too narrow, and of less than {MIN_GROUPS} there is none. The best "
-        "variant is bold.",
+        f"Differences are to {comparison.reference}, with both scored on the same draws of "
+        f"{groups}; p is two-sided, of one difference, not corrected for the number of rows. Of "
+        f"few groups, intervals come out too narrow, and of less than {MIN_GROUPS} there is none. "
+        "The best variant is bold.",
         content,
     )
 
 
-def _differences(compared: Table) -> Html:
-    """The measure, and how far each row is from the reference."""
-    cells = _cells(compared, compared.measure)
+def _differences(comparison: Comparison) -> Html:
+    """The compared metric, and how far each row is from the reference."""
+    cells = _cells(comparison, comparison.metric)
     body = [
-        (_name(line), cell, *_difference(line.difference))
-        for line, cell in zip(compared.lines, cells, strict=True)
+        (_name(row), cell, *_difference(row.difference))
+        for row, cell in zip(comparison.rows, cells, strict=True)
     ]
-    rests = (_rests_name(compared), _rests(compared, compared.measure), "", "")
-    return table(("", _called(compared.measure), "difference", "p"), [*body, rests])
+    rests = (_rests_name(comparison), _rests(comparison, comparison.metric), "", "")
+    return table(("", _called(comparison.metric), "difference", "p"), [*body, rests])
 
 
-def _others(compared: Table) -> Html:
-    columns = [_cells(compared, measure) for measure in compared.others]
+def _others(comparison: Comparison) -> Html:
+    columns = [_cells(comparison, metric) for metric in comparison.others]
     body = [
-        (_name(line), *cells)
-        for line, cells in zip(compared.lines, zip(*columns, strict=True), strict=True)
+        (_name(row), *cells)
+        for row, cells in zip(comparison.rows, zip(*columns, strict=True), strict=True)
     ]
-    rests = (_rests_name(compared), *(_rests(compared, measure) for measure in compared.others))
-    return table(("", *map(_called, compared.others)), [*body, rests])
+    rests = (_rests_name(comparison), *(_rests(comparison, metric) for metric in comparison.others))
+    return table(("", *map(_called, comparison.others)), [*body, rests])
 
 
-def _rests_name(compared: Table) -> Html:
-    return tag("span", f"items / {plural(compared.held.grouping)}", class_="sub")
+def _rests_name(comparison: Comparison) -> Html:
+    return tag("span", f"items / {plural(comparison.items.grouping)}", class_="sub")
 
 
-def _rests(compared: Table, measure: str) -> str:
-    """How many items and groups a measure rests on."""
-    counted = compared.held.counted(measure)
-    groups = num_groups(compared.held.groups, counted)
+def _rests(comparison: Comparison, metric: str) -> str:
+    """How many items and groups a metric rests on."""
+    counted = comparison.items.counted(metric)
+    groups = num_groups(comparison.items.groups, counted)
     return f"{int(counted.sum()):,} / {groups:,}"
 
 
-def _cells(compared: Table, measure: str) -> list[Html]:
+def _cells(comparison: Comparison, metric: str) -> list[Html]:
     """A column; its best variant is bold."""
-    scores = [_score(line, measure) for line in compared.lines]
-    competes = [line.part == "variant" for line in compared.lines]
-    best = _best(measure, [s.mean for s, one in zip(scores, competes, strict=True) if one])
+    scores = [_score(row, metric) for row in comparison.rows]
+    competes = [row.part == "variant" for row in comparison.rows]
+    best = _best(metric, [s.mean for s, one in zip(scores, competes, strict=True) if one])
     return [
         cell(score, in_percent=False, best=best if one else math.nan)
         for score, one in zip(scores, competes, strict=True)
     ]
 
 
-def _difference(gap: Difference | None) -> tuple[Html, str]:
+def _difference(gap: Mapping[str, float] | None) -> tuple[Html, str]:
     """The cells of the difference and of its p-value."""
     if gap is None:
         return Html(DASH), DASH
-    if gap.low is None:
-        return Html(f"{gap.mean:+.3f}"), DASH
-    interval = tag("small", f"{gap.low:+.3f} to {gap.high:+.3f}")
-    return join(f"{gap.mean:+.3f}", interval), number(gap.p)
+    if "low" not in gap:
+        return Html(f"{gap['mean']:+.3f}"), DASH
+    interval = tag("small", f"{gap['low']:+.3f} to {gap['high']:+.3f}")
+    return join(f"{gap['mean']:+.3f}", interval), number(gap["p"])
 
 
-def _single_f1(compared: Table) -> Html:
+def _single_f1(comparison: Comparison) -> Html:
     """A row for each class or label, a column for each method that has them, and the counts."""
-    counts = compared.held.label_counts()
-    lines = [line for line in compared.lines if "f1" in line.scores]
+    counts = comparison.items.label_counts()
+    rows = [row for row in comparison.rows if "f1" in row.scores]
     body = []
-    for name in compared.held.names:
-        values = [Score.of(line.scores["f1"][name]).mean for line in lines]
-        competing = [v for v, line in zip(values, lines, strict=True) if line.part == "variant"]
+    for name in comparison.items.names:
+        values = [Score.of(row.scores["f1"][name]).mean for row in rows]
+        competing = [v for v, row in zip(values, rows, strict=True) if row.part == "variant"]
         best = _best("f1", competing)
         cells = [
-            tag("b" if value == best and line.part == "variant" else "span", number(value))
-            for value, line in zip(values, lines, strict=True)
+            tag("b" if value == best and row.part == "variant" else "span", number(value))
+            for value, row in zip(values, rows, strict=True)
         ]
         one = counts[name]
         body.append((name, *cells, one["positives"], one["items"], one["groups"]))
-    rests = ("items that have it", "of", plural(compared.held.grouping))
-    return table(("", *(line.name for line in lines), *rests), body)
+    rests = ("items that have it", "of", plural(comparison.items.grouping))
+    return table(("", *(row.name for row in rows), *rests), body)
 
 
-def _called(measure: str) -> str:
-    return NAMES.get(measure, words(measure))
+def _called(metric: str) -> str:
+    return NAMES.get(metric, words(metric))
 
 
-def _name(line: Line) -> object:
-    return line.name if line.part == "variant" else tag("span", line.name, class_="sub")
+def _name(row: Row) -> object:
+    return row.name if row.part == "variant" else tag("span", row.name, class_="sub")
 
 
-def _score(line: Line, measure: str) -> Score:
+def _score(row: Row, metric: str) -> Score:
     """Without a deviation where there is one seed."""
-    score = Score.of(line.scores[measure])
-    return score if line.seeds > 1 else replace(score, std=math.nan)
+    score = Score.of(row.scores[metric])
+    return score if row.seeds > 1 else replace(score, std=math.nan)
 
 
-def _best(measure: str, means: Sequence[float]) -> float:
+def _best(metric: str, means: Sequence[float]) -> float:
     known = [mean for mean in means if math.isfinite(mean)]
-    return (min if measure in LOWER_IS_BETTER else max)(known, default=math.nan)
+    return (min if metric in LOWER_IS_BETTER else max)(known, default=math.nan)

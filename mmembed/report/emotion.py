@@ -89,7 +89,7 @@ def sentiment(run: RunFolder) -> Section:
         f"standard deviation over {len(run.emotion.get('seeds') or [])} seeds, below them the "
         f"95 % bootstrap interval over {plural(run.sentiment.get('grouping', 'speaker'))}. "
         f"{_rests(run.sentiment)}MAE is lower the better; accuracies and F1 are "
-        "percentages. The best streams of each column are bold. The trivial row always answers "
+        "percentages. The best streams of each column are bold. The constant row always predicts "
         "the mean or the majority class of the training split.",
         content,
     )
@@ -145,19 +145,19 @@ def emotions(run: RunFolder) -> Section:
         "Emotions",
         "Each emotion is present or absent in an utterance. Weighted accuracy gives both sides "
         "equal weight, so chance is 50 %; F1 is weighted by how many items each side has, so that "
-        "a rare emotion looks good in it even with the trivial answer."
+        "a rare emotion looks good in it even with a constant prediction."
         + (f" {ON_COMMON}" if run.on_common_clips else ""),
         content,
     )
 
 
 def _rows(run: RunFolder, part: str) -> list[ScoreRow]:
-    """Stream subsets, then the untrained encoder, then the trivial answer; none if no subset."""
+    """Stream subsets, then the untrained encoder, then the constant baseline; none if no subset."""
     rows = [ScoreRow(name, scores.get(part) or {}) for name, scores in run.subsets.items()]
     for name, scores in run.untrained.items():
         rows.append(ScoreRow(f"untrained, {name}", scores.get(part) or {}, baseline=True))
-    if trivial := run.trivial.get(part):
-        rows.append(ScoreRow("trivial", trivial, baseline=True))
+    if constant := run.constant.get(part):
+        rows.append(ScoreRow("constant", constant, baseline=True))
     return [row for row in rows if row.scores]
 
 

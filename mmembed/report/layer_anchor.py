@@ -20,7 +20,7 @@ def layer_similarities(results: Mapping[str, Any]) -> Section | None:
         sides = (f"source: {one['source']}", f"target: {one['target']}")
         groups = [(str(number), ", ".join(group)) for number, group in enumerate(one["groups"])]
         parts += [
-            tag("p", f"By {one['measure']}:"),
+            tag("p", f"By {one['metric']}:"),
             plots.similarities(one["similarity"], names, names, sides),
             table(("Fold", "Anchored group"), groups),
         ]

@@ -17,6 +17,7 @@ from mmembed.config import read_json
 from mmembed.data.manifest.utterance import EMOTIONS
 from mmembed.data.shards.layout import ShardSet
 from mmembed.io.json import dumps
+from mmembed.studies.results import read_results
 
 Json = dict[str, Any]
 
@@ -90,7 +91,7 @@ class RunFolder:
             config=read_part(path / "pretrain" / "run.json"),
             metrics=list(_read_lines(path / "pretrain" / "metrics.jsonl")),
             evaluation=read_part(path / "pretrain" / "evaluation.json"),
-            emotion=read_part(path / "emotion" / "results.json"),
+            emotion=_read_results(path / "emotion" / "results.json"),
             predictions=read_part(path / "emotion" / "predictions.json"),
             summary=read_part(path / "results.json"),
             points=_read_points(path / "embeddings"),
@@ -132,11 +133,11 @@ class RunFolder:
         return {clips: table.get("variants") or {} for clips, table in tables.items()}
 
     @property
-    def trivial(self) -> Json:
-        """The scores of "sentiment" and "emotions" that the best constant answers have."""
+    def constant(self) -> Json:
+        """The scores of "sentiment" and "emotions" that the best constant predictions have."""
         return {
-            "sentiment": _sentiment(self.emotion).get("trivial"),
-            "emotions": (self.emotion.get("emotions") or {}).get("trivial"),
+            "sentiment": _sentiment(self.emotion).get("constant"),
+            "emotions": (self.emotion.get("emotions") or {}).get("constant"),
         }
 
 
@@ -181,6 +182,11 @@ def _number(value: object) -> float:
 def read_part(path: Path) -> Json:
     """An object; {} where there is no such file."""
     return read_json(path) if path.is_file() else {}
+
+
+def _read_results(path: Path) -> Json:
+    """Likewise, of a study."""
+    return read_results(path) if path.is_file() else {}
 
 
 def _read_lines(path: Path) -> Iterator[Json]:

@@ -15,17 +15,17 @@ from mmembed.report.page import page
 from mmembed.report.run_folder import flatten
 from mmembed.report.sdt import conversations
 from mmembed.studies.compare import compare as compare_runs
-from mmembed.studies.finished_runs import StudyRun
+from mmembed.studies.finished_runs import FinishedRun
 
 
-def _notes(run: StudyRun) -> Section | None:
+def _notes(run: FinishedRun) -> Section | None:
     """What a study has left out, and why."""
     notes = run.results.get("notes")
     told = [tag("p", note, class_="missing") for note in notes or ()]
     return Section("Notes", "What was left out of this study.", told) if told else None
 
 
-PARTS: Final[Sequence[Callable[[StudyRun], Section | None]]] = (
+PARTS: Final[Sequence[Callable[[FinishedRun], Section | None]]] = (
     _notes,
     lambda run: conversations(run.path),
     lambda run: layer_similarities(run.results),
@@ -47,7 +47,7 @@ def study_page(folder: Path) -> Html:
         UsageError: it is no finished run.
         CorruptError: a part is damaged.
     """
-    run = StudyRun.read(folder)
+    run = FinishedRun.read(folder)
     tables = compare_runs([run]) if run.results["tests"] else []
     parts = [section for part in PARTS if (section := part(run)) is not None]
     return page(
@@ -58,7 +58,7 @@ def study_page(folder: Path) -> Html:
     )
 
 
-def _sizes(run: StudyRun) -> list[tuple[str, str, str]]:
+def _sizes(run: FinishedRun) -> list[tuple[str, str, str]]:
     items, seeds = run.results.get("items") or {}, run.results.get("seeds") or []
     tests = [f"{name} {test['items']:,}" for name, test in run.results["tests"].items()]
     rest = [f"{split} {count:,}" for split, count in items.items() if split != "train"]
@@ -68,7 +68,7 @@ def _sizes(run: StudyRun) -> list[tuple[str, str, str]]:
     ]
 
 
-def _configuration(run: StudyRun) -> Section:
+def _configuration(run: FinishedRun) -> Section:
     return Section(
         "Configuration",
         "Everything that defines this run, as it was resolved when it started.",

@@ -9,274 +9,246 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mmembed.errors import CorruptError, UsageError
 from mmembed.metrics.bootstrap import percentile_interval, resamples, too_few
-from mmembed.studies.finished_runs import (
-    Part,
-    RunPredictions,
-    Sheet,
-    StudyRun,
-    in_order,
-    sheets_of,
-    sources_of,
-)
-from mmembed.studies.scoring import DRAWS, METRICS, Array, TestSet, written
+from mmembed.metrics.classes import Floats
+from mmembed.studies.finished_runs import FinishedRun, TestGroup, group_tests, item_order
+from mmembed.studies.results import CONSTANT
+from mmembed.studies.scoring import DRAWS, METRICS, Array, TestSet
 
-Floats = NDArray[np.float64]
 Update = Callable[[float], object]
-
-TRIVIAL: Final = "trivial"  # the baseline that studies write by this name
-
-
-@dataclass(frozen=True)
-class Difference:
-    """How far a row is from the reference, in the measure's units; above 0 where it has more.
-
-    Attributes:
-        mean: of the row over its seeds, minus that of the reference over its own.
-        low: of the 95 % percentile interval over draws of groups; None where there is no interval.
-        high: likewise.
-        p: two-sided bootstrap p-value 2 (min(a, b) + 1) / (draws + 1), at most 1, where the
-            difference is at or below zero in `a` draws and at or above zero in `b`. It is of one
-            difference: nothing is corrected for how many rows a table has. None where there is no
-            interval.
-    """
-
-    mean: float
-    low: float | None
-    high: float | None
-    p: float | None
+Part = Literal["variant", "control", "baseline"]
 
 
 @dataclass(frozen=True)
-class Line:
-    """A row of a table.
+class Row:
+    """A row of a comparison.
 
     Attributes:
         name: "run: variant", or the variant where there is one run.
-        part: what it is; baselines include the trivial answer.
-        seeds: how many its means are over.
-        scores: measure -> {"mean", "std"}, with "low" and "high" of the table's measure; where
+        part: what it is; baselines include the constant one.
+        scores: metric -> {"mean", "std"}, with "low" and "high" of the compared metric; where
             classes or labels have names also "f1", name -> F1.
-        difference: from the reference; None for itself, where the measure is not defined, and for a
-            trivial answer to another measure than the deciding one, of which no predictions are
-            stored.
+        predictions: (S, N, ...) of S seeds; None for a constant baseline of another metric than the
+            deciding one, of which no predictions are stored.
+        difference: from the reference in the metric's units, "mean" above 0 where the row has more;
+            with the ends "low" and "high" of its 95 % percentile interval over draws of groups and
+            the two-sided bootstrap p-value "p" where there is an interval. p is 2 (min(a, b) + 1) /
+            (draws + 1), at most 1, where the difference is at or below zero in `a` draws and at or
+            above zero in `b`; it is of one difference: nothing is corrected for how many rows there
+            are. None for the reference, without predictions, and where the metric is not defined.
     """
 
     name: str
     part: Part
-    seeds: int
     scores: Mapping[str, Any]
-    difference: Difference | None
+    predictions: Array | None
+    difference: Mapping[str, float] | None = None
+
+    @property
+    def seeds(self) -> int:
+        """How many its means are over."""
+        return 1 if self.predictions is None else len(self.predictions)
+
+    def mean(self, metric: str) -> float:
+        """NaN where the metric is not defined."""
+        mean = self.scores[metric]["mean"]
+        return math.nan if mean is None else float(mean)
 
 
 @dataclass(frozen=True)
-class Table:
+class Comparison:
     """Rows on the same items.
 
     Attributes:
-        title: the test's name; where two tables have the same, also whose answers it has.
-        held: its items.
-        measure: that is compared.
+        title: the test's name; where two comparisons have the same, also whose predictions it has.
+        items: the test set.
+        metric: that is compared.
         reference: the row that others are compared with.
-        lines: variants, controls, baselines, the trivial answer last.
-        notes: why runs are not in this table, why there are no intervals, what was left out.
+        rows: variants, controls, baselines, the constant one last.
+        notes: why runs are not among the rows, why there are no intervals, what was left out.
     """
 
     title: str
-    held: TestSet
-    measure: str
+    items: TestSet
+    metric: str
     reference: str
-    lines: tuple[Line, ...]
+    rows: tuple[Row, ...]
     notes: tuple[str, ...]
 
     @property
     def others(self) -> list[str]:
-        """The measures that do not decide and that all lines have: older runs may lack some."""
-        known = [m for m in METRICS[self.held.task] if m != self.measure]
-        return [m for m in known if all(m in line.scores for line in self.lines)]
-
-
-@dataclass(frozen=True)
-class _Row:
-    """A line to be; without predictions (S, N, ...) where there are none for the measure."""
-
-    name: str
-    part: Part
-    scores: Mapping[str, Any]
-    predicted: Array | None
+        """The metrics that are not compared and that all rows have: older runs may lack some."""
+        others = [metric for metric in METRICS[self.items.task] if metric != self.metric]
+        return [metric for metric in others if all(metric in row.scores for row in self.rows)]
 
 
 def compare(
-    runs: Sequence[StudyRun],
+    runs: Sequence[FinishedRun],
     *,
-    measure: str | None = None,
+    metric: str | None = None,
     reference: str | None = None,
     test: str | None = None,
-    update: Update = lambda share: None,
-) -> list[Table]:
-    """A table for each set of items.
+    update: Update = lambda fraction: None,
+) -> list[Comparison]:
+    """A comparison for each set of items.
 
     Args:
         runs: with names that differ.
-        measure: of the tests' tasks; by default each test's deciding one.
-        reference: a row's name; by default the first row of each table. A table without that row
-            takes its first, and says so.
+        metric: of the tests' tasks; by default each test's deciding one.
+        reference: a row's name; by default the first row of each comparison. A comparison without
+            that row takes its first, and says so.
         test: this one alone.
-        update: told the share of the work that is done.
+        update: called with the fraction of the work that is done.
 
     Raises:
-        UsageError: no such measure, row or test, or no test at all.
+        UsageError: no such metric, row or test, or no test at all.
         CorruptError: predictions are missing or damaged, or do not fit the results.
     """
-    sources = sources_of(runs)
-    tests = list(dict.fromkeys(name for source in sources for name in source.tests))
+    every = [one for run in runs for one in (run, *run.controls())]
+    tests = list(dict.fromkeys(name for run in every for name in run.tests))
     if not tests:
         raise UsageError(f"{', '.join(run.name for run in runs)}: no test of these has a table")
     if test is not None and test not in tests:
         raise UsageError(f"no test {test!r}; there are {', '.join(tests)}")
-    sheets = sheets_of(sources, tests if test is None else [test])
-    drafts = []
-    for sheet in sheets:
-        chosen = measure or sheet.held.measure
-        if chosen not in (known := METRICS[sheet.held.task]):
-            raise UsageError(
-                f"test {sheet.name} has no measure {chosen!r}; there are {', '.join(known)}"
-            )
-        rows = _rows(sheet, chosen)
-        notes = (*sheet.notes(sheets, sources), *_told(sheet))
-        drafts.append((Table(sheet.name, sheet.held, chosen, "", (), notes), rows))
-    answered = [[row.name for row in rows if row.predicted is not None] for _, rows in drafts]
-    if reference is not None and not any(reference in names for names in answered):
-        every = dict.fromkeys(name for names in answered for name in names)
-        raise UsageError(f"no row {reference!r} to compare with; there are {', '.join(every)}")
-    titles = [sheet.name for sheet in sheets]
-    tables = []
-    for number, (draft, rows) in enumerate(drafts):
-
-        def report(share: float, done: int = number) -> None:
-            update((done + share) / len(drafts))
-
-        title, base, notes = draft.title, reference, draft.notes
+    groups = group_tests(every, tests if test is None else [test])
+    titles = [group.name for group in groups]
+    comparisons = []
+    for group, title in zip(groups, titles, strict=True):
+        chosen = metric or group.items.metric
+        if chosen not in (known := METRICS[group.items.task]):
+            raise UsageError(f"test {title} has no metric {chosen!r}; there are {', '.join(known)}")
         if titles.count(title) > 1:
-            title += f" ({'; '.join(sheets[number].labels)})"
-        if base not in answered[number]:
-            base = answered[number][0]
-            if reference is not None:
-                notes += (f"{reference} has no answers here: differences are to {base}",)
-        lines, more = _lines(draft.held, draft.measure, rows, base, report)
-        notes = tuple(dict.fromkeys((*notes, *more)))
-        tables.append(replace(draft, title=title, reference=base, lines=lines, notes=notes))
-    return tables
+            title += f" ({'; '.join(run.label for run in group.tests)})"
+        rows = tuple(_rows(group, chosen, prefixed=len(runs) > 1))
+        notes = (*group.notes(groups, every), *_notes_of_runs(group))
+        comparisons.append(Comparison(title, group.items, chosen, "", rows, notes))
+    answered = [
+        [row.name for row in one.rows if row.predictions is not None] for one in comparisons
+    ]
+    if reference is not None and not any(reference in names for names in answered):
+        there = dict.fromkeys(name for names in answered for name in names)
+        raise UsageError(f"no row {reference!r} to compare with; there are {', '.join(there)}")
+    for number, names in enumerate(answered):
+
+        def report(fraction: float, done: int = number) -> None:
+            update((done + fraction) / len(comparisons))
+
+        one = replace(comparisons[number], reference=reference or names[0])
+        if one.reference not in names:
+            note = f"{reference} has no answers here: differences are to {names[0]}"
+            one = replace(one, reference=names[0], notes=(*one.notes, note))
+        comparisons[number] = _with_differences(one, report)
+    return comparisons
 
 
-def _rows(sheet: Sheet, measure: str) -> list[_Row]:
-    """Variants, controls, baselines, the trivial answer; a baseline that all share is one row."""
-    variants: list[_Row] = []
-    plain: dict[str, list[_Row]] = {}
-    for answers in sheet.answers:
-        order, scored = in_order(sheet.held, answers.scored.held), answers.scored
-        prefix, part = answers.source.prefix, answers.source.part
-        for name, values in scored.variants.items():
-            scores = _scores(answers, sheet.held, "variants", name)
-            variants.append(_Row(prefix + name, part, scores, values[:, order]))
-        for name, values in scored.baselines.items():
-            # What is stored is the constant that suits the deciding measure, and no other.
-            known = name != TRIVIAL or measure == scored.held.measure
-            scores = _scores(answers, sheet.held, "baselines", name)
-            row = _Row(prefix + name, "baseline", scores, values[:, order] if known else None)
-            plain.setdefault(name, []).append(row)
-    variants.sort(key=lambda row: row.part == "control")
-    for name in sorted(plain, key=lambda name: name == TRIVIAL):
-        first, *rest = plain[name]
+def _rows(group: TestGroup, metric: str, prefixed: bool) -> list[Row]:
+    """Variants, controls, baselines, the constant; a baseline that all runs share is one row."""
+    variants: list[Row] = []
+    baselines: dict[str, list[Row]] = {}
+    for run, predictions in group.predictions.items():
+        order = item_order(group.items, predictions.items)
+        prefix = (f"{run.name}: " if prefixed else "") + (f"{run.control}, " if run.control else "")
+        for name, values in predictions.variants.items():
+            scores = _scores(group, run, "variants", name)
+            part: Part = "control" if run.control else "variant"
+            variants.append(Row(prefix + name, part, scores, values[:, order]))
+        for name, values in predictions.baselines.items():
+            # What is stored is the constant that suits the deciding metric, and no other.
+            stored = name != CONSTANT or metric == predictions.items.metric
+            scores = _scores(group, run, "baselines", name)
+            row = Row(prefix + name, "baseline", scores, values[:, order] if stored else None)
+            baselines.setdefault(name, []).append(row)
+    rows = sorted(variants, key=lambda row: row.part == "control")
+    for name in sorted(baselines, key=lambda name: name == CONSTANT):
+        first, *rest = baselines[name]
         shared = rest and all(_same(first, row) for row in rest)
-        variants += [replace(first, name=name)] if shared else plain[name]
-    return variants
+        rows += [replace(first, name=name)] if shared else baselines[name]
+    return rows
 
 
-def _told(sheet: Sheet) -> list[str]:
-    """What the runs told of the test; older ones told nothing."""
-    told = [answers.source.tests[answers.test].get("notes") for answers in sheet.answers]
-    known = [note for notes in told if notes is not None for note in notes]
-    return known if all(notes is not None for notes in told) else [*known, *sheet.held.left_out()]
+def _notes_of_runs(group: TestGroup) -> list[str]:
+    """What the runs noted of the test; older versions noted nothing."""
+    noted = [run.tests[test].get("notes") for run, test in group.tests.items()]
+    notes = [note for some in noted for note in some or ()]
+    return [*notes, *group.items.left_out()] if None in noted else notes
 
 
-def _scores(answers: RunPredictions, held: TestSet, part: str, name: str) -> Mapping[str, Any]:
-    """As results.json has them; less intervals of too few groups, which older versions wrote."""
-    told = answers.source.tests[answers.test]
+def _scores(group: TestGroup, run: FinishedRun, part: str, name: str) -> Mapping[str, Any]:
+    """As results.json has them; without intervals of too few groups, which older versions wrote."""
+    test, items = run.tests[group.tests[run]], group.items
     try:
-        if name == TRIVIAL:
-            return {measure: {"mean": value} for measure, value in told[TRIVIAL].items()}
-        scores: Mapping[str, Any] = told[part][name]
+        if name == CONSTANT:
+            return {metric: {"mean": value} for metric, value in test[CONSTANT].items()}
+        scores: Mapping[str, Any] = test[part][name]
     except KeyError:
         raise CorruptError(
-            f"{answers.source.folder}: has predictions of {name} on test {answers.test}, and no "
+            f"{run.path}: has predictions of {name} on test {group.tests[run]}, and no "
             "scores in results.json; remove that file and run `finetune` again"
         ) from None
-    few = [m for m in METRICS[held.task] if too_few(held.groups, counted=held.counted(m))]
+    few = [m for m in METRICS[items.task] if too_few(items.groups, counted=items.counted(m))]
     bare = {m: {k: scores[m][k] for k in ("mean", "std")} for m in few if m in scores}
     return {**scores, **bare}
 
 
-def _same(a: _Row, b: _Row) -> bool:
-    if a.scores != b.scores or a.predicted is None or b.predicted is None:
+def _same(a: Row, b: Row) -> bool:
+    if a.scores != b.scores or a.predictions is None or b.predictions is None:
         return a.scores == b.scores
-    return np.array_equal(a.predicted, b.predicted)
+    return np.array_equal(a.predictions, b.predictions)
 
 
-def _lines(
-    held: TestSet, measure: str, rows: Sequence[_Row], reference: str, update: Update
-) -> tuple[tuple[Line, ...], list[str]]:
-    """All rows, scored on the same draws; and notes on their intervals."""
-    few = too_few(held.groups, held.grouping, held.counted(measure))
-    answers = {row.name: row.predicted for row in rows if row.predicted is not None}
+def _with_differences(comparison: Comparison, update: Update) -> Comparison:
+    """All rows scored on the same draws, with notes on their intervals."""
+    items, metric = comparison.items, comparison.metric
+    few = too_few(items.groups, items.grouping, items.counted(metric))
+    answers = {row.name: row.predictions for row in comparison.rows if row.predictions is not None}
     draws: dict[str, Floats] = {}
     if not few:
-        scores = _drawn(held, measure, list(answers.values()), update)
+        scores = _scores_of_draws(items, metric, [*answers.values()], update)
         draws = dict(zip(answers, scores.T, strict=True))
-    base = _mean(next(row for row in rows if row.name == reference), measure)
-    lines, notes = [], [few] if few else []
-    for row in rows:
-        told, gap, mean = row.scores[measure], None, _mean(row, measure)
-        main = {name: told[name] for name in ("mean", "std") if name in told}
+    base = next(row.mean(metric) for row in comparison.rows if row.name == comparison.reference)
+    rows, notes = [], [*comparison.notes, *([few] if few else [])]
+    for row in comparison.rows:
+        mean, difference = row.mean(metric), None
+        main = {
+            key: row.scores[metric][key] for key in ("mean", "std") if key in row.scores[metric]
+        }
         if row.name in draws and math.isfinite(mean):
             interval = percentile_interval(draws[row.name])
-            main |= written(interval)
+            main |= interval.to_json()
             notes += [f"{row.name}: {interval.note}"] if interval.note else []
-        if row.name in answers and row.name != reference and math.isfinite(mean - base):
-            gap = Difference(mean - base, None, None, None)
+        compared = row.name in answers and row.name != comparison.reference
+        if compared and math.isfinite(mean - base):
+            difference = {"mean": mean - base}
             if not few:
-                gaps = draws[row.name] - draws[reference]
+                gaps = draws[row.name] - draws[comparison.reference]
                 interval = percentile_interval(gaps)
-                p = None if interval.low is None else _p_value(gaps)
-                gap = Difference(mean - base, interval.low, interval.high, p)
-        seeds = 1 if row.predicted is None else len(row.predicted)
-        lines.append(Line(row.name, row.part, seeds, {**row.scores, measure: main}, gap))
-    return tuple(lines), notes
+                if interval.low is not None and interval.high is not None:
+                    ends = {"low": interval.low, "high": interval.high}
+                    difference |= {**ends, "p": _p_value(gaps)}
+        rows.append(replace(row, scores={**row.scores, metric: main}, difference=difference))
+    return replace(comparison, rows=tuple(rows), notes=tuple(dict.fromkeys(notes)))
 
 
-def _mean(row: _Row, measure: str) -> float:
-    """NaN where the measure is not defined."""
-    mean = row.scores[measure]["mean"]
-    return math.nan if mean is None else float(mean)
-
-
-def _drawn(held: TestSet, measure: str, answers: Sequence[Array], update: Update) -> Floats:
-    """(DRAWS, R) score, mean over seeds, of each of R answers (S, N, ...) on each draw."""
-    scores = np.empty((DRAWS, len(answers)))
-    for number, items in enumerate(resamples(held.groups, draws=DRAWS)):
-        scores[number] = [np.mean([held.score(measure, p, items) for p in ps]) for ps in answers]
+def _scores_of_draws(
+    items: TestSet, metric: str, predictions: Sequence[Array], update: Update
+) -> Floats:
+    """(DRAWS, R) score, mean over seeds, of each of R predictions (S, N, ...) on each draw."""
+    scores = np.empty((DRAWS, len(predictions)))
+    for number, drawn in enumerate(resamples(items.groups, draws=DRAWS)):
+        scores[number] = [
+            np.mean([items.score(metric, p, drawn) for p in ps]) for ps in predictions
+        ]
         update((number + 1) / DRAWS)
     return scores
 
 
 def _p_value(gaps: Floats) -> float:
-    """See `Difference`; draws that have no score are left out."""
+    """See `Row.difference`; draws that have no score are left out."""
     known = gaps[np.isfinite(gaps)]
     rarer = min((known <= 0).sum(), (known >= 0).sum())
     return min(1.0, 2 * (int(rarer) + 1) / (len(known) + 1))

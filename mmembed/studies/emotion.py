@@ -129,7 +129,7 @@ class EmotionStudy(Study):
     def _held(self, test: str, rows: Rows) -> TestSet | None:
         """The test clips whose sentiment is known; None where it cannot be learned or scored.
 
-        The trivial answer knows the training clips of all subsets that are asked.
+        The constant baseline knows the training clips of all subsets that are asked.
         """
         clips = self._clips
         asked = rows[_rated(clips, rows)]
@@ -274,7 +274,7 @@ class EmotionStudy(Study):
             return {}
         present = np.logical_or.reduce([self._clips.present(subset) for subset in subsets])
         train = np.flatnonzero(present & (self._clips.splits == "train"))
-        trivial: dict[str, Any] = {}
+        constant: dict[str, Any] = {}
         counts: dict[str, Any] = {}
         for e, emotion in enumerate(EMOTIONS):
             known = rows[self._known(e, rows)]
@@ -282,7 +282,7 @@ class EmotionStudy(Study):
                 continue
             learned = self._intensities(e, train[self._known(e, train)])
             truth = self._intensities(e, known)
-            trivial |= majority_emotions(learned, truth, [emotion])
+            constant |= majority_emotions(learned, truth, [emotion])
             groups = self._clips.groups(known)
             counts[emotion] = {
                 "items": len(known),
@@ -290,7 +290,7 @@ class EmotionStudy(Study):
                 "groups": len({*groups.names}),
                 "grouping": groups.kind,
             }
-        return {"variants": variants, "trivial": trivial, "counts": counts}
+        return {"variants": variants, "constant": constant, "counts": counts}
 
     def _emotion_scores(
         self, subset: str, methods: Sequence[Method], rows: Rows

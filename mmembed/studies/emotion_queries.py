@@ -30,7 +30,8 @@ from mmembed.method import Method
 from mmembed.methods.emotion_queries import EmotionQueries, EmotionQueriesConfig
 from mmembed.metrics.multilabel import auroc, label_auroc
 from mmembed.studies.emotion_queries_data import EmotionQueryClips, read_clips
-from mmembed.studies.scoring import Array, TestPredictions, TestSet, finite
+from mmembed.studies.results import TestPredictions
+from mmembed.studies.scoring import Array, TestSet, finite
 from mmembed.studies.study import FinetuneLoop, FinetuneRun, Study, Trained, decided
 from mmembed.studies.text_vectors import text_vectors
 from mmembed.studies.trained_on import TrainedOn, describe
@@ -249,8 +250,8 @@ class QueriesStudy(Study):
                 row: {
                     label: finite(float(area))
                     for label, area in zip(
-                        scored.held.names,
-                        np.mean([label_auroc(scored.held.truth, one) for one in told], 0),
+                        scored.items.names,
+                        np.mean([label_auroc(scored.items.truth, one) for one in told], 0),
                         strict=True,
                     )
                 }

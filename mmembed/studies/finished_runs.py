@@ -7,36 +7,38 @@ is cut down to what two tests happen to share.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import numpy as np
 
 from mmembed.config import read_json
 from mmembed.errors import UsageError
 from mmembed.metrics.bootstrap import plural
-from mmembed.studies.scoring import Indices, TestPredictions, TestSet
+from mmembed.studies.results import TestPredictions, read_results
+from mmembed.studies.scoring import Indices, TestSet
 
 Json = dict[str, Any]
-Part = Literal["variant", "control", "baseline"]
 
 
-@dataclass(frozen=True)
-class StudyRun:
-    """What a finished `mmembed finetune` left.
+@dataclass(frozen=True, eq=False)
+class FinishedRun:
+    """The output of a finished `mmembed finetune`, or of one of its controls.
 
     Attributes:
         path: its folder.
-        name: that tells it from the others it is compared with.
+        name: that of the run among those it is compared with.
         config: all settings.
         results: scores as the study wrote them.
+        control: name of the control; "" for the run itself.
     """
 
     path: Path
     name: str
     config: Json
     results: Json
+    control: str = ""
 
     @classmethod
     def read(cls, path: Path, name: str = "") -> Self:
@@ -54,112 +56,85 @@ class StudyRun:
             raise UsageError(
                 f"{path}: holds no results.json; if `finetune` was stopped, run it again"
             )
-        results = read_json(path / "results.json")
+        results = read_results(path / "results.json")
         if not isinstance(results.get("tests"), dict):
             raise UsageError(f"{path}: its results.json has no tests; it is no run of `finetune`")
         return cls(path, name or path.resolve().name, read_json(path / "run.json"), results)
 
-
-@dataclass(frozen=True)
-class ResultSource:
-    """A run, or one of its controls.
-
-    Attributes:
-        run: the run, or the one that the control belongs to.
-        control: its name; "" for the run itself.
-        prefix: of its rows' names.
-    """
-
-    run: StudyRun
-    control: str
-    prefix: str
-
     @property
     def label(self) -> str:
-        return f"{self.run.name}, {self.control}" if self.control else self.run.name
-
-    @property
-    def part(self) -> Part:
-        """What its variants are in a table."""
-        return "control" if self.control else "variant"
-
-    @property
-    def folder(self) -> Path:
-        return self.run.path / self.control
+        return f"{self.name}, {self.control}" if self.control else self.name
 
     @property
     def tests(self) -> Mapping[str, Json]:
         """Test -> scores."""
-        results = self.run.results
-        tests: Mapping[str, Json] = (
-            results["controls"][self.control]["tests"] if self.control else results["tests"]
-        )
+        tests: Mapping[str, Json] = self.results["tests"]
         return tests
 
-    def read(self, test: str) -> TestPredictions:
-        """Its predictions."""
-        return TestPredictions.read(self.folder / "predictions" / f"{test}.safetensors")
+    def controls(self) -> Iterator[Self]:
+        """Its controls, as runs in folders of their own."""
+        for name, results in (self.results.get("controls") or {}).items():
+            yield replace(self, path=self.path / name, results=results, control=name)
+
+    def predictions(self, test: str) -> TestPredictions:
+        """What it predicted for a test."""
+        return TestPredictions.read(self.path / "predictions" / f"{test}.safetensors")
 
 
 @dataclass(frozen=True)
-class RunPredictions:
-    """What one source predicted for one test."""
+class TestGroup:
+    """Tests of several runs that have the same items, in the order of the first one's.
 
-    source: ResultSource
-    test: str
-    scored: TestPredictions
+    Attributes:
+        tests: run -> the name of its test.
+        predictions: run -> its predictions for that test.
+    """
 
-
-@dataclass(frozen=True)
-class Sheet:
-    """Answers to the same items, at most one of each source; the first one's order counts."""
-
-    answers: list[RunPredictions]
+    tests: dict[FinishedRun, str]
+    predictions: dict[FinishedRun, TestPredictions]
 
     @property
-    def held(self) -> TestSet:
-        return self.answers[0].scored.held
+    def items(self) -> TestSet:
+        return next(iter(self.predictions.values())).items
 
     @property
     def name(self) -> str:
         """The test's, or the tests' where they differ."""
-        return " / ".join(dict.fromkeys(one.test for one in self.answers))
+        return " / ".join(dict.fromkeys(self.tests.values()))
 
-    @property
-    def runs(self) -> list[str]:
-        return list(dict.fromkeys(one.source.run.name for one in self.answers))
-
-    @property
-    def labels(self) -> list[str]:
-        return [one.source.label for one in self.answers]
-
-    def has(self, source: ResultSource) -> bool:
-        return any(one.source is source for one in self.answers)
-
-    def notes(self, sheets: Sequence[Sheet], sources: Sequence[ResultSource]) -> Iterator[str]:
-        """Why other sources have no answers here, and who groups the items otherwise."""
-        for source in sources:
-            if not self.has(source) and (not source.control or source.run.name in self.runs):
-                yield _why_absent(self, source, sheets)
-        first, *rest = self.answers
-        ours = plural(self.held.grouping)
-        for other in rest:
-            held = other.scored.held
-            theirs = np.array(held.groups)[in_order(self.held, held)].tolist()
-            pairs = {*zip(self.held.groups, theirs, strict=True)}
-            if not len(pairs) == len({*self.held.groups}) == len({*theirs}):
+    def notes(self, groups: Sequence[TestGroup], runs: Sequence[FinishedRun]) -> Iterator[str]:
+        """Why other runs are not in this group, and which of its runs group the items otherwise."""
+        names = {run.name for run in self.tests}
+        for run in runs:
+            if run not in self.tests and (not run.control or run.name in names):
+                yield self._why_absent(run, groups)
+        (first, _), *rest = self.predictions.items()
+        ours = plural(self.items.grouping)
+        for run, predictions in rest:
+            items = predictions.items
+            theirs = np.array(items.groups)[item_order(self.items, items)].tolist()
+            pairs = {*zip(self.items.groups, theirs, strict=True)}
+            if not len(pairs) == len({*self.items.groups}) == len({*theirs}):
                 yield (
-                    f"groups are those of {first.source.label} ({ours}); {other.source.label} has "
-                    f"others ({plural(held.grouping)})"
+                    f"groups are those of {first.label} ({ours}); {run.label} has "
+                    f"others ({plural(items.grouping)})"
                 )
-            elif held.grouping != self.held.grouping:
+            elif items.grouping != self.items.grouping:
                 yield (
-                    f"groups are the {ours} of {first.source.label}; {other.source.label} calls "
-                    f"the same ones {plural(held.grouping)}"
+                    f"groups are the {ours} of {first.label}; {run.label} calls "
+                    f"the same ones {plural(items.grouping)}"
                 )
 
+    def _why_absent(self, run: FinishedRun, groups: Sequence[TestGroup]) -> str:
+        theirs = {g.tests[run]: g.predictions[run].items for g in groups if run in g.tests}
+        alike = [test for test in theirs if test in self.tests.values()] or list(theirs)
+        if len(alike) != 1:
+            return f"not compared with {run.label}: none of its tests has these items"
+        why = mismatch(self.items, theirs[alike[0]]) or "the same items under another name"
+        return f"not compared with {alike[0]!r} of {run.label}: {why}"
 
-def read_runs(paths: Sequence[Path]) -> list[StudyRun]:
+
+def read_runs(paths: Sequence[Path]) -> list[FinishedRun]:
     """Runs named by their folders, by their whole paths where two have the same name.
 
     Raises:
@@ -168,53 +143,43 @@ def read_runs(paths: Sequence[Path]) -> list[StudyRun]:
     """
     if not paths:
         raise UsageError("compare: name the output folder of a run of `finetune`, or several")
-    places = [path.resolve() for path in paths]
-    for path, place in zip(paths, places, strict=True):
-        if places.count(place) > 1:
+    folders = [path.resolve() for path in paths]
+    for path, folder in zip(paths, folders, strict=True):
+        if folders.count(folder) > 1:
             raise UsageError(f"{path}: named twice")
-    names = [place.name for place in places]
+    names = [folder.name for folder in folders]
     distinct = len({*names}) == len(names)
     return [
-        StudyRun.read(path, name if distinct else str(path))
+        FinishedRun.read(path, name if distinct else str(path))
         for path, name in zip(paths, names, strict=True)
     ]
 
 
-def sources_of(runs: Sequence[StudyRun]) -> list[ResultSource]:
-    """Each run, then its controls; several runs put their name before those of their rows."""
-    found = []
-    for run in runs:
-        prefix = f"{run.name}: " if len(runs) > 1 else ""
-        found.append(ResultSource(run, "", prefix))
-        for control in run.results.get("controls") or {}:
-            found.append(ResultSource(run, control, f"{prefix}{control}, "))
-    return found
-
-
-def sheets_of(sources: Sequence[ResultSource], tests: Sequence[str]) -> list[Sheet]:
-    """Answers to the same items together: to a test of the same name, else to the only other one.
+def group_tests(runs: Sequence[FinishedRun], tests: Sequence[str]) -> list[TestGroup]:
+    """Tests with the same items together: with the test of the same name, else the only other one.
 
     Raises:
         CorruptError: predictions are missing or damaged.
     """
-    sheets: list[Sheet] = []
-    for source in sources:
-        for test in (name for name in source.tests if name in tests):
-            new = RunPredictions(source, test, source.read(test))
+    groups: list[TestGroup] = []
+    for run in runs:
+        for test in (name for name in run.tests if name in tests):
+            predictions = run.predictions(test)
             same = [
-                sheet
-                for sheet in sheets
-                if not sheet.has(source) and obstacle(sheet.held, new.scored.held) is None
+                group
+                for group in groups
+                if run not in group.tests and mismatch(group.items, predictions.items) is None
             ]
-            named = [sheet for sheet in same if any(test == one.test for one in sheet.answers)]
+            named = [group for group in same if test in group.tests.values()]
             if named or len(same) == 1:
-                (named or same)[0].answers.append(new)
+                group = (named or same)[0]
             else:
-                sheets.append(Sheet([new]))
-    return sheets
+                groups.append(group := TestGroup({}, {}))
+            group.tests[run], group.predictions[run] = test, predictions
+    return groups
 
 
-def obstacle(ours: TestSet, theirs: TestSet) -> str | None:
+def mismatch(ours: TestSet, theirs: TestSet) -> str | None:
     """Why two tests are not the same; None where they are."""
     if ours.task != theirs.task:
         return f"another task ({theirs.task})"
@@ -223,7 +188,7 @@ def obstacle(ours: TestSet, theirs: TestSet) -> str | None:
         return f"different items ({len(theirs.keys)}, {common} of them among these)"
     if ours.names != theirs.names:
         return "other classes"
-    order = in_order(ours, theirs)
+    order = item_order(ours, theirs)
     if order is None:
         return "keys that occur twice, in another order"
     if not np.array_equal(ours.truth, theirs.truth[order], equal_nan=True):
@@ -231,26 +196,11 @@ def obstacle(ours: TestSet, theirs: TestSet) -> str | None:
     return None
 
 
-def in_order(ours: TestSet, theirs: TestSet) -> Indices | None:
-    """(N,) the place of each of our items among theirs; None where equal keys hide it."""
+def item_order(ours: TestSet, theirs: TestSet) -> Indices | None:
+    """(N,) the position of each of our items among theirs; None where equal keys hide it."""
     if ours.keys == theirs.keys:
         return np.arange(len(ours.keys))
-    places = {key: place for place, key in enumerate(theirs.keys)}
-    if len(places) < len(theirs.keys):
+    positions = {key: position for position, key in enumerate(theirs.keys)}
+    if len(positions) < len(theirs.keys):
         return None
-    return np.array([places[key] for key in ours.keys], np.int64)
-
-
-def _why_absent(sheet: Sheet, source: ResultSource, sheets: Sequence[Sheet]) -> str:
-    theirs = {
-        one.test: one.scored.held
-        for other in sheets
-        for one in other.answers
-        if one.source is source
-    }
-    names = {one.test for one in sheet.answers}
-    alike = [test for test in theirs if test in names] or list(theirs)
-    if len(alike) != 1:
-        return f"not compared with {source.label}: none of its tests has these items"
-    why = obstacle(sheet.held, theirs[alike[0]]) or "the same items under another name"
-    return f"not compared with {alike[0]!r} of {source.label}: {why}"
+    return np.array([positions[key] for key in ours.keys], np.int64)

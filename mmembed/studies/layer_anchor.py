@@ -119,7 +119,7 @@ class LayerAnchorStudy(Study):
         anchored = ("last layer", *self._anchors, *chosen)
         pairs = [way for name in anchored for way in (name, name + UNALIGNED)]
         self._ways = ("source only", *pairs, ORACLE)
-        self.bounds = frozenset({ORACLE})
+        self.oracles = frozenset({ORACLE})
         self.variants = tuple(f"{way}/{fold}" for way in self._ways for fold in range(run.folds))
         self.tests = {
             "target": TestSet(
@@ -205,10 +205,10 @@ class LayerAnchorStudy(Study):
             found["letter_error_rate"] = self._error_rates
         return found
 
-    def _told(self, way: str, measure: str) -> dict[str, Any]:
+    def _told(self, way: str, metric: str) -> dict[str, Any]:
         groups = self._anchors[way]
         return {
-            "measure": measure,
+            "metric": metric,
             "source": _short(self.run.source),
             "target": _short(self.run.target),
             "layers": list(self._layers),

@@ -17,7 +17,8 @@ from mmembed.errors import MmembedError, UsageError
 from mmembed.method import Method
 from mmembed.metrics.bootstrap import count_groups
 from mmembed.studies import trained_on
-from mmembed.studies.scoring import Array, TestPredictions, TestSet
+from mmembed.studies.results import CONSTANT, TestPredictions
+from mmembed.studies.scoring import Array, TestSet
 from mmembed.studies.trained_on import TrainedOn
 from mmembed.training.optim import OptimConfig
 
@@ -59,8 +60,8 @@ class Study(ABC):
         variants: what is trained side by side, such as stream subsets or ablations.
         tests: name -> held-out items that all variants are scored on. They are answered once, when
             everything is trained.
-        bounds: variants that know what is not theirs to know, such as an oracle; they stand with
-            the baselines and do not compete.
+        oracles: variants that know more than they could in use, such as the labels of the target
+            corpus; they stand with the baselines and do not compete.
         controls: name -> the same study on other data, such as vectors of the untrained encoder;
             its variants' scores stand beside ours in the results.
         notes: what of the data was left out, and why.
@@ -69,7 +70,7 @@ class Study(ABC):
     run: FinetuneRun
     variants: tuple[str, ...]
     tests: Mapping[str, TestSet]
-    bounds: frozenset[str] = frozenset()
+    oracles: frozenset[str] = frozenset()
     controls: Mapping[str, Study] = MappingProxyType({})
     notes: Sequence[str] = ()
 
@@ -135,20 +136,20 @@ class Study(ABC):
         }
 
     def _score(self, out: Path, test: str, variants: Mapping[str, Array]) -> dict[str, Any]:
-        held = self.tests[test]
-        bounds = {name: variants[name] for name in variants if name in self.bounds}
-        own = {name: variants[name] for name in variants if name not in bounds}
-        beside = {**bounds, **{name: one[None] for name, one in self.baselines(test).items()}}
-        trivial = {"trivial": held.trivial(held.measure)[None]}
+        items = self.tests[test]
+        own = {name: values for name, values in variants.items() if name not in self.oracles}
+        oracles = {name: values for name, values in variants.items() if name in self.oracles}
+        baselines = oracles | {name: one[None] for name, one in self.baselines(test).items()}
+        constant = {CONSTANT: items.constant(items.metric)[None]}
         file = out / "predictions" / f"{test}.safetensors"
-        TestPredictions(held, own, {**beside, **trivial}).write(file)
+        TestPredictions(items, own, baselines | constant).write(file)
         return {
-            "task": held.task,
-            "measure": held.measure,
-            **held.counts(),
-            "variants": {name: held.scores(values) for name, values in own.items()},
-            "baselines": {name: held.scores(values) for name, values in beside.items()},
-            "trivial": held.trivial_scores(),
+            "task": items.task,
+            "metric": items.metric,
+            **items.counts(),
+            "variants": {name: items.scores(values) for name, values in own.items()},
+            "baselines": {name: items.scores(values) for name, values in baselines.items()},
+            CONSTANT: items.constant_scores(),
         }
 
 
@@ -208,13 +209,13 @@ def _check_finite(predicted: Array, variant: str, test: str) -> None:
 
 
 def table(results: Mapping[str, Any]) -> Iterator[str]:
-    """The lines to print: for each test a row for each variant, the baselines, the trivial one.
+    """The lines to print: for each test a row for each variant, the baselines, the constant one.
 
-    Below the names of the measures, how many items and groups they rest on.
+    Below the names of the metrics, how many items and groups they rest on.
     """
     for name, test in results["tests"].items():
-        decides = test["measure"]
-        others = [m for m in test["trivial"] if m != decides][:3]
+        decides = test["metric"]
+        others = [m for m in test[CONSTANT] if m != decides][:3]
         sizes = [count_groups(test["items"], "item")]
         if counts := test.get("counts"):  # runs of older versions have none
             sizes.append(count_groups(test["groups"], test["grouping"]))
@@ -233,8 +234,8 @@ def table(results: Mapping[str, Any]) -> Iterator[str]:
                 f"{row:28} {_cell(main['mean'], 7)} +- {_cell(main['std'], 5)} {between:14}  "
                 + " ".join(_cell(scores[m]["mean"], 11) for m in others)
             )
-        cells = " ".join(_cell(test["trivial"][m], 11) for m in others)
-        yield f"{'(trivial)':28} {_cell(test['trivial'][decides], 7)}{'':26}{cells}"
+        cells = " ".join(_cell(test[CONSTANT][m], 11) for m in others)
+        yield f"{'(constant)':28} {_cell(test[CONSTANT][decides], 7)}{'':26}{cells}"
         yield from (f"  {note}" for note in (*test.get("notes", ()), *_interval_notes(test)))
     yield from results.get("notes", ())
 

@@ -38,14 +38,14 @@ def test_rows_stand_side_by_side(runs: list[str], capsys: pytest.CaptureFixture[
     spread = ["1.250", "+-", "0.250", "1.250", "to", "1.250"]
     assert cells["a: off"][:10] == [*spread, "+1.250", "+1.250", "to", "+1.250"]
     assert cells["b\\x1b[2J: off"][:5] == ["1.000", "1.000", "to", "1.000", "+1.000"]
-    assert cells["trivial"][0] == f"{np.mean(np.abs(np.array(TRUTH) - 1 / 3)):.3f}"
+    assert cells["constant"][0] == f"{np.mean(np.abs(np.array(TRUTH) - 1 / 3)):.3f}"
 
 
 def test_the_page_is_written_where_it_is_asked_for(
     runs: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "page.html"
-    assert run_program(main, [runs[0], "--measure", "correlation", "--out", str(out)]) == 0
+    assert run_program(main, [runs[0], "--metric", "correlation", "--out", str(out)]) == 0
     assert capsys.readouterr().out.endswith(f"\n{out}\n")
     assert "<!doctype html>" in out.read_text()
     assert not list((tmp_path / "a").glob("*.html"))
@@ -57,8 +57,8 @@ def test_the_page_is_written_where_it_is_asked_for(
         ([], "name the output folder"),
         (["absent"], "absent: no such folder"),
         (["a", "a"], "a: named twice"),
-        (["a", "--measure", "uar"], "test test has no measure 'uar'; there are correlation, mae"),
-        (["a", "--reference", "of"], "no row 'of' to compare with; there are exact, off, trivial"),
+        (["a", "--metric", "uar"], "test test has no metric 'uar'; there are correlation, mae"),
+        (["a", "--reference", "of"], "no row 'of' to compare with; there are exact, off, constant"),
         (["a", "--test", "dev"], "no test 'dev'; there are test"),
     ],
 )

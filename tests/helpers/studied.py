@@ -68,12 +68,12 @@ class Told(Study):
 
 
 def sentiment(
-    order: Sequence[int] = range(12), measure: str = "mae", truth: Sequence[float] = TRUTH
+    order: Sequence[int] = range(12), metric: str = "mae", truth: Sequence[float] = TRUTH
 ) -> TestSet:
     """Twelve items of six speakers, all or some of them, in any order."""
     return TestSet(
         "sentiment",
-        measure,
+        metric,
         tuple(KEYS[n] for n in order),
         tuple(GROUPS[n] for n in order),
         np.array(truth, np.float32)[list(order)],

@@ -84,8 +84,8 @@ def emotion_results(levels: dict[str, float]) -> dict[str, Any]:
         for subset, level in levels.items()
     }
     return {
-        "tests": {"sentiment": {"variants": sentiment, "trivial": {"mae": 1.313}}},
-        "emotions": {"variants": emotions, "trivial": {"happy": {"wa": 0.5, "f1": 0.7}}},
+        "tests": {"sentiment": {"variants": sentiment, "constant": {"mae": 1.313}}},
+        "emotions": {"variants": emotions, "constant": {"happy": {"wa": 0.5, "f1": 0.7}}},
     }
 
 

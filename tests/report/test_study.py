@@ -15,7 +15,7 @@ from mmembed.report import study, write_report
 from mmembed.report.compare import NAMES, write_comparison
 from mmembed.report.html import Section
 from mmembed.studies.compare import compare
-from mmembed.studies.finished_runs import StudyRun, read_runs
+from mmembed.studies.finished_runs import FinishedRun, read_runs
 from mmembed.studies.scoring import METRICS, TestSet
 
 RANDOM = np.random.default_rng(0)
@@ -63,7 +63,7 @@ def test_a_study_has_cards_scores_and_configuration(felt: Path) -> None:
     sections = [a.get("id") for t, a in page.seen if t == "section"]
     assert sections == ["scores:-test", "configuration"]
     trivial = np.abs(TRUE - 1 / 3).mean()
-    assert f"0.000 MAE, test exact (best of 2); trivial {trivial:.3f}" in page.text
+    assert f"0.000 MAE, test exact (best of 2); constant {trivial:.3f}" in page.text
     assert "40 training items dev 8, test 12" in page.text and "2 seeds" in page.text
     assert "12 items of 6 speakers" in page.text and "the lower the better" in page.text
     assert "Differences are to off" in page.text
@@ -77,13 +77,13 @@ def test_a_study_has_cards_scores_and_configuration(felt: Path) -> None:
 
 def test_classes_have_their_f1(told: Path) -> None:
     page = whole(write_report(told).read_text())
-    run = StudyRun.read(told)
+    run = FinishedRun.read(told)
     f1 = run.results["tests"]["configuration"]["variants"]["m"]["f1"]
     assert (
         f"F1 of each class m items that have it of groups {HOSTILE} {f1[HOSTILE]:.3f} 6 12 6 "
         f"calm {f1['calm']:.3f} 6 12 6"
     ) in page.text
-    assert "UAR, configuration m (one method); trivial 0.500" in page.text
+    assert "UAR, configuration m (one method); constant 0.500" in page.text
 
 
 def test_a_comparison_is_one_page(felt: Path, told: Path, tmp_path: Path) -> None:
@@ -98,10 +98,10 @@ def test_a_comparison_is_one_page(felt: Path, told: Path, tmp_path: Path) -> Non
 
 
 def test_sections_of_studies_are_called(felt: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def none(run: StudyRun) -> Section | None:
+    def none(run: FinishedRun) -> Section | None:
         return None
 
-    def own(run: StudyRun) -> Section | None:
+    def own(run: FinishedRun) -> Section | None:
         return Section("Own", f"Of {run.path.name}.", [])
 
     monkeypatch.setattr(study, "PARTS", (none, own))

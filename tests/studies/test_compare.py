@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import astuple
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +10,8 @@ import pytest
 from helpers.studied import DRAWS, GROUPS, KEYS, TRUTH, fewer_draws, sentiment, write_run
 
 from mmembed.errors import CorruptError, UsageError
-from mmembed.studies.compare import Line, Table, compare
-from mmembed.studies.finished_runs import StudyRun, read_runs
+from mmembed.studies.compare import Comparison, Row, compare
+from mmembed.studies.finished_runs import FinishedRun, read_runs
 from mmembed.studies.scoring import Array, TestSet
 
 RANDOM = np.random.default_rng(1)
@@ -25,8 +24,8 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     fewer_draws(monkeypatch)
 
 
-def rows(table: Table) -> dict[str, Line]:
-    return {line.name: line for line in table.lines}
+def rows(table: Comparison) -> dict[str, Row]:
+    return {line.name: line for line in table.rows}
 
 
 def absolute(answers: Array, row: int) -> float:
@@ -56,12 +55,14 @@ def test_differences_against_a_double_loop(tmp_path: Path) -> None:
         )
     gap = line.difference
     assert gap is not None
-    assert gap.mean == pytest.approx(
+    assert gap["mean"] == pytest.approx(
         np.mean([absolute(THEIRS, r) - absolute(OURS, r) for r in range(12)]), abs=1e-6
     )
-    assert (gap.low, gap.high) == pytest.approx(tuple(np.quantile(gaps, (0.025, 0.975))), abs=1e-6)
+    assert (gap["low"], gap["high"]) == pytest.approx(
+        tuple(np.quantile(gaps, (0.025, 0.975))), abs=1e-6
+    )
     below, above = sum(g <= 0 for g in gaps), sum(g >= 0 for g in gaps)
-    assert 0 < gap.p < 1 and gap.p == pytest.approx(2 * (min(below, above) + 1) / (DRAWS + 1))
+    assert 0 < gap["p"] < 1 and gap["p"] == pytest.approx(2 * (min(below, above) + 1) / (DRAWS + 1))
     # A row's own interval is the one that its run has written.
     written = runs[1].results["tests"]["test"]["variants"]["theirs"]["mae"]
     assert line.scores["mae"] == pytest.approx(written)
@@ -72,13 +73,13 @@ def test_p_by_hand(tmp_path: Path) -> None:
     truth = np.array(TRUTH, np.float32)
     variants = {"exact": truth[None], "off": truth[None] + 1, "again": truth[None].copy()}
     (table,) = compare(read_runs([write_run(tmp_path / "run", sentiment(), variants)]))
-    assert list(rows(table)) == ["exact", "off", "again", "trivial"]  # one run: no prefix
+    assert list(rows(table)) == ["exact", "off", "again", "constant"]  # one run: no prefix
     assert table.reference == "exact" and rows(table)["exact"].difference is None
     off, again = rows(table)["off"].difference, rows(table)["again"].difference
     assert off is not None and again is not None
-    assert (off.mean, off.low, off.high) == pytest.approx((1, 1, 1))
-    assert off.p == pytest.approx(2 / (DRAWS + 1))
-    assert (again.mean, again.low, again.high, again.p) == (0, 0, 0, 1)
+    assert (off["mean"], off["low"], off["high"]) == pytest.approx((1, 1, 1))
+    assert off["p"] == pytest.approx(2 / (DRAWS + 1))
+    assert (again["mean"], again["low"], again["high"], again["p"]) == (0, 0, 0, 1)
 
 
 def test_another_reference_and_measure(tmp_path: Path) -> None:
@@ -89,20 +90,22 @@ def test_another_reference_and_measure(tmp_path: Path) -> None:
     (turned,) = compare(runs, reference="theirs")
     one, other = rows(table)["theirs"].difference, rows(turned)["ours"].difference
     assert one is not None and other is not None
-    assert (other.mean, other.low, other.high) == pytest.approx((-one.mean, -one.high, -one.low))
+    assert (other["mean"], other["low"], other["high"]) == pytest.approx(
+        (-one["mean"], -one["high"], -one["low"])
+    )
     assert rows(compare(runs, reference="ridge")[0])["ridge"].difference is None
 
-    # Of the trivial answer, the constant that suits the deciding measure alone is stored.
-    trivial = rows(table)["trivial"]
-    assert trivial.difference is not None and "low" in trivial.scores["mae"]
-    (table,) = compare(runs, measure="acc2_pos")
-    trivial = rows(table)["trivial"]
-    assert table.measure == "acc2_pos" and "mae" in table.others
-    assert trivial.difference is None and trivial.scores["acc2_pos"] == {"mean": 0.5}
+    # Of the constant baseline, the one that suits the deciding metric alone is stored.
+    constant = rows(table)["constant"]
+    assert constant.difference is not None and "low" in constant.scores["mae"]
+    (table,) = compare(runs, metric="acc2_pos")
+    constant = rows(table)["constant"]
+    assert table.metric == "acc2_pos" and "mae" in table.others
+    assert constant.difference is None and constant.scores["acc2_pos"] == {"mean": 0.5}
     with pytest.raises(
-        UsageError, match="no row 'trivial' to compare with; there are ours, theirs"
+        UsageError, match="no row 'constant' to compare with; there are ours, theirs"
     ):
-        compare(runs, measure="acc2_pos", reference="trivial")
+        compare(runs, metric="acc2_pos", reference="constant")
 
 
 def test_another_order_changes_nothing(tmp_path: Path) -> None:
@@ -111,8 +114,8 @@ def test_another_order_changes_nothing(tmp_path: Path) -> None:
     plain = write_run(tmp_path / "b", sentiment(), {"m": THEIRS})
     mixed = write_run(tmp_path / "c/b", sentiment(order), {"m": THEIRS[:, order]})
     (table,), (same,) = compare(read_runs([first, plain])), compare(read_runs([first, mixed]))
-    assert astuple(rows(table)["b: m"].difference) == pytest.approx(
-        astuple(rows(same)["b: m"].difference),  # type: ignore[arg-type]
+    assert rows(table)["b: m"].difference == pytest.approx(
+        rows(same)["b: m"].difference,  # type: ignore[arg-type]
         abs=1e-6,
     )
     assert rows(same)["b: m"].scores["mae"] == pytest.approx(rows(table)["b: m"].scores["mae"])
@@ -146,7 +149,7 @@ def test_other_tests_have_tables_of_their_own(
     tables = compare(read_runs([write("a", first), write("b", second)]))
     assert [table.title for table in tables] == ["test (a)", "test (b)"]
     assert tables[0].notes[0] == f"not compared with 'test' of b: {why}"
-    assert [list(rows(t)) for t in tables] == [["a: m", "a: trivial"], ["b: m", "b: trivial"]]
+    assert [list(rows(t)) for t in tables] == [["a: m", "a: constant"], ["b: m", "b: constant"]]
     # The reference is in one of them; the other says that it has another.
     tables = compare(read_runs([tmp_path / "a", tmp_path / "b"]), reference="b: m")
     assert tables[0].reference == "a: m" and tables[1].reference == "b: m"
@@ -182,18 +185,18 @@ def test_controls_and_baselines(tmp_path: Path) -> None:
     controls = {"untrained": (sentiment(), {"m": THEIRS})}
     a = write_run(tmp_path / "a", sentiment(), {"m": OURS}, plain, controls)
     (table,) = compare(read_runs([a]))
-    assert [(line.name, line.part) for line in table.lines] == [
+    assert [(line.name, line.part) for line in table.rows] == [
         ("m", "variant"),
         ("untrained, m", "control"),
         ("ridge", "baseline"),
-        ("trivial", "baseline"),
+        ("constant", "baseline"),
     ]
-    plain = {"ridge": -plain["ridge"]}  # another one, and the same trivial answer
+    plain = {"ridge": -plain["ridge"]}  # another one, and the same constant one
     b = write_run(tmp_path / "b", sentiment(), {"m": THEIRS}, plain)
     (table,) = compare(read_runs([a, b]))
     assert list(rows(table)) == [
         *("a: m", "b: m", "a: untrained, m"),
-        *("a: ridge", "a: untrained, ridge", "b: ridge", "trivial"),
+        *("a: ridge", "a: untrained, ridge", "b: ridge", "constant"),
     ]
 
 
@@ -226,9 +229,9 @@ def test_folders_of_one_name_keep_their_paths(tmp_path: Path) -> None:
 def test_what_is_no_finished_run_is_refused(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", sentiment(), {"m": OURS})
     with pytest.raises(UsageError, match="no such folder"):
-        StudyRun.read(tmp_path / "absent")
+        FinishedRun.read(tmp_path / "absent")
     with pytest.raises(UsageError, match=r"holds no run\.json"):
-        StudyRun.read(tmp_path)
+        FinishedRun.read(tmp_path)
     results = json.loads((run / "results.json").read_text())
     results["tests"]["test"]["variants"] = {}
     (run / "results.json").write_text(json.dumps(results))
@@ -236,13 +239,13 @@ def test_what_is_no_finished_run_is_refused(tmp_path: Path) -> None:
         compare(read_runs([run]))
     (run / "results.json").write_text('{"wer": 0.5}')
     with pytest.raises(UsageError, match="has no tests"):
-        StudyRun.read(run)
+        FinishedRun.read(run)
     (run / "results.json").write_text('{"tests": ')
     with pytest.raises(CorruptError, match="not valid JSON"):
-        StudyRun.read(run)
+        FinishedRun.read(run)
     (run / "results.json").unlink()
     with pytest.raises(UsageError, match=r"no results\.json; if `finetune` was stopped, run it"):
-        StudyRun.read(run)
+        FinishedRun.read(run)
 
 
 def grouped(groups: str, grouping: str = "speaker") -> TestSet:
@@ -256,15 +259,14 @@ def test_too_few_groups_have_neither_interval_nor_p(tmp_path: Path, groups: str,
     write_run(tmp_path / "run", grouped(groups), {"exact": truth, "off": truth + 1})
     (table,) = compare(read_runs([tmp_path / "run"]))
     gap = rows(table)["off"].difference
-    assert gap is not None and gap.mean == pytest.approx(1)
-    assert (gap.low, gap.high, gap.p) == (None, None, None)
-    assert all("low" not in line.scores["mae"] for line in table.lines)
+    assert gap == {"mean": pytest.approx(1)}
+    assert all("low" not in line.scores["mae"] for line in table.rows)
     assert table.notes[-1].startswith(f"no interval: {told}")
     assert table.notes[-1].endswith(", 6 are needed")
 
 
 def test_runs_of_older_versions_are_read(tmp_path: Path) -> None:
-    """They name no grouping, have no counts, and intervals of one group; NaN where null is now."""
+    """The oldest name no grouping, have no counts and intervals of one group; NaN where null is."""
     folder = write_run(tmp_path / "run", grouped("a" * 12), {"m": OURS})
     results = json.loads((folder / "results.json").read_text())
     test = results["tests"]["test"]
@@ -278,15 +280,28 @@ def test_runs_of_older_versions_are_read(tmp_path: Path) -> None:
     (table,) = compare(read_runs([folder]))
     line = rows(table)["m"]
     assert not any("low" in line.scores[measure] for measure in ("mae", "correlation"))
-    (table,) = compare(read_runs([folder]), measure="acc2_pos")
+    (table,) = compare(read_runs([folder]), metric="acc2_pos")
     assert rows(table)["m"].difference is None
 
 
-def test_groups_that_a_measure_does_not_count_are_no_groups(tmp_path: Path) -> None:
+def test_fields_of_older_versions_are_read() -> None:
+    """Written by an earlier version: "measure" and "trivial" for "metric" and "constant"."""
+    folder = Path(__file__).parent / "old_run"
+    assert '"measure"' in (folder / "results.json").read_text()
+    (run,) = read_runs([folder])
+    (table,) = compare([run])
+    assert list(rows(table)) == ["ours", "more", "untrained, ours", "ridge", "constant"]
+    test = run.tests["test"]
+    assert test["metric"] == table.metric == "mae"
+    assert rows(table)["constant"].scores["mae"]["mean"] == test["constant"]["mae"]
+    assert rows(table)["constant"].difference is not None  # its predictions were found
+
+
+def test_groups_that_a_metric_does_not_count_are_no_groups(tmp_path: Path) -> None:
     """Sentiment 0 is not among what acc2_pos counts."""
     truth = np.zeros(12, np.float32)
     truth[:7] = [1, -1, 1, 1, -1, 1, 2]
-    held = TestSet(**{**vars(sentiment(measure="acc2_pos")), "truth": truth})
+    held = TestSet(**{**vars(sentiment(metric="acc2_pos")), "truth": truth})
     alone = TestSet(**{**vars(held), "groups": tuple("abcdefghijkl")})
     write_run(tmp_path / "run", alone, {"m": OURS, "n": OURS[::-1].copy()})
     (table,) = compare(read_runs([tmp_path / "run"]))

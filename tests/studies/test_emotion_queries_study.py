@@ -27,7 +27,7 @@ from mmembed.features.text import Vocabulary
 from mmembed.studies.emotion_queries import QueriesRun, QueriesStudy, asking
 from mmembed.studies.emotion_queries_data import ADJECTIVES, read_clips
 from mmembed.studies.emotion_queries_predictor import ClipQueries
-from mmembed.studies.finished_runs import obstacle
+from mmembed.studies.finished_runs import mismatch
 
 WIDTH = 8
 KNOWN = ("angry", "calm", "disgusted", "fearful", "happy", "sad", "surprised")
@@ -162,7 +162,7 @@ def test_labels_are_scored_within_their_corpus(tmp_path: Path, bert: str) -> Non
     assert np.isnan(angry.truth).sum(1).tolist() == [1] * len(angry.keys)
     assert all(key.startswith("rated") for key in happy.keys)
     assert made.tests["seen"].trivial_scores()["auroc"] == 0.5
-    assert obstacle(angry, study(tmp_path / "again", bert).tests["unseen-angry"]) is None
+    assert mismatch(angry, study(tmp_path / "again", bert).tests["unseen-angry"]) is None
 
 
 def test_frames_of_any_length_are_read(tmp_path: Path, bert: str) -> None:
@@ -257,11 +257,11 @@ def test_from_folders_to_any_word_of_a_clip(
     assert "nearest-seen" in capsys.readouterr().out
     results = json.loads((out / "results.json").read_text())
     seen, unseen = results["tests"]["seen"], results["tests"]["unseen-angry"]
-    assert seen["measure"] == "auroc" and set(seen["variants"]) == {"all"}
+    assert seen["metric"] == "auroc" and set(seen["variants"]) == {"all"}
     assert seen["variants"]["all"]["auroc"]["mean"] > 0.85
     assert seen["baselines"]["ridge regression"]["auroc"]["mean"] > 0.9
     assert set(unseen["variants"]) == {"all", "without-angry", "nearest-seen"}
-    assert unseen["variants"]["all"]["auroc"]["mean"] > 0.9 and unseen["trivial"]["auroc"] == 0.5
+    assert unseen["variants"]["all"]["auroc"]["mean"] > 0.9 and unseen["constant"]["auroc"] == 0.5
     each = results["label_auroc"]["unseen-angry"]["all"]
     assert np.mean(list(each.values())) == pytest.approx(unseen["variants"]["all"]["auroc"]["mean"])
     assert set(results["nearest"]) == {"angry"} and "a00" in results["speakers"]["test"]

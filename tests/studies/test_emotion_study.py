@@ -26,7 +26,7 @@ from mmembed.commands.report import main as report
 from mmembed.data.manifest.utterance import EMOTIONS
 from mmembed.errors import UsageError
 from mmembed.studies.emotion import EmotionRun, EmotionStudy
-from mmembed.studies.scoring import TestPredictions
+from mmembed.studies.results import TestPredictions
 from mmembed.studies.study import FinetuneLoop
 
 SUBSETS = sorted(map(subset_name, stream_subsets()), key=lambda name: (name.count("+"), name))
@@ -76,10 +76,10 @@ def test_each_subset_is_scored_on_its_own_clips_and_all_on_the_common_ones(
         subsets = SUBSETS if test == COMMON else [test.removeprefix(own(""))]
         scored = TestPredictions.read(run / "predictions" / f"{test}.safetensors")
         expected = [n for n in numbers(subsets, "test") if ragged.sentiment(n) is not None]
-        assert sorted(map(number, scored.held.keys)) == expected and expected
+        assert sorted(map(number, scored.items.keys)) == expected and expected
         assert list(scored.variants) == subsets == list(scores["variants"])
-        truth = [ragged.sentiment(number(key)) for key in scored.held.keys]
-        np.testing.assert_allclose(scored.held.truth, np.array(truth, np.float32))
+        truth = [ragged.sentiment(number(key)) for key in scored.items.keys]
+        np.testing.assert_allclose(scored.items.truth, np.array(truth, np.float32))
         groups = {ragged.speaker(n) or ragged.dialogue(n) or n for n in expected}
         assert scores["items"] == len(expected) and scores["groups"] == len(groups)
         for subset in subsets:
@@ -97,7 +97,7 @@ def test_each_subset_is_scored_on_its_own_clips_and_all_on_the_common_ones(
             if (x := ragged.sentiment(n)) is not None
         ]
         constant = np.abs(np.array(truth) - np.mean(train)).mean()
-        assert scores["trivial"]["mae"] == pytest.approx(constant, abs=1e-6)
+        assert scores["constant"]["mae"] == pytest.approx(constant, abs=1e-6)
 
 
 def test_every_clip_is_predicted_from_its_own_vector(
@@ -115,9 +115,9 @@ def test_every_clip_is_predicted_from_its_own_vector(
         with torch.no_grad():
             for row in reversed(range(size)):
                 batch = study.batch(subset, "test", [row])
-                if (key := batch.keys[0]) in scored.held.keys:
+                if (key := batch.keys[0]) in scored.items.keys:
                     found = float(method.eval().predict(batch)["sentiment"][0])
-                    place = scored.held.keys.index(key)
+                    place = scored.items.keys.index(key)
                     assert scored.variants[subset][0][place] == pytest.approx(found, abs=1e-4)
 
 
@@ -137,7 +137,7 @@ def test_emotions_are_scored_on_the_clips_labelled_for_them(
             labelled = [n for n in clips if is_labelled(n, e)]
             train = [n for n in held if ragged.split(n) == "train" and is_labelled(n, e)]
             if not labelled:
-                assert emotion not in {**table["counts"], **table["trivial"]}
+                assert emotion not in {**table["counts"], **table["constant"]}
                 assert not any(emotion in scores for scores in table["variants"].values())
                 continue
             truth = np.array([intensity(n, e) > 0 for n in labelled])
@@ -145,7 +145,7 @@ def test_emotions_are_scored_on_the_clips_labelled_for_them(
             assert (counts["items"], counts["positives"]) == (len(labelled), truth.sum())
             often = np.mean([intensity(n, e) > 0 for n in train]) > 0.5
             expected = f1_score(truth, np.full(len(truth), often), average="weighted")
-            assert table["trivial"][emotion]["f1"] == pytest.approx(expected)
+            assert table["constant"][emotion]["f1"] == pytest.approx(expected)
             for subset in subsets:
                 answers = by_hand(study, run, subset, e)
                 dev = [n for n in numbers([subset], "dev") if is_labelled(n, e)]

@@ -18,7 +18,7 @@ from mmembed.errors import UsageError
 from mmembed.methods.layer_anchor import LayerAnchor
 from mmembed.report.layer_anchor import layer_similarities
 from mmembed.studies.layer_anchor import LayerAnchorRun, LayerAnchorStudy
-from mmembed.studies.scoring import TestPredictions
+from mmembed.studies.results import TestPredictions
 
 LAYERS = ("audio 0", "audio 1", "audio 2", "video 0", "fused")
 CLASSES = ("sad", "angry")
@@ -165,7 +165,7 @@ def test_alignment_crosses_where_the_source_alone_is_misled(
     assert uar["group"] > uar["group, not aligned"] + 0.02
     assert uar["last layer"] > uar["last layer, not aligned"] - 0.02
     assert uar["oracle"] > uar["source only"] + 0.15 and uar["source only"] < 0.65
-    assert test["trivial"]["uar"] == 0.5 and "logistic regression, last layer" in test["baselines"]
+    assert test["constant"]["uar"] == 0.5 and "logistic regression, last layer" in test["baselines"]
     scored = TestPredictions.read(tmp_path / "predictions" / "target.safetensors")
     assert scored.variants["group"].shape == (1, 7 * 16, 2)
     assert results["training"]["group"]["coral loss"] > 0

@@ -141,7 +141,7 @@ def test_a_study_anchors_the_group_most_alike_in_vowels(
     results = json.loads((tmp_path / "results.json").read_text())
     assert "group by vowels" in results["tests"]["target"]["variants"]
     told = results["vowel_similarity"]
-    assert told["measure"] == "linear CKA of vowels" and "text 0" not in told["layers"]
+    assert told["metric"] == "linear CKA of vowels" and "text 0" not in told["layers"]
     assert set(results["letter_error_rate"]) == {"source", "target"}
     embedder = Embedder.from_pretrained(run.encoder)
     layers = told["layers"]

@@ -27,7 +27,7 @@ from mmembed.errors import UsageError
 from mmembed.studies.emotion_queries import QueriesRun, QueriesStudy
 from mmembed.studies.emotion_queries_data import ADJECTIVES
 from mmembed.studies.layer_anchor import LayerAnchorRun, LayerAnchorStudy
-from mmembed.studies.scoring import TestPredictions
+from mmembed.studies.results import TestPredictions
 from mmembed.studies.self_mm import SelfMmRun, SelfMmStudy, read_items, read_streams
 
 STREAMS = ("audio", "video", "text")
@@ -103,7 +103,7 @@ def test_self_mm_joins_streams_by_key(
     assert test["items"] == len(rated("test")) and test["groups"] == len(groups(rated("test")))
     assert test["grouping"] == "speaker or dialogue or clip"
     scored = TestPredictions.read(out / "predictions" / "test.safetensors")
-    truth = np.array([ragged.sentiment(number(key)) for key in scored.held.keys])
+    truth = np.array([ragged.sentiment(number(key)) for key in scored.items.keys])
     for row, values in scored.variants.items():
         polar = truth != 0
         right = np.mean((truth[polar] > 0) == (values[0][polar] > 0))
@@ -298,13 +298,13 @@ def test_sdt_scores_labelled_turns_of_dialogues(
     test = after(out, capsys, "test")["tests"]["test"]
     expected = [n for n in range(ragged.CLIPS) if n // 6 % 4 == 3 and ragged.category(n)]
     scored = TestPredictions.read(out / "predictions" / "test.safetensors")
-    assert sorted(map(number, scored.held.keys)) == expected
-    assert scored.held.groups == tuple(f"talk-{number(k) // 6}" for k in scored.held.keys)
+    assert sorted(map(number, scored.items.keys)) == expected
+    assert scored.items.groups == tuple(f"talk-{number(k) // 6}" for k in scored.items.keys)
     assert (test["items"], test["groups"], test["grouping"]) == (len(expected), 2, "dialogue")
-    classes = [ragged.category(number(key)) for key in scored.held.keys]
-    assert [scored.held.names[c] for c in scored.held.truth] == classes
+    classes = [ragged.category(number(key)) for key in scored.items.keys]
+    assert [scored.items.names[c] for c in scored.items.truth] == classes
     for row, logits in scored.variants.items():
-        by_hand = f1_score(scored.held.truth, logits[0].argmax(1), average="weighted")
+        by_hand = f1_score(scored.items.truth, logits[0].argmax(1), average="weighted")
         assert test["variants"][row]["weighted_f1"]["mean"] == pytest.approx(by_hand)
         assert test["variants"][row]["weighted_f1"].get("low") is None  # of two dialogues
 
@@ -334,9 +334,9 @@ def test_demux_scores_texts_whose_emotions_are_known(
     )  # fmt: skip
     test = after(out, capsys, "test")["tests"]["test"]
     scored = TestPredictions.read(out / "predictions" / "test.safetensors")
-    assert sorted(map(number, scored.held.keys)) == known
+    assert sorted(map(number, scored.items.keys)) == known
     assert (test["items"], test["groups"]) == (len(known), len(groups(known)))
     by_hand = f1_score(
-        scored.held.truth, scored.variants["bce"][0] > 0.5, average="micro", zero_division=0
+        scored.items.truth, scored.variants["bce"][0] > 0.5, average="micro", zero_division=0
     )
     assert test["variants"]["bce"]["micro_f1"]["mean"] == pytest.approx(by_hand)

@@ -1,4 +1,4 @@
-"""Held-out truth: scores by hand, trivial answers, and predictions that come back as written."""
+"""Held-out truth: scores by hand, constant baselines, and predictions that come back as written."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import pytest
 from sklearn.metrics import f1_score, recall_score
 
 from mmembed.errors import CorruptError
-from mmembed.studies.scoring import METRICS, TestPredictions, TestSet, sentiment_task
+from mmembed.studies.results import TestPredictions
+from mmembed.studies.scoring import METRICS, TestSet, sentiment_task
 
 DRAW = np.random.default_rng(0)
 KEYS = tuple(f"k{n}" for n in range(60))
@@ -39,34 +40,36 @@ def test_classes_against_scikit_learn() -> None:
 
 def test_trivial_answers() -> None:
     held = classes()
-    assert held.trivial("uar").argmax(1).tolist() == [2] * 60
-    assert held.trivial_scores()["uar"] == pytest.approx(1 / 3)
+    assert held.constant("uar").argmax(1).tolist() == [2] * 60
+    assert held.constant_scores()["uar"] == pytest.approx(1 / 3)
     train = np.array([1.0, 1.0, -3.0], np.float32)
     truth = np.array([2.0, -1.0], np.float32)
     felt = TestSet("sentiment", "mae", ("a", "b"), ("a", "b"), truth, train)
-    assert felt.trivial_scores()["acc2_pos"] == 0.5
-    assert felt.trivial_scores()["mae"] == pytest.approx((abs(2 + 1 / 3) + abs(-1 + 1 / 3)) / 2)
+    assert felt.constant_scores()["acc2_pos"] == 0.5
+    assert felt.constant_scores()["mae"] == pytest.approx((abs(2 + 1 / 3) + abs(-1 + 1 / 3)) / 2)
     chinese = TestSet(sentiment_task(1.0), "acc2", ("a", "b"), ("a", "b"), truth / 3, train / 3)
-    assert chinese.trivial_scores()["acc2"] == 0.5 and chinese.trivial_scores()["acc3"] == 0.5
+    assert chinese.constant_scores()["acc2"] == 0.5 and chinese.constant_scores()["acc3"] == 0.5
     assert set(chinese.scores(np.zeros((1, 2)))) == {*METRICS["sims"]}
     several = np.array([[1, 0], [1, 0], [1, 1]], np.float32)
     shown = TestSet("labels", "macro_f1", ("a",), ("a",), several[:1], several, ("x", "y"))
-    assert shown.trivial("jaccard").tolist() == [[1, 0]]
-    assert shown.trivial("macro_f1").tolist() == [[1, 1]]
+    assert shown.constant("jaccard").tolist() == [[1, 0]]
+    assert shown.constant("macro_f1").tolist() == [[1, 1]]
     asked = TestSet("labels", "auroc", KEYS, GROUPS, np.tile(several[1:], (30, 1)), several)
-    assert asked.trivial_scores()["auroc"] == 0.5
+    assert asked.constant_scores()["auroc"] == 0.5
 
 
 def test_predictions_come_back(tmp_path: Path) -> None:
     held = classes()
     logits = DRAW.normal(size=(2, 60, 3)).astype(np.float32)
-    TestPredictions(held, {"ours / a": logits}, {"trivial": logits[:1]}).write(
+    TestPredictions(held, {"ours / a": logits}, {"constant": logits[:1]}).write(
         tmp_path / "p.safetensors"
     )
     back = TestPredictions.read(tmp_path / "p.safetensors")
     np.testing.assert_array_equal(back.variants["ours / a"], logits)
-    assert back.held.keys == KEYS and back.held.groups == GROUPS and back.held.names == held.names
-    assert back.held.scores(back.baselines["trivial"]).keys() == held.scores(logits).keys()
+    assert (
+        back.items.keys == KEYS and back.items.groups == GROUPS and back.items.names == held.names
+    )
+    assert back.items.scores(back.baselines["constant"]).keys() == held.scores(logits).keys()
     (tmp_path / "p.safetensors").write_bytes(b"no")
     with pytest.raises(CorruptError, match="no predictions"):
         TestPredictions.read(tmp_path / "p.safetensors")
@@ -89,7 +92,7 @@ def test_each_figure_says_what_it_rests_on() -> None:
     zero = TestSet("sentiment", "mae", KEYS[:8], groups, truth * 0, truth)
     assert zero.counts()["counts"]["acc2_pos"] == {"items": 0, "groups": 0}
     assert zero.scores(truth[None])["acc2_pos"] == {"mean": None, "std": None}
-    assert zero.trivial_scores()["f1_pos"] is None
+    assert zero.constant_scores()["f1_pos"] is None
     assert next(zero.left_out()) == "acc2_pos, f1_pos: no item whose sentiment is not 0"
     assert TestSet("sentiment", "acc2_pos", KEYS[:8], groups, truth * 0, truth).undecided()
 
@@ -127,4 +130,4 @@ def test_labels_are_scored_where_they_are_known() -> None:
 def test_what_groups_are_comes_back(tmp_path: Path) -> None:
     held = TestSet(**{**vars(classes()), "grouping": "speaker or dialogue"})
     TestPredictions(held, {}).write(tmp_path / "p.safetensors")
-    assert TestPredictions.read(tmp_path / "p.safetensors").held.grouping == "speaker or dialogue"
+    assert TestPredictions.read(tmp_path / "p.safetensors").items.grouping == "speaker or dialogue"

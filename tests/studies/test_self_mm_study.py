@@ -12,7 +12,7 @@ from helpers.streams import write_features
 from mmembed_train.finetune import main
 
 from mmembed.errors import UsageError
-from mmembed.studies.scoring import TestPredictions
+from mmembed.studies.results import TestPredictions
 from mmembed.studies.self_mm import SelfMmRun, SelfMmStudy, read_items, with_dev
 
 
@@ -66,8 +66,8 @@ def test_what_is_in_the_text_is_found(
     assert results["items"] == {"train": 160, "dev": 40} and test["items"] == 60
     assert (tmp_path / "out" / "self_mm" / "seed-1.safetensors").exists()
     scored = TestPredictions.read(tmp_path / "out" / "predictions" / "test.safetensors")
-    assert scored.variants["self_mm"].shape == (2, 60) and scored.held.truth.shape == (60,)
-    assert set(scored.baselines) == {"logistic regression", "trivial"}
+    assert scored.variants["self_mm"].shape == (2, 60) and scored.items.truth.shape == (60,)
+    assert set(scored.baselines) == {"logistic regression", "constant"}
 
 
 def test_each_corpus_is_scored_by_its_own_conventions(
@@ -81,10 +81,10 @@ def test_each_corpus_is_scored_by_its_own_conventions(
     printed = capsys.readouterr().out
     assert "acc2" in printed and "acc2_pos" not in printed
     test = json.loads((tmp_path / "out" / "results.json").read_text())["tests"]["test"]
-    assert test["task"] == "sims" and test["measure"] == "acc2"
-    assert {"acc2", "weighted_f1", "acc3", "acc5", "mae", "correlation"} == set(test["trivial"])
+    assert test["task"] == "sims" and test["metric"] == "acc2"
+    assert {"acc2", "weighted_f1", "acc3", "acc5", "mae", "correlation"} == set(test["constant"])
     scored = TestPredictions.read(tmp_path / "out" / "predictions" / "test.safetensors")
-    truth, said = scored.held.truth, scored.variants["self_mm"][0]
+    truth, said = scored.items.truth, scored.variants["self_mm"][0]
     assert test["variants"]["self_mm"]["acc2"]["mean"] == np.mean((truth > 0) == (said > 0))
     wide = SelfMmRun(shards=str(write_features(tmp_path / "mosi", sizes, limit=3.0)))
     assert SelfMmStudy(wide).tests["test"].measure == "acc2_pos"
