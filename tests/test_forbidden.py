@@ -7,7 +7,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PICKLE = r"\b(import|from) (pickle|dill|joblib|cloudpickle)|\bpickle\.loads?\(|\bUnpickler\b"
-EXEMPT = {PICKLE: ["mmembed/data/untrusted/pickles.py"]}  # restricted, scanned, confined
+EXEMPT = {PICKLE: ["mmembed/data/untrusted/pickles.py"]}  # restricted, scanned, in a sandbox
 FORBIDDEN = (
     PICKLE,
     r"weights_only\s*=\s*False",

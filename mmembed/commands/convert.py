@@ -9,7 +9,8 @@ What the file is, is seen from what it holds:
   video, and OUT/intervals.safetensors with the seconds from and to of each of its steps;
 - any other pickle of plain values becomes OUT/arrays.npz and OUT/values.json, where
   {"$array": NAME} or {"$bytes": NAME} stands for what NAME has in the former, tuples and sets are
-  lists, and {"$dict": [[KEY, VALUE], ...]} is a dict whose keys are not all texts.
+  lists, {"$complex": [REAL, IMAGINARY]} is a complex number, and {"$dict": [[KEY, VALUE], ...]} a
+  dict whose keys are not all texts.
 
 `mmembed prepare manifest OUT/manifest.jsonl` goes on from there. Nothing that a pickle asks for is
 run. Large files: MMEMBED_READER_GIB and MMEMBED_READER_SECONDS set what reading may take.
@@ -37,6 +38,7 @@ from mmembed.data.manifest.jsonl import write_manifest
 from mmembed.data.manifest.utterance import Utterance, portable_key
 from mmembed.data.untrusted.hdf5 import SIGNATURE, read_csd
 from mmembed.data.untrusted.pickles import read_pickle
+from mmembed.data.untrusted.serialize import KeyPath, Packer
 from mmembed.errors import DataError, UsageError
 from mmembed.io.atomic import atomic_file
 from mmembed.io.json import dumps
@@ -142,48 +144,24 @@ def convert_csd(source: Path, out: Path, stream: Stream | None) -> list[Utteranc
 def write_values(values: object, out: Path) -> int:
     """Write plain values as arrays.npz and values.json; returns the number of arrays."""
     arrays: dict[str, NDArray[Any]] = {}
-    tree = _without_arrays(values, "", arrays)
+
+    def put(path: KeyPath, array: NDArray[Any]) -> str:
+        parts = []
+        while path:
+            path, key = path
+            parts.append(quote(str(key), safe="", errors="replace").replace("..", "%2E%2E"))
+        name = "/".join(reversed(parts)) or "values"
+        if name in arrays:  # the keys 1 and "1" are different
+            name = f"{name}~{len(arrays)}"
+        arrays[name] = array
+        return name
+
+    tree = Packer(put).pack(values)
     with atomic_file(out / "arrays.npz") as file:
         _write_npz(file, arrays)
     with atomic_file(out / "values.json") as file:
         file.write(dumps(tree, indent=1).encode() + b"\n")
     return len(arrays)
-
-
-def _without_arrays(value: Any, name: str, arrays: dict[str, NDArray[Any]]) -> Any:
-    """The value as JSON has it; arrays go to `arrays` by their place, such as "train/audio/3"."""
-    if isinstance(value, np.generic | np.ndarray):
-        if isinstance(value, np.ndarray) and value.dtype != object:
-            return {"$array": _add(arrays, name, value)}
-        return _without_arrays(value.tolist(), name, arrays)
-    if isinstance(value, bytes):
-        return {"$bytes": _add(arrays, name, np.frombuffer(value, np.uint8))}
-    if isinstance(value, complex):
-        return {"$array": _add(arrays, name, np.asarray(value))}
-    if isinstance(value, dict):
-        pairs = [
-            (key, _without_arrays(item, f"{name}/{_part(key)}", arrays))
-            for key, item in value.items()
-        ]
-        if all(isinstance(key, str) and not key.startswith("$") for key in value):
-            return dict(pairs)
-        return {"$dict": [[_without_arrays(key, name, arrays), item] for key, item in pairs]}
-    if isinstance(value, list | tuple):
-        return [_without_arrays(x, f"{name}/{place}", arrays) for place, x in enumerate(value)]
-    return value
-
-
-def _part(key: object) -> str:
-    """A key within the name of an array, which is a path in the archive."""
-    return quote(str(key), safe="", errors="replace").replace("..", "%2E%2E")
-
-
-def _add(arrays: dict[str, NDArray[Any]], name: str, array: NDArray[Any]) -> str:
-    name = name.lstrip("/") or "values"
-    if name in arrays:  # the keys 1 and "1" are different
-        name = f"{name}~{len(arrays)}"
-    arrays[name] = array
-    return name
 
 
 def _write_npz(file: BinaryIO, arrays: Mapping[str, NDArray[Any]]) -> None:

@@ -1,6 +1,6 @@
 """Members of tar and zip archives, read in memory: nothing is ever unpacked to disk.
 
-The list of members is made in a confined process, since the standard library's parsers can be made
+The list of members is made in a sandboxed process, since the standard library's parsers can be made
 to loop or to fill the memory; the member itself is then read by its place in the file. Links are
 not followed, names that lead out of a folder are refused, and so is what expands too much.
 """
@@ -17,7 +17,7 @@ from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-from mmembed.data.untrusted.sandbox import Refused, confined
+from mmembed.data.untrusted.sandbox import UnsafeFileError, run_sandboxed
 from mmembed.errors import DataError
 
 SUFFIXES: Final = (".tar", ".tar.gz", ".tgz", ".zip")
@@ -50,7 +50,7 @@ def list_members(archive: Path) -> list[str]:
 
     Raises:
         DataError: with reason "missing", "not_archive", "unsafe" for a name that leads out of a
-            folder, or "damaged"; or one of `mmembed.data.untrusted.sandbox.confined`.
+            folder, or "damaged"; or one of `mmembed.data.untrusted.sandbox.run_sandboxed`.
     """
     return list(_members(archive))
 
@@ -131,11 +131,11 @@ def _members(archive: Path) -> Mapping[str, _Member]:
 @lru_cache(maxsize=16)
 def _indexed(archive: Path, _modified: int, _size: int) -> Mapping[str, _Member]:
     """Kept while the archive stays what it is."""
-    return {name: _Member(*place) for name, place in confined(_index, archive).items()}
+    return {name: _Member(*place) for name, place in run_sandboxed(_index, archive).items()}
 
 
 def _index(path: str) -> dict[str, tuple[int | bool | None, ...]]:
-    """Name -> the fields of `_Member`; runs confined."""
+    """Name -> the fields of `_Member`; runs in the sandbox."""
     archive = Path(path)
     found: dict[str, tuple[int | bool | None, ...]] = {}
     try:
@@ -143,9 +143,11 @@ def _index(path: str) -> dict[str, tuple[int | bool | None, ...]]:
         for name, place in members:
             found[_safe(name)] = place
             if len(found) > MOST_MEMBERS:
-                raise Refused("too_large", f"more than {MOST_MEMBERS} members")
+                raise UnsafeFileError("too_large", f"more than {MOST_MEMBERS} members")
     except (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise Refused("not_archive", f"no tar, tar.gz or zip, or a damaged one ({error})") from None
+        raise UnsafeFileError(
+            "not_archive", f"no tar, tar.gz or zip, or a damaged one ({error})"
+        ) from None
     return found
 
 
@@ -169,7 +171,7 @@ def _in_tar(archive: Path) -> Iterator[tuple[str, tuple[int | bool | None, ...]]
             while (info := file.next()) is not None:
                 vars(file)["members"] = []  # they would fill the memory
                 if info.size < 0:
-                    raise Refused("damaged", f"a member has {info.size} bytes")
+                    raise UnsafeFileError("damaged", f"a member has {info.size} bytes")
                 if info.issparse():
                     continue
                 end = info.offset_data + info.size
@@ -182,11 +184,13 @@ def _in_tar(archive: Path) -> Iterator[tuple[str, tuple[int | bool | None, ...]]
             if stream.tell() > limit:
                 raise _bomb()
         if not packed and end > whole:
-            raise Refused("damaged", f"the archive is cut short: {whole} of {end} bytes are there")
+            raise UnsafeFileError(
+                "damaged", f"the archive is cut short: {whole} of {end} bytes are there"
+            )
 
 
-def _bomb() -> Refused:
-    return Refused("too_large", f"unpacks to more than {EXPANSION} times its size")
+def _bomb() -> UnsafeFileError:
+    return UnsafeFileError("too_large", f"unpacks to more than {EXPANSION} times its size")
 
 
 def _safe(name: str) -> str:
@@ -200,5 +204,7 @@ def _safe(name: str) -> str:
         or "\0" in name
         or path.parts[0].endswith(":")
     ):
-        raise Refused("unsafe", f"a member is called {name!r}, which leads out of the archive")
+        raise UnsafeFileError(
+            "unsafe", f"a member is called {name!r}, which leads out of the archive"
+        )
     return str(path)

@@ -3,7 +3,7 @@
 HDF5 can point outside of itself: external and soft links, virtual data sets, raw data kept in other
 files. A crafted file returns the bytes of another one through them. Here every object is looked at
 before any data is read; whatever is not a group or a data set of numbers or text that lies within
-the file, in one place, is refused. All of this happens in a confined process, since HDF5 is C and
+the file, in one place, is refused. All of this happens in a sandboxed process, since HDF5 is C and
 can be crashed.
 """
 
@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmembed.config import Seconds
-from mmembed.data.untrusted.sandbox import Refused, confined
+from mmembed.data.untrusted.sandbox import UnsafeFileError, run_sandboxed
 from mmembed.errors import DataError
 
 SIGNATURE: Final = b"\x89HDF\r\n\x1a\n"
@@ -37,7 +37,7 @@ FILTERS: Final = (
 LINKS: Final = {h5py.h5l.TYPE_SOFT: "soft", h5py.h5l.TYPE_EXTERNAL: "external"}
 
 Tree = dict[str, Any]
-"""Name -> group or data set: an array of numbers, or an object array of str."""
+"""Name -> group or data set: an array of numbers, or text as str or nested lists of str."""
 
 
 @dataclass(frozen=True)
@@ -61,12 +61,12 @@ def read_csd(path: Path, *, memory: int | None = None, seconds: Seconds | None =
 
     Args:
         path: the file.
-        memory: see `mmembed.data.untrusted.sandbox.confined`.
+        memory: see `mmembed.data.untrusted.sandbox.run_sandboxed`.
         seconds: see there.
 
     Raises:
         DataError: with reason "unsafe" for what points out of the file, "csd" for another layout,
-            or one of `confined`.
+            or one of `run_sandboxed`.
     """
     name, data, metadata = _parts(path, read_hdf5(path, memory=memory, seconds=seconds))
     found = {}
@@ -100,7 +100,7 @@ def read_hdf5(path: Path, *, memory: int | None = None, seconds: Seconds | None 
     Raises:
         DataError: as for `read_csd`.
     """
-    tree: Tree = confined(_read, path, memory=memory, seconds=seconds)
+    tree: Tree = run_sandboxed(_read, path, memory=memory, seconds=seconds)
     return tree
 
 
@@ -122,6 +122,8 @@ def _parts(
         features, intervals = (
             (item.get("features"), item.get("intervals")) if isinstance(item, dict) else (None,) * 2
         )
+        if isinstance(features, list):  # words
+            features = np.array(features, object)
         if not isinstance(features, np.ndarray) or not isinstance(intervals, np.ndarray):
             raise DataError(str(path), "csd", f"{video!r} lacks features or intervals")
         if features.ndim == 1:
@@ -145,7 +147,11 @@ def _parts(
 
 def _metadata(value: Any) -> Any:
     """JSON objects and strings as such; anything else, as in older files, stays the text it is."""
-    text = str(value.ravel()[0]) if isinstance(value, np.ndarray) and value.size else ""
+    if isinstance(value, np.ndarray):
+        value = list(value.ravel())
+    while isinstance(value, list):
+        value = value[0] if value else ""
+    text = "" if isinstance(value, dict) else str(value)
     try:
         parsed = json.loads(text)
     except (ValueError, RecursionError):
@@ -154,12 +160,12 @@ def _metadata(value: Any) -> Any:
 
 
 def _read(path: str) -> Tree:
-    """Check everything, then read everything; runs confined."""
+    """Check everything, then read everything; runs in the sandbox."""
     try:
         # The driver is named: otherwise the environment may choose one that opens further files.
         file = h5py.File(path, "r", driver="sec2", locking=False)
     except OSError as error:
-        raise Refused("damaged", f"not an HDF5 file, or damaged ({error})") from None
+        raise UnsafeFileError("damaged", f"not an HDF5 file, or damaged ({error})") from None
     with file:
         limit = EXPANSION * Path(path).stat().st_size + SLACK
         return _data(_Checker(limit).group(file.id, "/"))
@@ -181,7 +187,7 @@ class _Checker:
             where = f"{place}{name.decode(errors='replace')}"
             kind = group.links.get_info(name).type
             if kind != h5py.h5l.TYPE_HARD:
-                raise Refused("unsafe", f"{where} is a {LINKS.get(kind, 'foreign')} link")
+                raise UnsafeFileError("unsafe", f"{where} is a {LINKS.get(kind, 'foreign')} link")
             item = h5py.h5o.open(group, name)
             if isinstance(item, h5py.h5g.GroupID):
                 tree[name.decode(errors="replace")] = self.group(item, f"{where}/")
@@ -189,33 +195,39 @@ class _Checker:
                 self.dataset(item, where)
                 tree[name.decode(errors="replace")] = item
             else:
-                raise Refused("unsafe", f"{where} is neither a group nor a data set")
+                raise UnsafeFileError("unsafe", f"{where} is neither a group nor a data set")
         return tree
 
     def once(self, item: Any, where: str) -> None:
         address = h5py.h5o.get_info(item).addr
         if address in self.seen:
-            raise Refused("unsafe", f"{where} is a second link to another object")
+            raise UnsafeFileError("unsafe", f"{where} is a second link to another object")
         self.seen.add(address)
 
     def dataset(self, item: Any, where: str) -> None:
         self.once(item, where)
         made = item.get_create_plist()
         if made.get_layout() == h5py.h5d.VIRTUAL:
-            raise Refused("unsafe", f"{where} is a virtual data set: its data lie in other files")
+            raise UnsafeFileError(
+                "unsafe", f"{where} is a virtual data set: its data lie in other files"
+            )
         if made.get_external_count():
-            raise Refused("unsafe", f"{where} keeps its data in other files")
+            raise UnsafeFileError("unsafe", f"{where} keeps its data in other files")
         for number in range(made.get_nfilters()):
             if made.get_filter(number)[0] not in FILTERS:
-                raise Refused("unsafe", f"{where} needs filter {made.get_filter(number)[0]}")
+                raise UnsafeFileError(
+                    "unsafe", f"{where} needs filter {made.get_filter(number)[0]}"
+                )
         kind = item.get_type()
         if not isinstance(
             kind, h5py.h5t.TypeStringID | h5py.h5t.TypeIntegerID | h5py.h5t.TypeFloatID
         ):
-            raise Refused("unsafe", f"{where} holds {type(kind).__name__}; numbers and text may be")
+            raise UnsafeFileError(
+                "unsafe", f"{where} holds {type(kind).__name__}; numbers and text may be"
+            )
         self.declared += math.prod(item.shape) * max(kind.get_size(), 1)
         if self.declared > self.limit:
-            raise Refused(
+            raise UnsafeFileError(
                 "too_large",
                 f"up to {where} it declares {self.declared:.2g} bytes; "
                 f"at most {EXPANSION} times the size of the file is believed",

@@ -1,4 +1,4 @@
-"""Run a reader of untrusted files in a process of its own, with limits, that may die of it.
+"""Run a reader of untrusted files in a sandbox: a process of its own, with limits, that may crash.
 
 The process gets a limit on its memory, on the size of what it writes and on its time, and leaves no
 core behind. What it read comes back as plain values (`mmembed.data.untrusted.serialize`), so that
@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 from mmembed.config import Seconds
-from mmembed.data.untrusted.serialize import read_plain, write_plain
+from mmembed.data.untrusted.serialize import dump, load
 from mmembed.errors import DataError, UsageError
 
 GIB: Final = 2**30
@@ -36,7 +36,7 @@ serve(int(sys.argv[1]), *json.loads(sys.argv[2]))
 """
 
 
-class Refused(Exception):
+class UnsafeFileError(Exception):
     """Raised within the process: the file is not read, and why.
 
     Attributes:
@@ -73,7 +73,7 @@ def _setting(name: str, unit: int) -> int | None:
         raise UsageError(f"MMEMBED_READER_{name} is {text!r}; a number is allowed") from None
 
 
-def confined(
+def run_sandboxed(
     function: Callable[..., Any],
     path: Path,
     *arguments: str | int | float | None,
@@ -83,7 +83,7 @@ def confined(
     """What `function(path, *arguments)` returns in a limited process.
 
     Args:
-        function: of a module's top level; returns plain values and raises `Refused`.
+        function: of a module's top level; returns plain values and raises `UnsafeFileError`.
         path: the file to read.
         arguments: further ones.
         memory: bytes of address space, with some 0.2 GiB for Python itself, and the most bytes
@@ -93,8 +93,8 @@ def confined(
             `default_seconds`.
 
     Raises:
-        DataError: with the reason of `Refused`, or "missing", "damaged", "too_large" (for its
-            memory), "too_slow" or "crashed".
+        DataError: with the reason of `UnsafeFileError`, or "missing", "damaged", "too_large" (for
+            its memory), "too_slow" or "crashed".
     """
     if not path.is_file():
         raise DataError(str(path), "missing", "no such file")
@@ -130,7 +130,7 @@ def confined(
             cause = signal.Signals(-code).name if code < 0 else f"code {code}"
             raise DataError(str(path), "crashed", f"its reader died ({cause}): damaged or hostile")
         try:
-            reason, value = read_plain(answer, until)
+            reason, value = load(answer, until)
         except TimeoutError:
             raise DataError(str(path), "too_slow", slow) from None
         except ValueError as error:
@@ -159,11 +159,11 @@ def serve(
 
 
 def respond(work: Callable[[], Any], file: BinaryIO, memory: int) -> None:
-    """Write ("", what `work` returns), or (reason, message) if it fails, as a plain value."""
+    """Write ["", what `work` returns], or [reason, message] if it fails, as a plain value."""
     try:
-        write_plain(("", work()), file)
+        dump(("", work()), file)
         return
-    except Refused as error:
+    except UnsafeFileError as error:
         failure = (error.reason, str(error))
     except (MemoryError, OverflowError):
         failure = _too_large(memory)
@@ -176,7 +176,7 @@ def respond(work: Callable[[], Any], file: BinaryIO, memory: int) -> None:
         failure = ("damaged", f"{type(error).__name__}: {error}")
     file.seek(0)
     file.truncate()
-    write_plain(failure, file)
+    dump(failure, file)
 
 
 def _limit(memory: int, seconds: Seconds) -> None:

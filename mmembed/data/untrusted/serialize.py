@@ -1,14 +1,20 @@
-"""Plain values in a file that needs no trust: JSON for the small, raw bytes for the arrays.
+"""Plain values as JSON and arrays, which are read without running anything.
 
-A process that was perhaps attacked writes what it read; another one reads this without running
-anything the file says. Plain are None, bool, int, float, complex, str, bytes, list, tuple, dict,
-numpy scalars, and arrays of numbers, of text, and of plain objects; a set comes as a sorted list.
+Plain are None, bool, int, float, complex, str, bytes, list, tuple, dict, set, numpy scalars, and
+arrays of numbers, of text, and of plain objects. They come back in fewer types: tuples, sets
+(sorted) and arrays of objects as lists, numpy scalars as Python's. In the JSON
 
-Numbers and tuples can be chosen so that all of them have the same hash: then each costs a
-comparison with all before it. So no set is built here, and dicts within the time that is allowed.
+    {"$array": REF}   {"$bytes": REF}   {"$floats": REF}   {"$complex": [REAL, IMAGINARY]}
 
-Layout: the bytes of arrays, each from a multiple of 64 on; the JSON; its length in 8 bytes. In the
-JSON a list is ["list", ...] and an array ["array", type, shape, offset]; see `_pack`.
+stand for what an array holds, and {"$dict": [[KEY, VALUE], ...]} for a dict whose keys are not all
+texts, or begin with "$"; a list as a key is a tuple. `Packer` lets its user store the arrays;
+`dump` writes them into the same file, each from a multiple of 64 on, then the JSON, then its length
+in 8 bytes, and a REF is [dtype, shape, offset].
+
+`load` trusts nothing. Numbers and tuples can be chosen so that all of them have the same hash: then
+each costs a comparison with all before it. So it builds no sets, and dicts within the time that is
+allowed. Own code, since no format of others holds both nested values and arrays that are mapped
+instead of read.
 """
 
 from __future__ import annotations
@@ -18,39 +24,44 @@ import math
 import mmap
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any, BinaryIO, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 DEEPEST: Final = 64  # containers within containers
 _ALIGNMENT: Final = 64
 _LENGTH: Final = 8
-_SHORT: Final = 8  # longer lists of floats are written as bytes: features are kept so, too
-_CHECKED: Final = 128  # keys and values after which a look at the clock is worth it
+_SHORT: Final = 8  # longer lists of floats are stored as arrays: some data sets keep features so
+_CHECKED: Final = 128  # keys after which a look at the clock is worth it
 _TYPE: Final = re.compile(r"[<|][biufcSU]\d{1,9}")
 
-_CONTAINERS: Final[Mapping[str, Callable[[list[Any]], Any]]] = {
-    "list": list,
-    "tuple": tuple,
-    "complex": lambda parts: complex(*parts),
-}
+KeyPath = tuple[Any, ...]
+"""Where a value is: () or (the path of its container, its key or number)."""
 
 
-def write_plain(value: object, file: BinaryIO) -> None:
+def dump(value: object, file: BinaryIO) -> None:
     """Write a plain value; an array that occurs twice is written once.
 
     Raises:
         ValueError: naming what is not plain, or that the nesting is too deep or has no end.
     """
-    packed = _Writer(file).pack(value, 0)
-    text = json.dumps(packed).encode()
+
+    def put(_path: KeyPath, array: NDArray[Any]) -> list[Any]:
+        whole = np.ascontiguousarray(array)
+        file.write(bytes(-file.tell() % _ALIGNMENT))
+        start = file.tell()
+        file.write(whole.view(np.uint8).data)
+        return [whole.dtype.str, list(array.shape), start]
+
+    text = json.dumps(Packer(put, floats=True).pack(value)).encode()
     file.write(text + len(text).to_bytes(_LENGTH, "little"))
     file.flush()
 
 
-def read_plain(file: BinaryIO, until: float = math.inf) -> Any:
-    """The value that `write_plain` wrote.
+def load(file: BinaryIO, until: float = math.inf) -> Any:
+    """The value that `dump` wrote.
 
     Args:
         file: open for reading, with a file number.
@@ -60,137 +71,142 @@ def read_plain(file: BinaryIO, until: float = math.inf) -> Any:
     may be changed without changing the file, and stay when it is unlinked.
 
     Raises:
-        ValueError: the file was not written by `write_plain`.
+        ValueError: the file was not written by `dump`.
         TimeoutError: it takes longer.
     """
     try:
-        return _Reader(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY), until).read()
+        data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+        end = len(data) - _LENGTH
+        start = end - int.from_bytes(data[end:], "little")
+        if start < 0:
+            raise ValueError("cut short")
+        return json.loads(data[start:end], object_hook=_Unpacker(data, until))
     except (LookupError, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise ValueError(f"not a file of plain values ({error})") from None
 
 
-class _Writer:
-    def __init__(self, file: BinaryIO) -> None:
-        self.file = file
-        self.written: dict[int, list[Any]] = {}
+class Packer:
+    """Turns plain values into JSON; `put` stores an array and returns its reference.
 
-    def pack(self, value: Any, depth: int) -> Any:
+    Args:
+        put: called with the path of a value and its array, little-endian.
+        floats: whether to store long lists of floats as arrays.
+    """
+
+    def __init__(
+        self, put: Callable[[KeyPath, NDArray[Any]], Any], *, floats: bool = False
+    ) -> None:
+        self._put, self._floats = put, floats
+        self._stored: dict[int, tuple[object, dict[str, Any]]] = {}
+
+    def pack(self, value: Any, path: KeyPath = (), depth: int = 0) -> Any:
+        """The value as JSON.
+
+        Raises:
+            ValueError: see `dump`.
+        """
         kind = type(value)
         if value is None or kind in (bool, int, float, str):
             return value
         if depth > DEEPEST:
             raise ValueError(f"values are nested more than {DEEPEST} deep, or within themselves")
-        if kind is list and len(value) > _SHORT and set(map(type, value)) == {float}:
-            return ["floats", len(value), self.put(np.array(value).view(np.uint8).data)]
-        if kind in (set, frozenset):
-            return ["list", *(self.pack(item, depth + 1) for item in sorted(value, key=repr))]
-        if kind in (list, tuple):
-            return [kind.__name__, *(self.pack(item, depth + 1) for item in value)]
-        if kind is dict:
-            if not all(map(_is_key, value)):
-                raise ValueError("holds a dict with a set as a key")
-            flat = (part for pair in value.items() for part in pair)
-            return ["dict", *(self.pack(part, depth + 1) for part in flat)]
         if kind is complex:
-            return ["complex", value.real, value.imag]
+            return {"$complex": [value.real, value.imag]}
         if kind in (bytes, bytearray):
-            return self.once(value, lambda: ["bytes", len(value), self.put(value)])
-        if isinstance(value, np.generic | np.ndarray) and value.dtype.kind == "O":
-            items = [self.pack(item, depth + 1) for item in np.asarray(value).ravel()]
-            return ["objects", list(value.shape), *items]
-        if isinstance(value, np.generic):
-            return ["scalar", *self.array(np.asarray(value))]
-        if isinstance(value, np.ndarray):
-            return self.once(value, lambda: ["array", *self.array(value)])
-        raise ValueError(f"holds a {kind.__module__}.{kind.__qualname__}, which is no plain value")
+            return self._once("$bytes", value, np.frombuffer(value, np.uint8), path)
+        if isinstance(value, np.ndarray | np.generic):
+            return self._pack_array(value, path, depth)
+        if kind is dict:
+            return self._pack_dict(value, path, depth)
+        if kind in (set, frozenset):
+            value = sorted(value, key=repr)
+        elif kind not in (list, tuple):
+            name = f"{kind.__module__}.{kind.__qualname__}"
+            raise ValueError(f"holds a {name}, which is no plain value")
+        if self._floats and len(value) > _SHORT and set(map(type, value)) == {float}:
+            return {"$floats": self._put(path, np.array(value))}
+        return [self.pack(item, (path, n), depth + 1) for n, item in enumerate(value)]
 
-    def once(self, value: object, pack: Callable[[], list[Any]]) -> list[Any]:
-        if id(value) not in self.written:
-            self.written[id(value)] = pack()
-        return self.written[id(value)]
+    def _pack_dict(self, value: dict[Any, Any], path: KeyPath, depth: int) -> dict[str, Any]:
+        items = [(key, self.pack(item, (path, key), depth + 1)) for key, item in value.items()]
+        if all(type(key) is str and not key.startswith("$") for key in value):
+            return dict(items)
+        if not all(map(_is_key, value)):
+            raise ValueError("holds a dict with a set as a key")
+        return {"$dict": [[self.pack(key, path, depth + 1), item] for key, item in items]}
 
-    def array(self, value: np.ndarray[Any, Any]) -> list[Any]:
-        dtype = np.dtype(f"{value.dtype.kind}1") if not value.dtype.itemsize else value.dtype
-        whole = np.ascontiguousarray(value, dtype.newbyteorder("<"))
-        if not _TYPE.fullmatch(whole.dtype.str):
+    def _pack_array(self, value: NDArray[Any] | np.generic, path: KeyPath, depth: int) -> Any:
+        dtype = value.dtype.newbyteorder("<")
+        if dtype.kind != "O" and not _TYPE.fullmatch(dtype.str):
             raise ValueError(f"holds an array of {value.dtype}; numbers and text are allowed")
-        return [whole.dtype.str, list(value.shape), self.put(whole.view(np.uint8).data)]
+        if isinstance(value, np.generic) or dtype.kind == "O":
+            plain = value.tolist()
+            if not isinstance(plain, np.generic):  # a long double has no other type
+                return self.pack(plain, path, depth + 1)
+        dtype = np.dtype(f"{dtype.kind}1") if not dtype.itemsize else dtype
+        return self._once("$array", value, np.asarray(value, dtype), path)
 
-    def put(self, data: bytes | bytearray | memoryview) -> int:
-        self.file.write(bytes(-self.file.tell() % _ALIGNMENT))
-        start = self.file.tell()
-        self.file.write(data)
-        return start
+    def _once(self, tag: str, value: object, array: NDArray[Any], path: KeyPath) -> dict[str, Any]:
+        if id(value) not in self._stored:  # the value is kept, lest another gets its id
+            self._stored[id(value)] = value, {tag: self._put(path, array)}
+        return self._stored[id(value)][1]
 
 
 def _is_key(value: object) -> bool:
     """Whether it is hashable when it is read again."""
-    kind = type(value)
-    return kind is not frozenset and (kind is not tuple or all(map(_is_key, value)))  # type: ignore[call-overload]
+    return not isinstance(value, frozenset) and (
+        not isinstance(value, tuple) or all(map(_is_key, value))
+    )
 
 
-class _Reader:
+class _Unpacker:
+    """Turns an object of the JSON back into what it stands for."""
+
     def __init__(self, data: mmap.mmap, until: float) -> None:
         self.data, self.until = data, until
         self.copied = 0
-        self.copies: dict[tuple[int, int], bytes] = {}
+        self.copies: dict[str, bytes] = {}
 
-    def read(self) -> Any:
-        end = len(self.data) - _LENGTH
-        start = end - int.from_bytes(self.data[end:], "little")
-        if start < 0:
-            raise ValueError("cut short")
-        return self.unpack(json.loads(self.data[start:end]))
+    def __call__(self, item: dict[str, Any]) -> Any:
+        self.check_time()
+        if not next(iter(item), "").startswith("$"):
+            return item
+        ((tag, value),) = item.items()
+        if tag == "$dict":
+            return self.dict(value)
+        if tag == "$complex":
+            return complex(*value)
+        array = self.array(*value)
+        if tag == "$array":
+            return array
+        if tag == "$bytes" and (place := str(value)) in self.copies:
+            return self.copies[place]
+        self.copied += array.nbytes
+        if self.copied > len(self.data):
+            raise ValueError("more bytes than the file has")
+        if tag == "$floats":
+            return array.tolist()
+        if tag == "$bytes":
+            return self.copies.setdefault(place, array.tobytes())
+        raise ValueError(f"an object {tag}")
 
-    def unpack(self, packed: Any) -> Any:
-        if not isinstance(packed, list):
-            return packed
-        if time.monotonic() > self.until:
-            raise TimeoutError
-        kind, *parts = packed
-        if kind == "dict":
-            return self.dict(parts)
-        if kind == "bytes":
-            return self.bytes(*parts)
-        if kind == "floats":
-            self.count(8 * parts[0])
-            return self.array("<f8", [parts[0]], parts[1]).tolist()
-        if kind in ("array", "scalar"):
-            array = self.array(*parts)
-            return array.reshape(())[()] if kind == "scalar" else array
-        if kind == "objects":
-            objects = np.empty(len(parts) - 1, object)
-            for place, part in enumerate(parts[1:]):
-                objects[place] = self.unpack(part)
-            return objects.reshape(parts[0])
-        return _CONTAINERS[kind]([self.unpack(part) for part in parts])
-
-    def dict(self, parts: list[Any]) -> dict[Any, Any]:
-        if len(parts) % 2:
-            raise ValueError("a key without a value")
+    def dict(self, pairs: Iterable[tuple[Any, Any]]) -> dict[Any, Any]:
         made: dict[Any, Any] = {}
-        for place in range(0, len(parts), 2):
-            if not place % _CHECKED and time.monotonic() > self.until:
-                raise TimeoutError
-            made[self.unpack(parts[place])] = self.unpack(parts[place + 1])
+        for number, (key, value) in enumerate(pairs):
+            if not number % _CHECKED:
+                self.check_time()
+            made[_as_key(key)] = value
         return made
 
-    def array(self, dtype: str, shape: list[int], offset: int) -> np.ndarray[Any, Any]:
+    def array(self, dtype: str, shape: list[int], offset: int) -> NDArray[Any]:
         if not _TYPE.fullmatch(dtype) or any(length < 0 for length in shape):
             raise ValueError(f"an array of {dtype} {shape}")
         return np.frombuffer(self.data, dtype, math.prod(shape), offset).reshape(shape)
 
-    def bytes(self, length: int, offset: int) -> bytes:
-        place = (offset, length)
-        if place not in self.copies:
-            self.count(length)
-            if min(place) < 0:
-                raise ValueError(f"bytes at {place}")
-            self.copies[place] = self.data[offset : offset + length]
-        return self.copies[place]
+    def check_time(self) -> None:
+        if time.monotonic() > self.until:
+            raise TimeoutError
 
-    def count(self, length: int) -> None:
-        """What is copied may not be more than what is there."""
-        self.copied += length
-        if self.copied > len(self.data):
-            raise ValueError("more bytes than the file has")
+
+def _as_key(key: Any) -> Any:
+    return tuple(map(_as_key, key)) if isinstance(key, list) else key

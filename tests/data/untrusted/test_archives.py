@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from mmembed.data.untrusted.archives import SLACK, list_members, read_member
-from mmembed.data.untrusted.sandbox import Refused
+from mmembed.data.untrusted.sandbox import UnsafeFileError
 from mmembed.errors import DataError
 
 NOISE = np.random.default_rng(0).bytes(5000)
@@ -71,7 +71,7 @@ def test_names_that_lead_out(tmp_path: Path, name: str, suffix: str) -> None:
     from mmembed.data.untrusted.archives import _index
 
     path = make(tmp_path / f"x.{suffix}", {"a.mp4": b"1", name: b"2"})
-    with pytest.raises(Refused, match="leads out of the archive"):
+    with pytest.raises(UnsafeFileError, match="leads out of the archive"):
         _index(str(path))
 
 
@@ -188,7 +188,7 @@ def test_other_files_are_no_archives(tmp_path: Path, data: bytes) -> None:
     from mmembed.data.untrusted.archives import _index
 
     (tmp_path / "x").write_bytes(data)
-    with pytest.raises(Refused) as error:
+    with pytest.raises(UnsafeFileError) as error:
         _index(str(tmp_path / "x"))
     assert error.value.reason == "not_archive"
 

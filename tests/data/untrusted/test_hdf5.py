@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from mmembed.data.untrusted.hdf5 import _read, read_csd, read_csd_words, read_hdf5
-from mmembed.data.untrusted.sandbox import Refused
+from mmembed.data.untrusted.sandbox import UnsafeFileError
 from mmembed.errors import DataError
 
 SECRET = b"these bytes belong to another file; nobody may read them here.."  # 64 with a newline
@@ -183,7 +183,7 @@ def test_what_points_elsewhere_is_refused(
     tmp_path: Path, secret: Path, trick: Callable[[h5py.Group, Path], None]
 ) -> None:
     path = craft(tmp_path / "evil.csd", trick, secret)
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(UnsafeFileError) as refused:
         _read(str(path))
     assert refused.value.reason == "unsafe" and "/x/data/v" in str(refused.value)
 

@@ -11,8 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mmembed.data.untrusted.sandbox import Refused, confined, default_memory, default_seconds
-from mmembed.data.untrusted.serialize import read_plain, write_plain
+from mmembed.data.untrusted.sandbox import (
+    UnsafeFileError,
+    default_memory,
+    default_seconds,
+    run_sandboxed,
+)
+from mmembed.data.untrusted.serialize import dump, load
 from mmembed.errors import DataError, UsageError
 
 
@@ -21,7 +26,7 @@ def echo(path: str, text: str, number: int) -> Any:
 
 
 def refuse(path: str) -> None:
-    raise Refused("odd", "line\n\tbreaks\x1b[2J")
+    raise UnsafeFileError("odd", "line\n\tbreaks\x1b[2J")
 
 
 def fail(path: str) -> None:
@@ -59,7 +64,7 @@ def write(path: str, size: int) -> bytes:
 def lie(path: str) -> None:
     for descriptor in map(int, os.listdir("/proc/self/fd")):
         try:
-            os.write(descriptor, b'["array", "|O8", [1], 0]' + (24).to_bytes(8, "little"))
+            os.write(descriptor, b'{"$array": ["|O8", [1], 0]}' + (27).to_bytes(8, "little"))
             os._exit(0)
         except OSError:
             pass
@@ -72,7 +77,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def test_values_come_back_from_another_process(path: Path) -> None:
-    content, text, number, process, array = confined(echo, path, "t", 7)
+    content, text, number, process, array = run_sandboxed(echo, path, "t", 7)
     assert (content, text, number) == ("content", "t", 7) and process != os.getpid()
     assert array.tolist() == [0, 1, 2]
 
@@ -90,14 +95,14 @@ def test_values_come_back_from_another_process(path: Path) -> None:
 )
 def test_failures_have_reasons(path: Path, function: Any, reason: str, message: str) -> None:
     with pytest.raises(DataError, match=message) as error:
-        confined(function, path, seconds=1)
+        run_sandboxed(function, path, seconds=1)
     assert error.value.reason == reason and str(error.value).startswith(f"{path}: ")
 
 
 def test_memory_is_limited(path: Path) -> None:
-    assert confined(allocate, path, 2**27, memory=2**29) == 2**27
+    assert run_sandboxed(allocate, path, 2**27, memory=2**29) == 2**27
     with pytest.raises(DataError, match=r"more than 0.50 GiB") as error:
-        confined(allocate, path, 2**29, memory=2**29)
+        run_sandboxed(allocate, path, 2**29, memory=2**29)
     assert error.value.reason == "too_large"
 
 
@@ -110,31 +115,33 @@ def test_limits_grow_with_the_file_or_are_set(path: Path, monkeypatch: pytest.Mo
     assert default_memory(path) == 2**29 and default_seconds(path) == 7
     monkeypatch.setenv("MMEMBED_READER_GIB", "much")
     with pytest.raises(UsageError, match="'much'; a number is allowed"):
-        confined(echo, path, "t", 7)
+        run_sandboxed(echo, path, "t", 7)
 
 
 def test_files_are_limited(path: Path) -> None:
     with pytest.raises(DataError, match="allow more by MMEMBED_READER_GIB"):
-        confined(write, path, 2**29, memory=2**28)
+        run_sandboxed(write, path, 2**29, memory=2**28)
     assert path.stat().st_size <= 2**28
 
 
 @pytest.mark.slow
 def test_time_by_the_clock_is_limited(path: Path) -> None:
     with pytest.raises(DataError, match="allow more"):
-        confined(sleep, path, seconds=1)
+        run_sandboxed(sleep, path, seconds=1)
 
 
 @pytest.mark.parametrize(
     "packed",
     [
-        b"", b"1", b"{", b'["array", "<f8", [99], 0]', b'["array", "<f8", [-1], 0]',
-        b'["array", "|O8", [1], 0]', b'["array", "<f8", [4611686018427387904, 4], 0]',
-        b'["array", "<f8", [1], -8]', b'["scalar", "<f8", [0], 0]', b'["bytes", 99999, 0]',
-        b'["bytes", -1, 9]', b'["os.system", "true"]', b'["dict", 1]', b'["set", ["list"]]',
-        b'["objects", [2], 1]', b'["objects", [1000000000000], 1]', b"[[]]", b"[]", b"[" * 100_000,
-        b'["array", "f8,f8", [1], 0]', b'["floats", 99, 0]', b'["floats", -1, 0]',
-        b"[" + b'["floats", 8, 0], ' * 90 + b"1]", b'["list"' + b', ["floats", 8, 0]' * 90 + b"]",
+        b"", b"1", b"{", b'{"$array": ["<f8", [99], 0]}', b'{"$array": ["<f8", [-1], 0]}',
+        b'{"$array": ["|O8", [1], 0]}', b'{"$array": ["<f8", [4611686018427387904, 4], 0]}',
+        b'{"$array": ["<f8", [1], -8]}', b'{"$array": ["<f8", [0.5], 0]}', b'{"$array": []}',
+        b'{"$bytes": ["|u1", [99999], 0]}', b'{"$bytes": ["|u1", [-1], 9]}', b'{"$array": 1}',
+        b'{"$os.system": "true"}', b'{"$os.system": ["|u1", [1], 0]}', b'{"$dict": 1}',
+        b'{"$dict": [[1]]}', b'{"$dict": [[{}, 1]]}', b'{"$dict": [], "$array": []}',
+        b'{"$complex": ["1", "2"]}', b'{"$complex": [1, 2, 3]}', b"[" * 100_000,
+        b'{"$array": ["f8,f8", [1], 0]}', b'{"$floats": ["<f8", [99], 0]}',
+        b'{"$floats": ["<f8", [-1], 0]}', b"[" + b'{"$floats": ["<f8", [8], 0]}, ' * 90 + b"1]",
     ],
 )  # fmt: skip
 def test_files_that_lie_are_refused(tmp_path: Path, packed: bytes) -> None:
@@ -144,19 +151,19 @@ def test_files_that_lie_are_refused(tmp_path: Path, packed: bytes) -> None:
         (tmp_path / "a").open("rb") as file,
         pytest.raises(ValueError, match="not a file of plain"),
     ):
-        read_plain(file)
+        load(file)
 
 
 @pytest.mark.parametrize("value", [object(), np.array(["2020"], "M8[Y]"), {1: len}, np.dtype("f4")])
 def test_other_values_are_not_written(tmp_path: Path, value: object) -> None:
     with (tmp_path / "a").open("wb") as file, pytest.raises(ValueError, match="holds a"):
-        write_plain(value, file)
+        dump(value, file)
 
 
 def test_an_array_that_occurs_often_is_written_once(tmp_path: Path) -> None:
     array = np.zeros(1000)
     with (tmp_path / "a").open("wb") as file:
-        write_plain([array] * 100, file)
+        dump([array] * 100, file)
     assert (tmp_path / "a").stat().st_size < 20_000
     with (tmp_path / "a").open("rb") as file:
-        assert sum(len(part) for part in read_plain(file)) == 100_000
+        assert sum(len(part) for part in load(file)) == 100_000
