@@ -19,10 +19,9 @@ import torch
 import tyro
 
 from mmembed.batch import Encoding, stream_subsets
-from mmembed.data.collate import collate
 from mmembed.data.dataset import Examples
 from mmembed.data.example import Example
-from mmembed.data.item import to_item
+from mmembed.data.item import collate, to_item
 from mmembed.embedder import Embedder
 
 

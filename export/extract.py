@@ -56,7 +56,7 @@ from mmembed.io.atomic import sweep_temporaries
 from mmembed.io.json import write_lines
 from mmembed.io.locks import finishing
 from mmembed.training.distributed import follow_parent, local_device
-from mmembed.training.run_folder import claim_folder, is_claimed
+from mmembed.training.run_folder import is_run_folder, open_run_folder
 
 NAMED: Final = 100  # inputs passed over that manifest.json names
 SHOWN: Final = 5  # failures of each folder that are printed
@@ -179,7 +179,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     for folder, streams in plan.folders.items():
         config = provenance(streams)
         config.pop("made_with")  # libraries may change until all is done
-        claim_folder(folder, config, FREE, part.name)
+        open_run_folder(folder, config, FREE, part.name)
     own = plan.numbers[part.rank :: part.world]
     total = sum(len(plan.clips(number)) for number in own)
     plan.drop_changed(own)
@@ -230,7 +230,7 @@ def _rehearse(settings: Extract, plan: Plan, content: Content, provenance: Any) 
     for folder, streams in plan.folders.items():
         config = provenance(streams)
         config.pop("made_with")
-        is_claimed(folder, config, FREE)
+        is_run_folder(folder, config, FREE)
         check_writable(folder)
     headers = [source.header for source in plan.sources]
     total = len(headers)

@@ -9,8 +9,7 @@ import torch
 from helpers.support import random_item, small_encoder_config, small_method, with_padding
 
 from mmembed.batch import STREAMS, Batch, Padded, stream_subsets
-from mmembed.data.collate import collate
-from mmembed.data.item import EMPTY, Item
+from mmembed.data.item import EMPTY, Item, collate
 from mmembed.encoder import Encoder
 
 

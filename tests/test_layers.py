@@ -18,7 +18,7 @@ LAYERS = [
     ["encoder", "ctc", "backbones", "data.untrusted", "data.manifest", "data.feature_files"],
     ["methods", "traceable", "data.example", "data.checks"],
     ["data.folders", "data.shards", "data.item"],
-    ["training", "data.corpora", "data.media", "data.augment", "data.collate", "data.dataset"],
+    ["training", "data.corpora", "data.media", "data.dataset"],
     ["data.locations", "data.inputs", "data.fingerprints", "data.loader"],
     ["data.stored_rows", "data.prepare"],
     ["data.verify", "embedder"],

@@ -7,7 +7,7 @@ import torch
 from helpers.support import random_item, small_encoder_config, with_padding
 
 from mmembed.batch import STREAMS, Padded, stream_subsets, subset_name
-from mmembed.data.collate import collate
+from mmembed.data.item import collate
 from mmembed.encoder import Encoder
 from mmembed.traceable import TraceableEncoder, lengths_name
 

@@ -37,11 +37,11 @@ from mmembed.method import Method
 from mmembed.studies.registry import RECIPES
 from mmembed.studies.results import read_results
 from mmembed.studies.study import Study, check_settings, table
-from mmembed.training.data_digest import claim_data
+from mmembed.training.data_digest import check_data
 from mmembed.training.distributed import ALONE, World, join_world
 from mmembed.training.optim import build_optimizer, learning_rate
-from mmembed.training.run_folder import claim_folder
-from mmembed.training.step import MOST_SKIPPED, train_step
+from mmembed.training.run_folder import open_run_folder
+from mmembed.training.step import MAX_SKIPPED_STEPS, train_step
 
 log = logging.getLogger(__name__)
 
@@ -72,8 +72,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     with join_world() as world:
         study = RECIPES[arguments[0]].open(run)
         if world.is_main:
-            claim_folder(out, to_dict(study.run))
-            claim_data(out, to_dict(study.run))
+            open_run_folder(out, to_dict(study.run))
+            check_data(out, to_dict(study.run))
         done = out / "results.json"
         if not world.share(done.exists()):
             studies = {out: study, **{out / name: s for name, s in study.controls.items()}}
@@ -166,7 +166,7 @@ def _train(job: TrainingJob, report: Callable[[float], None]) -> Method:
             seen += len(rows)
             steps, applied = steps + 1, applied + result.applied
             skipped = 0 if result.applied else skipped + 1
-            if skipped == MOST_SKIPPED:
+            if skipped == MAX_SKIPPED_STEPS:
                 raise MmembedError(
                     f"{job}: the loss was not finite {skipped} steps in a row up to step {steps}; "
                     "lower --optim.lr"

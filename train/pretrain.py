@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import sys
 import time
-from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from mmembed.commands.cli import leave, run_program
 from mmembed.commands.progress import progress
 from mmembed.commands.recipe_arguments import parse_recipe
 from mmembed.config import to_dict
-from mmembed.data.loader import Steps
+from mmembed.data.loader import TrainingLoader
 from mmembed.data.sampler import derive_seed
 from mmembed.embedder import Recogniser, save_encoder
 from mmembed.embedder.folder import is_encoder
@@ -34,14 +33,14 @@ from mmembed.recipes.evaluation import evaluate_speech, quick_scores
 from mmembed.recipes.pretrain import RECIPES, PretrainRun
 from mmembed.recipes.pretrain_data import TrainingCorpus, describe_data, open_corpus
 from mmembed.training.checkpoint import Position, load_latest, save_checkpoint
-from mmembed.training.data_digest import claim_data
+from mmembed.training.data_digest import check_data
 from mmembed.training.distributed import World, join_world
 from mmembed.training.optim import build_optimizer, learning_rate
-from mmembed.training.run_folder import MetricsLog, claim_folder
+from mmembed.training.run_folder import MetricsLog, open_run_folder
 from mmembed.training.signals import StopRequest
-from mmembed.training.step import MOST_SKIPPED, StepResult, train_step
+from mmembed.training.step import MAX_SKIPPED_STEPS, StepResult, train_step
 
-FREE = ("loop.workers",)  # settings that change no result
+MUTABLE_FIELDS = ("loop.workers",)  # settings that change no result
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -52,8 +51,8 @@ def main(argv: list[str] | None = None) -> None:
         run = _resolved(run, corpus)
         _agree(run, corpus, world)
         if world.is_main:
-            claim_folder(out, to_dict(run), free=FREE)
-            claim_data(out, to_dict(run))
+            open_run_folder(out, to_dict(run), mutable=MUTABLE_FIELDS)
+            check_data(out, to_dict(run))
             _describe(run, corpus, out)
         if world.share((out / "evaluation.json").exists()):
             return
@@ -61,9 +60,10 @@ def main(argv: list[str] | None = None) -> None:
         method = CtcSpeaker(run.method).to(world.device)
         if world.is_main and not is_encoder(out / "untrained"):
             _save(out / "untrained", method, corpus, run)
+        # First: it reads the manifest row of each record, and refuses those that are none.
+        data = describe_data(corpus) if world.is_main and run.loop.epochs else ()
         if run.loop.epochs:
             _train(run, method, corpus, out, world)
-        data = describe_data(corpus) if world.is_main and run.loop.epochs else ()
         if world.is_main:  # before it is scored, which may fail
             _save(out / "encoder", method, corpus, run, data=data)
         evaluation = evaluate_speech(method, corpus, world)
@@ -86,14 +86,15 @@ def _train(
     log = MetricsLog(out / "metrics.jsonl", position.total) if world.is_main else None
     started = time.monotonic() - (log.seconds if log else 0.0)
     saved = time.monotonic()
-    steps = Steps(
-        corpus.item,
-        corpus.lengths,
+    loader = TrainingLoader(
+        corpus.train.read,
+        corpus.train.frames,
         run.data.augmentation,
         run.loop.seed,
         rank=world.rank,
         world=world.size,
         splits=run.loop.accumulate,
+        pin_memory=world.device.type == "cuda",
     )
 
     def due() -> bool:
@@ -112,10 +113,8 @@ def _train(
     ):
         for epoch in range(position.epoch, run.loop.epochs):
             plan = corpus.plan(seed=run.loop.seed, epoch=epoch)
-            with closing(
-                steps.load(plan, epoch, start=position.step, workers=run.loop.workers)
-            ) as loaded:
-                for step, micro_batches in enumerate(loaded, position.step):
+            with loader.load(plan, epoch, start=position.step, workers=run.loop.workers) as steps:
+                for step, micro_batches in enumerate(steps, position.step):
                     done = epoch + step / len(plan)
                     rate = learning_rate(
                         run.optim,
@@ -141,7 +140,7 @@ def _train(
                     if log:
                         _log_step(log, position, result, rate, time.monotonic() - started)
                         update(done + 1 / len(plan), loss=result.loss)
-                    if position.skipped == MOST_SKIPPED:
+                    if position.skipped == MAX_SKIPPED_STEPS:
                         raise _diverged(out, position)
                     stopping, saving = result.requests
                     if stopping or saving:
@@ -178,7 +177,7 @@ def _diverged(out: Path, position: Position) -> MmembedError:
 
 def _agree(run: PretrainRun, corpus: TrainingCorpus, world: World) -> None:
     """Refuse to train when the processes do not read the same, each on its machine."""
-    seen = world.gather([corpus.train.digest, to_dict(run)])
+    seen = world.gather([corpus.train.examples.digest, to_dict(run)])
     others = [str(rank) for rank, found in enumerate(seen) if found != seen[0]]
     if others:
         raise UsageError(
@@ -226,18 +225,18 @@ def _save(
 
 
 def _describe(run: PretrainRun, corpus: TrainingCorpus, out: Path) -> None:
-    hours = float(corpus.lengths.sum()) / FRAME_RATE / 3600
+    hours = float(corpus.train.frames.sum()) / FRAME_RATE / 3600
     print(
         f"pretrain {run.name} in {out}: {len(corpus.train)} utterances, {hours:.2f} h, "
-        f"{len(corpus.speakers)} speakers, {len(corpus.vocabulary)} pieces, "
-        f"{len(corpus.alphabet)} letters",
+        f"{len(corpus.speakers)} speakers, {len(corpus.vocabulary)} subwords, "
+        f"{len(corpus.alphabet)} output units",
         flush=True,
     )
     for term, target in _terms(run).items():
         if not corpus.labelled[target]:
             print(f"nothing to learn {term} from: trains without it", flush=True)
     for folder, size, weight in zip(
-        run.data.shards, corpus.train.sizes, run.data.weights, strict=False
+        run.data.shards, corpus.train.examples.sizes, run.data.weights, strict=False
     ):
         print(f"{folder}: {size} x {weight:g} = {size * weight:.0f} an epoch", flush=True)
     if corpus.impossible and not (out / "impossible_transcripts.json").exists():

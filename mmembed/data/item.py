@@ -1,84 +1,231 @@
-"""An example in tensors: tokens, class ids, no batch yet."""
+"""An item: one utterance in tensors. Training changes it at random, and several make a batch."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from types import MappingProxyType
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
 
+import cv2
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from mmembed.batch import UNLABELLED
+from mmembed.batch import STREAMS, UNLABELLED, Batch, Packed, Padded, stream_subsets
 from mmembed.data.example import Example
-from mmembed.features.audio import MEL_BANDS
-from mmembed.features.text import Vocabulary, normalise_transcript
+from mmembed.features.audio import LOG_SCALE, MEL_BANDS
+from mmembed.features.text import MASK, Vocabulary
 from mmembed.features.video import CROP
 from mmembed.losses.ctc import ctc_steps_needed
 
-EMPTY: Mapping[str, Tensor] = {
+EMPTY: Final[Mapping[str, Tensor]] = {
     "audio": torch.zeros(0, MEL_BANDS),
     "video": torch.zeros(0, CROP, CROP, dtype=torch.uint8),
     "text": torch.zeros(0, dtype=torch.int64),
 }
 
+# Of the log-mel:
+BAND_MASKS: Final = 2
+WIDEST_BAND_MASK: Final = 18  # bands
+TIME_MASKS: Final = 2
+LONGEST_TIME_MASK: Final = 0.1  # of the clip
+
+# Of the face crops:
+LARGEST_SHIFT: Final = 5  # pixels
+LARGEST_TURN: Final = 10  # degrees
+ZOOM: Final = 0.15
+STRETCH: Final = 0.08
+SIDE_LIGHT: Final = 0.3  # difference of the edges from the middle
+CONTRAST: Final = 0.3
+BRIGHTNESS: Final = 0.3
+
 
 @dataclass(frozen=True)
 class Item:
-    """An example in tensors: `inputs` and `targets` as in `Batch`, without the batch dimension."""
+    """An utterance in tensors, without the batch dimension.
+
+    Attributes:
+        key: of the utterance.
+        inputs: as in `Batch`; a missing stream is that of `EMPTY`.
+        transcript: (U,) output units of speech recognition.
+        masked_text: (T,) the true tokens of the text stream, some of which are hidden there.
+        speaker: class id.
+    """
 
     key: str
     inputs: Mapping[str, Tensor]
-    transcript: Tensor
-    masked_text: Tensor
-    speaker: int
-    sentiment: float
-    emotions: tuple[float, ...]
+    transcript: Tensor = EMPTY["text"]
+    masked_text: Tensor = EMPTY["text"]
+    speaker: int = UNLABELLED
 
 
-def to_item(
-    example: Example,
-    vocabulary: Vocabulary,
-    alphabet: Vocabulary | None = None,
-    speakers: Mapping[str, int] = MappingProxyType({}),
-) -> Item:
-    """Features, tokens and class ids as tensors.
+def to_inputs(
+    audio: NDArray[np.float16] | None, video: NDArray[np.uint8] | None, text: Tensor | None
+) -> dict[str, Tensor]:
+    """The streams of an item from log-mel, face crops and tokens; None = missing."""
+    inputs = dict(EMPTY)
+    if audio is not None:
+        inputs["audio"] = torch.from_numpy(audio.astype(np.float32))
+    if video is not None:
+        inputs["video"] = torch.from_numpy(video)
+    if text is not None:
+        inputs["text"] = text
+    return inputs
+
+
+def to_item(example: Example, vocabulary: Vocabulary) -> Item:
+    """An example in tensors, without labels.
 
     Args:
         example: an utterance.
-        vocabulary: pieces of the text stream.
-        alphabet: units of the transcript; None = transcripts are not wanted.
-        speakers: class ids; a speaker not among them is UNLABELLED.
+        vocabulary: subwords of the text stream.
     """
-    row = example.utterance
-    inputs = dict(EMPTY)
-    if example.audio is not None:
-        inputs["audio"] = torch.from_numpy(example.audio.astype(np.float32))
-    if example.video is not None:
-        inputs["video"] = torch.from_numpy(example.video)
-    if example.text is not None:
-        inputs["text"] = torch.tensor(vocabulary.encode(example.text), dtype=torch.int64)
-    transcript = alphabet.encode(normalise_transcript(row.transcript or "")) if alphabet else []
-    sentiment = row.labels.sentiment
-    return Item(
-        key=example.key,
-        inputs=inputs,
-        transcript=torch.tensor(transcript, dtype=torch.int64),
-        masked_text=EMPTY["text"],
-        speaker=speakers.get(row.speaker or "", UNLABELLED),
-        sentiment=float("nan") if sentiment is None else sentiment,
-        emotions=row.labels.intensities,
+    text = None if example.text is None else vocabulary.encode(example.text)
+    tokens = None if text is None else torch.tensor(text, dtype=torch.int64)
+    return Item(example.key, to_inputs(example.audio, example.video, tokens))
+
+
+def collate(items: Sequence[Item]) -> Batch:
+    """Items as a batch; a transcript that CTC cannot align to its clip is left out."""
+    transcripts = [
+        item.transcript
+        if ctc_steps_needed(item.transcript.tolist()) <= _grid_frames(item)
+        else EMPTY["text"]
+        for item in items
+    ]
+    return Batch(
+        keys=tuple(item.key for item in items),
+        inputs={s: Packed.concatenate([item.inputs[s] for item in items]) for s in STREAMS},
+        targets={
+            "transcript": Padded.stack(transcripts),
+            "masked_text": Padded.stack([item.masked_text for item in items]),
+            "speaker": torch.tensor([item.speaker for item in items]),
+        },
     )
 
 
-def clock_steps(inputs: Mapping[str, Tensor]) -> int:
-    """Frames at 25 Hz on which an item's speech can be recognised; 0 with text alone."""
-    audio, video = len(inputs["audio"]), len(inputs["video"])
+def _grid_frames(item: Item) -> int:
+    """Frames at 25 Hz in which an item's speech can be recognised; 0 with text alone."""
+    audio, video = len(item.inputs["audio"]), len(item.inputs["video"])
     return -(-audio // 4) if audio else video
 
 
-def possible_transcript(item: Item) -> Tensor:
-    """The transcript, or nothing when the item is too short for any CTC alignment of it."""
-    needed = ctc_steps_needed(item.transcript.tolist())
-    return item.transcript if needed <= clock_steps(item.inputs) else EMPTY["text"]
+@dataclass(frozen=True)
+class Augmentation:
+    """What training does to an item; all of it a function of one generator.
+
+    Attributes:
+        audio: mask bands and times of the log-mel (SpecAugment).
+        gain: make the audio up to so many dB louder or softer, alike in all bands.
+        video: shift, mirror and brighten the face crops.
+        keep_streams: probability that an item keeps all its streams; else it keeps a random
+            non-empty subset, so that every subset is trained.
+        mask_text: the largest fraction of an item's text tokens that is hidden for the masked-token
+            term; all fractions up to it are equally likely, and at least one token is hidden.
+    """
+
+    audio: bool = True
+    gain: float = 6.0
+    video: bool = True
+    keep_streams: float = 0.6
+    mask_text: float = 1.0
+
+
+def augment(item: Item, settings: Augmentation, generator: torch.Generator) -> Item:
+    """Drop streams, mask and shift, hide text tokens.
+
+    An item left with neither audio nor video loses its transcript and speaker: nothing in it
+    could tell them.
+    """
+    inputs = dict(item.inputs)
+    held = [stream for stream in STREAMS if len(inputs[stream])]
+    if len(held) > 1 and _chance(generator) >= settings.keep_streams:
+        subsets = stream_subsets(held)
+        kept = subsets[int(torch.randint(len(subsets), (), generator=generator))]
+        for stream in set(held) - set(kept):
+            inputs[stream] = EMPTY[stream]
+    if settings.audio and len(inputs["audio"]):
+        louder = change_gain(inputs["audio"], settings.gain * (2 * _chance(generator) - 1))
+        inputs["audio"] = spec_augment(louder, generator)
+    if settings.video and len(inputs["video"]):
+        inputs["video"] = augment_crops(inputs["video"], generator)
+    masked_text = EMPTY["text"]
+    if settings.mask_text > 0 and len(inputs["text"]):
+        fraction = settings.mask_text * _chance(generator)
+        hidden = torch.rand(len(inputs["text"]), generator=generator) < fraction
+        hidden[int(torch.randint(len(hidden), (), generator=generator))] = True
+        masked_text = inputs["text"]
+        inputs["text"] = inputs["text"].masked_fill(hidden, MASK)
+    perceived = len(inputs["audio"]) or len(inputs["video"])
+    return replace(
+        item,
+        inputs=inputs,
+        masked_text=masked_text,
+        transcript=item.transcript if perceived else EMPTY["text"],
+        speaker=item.speaker if perceived else UNLABELLED,
+    )
+
+
+def change_gain(mel: Tensor, decibels: float) -> Tensor:
+    """(T, 80) log-mel of the same sound made louder (or softer, below 0)."""
+    return mel + decibels / 10 * math.log(10) / LOG_SCALE
+
+
+def spec_augment(mel: Tensor, generator: torch.Generator) -> Tensor:
+    """Mask bands and times with the mean (SpecAugment, Park et al. 2019, arXiv 1904.08779).
+
+    Args:
+        mel: (T, 80); not changed.
+        generator: the only source of randomness.
+    """
+
+    def upto(limit: int) -> int:
+        return int(torch.randint(limit + 1, (), generator=generator))
+
+    mel = mel.clone()
+    for _ in range(BAND_MASKS):
+        size = upto(WIDEST_BAND_MASK)
+        start = upto(MEL_BANDS - size)
+        mel[:, start : start + size] = 0.0
+    for _ in range(TIME_MASKS):
+        size = upto(int(LONGEST_TIME_MASK * len(mel)))
+        start = upto(len(mel) - size)
+        mel[start : start + size] = 0.0
+    return mel
+
+
+def augment_crops(crops: Tensor, generator: torch.Generator) -> Tensor:
+    """Another camera and another lamp: mirrored, turned, zoomed, stretched, shifted, relit.
+
+    One draw for all frames, so that what moves is the face alone.
+
+    Args:
+        crops: (T, 64, 64) uint8; not changed.
+        generator: the only source of randomness.
+    """
+
+    def within(limit: float) -> float:
+        return limit * (2 * float(torch.rand((), generator=generator)) - 1)
+
+    mirror = 1 if torch.rand((), generator=generator) < 0.5 else -1
+    middle = (CROP - 1) / 2
+    place = cv2.getRotationMatrix2D((middle, middle), within(LARGEST_TURN), 1 + within(ZOOM))
+    stretch = mirror * (1 + within(STRETCH))
+    place = place @ np.array([[stretch, 0, middle * (1 - stretch)], [0, 1, 0], [0, 0, 1]])
+    place[:, 2] += within(LARGEST_SHIFT), within(LARGEST_SHIFT)
+    moved = np.stack(
+        [
+            cv2.warpAffine(crop, place, (CROP, CROP), borderMode=cv2.BORDER_REPLICATE)
+            for crop in crops.numpy()
+        ]
+    )
+    across = torch.linspace(-1, 1, CROP) * within(SIDE_LIGHT)
+    light = 1 + within(BRIGHTNESS) + across
+    relit = ((torch.from_numpy(moved).float() - 128) * (1 + within(CONTRAST)) + 128) * light
+    return relit.clamp(0, 255).byte()
+
+
+def _chance(generator: torch.Generator) -> float:
+    return float(torch.rand((), generator=generator))

@@ -1,40 +1,151 @@
-"""Batches of a plan, step by step, made by worker processes ahead of the training that uses them.
+"""From a plan to batches: items out of shards, and worker processes that make batches ahead.
 
-What a step holds is a function of the plan, the seed and the place among the processes; how many
-workers make it changes nothing but the time it takes.
+What a step holds is a function of the plan, the seed and the rank; how many workers make it changes
+nothing but the time it takes. The workers are those of `torch.utils.data.DataLoader`.
 """
 
 from __future__ import annotations
 
-import atexit
 import multiprocessing
 import signal
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
-from dataclasses import dataclass, replace
-from multiprocessing.connection import Connection
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from itertools import chain
 from multiprocessing.process import BaseProcess
-from typing import Final, Generic, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
-from mmembed.batch import UNLABELLED, Batch
-from mmembed.data.augment import Augmentation, augment
-from mmembed.data.collate import collate
-from mmembed.data.item import EMPTY, Item
-from mmembed.data.manifest.utterance import EMOTIONS
-from mmembed.data.sampler import EpochPlan, Integers, derive_seed, share
-from mmembed.errors import MmembedError, UsageError
+from mmembed.batch import STREAMS, UNLABELLED, Batch
+from mmembed.data.dataset import Examples
+from mmembed.data.item import EMPTY, Augmentation, Item, augment, collate, to_inputs
+from mmembed.data.sampler import EpochPlan, Integers, derive_seed, partition_batch
+from mmembed.errors import CorruptError, MmembedError, UsageError
+from mmembed.features.text import Vocabulary
 
 TIMEOUT: Final = 300.0  # seconds for one step; a reader that hangs ends the run
 
 Job = TypeVar("Job")
-Made = TypeVar("Made")
+Result = TypeVar("Result")
+
+
+class SpeechItems:
+    """Prepared records as items of speech recognition and speaker classification.
+
+    What is text of them stands in the shards' indices: it is encoded once, here. Of a record only
+    audio and video are read, as arrays whose checksums, types and sizes are compared. So no row is
+    validated again, and nothing in a record's JSON can matter.
+
+    Args:
+        examples: the records.
+        streams: those to read; others are missing.
+        transcripts: normalised, of all records, "" where there is none; text streams are these.
+        vocabulary: subwords of the text stream.
+        alphabet: output units of speech recognition.
+        speakers: class ids; a speaker not among them is UNLABELLED.
+
+    Attributes:
+        lengths: (N, 3) steps of each of `STREAMS`, 0 = missing (characters of a text).
+        frames: (N,) int32 of the 25 Hz frame grid: those of the audio, else of the video, else the
+            length of the text.
+        speakers: (N,) class ids.
+        units: the output units (U,) of each transcript.
+    """
+
+    def __init__(
+        self,
+        examples: Examples,
+        streams: Sequence[str],
+        transcripts: Sequence[str],
+        vocabulary: Vocabulary,
+        alphabet: Vocabulary,
+        speakers: Mapping[str, int],
+    ) -> None:
+        self.examples = examples
+        self.transcripts = transcripts
+        columns = [examples.numbers(f"lengths.{s}") * (s in streams) for s in STREAMS]
+        self.lengths = np.stack(columns, axis=1)
+        audio, video, text = columns
+        frames = np.where(audio > 0, -(-audio // 4), np.where(video > 0, video, text))
+        self.frames: NDArray[np.int32] = frames.astype(np.int32)
+        names = examples.texts("speaker").fill_null("").to_pylist()
+        self.speakers = np.array([speakers.get(name, UNLABELLED) for name in names], np.int64)
+        self._tokens = _Tokens(vocabulary, transcripts)
+        self.units: Sequence[Tensor] = _Tokens(alphabet, transcripts)
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def read(self, number: int) -> Item:
+        """One item.
+
+        Raises:
+            CorruptError: the bytes of the record are not those written, or other features.
+        """
+        shards = self.examples.sets[self.examples.folders[number]]
+        record = shards.read(int(self.examples.records[number]), ["audio.npy", "video.npy"])
+        audio, video, text = self.lengths[number].tolist()
+        return Item(
+            key=record.key,
+            inputs=to_inputs(
+                _features(record.key, record.members, "audio", np.float16, audio),
+                _features(record.key, record.members, "video", np.uint8, video),
+                self._tokens[number] if text else None,
+            ),
+            transcript=self.units[number],
+            speaker=int(self.speakers[number]),
+        )
+
+
+class _Tokens(Sequence[Tensor]):
+    """(U,) int64 tokens of each text, kept as one array: forked workers share it."""
+
+    def __init__(self, vocabulary: Vocabulary, texts: Sequence[str]) -> None:
+        encoded = [vocabulary.encode(text) for text in texts]
+        self._ends = np.cumsum([0, *map(len, encoded)])
+        self._values = np.fromiter(chain.from_iterable(encoded), np.int32, int(self._ends[-1]))
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    def __getitem__(self, number: int) -> Tensor:  # type: ignore[override]
+        tokens = self._values[self._ends[number] : self._ends[number + 1]]
+        return torch.from_numpy(tokens.astype(np.int64))
+
+
+def _features(
+    key: str, members: Mapping[str, Any], stream: str, kind: type, length: int
+) -> NDArray[Any] | None:
+    """The features of a stream; None where it has no steps, or is not to be read."""
+    if not length:
+        return None
+    features, shape = members.get(f"{stream}.npy"), (length, *EMPTY[stream].shape[1:])
+    if features is None or features.shape != shape or features.dtype != kind:
+        found = "nothing" if features is None else f"{features.dtype} {features.shape}"
+        raise CorruptError(
+            f"{key}: not a record of prepared features ({stream} is {found}, not "
+            f"{np.dtype(kind)} {shape}); prepare the corpus again"
+        )
+    array: NDArray[Any] = features
+    return array
+
+
+class Draw(NamedTuple):
+    """An item of a step: its number, the seed of its augmentation, and whether its labels count."""
+
+    number: int
+    seed: int
+    labelled: bool = True
 
 
 @dataclass(frozen=True)
-class Steps:
-    """How one process makes its part of a step.
+class TrainingLoader:
+    """How one process makes its part of each step.
 
     Attributes:
         item: reads a training item by its number.
@@ -44,6 +155,7 @@ class Steps:
         rank: of this process.
         world: processes.
         splits: micro-batches of each process.
+        pin_memory: put batches where a GPU reads them by itself.
     """
 
     item: Callable[[int], Item]
@@ -53,168 +165,143 @@ class Steps:
     rank: int = 0
     world: int = 1
     splits: int = 1
+    pin_memory: bool = False
 
-    def micro_batches(self, epoch: int, drawn: Integers) -> list[Batch]:
-        """The part of this process in the global batch `drawn`: one micro-batch at least.
+    def draw(self, epoch: int, batch: Integers) -> list[list[Draw]]:
+        """The part of this process in a global batch: the items of one micro-batch at least.
 
-        Where there are fewer items than processes, those without take the first item stripped of
-        its labels: they compute along, as all must, and change nothing.
+        Where there are fewer items than processes, those without take the first item without its
+        labels: they compute along, as all must, and change nothing.
         """
-        hands = share(drawn, self.lengths, rank=self.rank, world=self.world, splits=self.splits)
-        if not hands:
-            return [collate([_unlabelled(self._item(epoch, int(drawn[0])))])]
-        return [collate([self._item(epoch, number) for number in hand.tolist()]) for hand in hands]
+        ranks = {"rank": self.rank, "world": self.world, "splits": self.splits}
+        parts = partition_batch(batch, self.lengths, **ranks)
+        if not parts:
+            return [[self._draw(epoch, int(batch[0]))._replace(labelled=False)]]
+        return [[self._draw(epoch, number) for number in part.tolist()] for part in parts]
+
+    def micro_batches(self, draws: Sequence[Sequence[Draw]]) -> list[Batch]:
+        """Read and augment items, and put them into batches."""
+        return [collate([self._item(draw) for draw in part]) for part in draws]
 
     def load(
         self, plan: EpochPlan, epoch: int, *, start: int = 0, workers: int = 0
-    ) -> Generator[list[Batch], None, None]:
+    ) -> AbstractContextManager[Iterator[list[Batch]]]:
         """The micro-batches of each step of an epoch, from step `start` on; see `ahead`."""
-        steps = (plan[step] for step in range(start, len(plan)))
-        return ahead(lambda drawn: self.micro_batches(epoch, drawn), steps, workers)
+        steps = (self.draw(epoch, plan[step]) for step in range(start, len(plan)))
+        return ahead(self.micro_batches, steps, workers, pin_memory=self.pin_memory)
 
-    def _item(self, epoch: int, drawn: int) -> Item:
+    def _draw(self, epoch: int, drawn: int) -> Draw:
         repeat, number = divmod(drawn, len(self.lengths))
         parts = (self.seed, "augment", epoch, number, *([repeat] if repeat else []))
-        generator = torch.Generator().manual_seed(derive_seed(*parts))
-        return augment(self.item(number), self.augmentation, generator)
+        return Draw(number, derive_seed(*parts))
+
+    def _item(self, draw: Draw) -> Item:
+        generator = torch.Generator().manual_seed(draw.seed)
+        item = augment(self.item(draw.number), self.augmentation, generator)
+        return item if draw.labelled else Item(item.key, item.inputs)
 
 
-def _unlabelled(item: Item) -> Item:
-    return replace(
-        item,
-        transcript=EMPTY["text"],
-        masked_text=EMPTY["text"],
-        speaker=UNLABELLED,
-        sentiment=float("nan"),
-        emotions=(float("nan"),) * len(EMOTIONS),
-    )
-
-
+@contextmanager
 def ahead(
-    make: Callable[[Job], Made], jobs: Iterable[Job], workers: int, timeout: float = TIMEOUT
-) -> Generator[Made, None, None]:
+    make: Callable[[Job], Result],
+    jobs: Iterable[Job],
+    workers: int,
+    *,
+    timeout: float = TIMEOUT,
+    pin_memory: bool = False,
+) -> Iterator[Iterator[Result]]:
     """`map(make, jobs)`, in order, by forked processes each of which is one job ahead.
 
-    Close the iterator when it is left early (`contextlib.closing`): that ends the processes.
+    The processes end with the block, or with this process.
 
     Args:
         make: makes one result; it and what it reaches are inherited, not copied.
         jobs: small values; taken one by one, as many ahead as there are workers.
-        workers: processes, one thread each; 0 = the calling one makes what is asked for next.
+        workers: processes, one thread each; 0 = this process makes each result when it is due.
         timeout: seconds that one result may take once it is waited for.
+        pin_memory: see `TrainingLoader`.
 
     Raises:
         UsageError: a negative number of workers.
-        MmembedError: what `make` raised; or a worker died or gave nothing in time.
+        MmembedError: within the block: what `make` raised; or a worker died, or gave nothing in
+            time.
     """
     if workers < 0:
         raise UsageError(f"{workers} loader workers: 0 or more")
-    if workers == 0:
-        yield from map(make, jobs)
-        return
-    team = _Team(make, workers, timeout)
-    atexit.register(team.stop)  # multiprocessing would wait for workers that ignore SIGTERM
+    others = multiprocessing.active_children()
+    results: Any = iter(
+        DataLoader(
+            _Made(make),
+            batch_size=None,
+            sampler=jobs,
+            num_workers=workers,
+            collate_fn=_unchanged,
+            pin_memory=pin_memory,
+            timeout=timeout if workers else 0,
+            worker_init_fn=_leave_signals,
+            multiprocessing_context="fork" if workers else None,
+            prefetch_factor=1 if workers else None,
+            generator=torch.Generator(),  # the global one stays as it is
+        )
+    )
+    started = [child for child in multiprocessing.active_children() if child not in others]
     try:
-        yield from team.run(iter(jobs))
+        yield map(_raised, results)
+    except RuntimeError as error:  # also in the middle of a step: torch learns of it by a signal
+        if not str(error).startswith("DataLoader"):
+            raise
+        raise _failure(str(error), started, timeout) from None
     finally:
-        team.stop()
-        atexit.unregister(team.stop)
+        if workers:
+            results._shutdown_workers()
+        for process in started:  # what hangs; it ignores the SIGTERM that DataLoader sends
+            process.kill()
+            process.join()
 
 
-class _Team(Generic[Job, Made]):
-    """Workers that are given jobs in turn and asked for results in the same turn.
-
-    A worker has one job at a time, so that neither side ever writes to a full pipe that the other
-    does not read.
+class _Made(Dataset[Any]):
+    """The results by their jobs; an error that names its file is one, since it has to stay whole
+    on its way from a worker.
     """
 
-    def __init__(self, make: Callable[[Job], Made], workers: int, timeout: float) -> None:
-        self._timeout = timeout
-        self._pipes: list[Connection] = []
-        self._processes: list[BaseProcess] = []
-        context = multiprocessing.get_context("fork")
-        for _ in range(workers):
-            ours, theirs = context.Pipe()
-            self._pipes.append(ours)
-            process = context.Process(
-                target=_work, args=(make, theirs, tuple(self._pipes)), daemon=True
-            )
-            process.start()
-            theirs.close()
-            self._processes.append(process)
+    def __init__(self, make: Callable[[Any], Any]) -> None:
+        self._make = make
 
-    def run(self, jobs: Iterator[Job]) -> Iterator[Made]:
-        busy: deque[int] = deque()
-
-        def give(workers: Iterable[int]) -> None:
-            for worker, job in zip(workers, jobs, strict=False):
-                self._give(worker, job)
-                busy.append(worker)
-
-        give(range(len(self._pipes)))
-        while busy:
-            worker = busy.popleft()
-            made = self._take(worker)
-            give([worker])
-            yield made
-
-    def stop(self) -> None:
-        for process in self._processes:
-            process.kill()
-        for process, pipe in zip(self._processes, self._pipes, strict=True):
-            process.join()
-            pipe.close()
-
-    def _give(self, worker: int, job: Job) -> None:
+    def __getitem__(self, job: Any) -> Any:
         try:
-            self._pipes[worker].send(job)
-        except OSError:
-            raise self._died(worker) from None
-
-    def _take(self, worker: int) -> Made:
-        try:
-            if not self._pipes[worker].poll(self._timeout):
-                raise MmembedError(
-                    f"a loader worker gave nothing for {self._timeout:g} s: look for a disk or "
-                    "network that hangs, then run the same again to continue"
-                )
-            made: Made | MmembedError = self._pipes[worker].recv()
-        except (EOFError, OSError):
-            raise self._died(worker) from None
-        if isinstance(made, MmembedError):
-            raise made
-        return made
-
-    def _died(self, worker: int) -> MmembedError:
-        process = self._processes[worker]
-        process.join(1)
-        if process.exitcode is not None and process.exitcode < 0:
-            name = signal.Signals(-process.exitcode).name
-            return MmembedError(
-                f"a loader worker was killed by {name}, perhaps for want of memory (SIGKILL) or of "
-                "room in /dev/shm (SIGBUS): run the same again to continue, with fewer workers"
-            )
-        return MmembedError(f"a loader worker failed (exit code {process.exitcode}): see above")
+            return self._make(job)
+        except (MmembedError, OSError) as error:
+            return error
 
 
-def _work(make: Callable[[Job], Made], pipe: Connection, inherited: Iterable[Connection]) -> None:
-    """A worker's life: it ends when the process that started it does."""
+def _unchanged(result: Result) -> Result:
+    return result
+
+
+def _raised(result: Any) -> Any:
+    if isinstance(result, Exception):
+        raise result
+    return result
+
+
+def _leave_signals(worker: int) -> None:
+    """Signals are for the trainer, which saves its state first."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(number, signal.SIG_IGN)  # for the trainer, which saves its state first
-    torch.set_num_threads(1)
-    for other in inherited:
-        other.close()  # or the end of the trainer would not be the end of its pipes
-    made: Made | MmembedError
-    while True:
-        try:
-            job = pipe.recv()
-        except (EOFError, OSError):
-            return
-        try:
-            made = make(job)
-        except MmembedError as error:
-            made = error
-        try:
-            pipe.send(made)
-        except OSError:
-            return
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _failure(said: str, workers: Iterable[BaseProcess], timeout: float) -> MmembedError:
+    """What happened to the workers, in one line."""
+    if "timed out" in said:
+        return MmembedError(
+            f"a loader worker gave nothing for {timeout:g} s: look for a disk or network that "
+            "hangs, then run the same again to continue"
+        )
+    code = next((worker.exitcode for worker in workers if worker.exitcode), 0)
+    if code < 0:
+        return MmembedError(
+            f"a loader worker was killed by {signal.Signals(-code).name}, perhaps for want of "
+            "memory (SIGKILL) or of room in /dev/shm (SIGBUS): run the same again to continue, "
+            "with fewer workers"
+        )
+    return MmembedError(f"a loader worker failed (exit code {code}): see above")

@@ -93,14 +93,14 @@ def _take(lengths: Integers, items: Integers) -> Integers:
 
 
 def _shuffled(count: int, generator: np.random.Generator) -> NDArray[np.int64]:
-    """The numbers below `count`, dealt at random to heaps that fit the cache, each shuffled.
+    """The numbers below `count`, put at random into buckets that fit the cache, each shuffled.
 
     Any order is as likely (Rao 1961, Sandelius 1962), in half the time of `permutation` for
     millions.
     """
-    heap = generator.integers(0, 256, count, dtype=np.uint8)
-    order = heap.argsort(kind="stable")
-    for part in np.split(order, np.bincount(heap, minlength=256).cumsum()):
+    bucket = generator.integers(0, 256, count, dtype=np.uint8)
+    order = bucket.argsort(kind="stable")
+    for part in np.split(order, np.bincount(bucket, minlength=256).cumsum()):
         generator.shuffle(part)
     return order
 
@@ -182,7 +182,7 @@ def draw(
     )
 
 
-def share(
+def partition_batch(
     batch: Sequence[int] | Integers,
     lengths: Sequence[int] | Integers,
     *,
@@ -192,7 +192,7 @@ def share(
 ) -> list[NDArray[np.int64]]:
     """One process's part of a global batch, cut into `splits` micro-batches of like size.
 
-    Items are dealt out longest first, forth and back, so that processes get nearly equal frames.
+    Items are assigned longest first, forth and back, so that processes get nearly equal frames.
     Fewer micro-batches come back when there are fewer items, none when there are too few for all.
 
     Args:
@@ -204,8 +204,8 @@ def share(
     """
     items = np.asarray(batch, dtype=np.int64)
     ranked = items[np.lexsort((items, -_take(np.asarray(lengths, dtype=np.int64), items)))]
-    hands = world * splits
-    lap, seat = np.divmod(np.arange(len(ranked)), hands)
-    hand = np.where(lap % 2 == 0, seat, hands - 1 - seat)
-    mine = [ranked[hand == split * world + rank] for split in range(splits)]
+    shards = world * splits
+    rounds, positions = np.divmod(np.arange(len(ranked)), shards)
+    owners = np.where(rounds % 2 == 0, positions, shards - 1 - positions)
+    mine = [ranked[owners == split * world + rank] for split in range(splits)]
     return [items for items in mine if len(items)]

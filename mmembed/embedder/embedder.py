@@ -16,10 +16,9 @@ from torch import Tensor
 from mmembed import __version__
 from mmembed.batch import STREAMS, Encoding, Packed, Padded
 from mmembed.config import Hz, Seconds
-from mmembed.data.collate import collate
 from mmembed.data.example import Example
 from mmembed.data.inputs import load_all
-from mmembed.data.item import to_item
+from mmembed.data.item import collate, to_item
 from mmembed.data.media.decode import MAX_SECONDS
 from mmembed.data.media.pool import Decoder
 from mmembed.embedder import hub

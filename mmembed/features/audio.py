@@ -25,11 +25,6 @@ POWER_FLOOR: Final = 1e-8  # of a band, for sound in [-1, 1]: about the noise of
 LOG_MEAN: Final = -7.0  # about the mean and deviation of log-mel speech; constants, not statistics
 LOG_SCALE: Final = 4.0
 
-BAND_MASKS: Final = 2
-WIDEST_BAND_MASK: Final = 18  # bands
-TIME_MASKS: Final = 2
-LONGEST_TIME_MASK: Final = 0.1  # of the clip
-
 
 def log_mel(waveform: NDArray[np.float32]) -> NDArray[np.float16]:
     """Log-mel power, scaled by constants to about zero mean and unit variance on speech.
@@ -88,31 +83,3 @@ def resample(waveform: NDArray[np.float32], rate: int) -> NDArray[np.float32]:
     divisor = math.gcd(rate, SAMPLE_RATE)
     resampled = resample_poly(waveform, SAMPLE_RATE // divisor, rate // divisor)
     return np.asarray(resampled, dtype=np.float32)
-
-
-def change_gain(mel: Tensor, decibels: float) -> Tensor:
-    """(T, 80) log-mel of the same sound made louder (or softer, below 0)."""
-    return mel + decibels / 10 * math.log(10) / LOG_SCALE
-
-
-def spec_augment(mel: Tensor, generator: torch.Generator) -> Tensor:
-    """Mask bands and times with the mean (SpecAugment, Park et al. 2019, arXiv 1904.08779).
-
-    Args:
-        mel: (T, 80); not changed.
-        generator: the only source of randomness.
-    """
-
-    def upto(limit: int) -> int:
-        return int(torch.randint(limit + 1, (), generator=generator))
-
-    mel = mel.clone()
-    for _ in range(BAND_MASKS):
-        size = upto(WIDEST_BAND_MASK)
-        start = upto(MEL_BANDS - size)
-        mel[:, start : start + size] = 0.0
-    for _ in range(TIME_MASKS):
-        size = upto(int(LONGEST_TIME_MASK * len(mel)))
-        start = upto(len(mel) - size)
-        mel[start : start + size] = 0.0
-    return mel

@@ -8,9 +8,7 @@ from typing import Final
 
 import cv2
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from mmembed.errors import UsageError
 
@@ -25,15 +23,6 @@ ENLARGE: Final = 1.15  # Haar boxes end at the brows and the chin
 YUNET_SIDE: Final = 320  # pixels, the longer side of the picture that YuNet searches
 YUNET_SCORE: Final = 0.7
 YUNET_ENLARGE: Final = 1.2  # its boxes are as tall as the face and narrower
-
-# Of the augmentation:
-LARGEST_SHIFT: Final = 5  # pixels
-LARGEST_TURN: Final = 10  # degrees
-ZOOM: Final = 0.15
-STRETCH: Final = 0.08
-SIDE_LIGHT: Final = 0.3  # difference of the edges from the middle
-CONTRAST: Final = 0.3
-BRIGHTNESS: Final = 0.3
 
 Box = NDArray[np.float64]  # centre x, centre y, side; pixels
 
@@ -232,34 +221,3 @@ def _median_of_three(boxes: NDArray[np.float64]) -> NDArray[np.float64]:
         np.stack([padded[:-2], padded[1:-1], padded[2:]]), axis=0
     )
     return median
-
-
-def augment_crops(crops: Tensor, generator: torch.Generator) -> Tensor:
-    """Another camera and another lamp: mirrored, turned, zoomed, stretched, shifted, relit.
-
-    One draw for all frames, so that what moves is the face alone.
-
-    Args:
-        crops: (T, 64, 64) uint8; not changed.
-        generator: the only source of randomness.
-    """
-
-    def within(limit: float) -> float:
-        return limit * (2 * float(torch.rand((), generator=generator)) - 1)
-
-    mirror = 1 if torch.rand((), generator=generator) < 0.5 else -1
-    middle = (CROP - 1) / 2
-    place = cv2.getRotationMatrix2D((middle, middle), within(LARGEST_TURN), 1 + within(ZOOM))
-    stretch = mirror * (1 + within(STRETCH))
-    place = place @ np.array([[stretch, 0, middle * (1 - stretch)], [0, 1, 0], [0, 0, 1]])
-    place[:, 2] += within(LARGEST_SHIFT), within(LARGEST_SHIFT)
-    moved = np.stack(
-        [
-            cv2.warpAffine(crop, place, (CROP, CROP), borderMode=cv2.BORDER_REPLICATE)
-            for crop in crops.numpy()
-        ]
-    )
-    across = torch.linspace(-1, 1, CROP) * within(SIDE_LIGHT)
-    light = 1 + within(BRIGHTNESS) + across
-    relit = ((torch.from_numpy(moved).float() - 128) * (1 + within(CONTRAST)) + 128) * light
-    return relit.clamp(0, 255).byte()

@@ -7,16 +7,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from operator import attrgetter
-from typing import Any, Protocol
+from typing import Any, Final
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from mmembed.batch import STREAMS, UNLABELLED, stream_subsets, subset_name
 from mmembed.ctc import greedy_tokens
-from mmembed.data.collate import collate
-from mmembed.data.item import EMPTY, Item
+from mmembed.data.item import EMPTY, Item, collate
+from mmembed.data.loader import SpeechItems
 from mmembed.features.text import BLANK, Vocabulary
 from mmembed.method import Method
 from mmembed.methods.ctc_speaker import CtcSpeaker
@@ -24,7 +23,8 @@ from mmembed.metrics.speech import character_error_rate, word_error_rate
 from mmembed.recipes.pretrain_data import TrainingCorpus
 from mmembed.training.distributed import World
 
-SAMPLES = 12  # transcripts kept for reading
+SAMPLES: Final = 12  # transcripts kept for reading
+BATCH_SIZE: Final = 16
 
 
 def evaluate_speech(
@@ -46,18 +46,18 @@ def evaluate_speech(
     result: dict[str, Any] = {}
     for split in splits if streams else ():
         tests = corpus.test_set(split)
-        heard = transcribe(method, tests, stream_subsets(streams), corpus.alphabet, world)
-        every = heard[streams]
+        by_subset = transcribe(method, tests, stream_subsets(streams), corpus.alphabet, world)
+        every = by_subset[streams]
         if not every:
             continue
         by_corpus: dict[str, list[Transcribed]] = {name: [] for name in sorted(corpus.names)}
         for one in every:
-            by_corpus[corpus.names[tests.examples.folder(one.number)]].append(one)
-        by_streams = {subset_name(s): speech_scores(found) for s, found in heard.items() if found}
+            by_corpus[corpus.names[tests.examples.folders[one.number]]].append(one)
+        by_streams = {subset_name(s): speech_scores(part) for s, part in by_subset.items() if part}
         result[split] = {
             **by_streams[subset_name(streams)],
             "by_streams": by_streams,
-            "by_corpus": {name: speech_scores(found) for name, found in by_corpus.items() if found},
+            "by_corpus": {name: speech_scores(part) for name, part in by_corpus.items() if part},
             "samples": [
                 {"key": h.key, "reference": h.reference, "hypothesis": h.hypothesis}
                 for h in every[:: max(1, len(every) // SAMPLES)][:SAMPLES]
@@ -84,8 +84,8 @@ def quick_scores(method: CtcSpeaker, corpus: TrainingCorpus, world: World) -> di
     for split, names in (("dev", ("wer", "cer")), ("heldout", ("speaker_accuracy",))):
         if streams:
             tests = corpus.test_set(split)
-            heard = transcribe(method, tests, [streams], corpus.alphabet, world)[streams]
-            scores |= {k: v for k, v in speech_scores(heard).items() if k in names}
+            results = transcribe(method, tests, [streams], corpus.alphabet, world)[streams]
+            scores |= {k: v for k, v in speech_scores(results).items() if k in names}
     return scores
 
 
@@ -94,29 +94,15 @@ def _perceived(corpus: TrainingCorpus) -> tuple[str, ...]:
     return tuple(s for s in STREAMS if s != "text" and s in corpus.config.streams)
 
 
-ITEMS_AT_ONCE = 16
-
-
-class TestUtterances(Protocol):
-    """Utterances to recognise, read one by one."""
-
-    @property
-    def present(self) -> NDArray[np.bool_]:
-        """(N, 3) which of `STREAMS` each has; known without reading them."""
-
-    def read(self, number: int) -> tuple[Item, str]:
-        """An utterance in tensors and its normalised transcript, "" where there is none."""
-
-
 @dataclass(frozen=True)
 class Transcribed:
-    """One utterance as heard by a method.
+    """One utterance as recognised by a method.
 
     Attributes:
-        number: its place in the test set.
+        number: of the item in the test set.
         key: of the utterance.
         reference: its normalised transcript, "" where there is none.
-        hypothesis: what was heard.
+        hypothesis: what was recognised.
         speaker: class id, or UNLABELLED.
         speaker_predicted: class id.
     """
@@ -138,34 +124,37 @@ def only_streams(item: Item, streams: Sequence[str]) -> Item:
 @torch.no_grad()
 def transcribe(
     method: Method,
-    tests: TestUtterances,
+    tests: SpeechItems,
     subsets: Sequence[tuple[str, ...]],
     alphabet: Vocabulary,
     world: World,
 ) -> dict[tuple[str, ...], list[Transcribed]]:
     """Greedy transcripts and speakers of a test set under each of several stream subsets.
 
-    The utterances are shared by all processes first; each reads its own, a few at a time and each
-    once, and keeps nothing of them but what was heard.
+    Each process reads its part of the items, `BATCH_SIZE` at a time and each once, and keeps
+    nothing of them but the result.
 
     Returns:
-        On the main process, in the order of the test set, what was heard under each subset; an
+        On the main process, in the order of the test set, the results under each subset; an
         utterance without any of the subset's streams is left out. On the others nothing.
     """
     training = method.training
     method.eval()
-    wanted = [STREAMS.index(stream) for stream in sorted({s for one in subsets for s in one})]
-    usable = np.flatnonzero(tests.present[:, wanted].any(1)).tolist()
+    needed = [STREAMS.index(stream) for stream in sorted({s for one in subsets for s in one})]
+    usable = np.flatnonzero((tests.lengths[:, needed] > 0).any(1)).tolist()
     mine = usable[world.rank :: world.size]
-    heard: dict[tuple[str, ...], list[Transcribed]] = {subset: [] for subset in subsets}
-    for start in range(0, len(mine), ITEMS_AT_ONCE):
-        rows = [(number, *tests.read(number)) for number in mine[start : start + ITEMS_AT_ONCE]]
+    results: dict[tuple[str, ...], list[Transcribed]] = {subset: [] for subset in subsets}
+    for start in range(0, len(mine), BATCH_SIZE):
+        rows = [
+            (number, tests.read(number), tests.transcripts[number])
+            for number in mine[start : start + BATCH_SIZE]
+        ]
         for subset in subsets:
             chosen = [row for row in rows if any(len(row[1].inputs[s]) for s in subset)]
             if chosen:
-                heard[subset] += _transcribe(method, chosen, subset, alphabet, world)
+                results[subset] += _transcribe(method, chosen, subset, alphabet, world)
     method.train(training)
-    collected = world.collect(heard)
+    collected = world.collect(results)
     return {
         subset: sorted(chain(*(part[subset] for part in collected)), key=attrgetter("number"))
         for subset in subsets
@@ -195,15 +184,15 @@ def _transcribe(
     ]
 
 
-def speech_scores(heard: Sequence[Transcribed]) -> dict[str, float]:
+def speech_scores(results: Sequence[Transcribed]) -> dict[str, float]:
     """wer, cer, speaker_accuracy (of known speakers), counts; what has no item is absent."""
-    scores: dict[str, float] = {"utterances": len(heard)}
-    spoken = [h for h in heard if h.reference]
+    scores: dict[str, float] = {"utterances": len(results)}
+    spoken = [h for h in results if h.reference]
     if spoken:
         references, hypotheses = [h.reference for h in spoken], [h.hypothesis for h in spoken]
         scores["wer"] = word_error_rate(references, hypotheses)
         scores["cer"] = character_error_rate(references, hypotheses)
-    known = [h for h in heard if h.speaker != UNLABELLED]
+    known = [h for h in results if h.speaker != UNLABELLED]
     if known:
         right = sum(h.speaker == h.speaker_predicted for h in known)
         scores["speaker_accuracy"] = right / len(known)

@@ -6,18 +6,18 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
-from mmembed.data.augment import Augmentation
+from mmembed.data.item import Augmentation
 from mmembed.encoder import EncoderConfig
 from mmembed.methods.ctc_speaker import CtcSpeakerConfig
 from mmembed.training.optim import OptimConfig
 
 
 @dataclass(frozen=True)
-class Pieces:
+class VocabularyConfig:
     """A sentencepiece vocabulary to learn.
 
     Attributes:
-        size: the most pieces.
+        size: of subwords at most.
         kind: how they are made.
     """
 
@@ -38,8 +38,8 @@ class DataConfig:
         streams: the streams to read. With text alone the encoder learns masked words and nothing
             else: it gets no recogniser and no scores.
         vocabulary: of the text stream.
-        alphabet: of speech recognition. Letters learn from far fewer hours than larger units.
-        frames: audio-clock frames (25 Hz) of a global batch, over all processes.
+        alphabet: of speech recognition. Characters need far fewer hours than larger units.
+        frames: frames of a global batch at 25 Hz, over all processes.
         pool: records sorted by length together, so that a batch needs little padding; 0 = random
             batches, for small corpora: a batch of one length is often of one corpus.
         augmentation: what is done to training examples.
@@ -49,8 +49,8 @@ class DataConfig:
     weights: tuple[float, ...] = ()
     exclude_speakers: tuple[str, ...] = ()
     streams: tuple[str, ...] = ("audio", "video", "text")
-    vocabulary: Pieces = Pieces(256, "unigram")
-    alphabet: Pieces = Pieces(100, "char")
+    vocabulary: VocabularyConfig = VocabularyConfig(256, "unigram")
+    alphabet: VocabularyConfig = VocabularyConfig(100, "char")
     frames: int = 2400
     pool: int = 0
     augmentation: Augmentation = field(default_factory=Augmentation)
@@ -114,7 +114,7 @@ def base() -> PretrainRun:
     return PretrainRun(
         "base",
         method=CtcSpeakerConfig(encoder=encoder),
-        data=DataConfig(vocabulary=Pieces(4000, "unigram"), frames=24_000, pool=10_000),
+        data=DataConfig(vocabulary=VocabularyConfig(4000, "unigram"), frames=24_000, pool=10_000),
         loop=LoopConfig(epochs=50),
     )
 

@@ -15,7 +15,7 @@ from mmembed.io.remote import as_url
 FILE: Final = "data.json"  # setting, or setting/FOLDER -> SHA-256 of all shards there
 
 
-def claim_data(out: Path, config: Mapping[str, Any]) -> None:
+def check_data(out: Path, config: Mapping[str, Any]) -> None:
     """Keep in OUT/data.json what the shards that the settings name hold.
 
     Args:

@@ -18,15 +18,15 @@ from mmembed.io.locks import file_lock, lock_folder
 log = logging.getLogger(__name__)
 
 
-def claim_folder(
-    out: Path, config: Mapping[str, Any], free: Collection[str] = (), part: str = ""
+def open_run_folder(
+    out: Path, config: Mapping[str, Any], mutable: Collection[str] = (), part: str = ""
 ) -> None:
     """Make `out` the folder of this configuration, and of this process until it ends.
 
     Args:
         out: folder of the run.
         config: all settings, nested.
-        free: those that may change from one start to the next, such as "loop.workers".
+        mutable: those that may change from one start to the next, such as "loop.workers".
         part: a name under which this process shares the folder with those of other names.
 
     Raises:
@@ -35,11 +35,11 @@ def claim_folder(
     """
     lock_folder(out, part)
     with file_lock(out / ".claim") if part else nullcontext():  # parts may start at one moment
-        if not is_claimed(out, config, free):
+        if not is_run_folder(out, config, mutable):
             write_json(out / "run.json", json.loads(dumps(config)))
 
 
-def is_claimed(out: Path, config: Mapping[str, Any], free: Collection[str] = ()) -> bool:
+def is_run_folder(out: Path, config: Mapping[str, Any], mutable: Collection[str] = ()) -> bool:
     """Whether `out` belongs to this configuration already; nothing is written.
 
     Raises:
@@ -51,7 +51,7 @@ def is_claimed(out: Path, config: Mapping[str, Any], free: Collection[str] = ())
         changed = [
             line
             for line in differences(read_json(path), plain)
-            if line.partition(":")[0] not in free
+            if line.partition(":")[0] not in mutable
         ]
         if changed:
             raise UsageError(

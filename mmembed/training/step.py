@@ -16,7 +16,7 @@ from mmembed.batch import Batch
 from mmembed.method import Method
 from mmembed.training.distributed import World
 
-MOST_SKIPPED: Final = 3  # steps in a row that were not finite, after which a run has failed
+MAX_SKIPPED_STEPS: Final = 3  # steps in a row that were not finite, after which a run has failed
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack
 from itertools import count, islice
 
 import numpy as np
@@ -15,10 +15,9 @@ import pytest
 import torch
 from helpers.support import random_item
 
-from mmembed.batch import STREAMS, stream_subsets
-from mmembed.data.augment import Augmentation
-from mmembed.data.item import Item
-from mmembed.data.loader import Steps, ahead
+from mmembed.batch import STREAMS, Batch, stream_subsets
+from mmembed.data.item import Augmentation, Item
+from mmembed.data.loader import TrainingLoader, ahead
 from mmembed.data.sampler import draw, plan_epoch
 from mmembed.errors import CorruptError, DataError, MmembedError, UsageError
 
@@ -34,27 +33,36 @@ def drawn(epoch: int) -> np.ndarray:
     return draw([4, 5], [2.5, 0.5], seed=1, epoch=epoch)
 
 
+def loader_of(rank: int, world: int) -> TrainingLoader:
+    return TrainingLoader(item, LENGTHS, Augmentation(), seed=1, rank=rank, world=world)
+
+
+def rows_of(batch: Batch) -> Iterator[bytes]:
+    """Key and streams of each item, but for one of a process without an item of its own."""
+    streams = [batch.inputs[name].pad() for name in STREAMS]
+    for row, key in enumerate(batch.keys):
+        if batch.targets["speaker"][row] >= 0 or batch.labelled("masked_text")[row]:
+            yield key.encode() + b"".join(x.item(row).numpy().tobytes() for x in streams)
+
+
 def global_order(workers: int, world: int, start: int = 0) -> str:
     """A digest of the keys and the augmented bytes of two epochs, in the order of the plan."""
     digest = hashlib.sha256()
     for epoch in (0, 1):
         plan = plan_epoch(LENGTHS, 150, seed=1, epoch=epoch, pool=6, drawn=drawn(epoch))
-        loaders = [
-            Steps(item, LENGTHS, Augmentation(), seed=1, rank=rank, world=world).load(
-                plan, epoch, start=start, workers=workers
-            )
-            for rank in range(world)
-        ]
-        for step, parts in enumerate(zip(*loaders, strict=True), start):
-            rows: list[bytes] = []
-            for batch in (batch for part in parts for batch in part):
-                for row, key in enumerate(batch.keys):
-                    if batch.targets["speaker"][row] < 0 and not batch.labelled("masked_text")[row]:
-                        continue  # of a process without an item of its own
-                    streams = [batch.inputs[name].pad().item(row).numpy() for name in STREAMS]
-                    rows.append(key.encode() + b"".join(x.tobytes() for x in streams))
-            assert len(rows) == len(plan[step])
-            digest.update(repr((step, plan[step].tolist(), sorted(rows))).encode())
+        with ExitStack() as stack:
+            loaders = [
+                stack.enter_context(
+                    TrainingLoader(
+                        item, LENGTHS, Augmentation(), seed=1, rank=rank, world=world
+                    ).load(plan, epoch, start=start, workers=workers)
+                )
+                for rank in range(world)
+            ]
+            for step, parts in enumerate(zip(*loaders, strict=True), start):
+                rows = [row for part in parts for batch in part for row in rows_of(batch)]
+                assert len(rows) == len(plan[step])
+                digest.update(repr((step, plan[step].tolist(), sorted(rows))).encode())
     return digest.hexdigest()
 
 
@@ -67,27 +75,29 @@ def test_order_and_content_do_not_depend_on_workers_or_world() -> None:
 def test_a_position_is_a_step_number() -> None:
     """R16: going on at step 2 gives what an undisturbed epoch gives there, with any workers."""
     plan = plan_epoch(LENGTHS, 150, seed=1, epoch=0, pool=6)
-    steps = Steps(item, LENGTHS, Augmentation(), seed=1)
-    whole = [batch.keys for part in steps.load(plan, 0) for batch in part]
+    loader = TrainingLoader(item, LENGTHS, Augmentation(), seed=1)
+    with loader.load(plan, 0) as steps:
+        whole = [batch.keys for part in steps for batch in part]
     for workers in (0, 2):
-        rest = [b.keys for part in steps.load(plan, 0, start=2, workers=workers) for b in part]
+        with loader.load(plan, 0, start=2, workers=workers) as steps:
+            rest = [batch.keys for part in steps for batch in part]
         assert rest == whole[2:] and len(rest) == len(plan) - 2
 
 
 def test_a_process_without_items_computes_along_without_labels() -> None:
-    steps = [Steps(item, LENGTHS, Augmentation(), seed=1, rank=r, world=4) for r in range(4)]
-    parts = [s.micro_batches(0, np.array([6, 7])) for s in steps]
+    loaders = [loader_of(rank, 4) for rank in range(4)]
+    parts = [loader.micro_batches(loader.draw(0, np.array([6, 7]))) for loader in loaders]
     assert [[len(batch) for batch in part] for part in parts] == [[1], [1], [1], [1]]
-    counts = [[b.count(name) for name in ("speaker", "transcript", "sentiment")] for (b,) in parts]
-    assert counts[0] == counts[1] == [1, 1, 1]
-    assert counts[2] == counts[3] == [0, 0, 0]
+    counts = [[b.count(name) for name in ("speaker", "transcript")] for (b,) in parts]
+    assert counts[0] == counts[1] == [1, 1]
+    assert counts[2] == counts[3] == [0, 0]
     assert all(not part[0].count("masked_text") for part in parts[2:])
 
 
 def test_repeats_are_augmented_anew_and_first_draws_as_without_weights() -> None:
-    steps = Steps(item, LENGTHS, Augmentation(keep_streams=1.0), seed=1)
+    loader = TrainingLoader(item, LENGTHS, Augmentation(keep_streams=1.0), seed=1)
     first, repeat, plain = (
-        steps.micro_batches(0, np.array([number]))[0].inputs["audio"].values
+        loader.micro_batches(loader.draw(0, np.array([number])))[0].inputs["audio"].values
         for number in (6, 6 + len(LENGTHS), 6)
     )
     assert torch.equal(first, plain)
@@ -103,15 +113,16 @@ def test_results_come_in_order_and_jobs_are_taken_as_needed(workers: int) -> Non
             taken.append(number)
             yield number
 
-    with closing(ahead(lambda job: (job, os.getpid()), jobs(), workers)) as made:
+    with ahead(lambda job: (job, os.getpid()), jobs(), workers) as made:
         found = list(islice(made, 10))
     assert [job for job, _ in found] == list(range(10))
     assert len({pid for _, pid in found}) == max(1, workers)
     assert len(taken) <= 10 + workers
-    assert list(ahead(abs, [-3, 1], workers)) == [3, 1]
-    assert list(ahead(abs, [], workers)) == []
-    with pytest.raises(UsageError, match="-1 loader workers: 0 or more"):
-        list(ahead(abs, [1], -1))
+    for given, expected in (([-3, 1], [3, 1]), ([], [])):
+        with ahead(abs, given, workers) as results:
+            assert list(results) == expected
+    with pytest.raises(UsageError, match="-1 loader workers: 0 or more"), ahead(abs, [1], -1):
+        pass
 
 
 def failing(job: int) -> int:
@@ -144,7 +155,7 @@ def test_a_worker_that_fails_ends_the_run_with_one_line(
     started, made = time.monotonic(), []
     with (
         pytest.raises(kind, match=words) as caught,
-        closing(ahead(failing, [0, 1, bad, 2, 0, 1], 2, timeout=0.5)) as results,
+        ahead(failing, [0, 1, bad, 2, 0, 1], 2, timeout=0.5) as results,
     ):
         made += list(results)
     assert "\n" not in str(caught.value)
@@ -159,12 +170,13 @@ def test_workers_leave_signals_to_the_trainer_and_end_with_it() -> None:
     trainer = os.fork()
     if trainer == 0:
         try:
-            made = ahead(lambda job: os.getpid(), count(), 2)
-            workers = [next(made), next(made)]
-            for pid in workers:
-                os.kill(pid, signal.SIGTERM)
-            assert [next(made), next(made)] == workers
-            os.write(write, repr(workers).encode())
+            with ahead(lambda job: os.getpid(), count(), 2) as made:
+                workers = [next(made), next(made)]
+                for pid in workers:
+                    os.kill(pid, signal.SIGTERM)
+                assert [next(made), next(made)] == workers
+                os.write(write, repr(workers).encode())
+                os.kill(os.getpid(), signal.SIGKILL)
         finally:
             os.kill(os.getpid(), signal.SIGKILL)
     os.waitpid(trainer, 0)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmembed.data.sampler import EpochPlan, derive_seed, draw, plan_epoch, share
+from mmembed.data.sampler import EpochPlan, derive_seed, draw, partition_batch, plan_epoch
 
 LENGTHS = st.lists(st.integers(1, 400), min_size=1, max_size=200)
 POOLS = st.sampled_from([0, 1, 7, 40, 1000])
@@ -31,9 +31,12 @@ def check_an_epoch(lengths: list[int], budget: int, pool: int, world: int, split
         if pool:
             longest = max(lengths[i] for i in batch)
             assert len(batch) * longest <= budget or len(batch) == 1
-        hands = [share(batch, lengths, rank=r, world=world, splits=splits) for r in range(world)]
-        assert max(map(len, hands)) <= splits
-        seen += [int(i) for mine in hands for cut in mine for i in cut]
+        parts = [
+            partition_batch(batch, lengths, rank=r, world=world, splits=splits)
+            for r in range(world)
+        ]
+        assert max(map(len, parts)) <= splits
+        seen += [int(i) for mine in parts for cut in mine for i in cut]
     assert sorted(seen) == list(range(len(lengths)))
 
 
@@ -116,16 +119,22 @@ def test_items_of_one_length_meet_others_each_epoch() -> None:
 @settings(max_examples=100, deadline=None)
 def test_shares_are_a_partition(lengths: list[int], world: int, splits: int) -> None:
     batch = list(range(len(lengths)))
-    hands = [share(batch, lengths, rank=r, world=world, splits=splits) for r in range(world)]
-    assert sorted(int(i) for mine in hands for cut in mine for i in cut) == batch
+    parts = [
+        partition_batch(batch, lengths, rank=r, world=world, splits=splits) for r in range(world)
+    ]
+    assert sorted(int(i) for mine in parts for cut in mine for i in cut) == batch
     if len(batch) >= world:
-        assert all(mine and all(len(cut) for cut in mine) for mine in hands)
+        assert all(mine and all(len(cut) for cut in mine) for mine in parts)
 
 
 def test_two_processes_get_like_amounts() -> None:
     lengths = [400, 300, 200, 100, 90, 80, 70, 60]
     frames = [
-        sum(lengths[i] for cut in share(range(8), lengths, rank=rank, world=2) for i in cut)
+        sum(
+            lengths[i]
+            for cut in partition_batch(range(8), lengths, rank=rank, world=2)
+            for i in cut
+        )
         for rank in (0, 1)
     ]
     assert frames == [400 + 100 + 90 + 60, 300 + 200 + 80 + 70]
@@ -169,8 +178,8 @@ def test_repeats_are_planned_as_items_of_their_own() -> None:
     plan = plan_epoch(lengths, 100, seed=0, epoch=0, pool=10, drawn=drawn)
     assert sorted(i for batch in batches(plan) for i in batch) == list(range(10))
     assert [sorted(lengths[i % 5] for i in batch) for batch in batches(plan)].count([50, 50]) == 1
-    hands = [share(range(10), lengths, rank=rank, world=2) for rank in (0, 1)]
-    assert [sum(lengths[i % 5] for i in mine[0]) for mine in hands] == [150, 150]
+    parts = [partition_batch(range(10), lengths, rank=rank, world=2) for rank in (0, 1)]
+    assert [sum(lengths[i % 5] for i in mine[0]) for mine in parts] == [150, 150]
 
 
 def test_seeds_are_stable_and_distinct() -> None:

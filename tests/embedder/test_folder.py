@@ -12,8 +12,8 @@ import torch
 from helpers.encoders import write_encoder
 from helpers.support import random_item, small_method
 
-from mmembed.data.collate import collate
 from mmembed.data.example import Example
+from mmembed.data.item import collate
 from mmembed.data.manifest.utterance import Utterance
 from mmembed.embedder import Embedder, Recogniser
 from mmembed.embedder.folder import FILES

@@ -9,7 +9,6 @@ import cv2
 import numpy as np
 import onnx
 import pytest
-import torch
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
@@ -17,10 +16,6 @@ from mmembed.data.corpora.talkers.face import Face, Pose, make_look
 from mmembed.errors import UsageError
 from mmembed.features.video import (
     CROP,
-    LARGEST_SHIFT,
-    STRETCH,
-    ZOOM,
-    augment_crops,
     check_face_model,
     face_crops,
 )
@@ -130,38 +125,6 @@ def test_large_pictures_are_averaged_not_sampled() -> None:
     means = noise.reshape(64, 5, 64, 5).mean((1, 3))  # 320 / 64 = 5
     assert how == "full frame"
     np.testing.assert_allclose(crops[0], means, atol=1)
-
-
-def test_augmenting_depends_on_the_generator_alone() -> None:
-    crops = torch.from_numpy(np.stack([gradient(CROP, CROP)] * 5))
-    before = crops.clone()
-    seen = set()
-    for seed in range(20):
-        out = augment_crops(crops, torch.Generator().manual_seed(seed))
-        assert out.shape == crops.shape and out.dtype == torch.uint8
-        assert torch.equal(out, augment_crops(crops, torch.Generator().manual_seed(seed)))
-        seen.add(out.numpy().tobytes())
-    assert torch.equal(crops, before) and len(seen) == 20
-
-
-def test_augmenting_treats_all_frames_alike_and_keeps_their_content() -> None:
-    """A bright disc stays a bright disc, near the middle, of about its size, in every frame."""
-    rows, columns = np.mgrid[:CROP, :CROP] - (CROP - 1) / 2
-    disc = np.where(np.hypot(rows, columns) <= 12, 200, 40).astype(np.uint8)
-    places, areas, lights = [], [], []
-    for seed in range(40):
-        still = torch.from_numpy(disc).expand(3, -1, -1)
-        out = augment_crops(still, torch.Generator().manual_seed(seed)).numpy()
-        assert np.array_equal(out[0], out[1]) and np.array_equal(out[0], out[2])
-        middle = float(out[0, CROP // 2, CROP // 2])
-        inside = out[0] > 0.75 * middle
-        places.append([rows[inside].mean(), columns[inside].mean()])
-        areas.append(inside.sum() / (disc == 200).sum())
-        lights.append(middle)
-    assert 0.5 * LARGEST_SHIFT < np.abs(places).max() < LARGEST_SHIFT + 0.5
-    low, high = (1 - ZOOM) ** 2 * (1 - STRETCH), (1 + ZOOM) ** 2 * (1 + STRETCH)
-    assert 0.95 * low < min(areas) < 0.9 and 1.1 < max(areas) < 1.05 * high
-    assert min(lights) < 170 and max(lights) > 230
 
 
 @pytest.fixture

@@ -13,8 +13,7 @@ import torch
 from helpers.support import random_item, small_method
 
 from mmembed.batch import STREAMS, stream_subsets
-from mmembed.data.augment import Augmentation, augment
-from mmembed.data.collate import collate
+from mmembed.data.item import Augmentation, augment, collate
 from mmembed.training.distributed import World
 from mmembed.training.optim import OptimConfig, build_optimizer
 from mmembed.training.step import train_step

@@ -40,8 +40,6 @@ def random_item(streams: Sequence[str], seed: int, *, speaker: int | None = None
         transcript=tokens(4) if perceived else EMPTY["text"],
         masked_text=inputs["text"],
         speaker=(seed % NUM_SPEAKERS if speaker is None else speaker) if perceived else -1,
-        sentiment=float(torch.rand((), generator=generator)) * 6 - 3,
-        emotions=tuple((torch.rand(6, generator=generator) * 3).tolist()),
     )
 
 

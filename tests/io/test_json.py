@@ -11,7 +11,7 @@ import pytest
 
 from mmembed.config import differences, read_json
 from mmembed.io.json import dumps, write_json, write_lines
-from mmembed.training.run_folder import claim_folder
+from mmembed.training.run_folder import open_run_folder
 
 ROOT = Path(__file__).parents[2]
 # What is read by this project alone, in the same run, or checked by `allow_nan=False` itself.
@@ -53,7 +53,7 @@ def test_numbers_keep_all_digits() -> None:
 
 def test_a_setting_that_is_not_finite_is_the_same_at_the_next_start(tmp_path: Path) -> None:
     for _ in range(2):
-        claim_folder(tmp_path, {"optim": {"clip": float("inf")}})
+        open_run_folder(tmp_path, {"optim": {"clip": float("inf")}})
     assert not list(differences(read_json(tmp_path / "run.json"), {"optim": {"clip": None}}))
 
 

@@ -17,7 +17,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from mmembed.batch import STREAMS, Batch, Packed, Padded, stream_subsets
-from mmembed.data.collate import collate
+from mmembed.data.item import collate
 from mmembed.method import Method
 from mmembed.methods.emotion import EmotionConfig, EmotionRegressor
 from mmembed.methods.layer_anchor import LayerAnchor, LayerAnchorConfig

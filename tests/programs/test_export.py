@@ -16,7 +16,7 @@ from torch import Tensor
 
 from mmembed.batch import parse_subset, stream_subsets, subset_name
 from mmembed.commands.cli import run_program
-from mmembed.data.collate import collate
+from mmembed.data.item import collate
 from mmembed.embedder import Embedder, save_encoder
 from mmembed.encoder import Encoder
 from mmembed.features.text import Vocabulary

@@ -158,7 +158,7 @@ def test_a_full_disk_at_each_write(
 # Signals
 
 PHASES = [
-    ("program:claim_folder", 1),  # start
+    ("program:open_run_folder", 1),  # start
     ("program:train_step", 1),  # training
     ("program:train_step", 5),
     ("program:_dev_loss", 4),

@@ -3,29 +3,28 @@
 from __future__ import annotations
 
 import weakref
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from helpers.pretraining import clip, write_clips
-from numpy.typing import NDArray
 
 from mmembed.batch import stream_subsets
 from mmembed.data.item import Item
+from mmembed.data.loader import SpeechItems
 from mmembed.encoder import EncoderConfig
 from mmembed.methods.ctc_speaker import CtcSpeaker, CtcSpeakerConfig
 from mmembed.recipes.evaluation import (
-    ITEMS_AT_ONCE,
+    BATCH_SIZE,
     Transcribed,
     evaluate_speech,
     quick_scores,
     speech_scores,
     transcribe,
 )
-from mmembed.recipes.pretrain import DataConfig, Pieces
-from mmembed.recipes.pretrain_data import SpeechTests, TrainingCorpus, open_corpus
+from mmembed.recipes.pretrain import DataConfig, VocabularyConfig
+from mmembed.recipes.pretrain_data import TrainingCorpus, open_corpus
 from mmembed.training.distributed import ALONE, World
 
 
@@ -41,7 +40,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> TrainingCorpus:
     write_clips(root / "a" / "made" / "shards", whole)
     write_clips(root / "b" / "made" / "shards", [*parts, clip(200, 60, streams=("text",))])
     folders = tuple(str(root / name / "made" / "shards") for name in "ab")
-    return open_corpus(DataConfig(folders, vocabulary=Pieces(40, "unigram")))
+    return open_corpus(DataConfig(folders, vocabulary=VocabularyConfig(40, "unigram")))
 
 
 @pytest.fixture(scope="module")
@@ -56,25 +55,21 @@ def method(corpus: TrainingCorpus) -> CtcSpeaker:
     ).eval()
 
 
-@dataclass(frozen=True)
-class Counted:
+class Counted(SpeechItems):
     """A test set that counts what is read of it, and how much of that is kept."""
 
-    tests: SpeechTests
-    numbers: list[int] = field(default_factory=list)
-    items: list[weakref.ref[Item]] = field(default_factory=list)
-    most: list[int] = field(default_factory=list)
+    def __init__(self, tests: SpeechItems) -> None:
+        vars(self).update(vars(tests))
+        self.numbers: list[int] = []
+        self.items: list[weakref.ref[Item]] = []
+        self.most: list[int] = []
 
-    @property
-    def present(self) -> NDArray[np.bool_]:
-        return self.tests.present
-
-    def read(self, number: int) -> tuple[Item, str]:
-        item, reference = self.tests.read(number)
+    def read(self, number: int) -> Item:
+        item = super().read(number)
         self.numbers.append(number)
         self.items.append(weakref.ref(item))
         self.most.append(sum(one() is not None for one in self.items))
-        return item, reference
+        return item
 
 
 class Part(World):
@@ -93,7 +88,7 @@ def test_each_process_reads_its_own_part_once(corpus: TrainingCorpus, method: Ct
         transcribe(method, tests, SUBSETS, corpus.alphabet, Part(rank, 3, torch.device("cpu")))
         for rank, tests in enumerate(counted)
     ]
-    usable = np.flatnonzero(counted[0].present[:, :2].any(1)).tolist()
+    usable = np.flatnonzero((counted[0].lengths[:, :2] > 0).any(1)).tolist()
     assert sorted(n for tests in counted for n in tests.numbers) == usable
     assert max(len(t.numbers) for t in counted) - min(len(t.numbers) for t in counted) <= 1
     whole = transcribe(method, corpus.test_set("heldout"), SUBSETS, corpus.alphabet, ALONE)
@@ -105,7 +100,7 @@ def test_each_process_reads_its_own_part_once(corpus: TrainingCorpus, method: Ct
 def test_nothing_read_is_kept(corpus: TrainingCorpus, method: CtcSpeaker) -> None:
     tests = Counted(corpus.test_set("heldout"))
     transcribe(method, tests, SUBSETS, corpus.alphabet, ALONE)
-    assert len(tests.numbers) > 2 * ITEMS_AT_ONCE >= max(tests.most)
+    assert len(tests.numbers) > 2 * BATCH_SIZE >= max(tests.most)
 
 
 def test_each_stream_subset_is_scored_on_what_has_it(

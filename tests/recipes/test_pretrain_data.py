@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from helpers.pretraining import clip, write_clips
 
-from mmembed.data.augment import Augmentation
 from mmembed.data.example import Example
+from mmembed.data.item import Augmentation
 from mmembed.data.manifest.utterance import Utterance
 from mmembed.data.shards.layout import Record, shard_path, write_shard
 from mmembed.data.shards.records import to_record
 from mmembed.errors import UsageError
-from mmembed.recipes.pretrain import RECIPES, DataConfig, Pieces
+from mmembed.recipes.pretrain import RECIPES, DataConfig, VocabularyConfig
 from mmembed.recipes.pretrain_data import corpus_names, open_corpus
 
 SIZES = {"one": 4, "two": 6}
@@ -38,19 +38,19 @@ def folders(tmp_path: Path) -> tuple[str, ...]:
 
 
 def settings(folders: tuple[str, ...], *weights: float) -> DataConfig:
-    small = Pieces(20, "char")
+    small = VocabularyConfig(20, "char")
     return DataConfig(folders, weights=weights, vocabulary=small, alphabet=small, frames=100)
 
 
 def test_impossible_transcripts_are_counted_by_key(folders: tuple[str, ...]) -> None:
     corpus = open_corpus(settings(folders))
     assert corpus.impossible == ["one-1", "two-1"]
-    assert corpus.lengths.tolist() == [11, 12, 13, 14, 11, 12, 13, 14, 15, 16]
+    assert corpus.train.frames.tolist() == [11, 12, 13, 14, 11, 12, 13, 14, 15, 16]
 
 
 def test_an_epoch_has_each_corpus_as_often_as_its_weight_says(folders: tuple[str, ...]) -> None:
     corpus = open_corpus(settings(folders, 2.0, 0.5))
-    assert corpus.train.sizes == (4, 6)
+    assert corpus.train.examples.sizes == (4, 6)
     epochs = [corpus.plan(seed=0, epoch=epoch).order % 10 for epoch in (0, 1)]
     for order in epochs:
         assert sorted(order[order < 4].tolist()) == [0, 0, 1, 1, 2, 2, 3, 3]

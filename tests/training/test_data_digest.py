@@ -8,7 +8,7 @@ import pytest
 
 from mmembed.data.shards.layout import Record, finish, shard_path, write_shard
 from mmembed.errors import UsageError
-from mmembed.training.data_digest import claim_data
+from mmembed.training.data_digest import check_data
 
 
 def shards(folder: Path, word: str) -> Path:
@@ -30,13 +30,13 @@ def test_shards_replaced_under_their_name_are_named(tmp_path: Path) -> None:
         "other": "y" * 5000,
     }
     for _ in range(2):
-        claim_data(tmp_path, config)
+        check_data(tmp_path, config)
     shards(one, "a")  # the same bytes again
-    claim_data(tmp_path, config)
+    check_data(tmp_path, config)
     shards(two, "c")
     with pytest.raises(UsageError, match=r"on other data \(embeddings/audio: shards were replaced"):
-        claim_data(tmp_path, config)
+        check_data(tmp_path, config)
     shards(two, "b")
     shards(one, "c")
     with pytest.raises(UsageError, match=r"on other data \(data\.shards\[0\]: "):
-        claim_data(tmp_path, config)
+        check_data(tmp_path, config)

@@ -13,7 +13,7 @@ import torch
 from helpers.support import random_item, small_method
 
 from mmembed.batch import stream_subsets
-from mmembed.data.collate import collate
+from mmembed.data.item import collate
 from mmembed.methods.ctc_speaker import CtcSpeaker
 from mmembed.training.checkpoint import Position, save_checkpoint
 from mmembed.training.distributed import ALONE

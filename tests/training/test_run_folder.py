@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mmembed.training.run_folder import MetricsLog, claim_folder
+from mmembed.training.run_folder import MetricsLog, open_run_folder
 
 
 def lines(path: Path) -> list[dict[str, object]]:
@@ -90,4 +90,4 @@ def test_a_damaged_run_json_is_one_error(tmp_path: Path) -> None:
 
     (tmp_path / "run.json").write_text('{"name": "ti')
     with pytest.raises(CorruptError, match=r"run\.json"):
-        claim_folder(tmp_path, {"name": "tiny"})
+        open_run_folder(tmp_path, {"name": "tiny"})

@@ -13,8 +13,7 @@ import torch
 from helpers.support import random_item, small_method
 
 from mmembed.batch import STREAMS, stream_subsets
-from mmembed.data.collate import collate
-from mmembed.data.item import Item
+from mmembed.data.item import Item, collate
 from mmembed.method import Method
 from mmembed.training.distributed import World
 from mmembed.training.step import accumulate_gradients, train_step
@@ -111,8 +110,8 @@ WORKER = """
 import sys, torch
 from torch.nn.parallel import DistributedDataParallel
 from test_step import items
+from mmembed.data.item import collate
 from helpers.support import small_method
-from mmembed.data.collate import collate
 from mmembed.training.distributed import join_world
 from mmembed.training.step import accumulate_gradients
 
