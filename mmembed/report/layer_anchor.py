@@ -1,4 +1,4 @@
-"""How alike the layers of a frozen encoder are in two languages, and which were anchored."""
+"""How similar the layers of a frozen encoder are in two languages, and which were anchored."""
 
 from __future__ import annotations
 
@@ -6,28 +6,24 @@ from collections.abc import Mapping
 from typing import Any
 
 from mmembed.report import plots
-from mmembed.report.html import Section, table, tag
+from mmembed.report.run_folder import Json
 
 
-def layer_similarities(results: Mapping[str, Any]) -> Section | None:
-    """The picture of a layer anchoring study's `results.json`; None of another study's."""
+def similarities(results: Mapping[str, Any]) -> list[Json]:
+    """What the report shows of the `results.json` of layer anchoring; nothing of other studies."""
     found = [results[name] for name in ("layer_similarity", "vowel_similarity") if name in results]
-    if not found:
-        return None
-    parts: list[str] = []
-    for one in found:
-        names = one["layers"]
-        sides = (f"source: {one['source']}", f"target: {one['target']}")
-        groups = [(str(number), ", ".join(group)) for number, group in enumerate(one["groups"])]
-        parts += [
-            tag("p", f"By {one['metric']}:"),
-            plots.similarities(one["similarity"], names, names, sides),
-            table(("Fold", "Anchored group"), groups),
-        ]
-    return Section(
-        "Layers across languages",
-        "How alike each layer of the source is to each of the target, 1 where they are the same; "
-        "mean over folds, on training clips, without emotions. Adjacent layers that are most alike "
-        "are anchored together.",
-        parts,
-    )
+    return [
+        {
+            "metric": one["metric"],
+            "plot": similarity_plot(one),
+            "rows": [(fold, ", ".join(group)) for fold, group in enumerate(one["groups"])],
+        }
+        for one in found
+    ]
+
+
+def similarity_plot(one: Mapping[str, Any]) -> plots.Plot:
+    """The similarity of each layer of the source (rows) to each of the target (columns)."""
+    names, axes = one["layers"], (f"source: {one['source']}", f"target: {one['target']}")
+    title = f"similarity of layers by {one['metric']}, {axes[0]} and {axes[1]}"
+    return plots.heat(one["similarity"], names, names, axes, "similarity", title)

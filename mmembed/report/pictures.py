@@ -8,14 +8,6 @@ from typing import Any, Final
 import cv2
 from numpy.typing import NDArray
 
-from mmembed.report.html import Html, tag
-
-
-def picture(pixels: NDArray[Any], name: str) -> Html:
-    """(H, W) grey pixels within the page itself."""
-    return tag("img", src=picture_url(pixels), alt=name)
-
-
 JPEG_QUALITY: Final = 85
 
 

@@ -6,23 +6,23 @@ import io
 import re
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
-from mmembed.report.html import Html, legend, number, tag
-from mmembed.report.run_folder import Score
+from mmembed.report.score_table import Score, number
 
 WIDTH = 9.5  # inches; the page scales it to its own width
 PALETTE = (
     "#4c78d0", "#e0823d", "#3fa66b", "#c94f5d", "#8a6fc7",
     "#35a3b4", "#d479b3", "#a0785a", "#b0a83c", "#7f8c8d",
 )  # fmt: skip
-LEGEND_NAMES = 30  # more names than this are counted, not listed
 MARKED_POINTS = 30  # a curve of no more points than this shows them
 CURVE_POINTS = 200  # a longer curve is averaged down to this many
 MARKED_CELLS = 150  # a matrix of no more cells than this shows its numbers
@@ -55,9 +55,25 @@ _STYLE: dict[Any, Any] = {
 }
 
 Curve = tuple[ArrayLike, ArrayLike]
+Colours = dict[str, str]
 
 
-def colours_of(names: Sequence[str]) -> dict[str, str]:
+@dataclass(frozen=True)
+class Plot:
+    """A drawing for the macro `figure`.
+
+    Attributes:
+        svg: the element; together with the style sheet the only markup that no template writes.
+        description: the drawing in words; no other drawing of a page has the same.
+        width: of the page, in percent: narrow drawings stay narrow, so that their letters match.
+    """
+
+    svg: Markup
+    description: str
+    width: float
+
+
+def colours_of(names: Sequence[str]) -> Colours:
     """A colour for each distinct name, in sorted order."""
     distinct = sorted(set(names))
     if len(distinct) <= len(PALETTE):
@@ -66,158 +82,128 @@ def colours_of(names: Sequence[str]) -> dict[str, str]:
     return {name: mpl.colors.to_hex(c) for name, c in zip(distinct, wheel, strict=True)}
 
 
-def named_legend(names: Sequence[str], kind: str) -> Html:
-    """The colours of the names, or how many there are where a list would be too long."""
-    colours = colours_of(names)
-    if len(colours) > LEGEND_NAMES:
-        return tag("p", f"{len(colours)} {kind}s, one colour each.", class_="lead")
-    return legend({name or f"unknown {kind}": colour for name, colour in colours.items()})
-
-
-def curves(panels: Mapping[str, Curve], across: int) -> Html:
+@mpl.rc_context(_STYLE)
+def curves(panels: Mapping[str, Curve], across: int) -> Plot:
     """Small multiples of line plots over steps: panel title -> (x, y)."""
     rows = -(-len(panels) // across)
-    with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(WIDTH, 2.3 * rows))
-        axes = figure.subplots(rows, across, squeeze=False).ravel()
-        for axis in axes[len(panels) :]:
-            axis.remove()
-        for axis, (title, (x, y)) in zip(axes, panels.items(), strict=False):
-            marker = "o" if np.size(x) <= MARKED_POINTS else None
-            axis.plot(_thin(x), _thin(y), color=PALETTE[0], marker=marker, markersize=3)
-            axis.set(title=title, xlabel="step")
-            axis.margins(x=0.02)
-        return _svg(figure, f"curves of {', '.join(panels)}")
+    figure = Figure(figsize=(WIDTH, 2.3 * rows))
+    axes = figure.subplots(rows, across, squeeze=False).ravel()
+    for axis in axes[len(panels) :]:
+        axis.remove()
+    for axis, (title, (x, y)) in zip(axes, panels.items(), strict=False):
+        marker = "o" if np.size(x) <= MARKED_POINTS else None
+        axis.plot(_thin(x), _thin(y), color=PALETTE[0], marker=marker, markersize=3)
+        axis.set(title=title, xlabel="step")
+        axis.xaxis.get_major_locator().set_params(integer=True)
+        axis.margins(x=0.02)
+    return _plot(figure, f"curves of {', '.join(panels)}")
 
 
+@mpl.rc_context(_STYLE)
 def bars(
-    values: Mapping[str, Score], label: str, marks: tuple[str, Mapping[str, float]] | None = None
-) -> Html:
+    values: Mapping[str, Score],
+    label: str,
+    marks: tuple[str, Mapping[str, Score]] | None = None,
+    digits: int = 3,
+) -> Plot:
     """Horizontal bars with intervals, in the order given.
 
     Args:
         values: a score for each bar.
         label: of the axis.
-        marks: a name for the legend, and a value for some bars to compare with.
+        marks: a name for the legend, and a score for some bars to compare with.
+        digits: after the point, of the numbers beside the bars.
     """
-    with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(WIDTH, 0.7 + 0.3 * len(values)))
-        axis = figure.subplots()
-        places = np.arange(len(values))
-        means = np.array([score.mean for score in values.values()])
-        axis.barh(places, means, height=0.66, color=PALETTE[0])
-        for place, score in zip(places, values.values(), strict=True):
-            if np.isfinite(score.low) and np.isfinite(score.high):
-                axis.plot([score.low, score.high], [place, place], color=_TEXT, linewidth=1.2)
-            end = np.nanmax([0.0, score.mean, score.high])
-            text = number(score.mean)
-            axis.annotate(text, (end, place), (5, 0), textcoords="offset points", va="center")
-        if marks is not None and (known := [name for name in values if name in marks[1]]):
-            height = [place for place, name in enumerate(values) if name in known]
-            axis.scatter(
-                [marks[1][name] for name in known], height, marker="D", s=22,
-                color=PALETTE[1], label=marks[0], zorder=3,
-            )  # fmt: skip
-            axis.legend(loc="lower left", bbox_to_anchor=(0, 1))
-        axis.set_yticks(places, list(values))
-        axis.set(xlabel=label)
-        axis.invert_yaxis()
-        axis.grid(axis="y", visible=False)
-        axis.margins(x=0.08, y=0.02)
-        return _svg(figure, f"bars of {label}")
+    figure = Figure(figsize=(WIDTH, 0.7 + 0.3 * len(values)))
+    axis = figure.subplots()
+    heights = np.arange(len(values))
+    axis.barh(heights, [score.mean for score in values.values()], 0.66, color=PALETTE[0])
+    for height, score in zip(heights, values.values(), strict=True):
+        if np.isfinite(score.low) and np.isfinite(score.high):
+            axis.plot([score.low, score.high], [height, height], color=_TEXT, linewidth=1.2)
+        end = (np.nanmax([0.0, score.mean, score.high]), height)
+        text = number(score.mean, digits)
+        axis.annotate(text, end, (5, 0), textcoords="offset points", va="center")
+    if marks is not None and (known := [name for name in values if name in marks[1]]):
+        axis.scatter(
+            [marks[1][name].mean for name in known],
+            [height for height, name in enumerate(values) if name in known],
+            marker="D", s=22, color=PALETTE[1], label=marks[0], zorder=3,
+        )  # fmt: skip
+        axis.legend(loc="lower left", bbox_to_anchor=(0, 1))
+    axis.set_yticks(heights, list(values))
+    axis.set(xlabel=label)
+    axis.invert_yaxis()
+    axis.grid(axis="y", visible=False)
+    axis.margins(x=0.08, y=0.02)
+    return _plot(figure, f"bars of {label}")
 
 
-def tallies(counts: Mapping[str, int], label: str) -> Html:
+def count_bars(counts: Mapping[str, int], label: str) -> Plot:
     """Horizontal bars of counts, in the order given."""
-    with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(WIDTH, 0.7 + 0.26 * len(counts)))
-        axis = figure.subplots()
-        bars = axis.barh(np.arange(len(counts)), list(counts.values()), 0.66, color=PALETTE[0])
-        axis.bar_label(bars, [f"{count:,}" for count in counts.values()], padding=5)
-        axis.set_yticks(np.arange(len(counts)), list(counts))
-        axis.set(xlabel=label)
-        axis.invert_yaxis()
-        axis.grid(axis="y", visible=False)
-        axis.margins(x=0.08, y=0.02)
-        return _svg(figure, f"bars of {label}")
+    return bars({name: Score(count) for name, count in counts.items()}, label, digits=0)
 
 
-def histogram(values: ArrayLike, label: str, what: str) -> Html:
-    """How many values lie where: of `what`, along an axis called `label`."""
-    with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(WIDTH, 2.4))
-        axis = figure.subplots()
-        array = np.asarray(values, np.float64)
-        axis.hist(array, bins=min(60, max(10, round(len(array) ** 0.5))), color=PALETTE[0])
-        axis.set(xlabel=label, ylabel=what)
-        axis.grid(axis="x", visible=False)
-        return _svg(figure, f"histogram of {label}")
+@mpl.rc_context(_STYLE)
+def histogram(values: ArrayLike, label: str, unit: str) -> Plot:
+    """How many values lie where: counts of `unit` along an axis called `label`."""
+    figure = Figure(figsize=(WIDTH, 2.4))
+    axis = figure.subplots()
+    array = np.asarray(values, np.float64)
+    axis.hist(array, bins=min(60, max(10, round(len(array) ** 0.5))), color=PALETTE[0])
+    axis.set(xlabel=label, ylabel=unit)
+    axis.grid(axis="x", visible=False)
+    return _plot(figure, f"histogram of {label}")
 
 
-def paired_bars(groups: Sequence[str], series: Mapping[str, ArrayLike], label: str) -> Html:
+@mpl.rc_context(_STYLE)
+def paired_bars(groups: Sequence[str], series: Mapping[str, ArrayLike], label: str) -> Plot:
     """Vertical bars side by side: one cluster for each group, one colour for each series."""
-    with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(WIDTH, 2.4))
-        axis = figure.subplots()
-        width = 0.8 / len(series)
-        for i, (name, values) in enumerate(series.items()):
-            left = np.arange(len(groups)) + (i - (len(series) - 1) / 2) * width
-            axis.bar(left, np.asarray(values), width * 0.94, color=PALETTE[i], label=name)
-        axis.set_xticks(np.arange(len(groups)), groups)
-        axis.set(ylabel=label)
-        axis.grid(axis="x", visible=False)
-        axis.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=len(series))
-        return _svg(figure, label)
+    figure = Figure(figsize=(WIDTH, 2.4))
+    axis = figure.subplots()
+    width = 0.8 / len(series)
+    for i, (name, values) in enumerate(series.items()):
+        left = np.arange(len(groups)) + (i - (len(series) - 1) / 2) * width
+        axis.bar(left, np.asarray(values), width * 0.94, color=PALETTE[i], label=name)
+    axis.set_xticks(np.arange(len(groups)), groups)
+    axis.set(ylabel=label)
+    axis.grid(axis="x", visible=False)
+    axis.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=len(series))
+    return _plot(figure, label)
 
 
-def agreement(truth: ArrayLike, predicted: ArrayLike, names: Sequence[str]) -> Html:
+@mpl.rc_context(_STYLE)
+def agreement(truth: ArrayLike, predicted: ArrayLike, names: Sequence[str]) -> Plot:
     """Predicted against true sentiment, coloured by name, with the line of perfect prediction."""
-    colours = colours_of(names)
-    with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(WIDTH * 0.62, WIDTH * 0.46))
-        axis = figure.subplots()
-        axis.plot([-3, 3], [-3, 3], color=_TEXT, linewidth=0.8, linestyle="--")
-        shades = [colours[name] for name in names]
-        axis.scatter(np.asarray(truth), np.asarray(predicted), s=16, c=shades, alpha=0.75, lw=0)
-        axis.set(xlabel="true sentiment", ylabel="predicted sentiment", xlim=(-3.2, 3.2))
-        return _svg(figure, "predicted against true sentiment")
+    figure = Figure(figsize=(WIDTH * 0.62, WIDTH * 0.46))
+    axis = figure.subplots()
+    axis.plot([-3, 3], [-3, 3], color=_TEXT, linewidth=0.8, linestyle="--")
+    colours = list(map(colours_of(names).__getitem__, names))
+    axis.scatter(np.asarray(truth), np.asarray(predicted), s=16, c=colours, alpha=0.75, lw=0)
+    axis.set(xlabel="true sentiment", ylabel="predicted sentiment", xlim=(-3.2, 3.2))
+    return _plot(figure, "predicted against true sentiment")
 
 
+@mpl.rc_context(_STYLE)
 def maps(
-    places: NDArray[np.float64],
+    positions: NDArray[np.float64],
     by_name: Mapping[str, Sequence[str]],
     by_value: Mapping[str, NDArray[np.float64]],
-) -> Html:
-    """The same (N, 2) places side by side, coloured by names and by values in [-3, 3]."""
-    with mpl.rc_context(_STYLE):
-        count = len(by_name) + len(by_value)
-        figure = Figure(figsize=(WIDTH, WIDTH / 3 if count > 2 else WIDTH / 2.4))
-        axes = figure.subplots(1, count, squeeze=False).ravel()
-        for axis, (title, names) in zip(axes, by_name.items(), strict=False):
-            colours = colours_of(names)
-            _dots(axis, title, places, [colours[name] for name in names])
-        for axis, (title, values) in zip(axes[len(by_name) :], by_value.items(), strict=True):
-            normal = (np.clip(values, -3, 3) + 3) / 6
-            known = np.isfinite(values)
-            _dots(axis, title, places[known], list(mpl.colormaps["coolwarm"](normal[known])))
-        return _svg(figure, "map of embeddings")
+) -> Plot:
+    """The same (N, 2) positions side by side, coloured by names and by values in [-3, 3]."""
+    count = len(by_name) + len(by_value)
+    figure = Figure(figsize=(WIDTH, WIDTH / 3 if count > 2 else WIDTH / 2.4))
+    axes = iter(figure.subplots(1, count, squeeze=False).ravel())
+    for title, names in by_name.items():
+        _dots(next(axes), title, positions, list(map(colours_of(names).__getitem__, names)))
+    for title, values in by_value.items():
+        known = np.isfinite(values)
+        colours = mpl.colormaps["coolwarm"]((np.clip(values[known], -3, 3) + 3) / 6)
+        _dots(next(axes), title, positions[known], list(colours))
+    return _plot(figure, "map of embeddings")
 
 
-def similarities(
-    matrix: ArrayLike, rows: Sequence[str], columns: Sequence[str], axes: tuple[str, str]
-) -> Html:
-    """How alike layers are, in [0, 1]; see `heat`.
-
-    Args:
-        matrix: (rows, columns).
-        rows: names of the layers down the side.
-        columns: names of the layers along the bottom.
-        axes: what the rows and the columns are, as ("English", "German").
-    """
-    title = f"similarity of layers, {axes[0]} and {axes[1]}"
-    return heat(matrix, rows, columns, axes, "similarity", title)
-
-
+@mpl.rc_context(_STYLE)
 def heat(
     matrix: ArrayLike,
     rows: Sequence[str],
@@ -226,7 +212,7 @@ def heat(
     label: str,
     title: str,
     top: float = 1.0,
-) -> Html:
+) -> Plot:
     """A matrix as a picture: the first row on top, values in the cells of a small one.
 
     Args:
@@ -242,26 +228,25 @@ def heat(
     if values.shape != (len(rows), len(columns)):
         raise ValueError(f"{values.shape} values, {len(rows)} rows, {len(columns)} columns")
     shades = mpl.colormaps["viridis"].resampled(20)
-    with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(WIDTH * 0.7, 1.4 + WIDTH * 0.55 * len(rows) / len(columns)))
-        axis = figure.subplots()
-        mesh = axis.pcolormesh(values, cmap=shades, vmin=0, vmax=top)
-        if values.size <= MARKED_CELLS:
-            for (row, column), value in np.ndenumerate(values):
-                shade = "black" if value > 0.6 * top else "white"
-                place = (column + 0.5, row + 0.5)
-                axis.annotate(f"{value:.2f}", place, ha="center", va="center", color=shade, size=7)
-        axis.set_xticks(np.arange(len(columns)) + 0.5, columns, rotation=90)
-        axis.set_yticks(np.arange(len(rows)) + 0.5, rows)
-        axis.set(xlabel=axes[1], ylabel=axes[0])
-        axis.invert_yaxis()
-        axis.grid(visible=False)
-        figure.colorbar(mesh, ax=axis, label=label)
-        return _svg(figure, title)
+    figure = Figure(figsize=(WIDTH * 0.7, 1.4 + WIDTH * 0.55 * len(rows) / len(columns)))
+    axis = figure.subplots()
+    mesh = axis.pcolormesh(values, cmap=shades, vmin=0, vmax=top)
+    if values.size <= MARKED_CELLS:
+        for (row, column), value in np.ndenumerate(values):
+            shade = "black" if value > 0.6 * top else "white"
+            middle = (column + 0.5, row + 0.5)
+            axis.annotate(f"{value:.2f}", middle, ha="center", va="center", color=shade, size=7)
+    axis.set_xticks(np.arange(len(columns)) + 0.5, columns, rotation=90)
+    axis.set_yticks(np.arange(len(rows)) + 0.5, rows)
+    axis.set(xlabel=axes[1], ylabel=axes[0])
+    axis.invert_yaxis()
+    axis.grid(visible=False)
+    figure.colorbar(mesh, ax=axis, label=label)
+    return _plot(figure, title)
 
 
-def _dots(axis: Axes, title: str, places: NDArray[np.float64], colours: Sequence[Any]) -> None:
-    axis.scatter(places[:, 0], places[:, 1], s=11, c=list(colours), alpha=0.85, linewidths=0)
+def _dots(axis: Axes, title: str, positions: NDArray[np.float64], colours: Sequence[Any]) -> None:
+    axis.scatter(positions[:, 0], positions[:, 1], s=16, c=list(colours), alpha=0.85, linewidths=0)
     axis.set(title=title, xticks=[], yticks=[])
     axis.spines[:].set_visible(False)
 
@@ -273,7 +258,7 @@ def _thin(values: ArrayLike) -> NDArray[np.float64]:
     return np.array([part.mean() for part in parts])
 
 
-def _svg(figure: Figure, description: str) -> Html:
+def _plot(figure: Figure, description: str) -> Plot:
     """The figure as an element that can stand beside others: own ids, no outside reference."""
     buffer = io.StringIO()
     with warnings.catch_warnings():
@@ -290,7 +275,4 @@ def _svg(figure: Figure, description: str) -> Html:
     svg = re.sub(r' id="([^"]*)"', lambda m: f' id="{prefix}-{m[1]}"' if m[1] in used else "", svg)
     svg = re.sub(r'(href="#|url\(#)', rf"\1{prefix}-", svg)
     svg = svg.replace(_TEXT, "currentColor").replace(_GRID, "var(--grid)")
-    share = figure.get_figwidth() / WIDTH  # narrow figures stay narrow, so that letters match
-    return tag(
-        "figure", Html(svg), role="img", aria_label=description, style=f"max-width:{share:.0%}"
-    )
+    return Plot(Markup(svg), description, 100 * figure.get_figwidth() / WIDTH)  # noqa: S704

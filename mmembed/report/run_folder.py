@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from mmembed.config import read_json
 from mmembed.data.manifest.utterance import EMOTIONS
 from mmembed.data.shards.layout import ShardSet
 from mmembed.io.json import dumps
+from mmembed.report.score_table import Score, as_float
 from mmembed.studies.results import read_results
 
 Json = dict[str, Any]
@@ -25,23 +25,6 @@ MAP_POINTS = 600  # more make the map slower, not clearer
 SUBSETS = [subset_name(streams) for streams in stream_subsets()]
 UNSEEN = ("test", "heldout")
 COMMON = "sentiment, clips of all subsets"  # a test's name where subsets hold different clips
-
-
-@dataclass(frozen=True)
-class Score:
-    """A score over seeds with its interval; NaN where unknown."""
-
-    mean: float
-    std: float = math.nan
-    low: float = math.nan
-    high: float = math.nan
-
-    @classmethod
-    def of(cls, value: object) -> Self:
-        """From `{"mean": .., "std": .., "low": .., "high": ..}`, a bare number, or nothing."""
-        if not isinstance(value, Mapping):
-            return cls(_number(value))
-        return cls(*(_number(value.get(name)) for name in ("mean", "std", "low", "high")))
 
 
 @dataclass(frozen=True)
@@ -107,58 +90,37 @@ class RunFolder:
         return [line for line in self.metrics if line.get("split") == name]
 
     @property
-    def subsets(self) -> dict[str, Json]:
-        """Stream subset -> its scores of "sentiment" and "emotions", single streams first."""
-        return _by_subset(self.emotion)
-
-    @property
-    def sentiment(self) -> Json:
-        """The test of sentiment: its scores, and what they rest on."""
-        return _sentiment(self.emotion)
+    def scores(self) -> dict[str, Json]:
+        """The tables "sentiment" and "emotions" of all stream subsets on the same clips."""
+        return _tables(self.emotion)
 
     @property
     def untrained(self) -> dict[str, Json]:
-        """The same scores of the same probe on the untrained encoder."""
-        return _by_subset((self.emotion.get("controls") or {}).get("untrained") or {})
+        """The same tables of the same probe on the untrained encoder."""
+        return _tables((self.emotion.get("controls") or {}).get("untrained") or {})
 
     @property
     def on_common_clips(self) -> bool:
         """Whether stream subsets hold different clips, and scores are of those that all have."""
         return COMMON in (self.emotion.get("tests") or {})
 
-    @property
-    def emotions_by_clips(self) -> dict[str, Json]:
-        """Which clips -> stream subset -> scores of emotions, where subsets differ in clips."""
-        tables = (self.emotion.get("emotions") or {}).get("by_clips") or {}
-        return {clips: table.get("variants") or {} for clips, table in tables.items()}
 
-    @property
-    def constant(self) -> Json:
-        """The scores of "sentiment" and "emotions" that the best constant predictions have."""
-        return {
-            "sentiment": _sentiment(self.emotion).get("constant"),
-            "emotions": (self.emotion.get("emotions") or {}).get("constant"),
-        }
-
-
-def _by_subset(results: Json) -> dict[str, Json]:
-    held = _sentiment(results).get("variants") or {}
-    emotions = (results.get("emotions") or {}).get("variants") or {}
-    return {
-        name: {"sentiment": held.get(name) or {}, "emotions": emotions.get(name) or {}}
-        for name in in_stream_order({**held, **emotions})
-    }
-
-
-def _sentiment(results: Json) -> Json:
-    """The scores of all subsets on the same clips."""
+def _tables(results: Json) -> dict[str, Json]:
     tests = results.get("tests") or {}
-    return tests.get("sentiment") or tests.get(COMMON) or {}
+    sentiment = tests.get("sentiment") or tests.get(COMMON) or {}
+    return {"sentiment": sentiment, "emotions": results.get("emotions") or {}}
 
 
-def correlation(scores: Mapping[str, Any]) -> Score:
-    """The sentiment correlation among the emotion scores of one subset."""
-    return Score.of((scores.get("sentiment") or {}).get("correlation"))
+def variants_of(table: Json) -> dict[str, Json]:
+    """Stream subset -> its scores, single streams first."""
+    variants = table.get("variants") or {}
+    return {name: variants[name] or {} for name in in_stream_order(variants)}
+
+
+def correlations(table: Json) -> dict[str, Score]:
+    """Stream subset -> its correlation, of a table of sentiment."""
+    variants = variants_of(table)
+    return {name: Score.of(scores.get("correlation")) for name, scores in variants.items()}
 
 
 def in_stream_order(names: Iterable[str]) -> list[str]:
@@ -173,10 +135,6 @@ def flatten(value: object, prefix: str = "") -> Iterator[tuple[str, str]]:
             yield from flatten(inner, f"{prefix}.{key}" if prefix else str(key))
     else:
         yield prefix, value if isinstance(value, str) else dumps(value)
-
-
-def _number(value: object) -> float:
-    return float(value) if isinstance(value, int | float) else math.nan
 
 
 def read_part(path: Path) -> Json:
@@ -217,14 +175,14 @@ def _read_points(folder: Path) -> Points | None:
     chosen = unseen or records
     if not chosen:
         return None
-    places = np.linspace(0, len(chosen) - 1, min(len(chosen), MAP_POINTS)).astype(int)
-    picked = [chosen[place] for place in places]
+    rows = np.linspace(0, len(chosen) - 1, min(len(chosen), MAP_POINTS)).astype(int)
+    picked = [chosen[row] for row in rows]
     labels = [meta.get("labels") or {} for meta, _ in picked]
     return Points(
         subset=subset,
         vectors=np.stack([vector for _, vector in picked]).astype(np.float32),
         speakers=[str(meta.get("speaker") or "") for meta, _ in picked],
-        sentiment=np.array([_number(label.get("sentiment")) for label in labels]),
+        sentiment=np.array([as_float(label.get("sentiment")) for label in labels]),
         emotion=[strongest(label) for label in labels],
         splits=sorted({str(meta.get("split") or "no split") for meta, _ in picked}),
     )

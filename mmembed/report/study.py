@@ -2,36 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final
 
-from mmembed import __version__
 from mmembed.config import read_json
-from mmembed.report import compare
-from mmembed.report.html import Html, Section, cards, collapsed, table, tag
-from mmembed.report.layer_anchor import layer_similarities
-from mmembed.report.page import page
+from mmembed.report import compare, layer_anchor, sdt
+from mmembed.report.render import write_page
 from mmembed.report.run_folder import flatten
-from mmembed.report.sdt import conversations
 from mmembed.studies.compare import compare as compare_runs
 from mmembed.studies.finished_runs import FinishedRun
-
-
-def _notes(run: FinishedRun) -> Section | None:
-    """What a study has left out, and why."""
-    notes = run.results.get("notes")
-    told = [tag("p", note, class_="missing") for note in notes or ()]
-    return Section("Notes", "What was left out of this study.", told) if told else None
-
-
-PARTS: Final[Sequence[Callable[[FinishedRun], Section | None]]] = (
-    _notes,
-    lambda run: conversations(run.path),
-    lambda run: layer_similarities(run.results),
-)
-"""What some studies have beside their scores: sections that are None where a run has no such thing.
-They stand between the scores and the configuration, in this order."""
 
 
 def is_study(folder: Path) -> bool:
@@ -40,37 +18,34 @@ def is_study(folder: Path) -> bool:
     return results.is_file() and "tests" in read_json(results)
 
 
-def study_page(folder: Path) -> Html:
-    """Scores and paired differences to the first variant, its own parts, configuration.
+def write_study(folder: Path, out: Path) -> Path:
+    """Write the page: scores and paired differences to the first variant, what a study adds to
+    them, and the configuration.
 
     Raises:
         UsageError: it is no finished run.
         CorruptError: a part is damaged.
     """
     run = FinishedRun.read(folder)
-    tables = compare_runs([run]) if run.results["tests"] else []
-    parts = [section for part in PARTS if (section := part(run)) is not None]
-    return page(
+    comparisons = compare_runs([run]) if run.results["tests"] else []
+    return write_page(
+        "study.html",
+        out,
         title=run.name,
-        summary=cards([*map(compare.best_card, tables), *_sizes(run)]),
-        sections=[*map(compare.section, tables), *parts, _configuration(run)],
-        note=f"Made by mmembed {__version__}. This file is complete in itself.",
+        cards=[*map(compare.best_card, comparisons), *_sizes(run)],
+        tests=[compare.comparison_values(one) for one in comparisons],
+        notes=run.results.get("notes") or [],
+        dialogues=sdt.dialogues(folder),
+        similarities=layer_anchor.similarities(run.results),
+        config=list(flatten(run.config)),
     )
 
 
 def _sizes(run: FinishedRun) -> list[tuple[str, str, str]]:
     items, seeds = run.results.get("items") or {}, run.results.get("seeds") or []
     tests = [f"{name} {test['items']:,}" for name, test in run.results["tests"].items()]
-    rest = [f"{split} {count:,}" for split, count in items.items() if split != "train"]
+    others = [f"{split} {count:,}" for split, count in items.items() if split != "train"]
     return [
-        (f"{items.get('train', 0):,}", "training items", ", ".join([*rest, *tests])),
+        (f"{items.get('train', 0):,}", "training items", ", ".join([*others, *tests])),
         (f"{len(seeds)}", "seeds", "of each variant"),
     ]
-
-
-def _configuration(run: FinishedRun) -> Section:
-    return Section(
-        "Configuration",
-        "Everything that defines this run, as it was resolved when it started.",
-        [collapsed("Configuration", table(("Name", "Value"), flatten(run.config)))],
-    )

@@ -6,12 +6,12 @@ import base64
 import json
 import re
 import warnings
-from html.parser import HTMLParser
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from helpers.page import Page, read_page
 from helpers.prepared import embedding, example, write_embeddings, write_prepared
 
 from mmembed.commands.cli import run_program
@@ -24,7 +24,6 @@ from mmembed.data.locations import Location, find_locations
 from mmembed.data.manifest.jsonl import write_manifest
 from mmembed.data.manifest.utterance import Labels, Utterance
 from mmembed.data.stored_rows import StoredMember, StoredRow, read_rows
-from mmembed.report.html import VOID
 
 HOSTILE = "<script>alert(1)</script>\x1b[31m$x^2$"
 
@@ -295,45 +294,17 @@ def test_a_damaged_shard_is_one_line(tmp_path: Path, capsys: Capture) -> None:
 # The page
 
 
-class Page(HTMLParser):
-    """Text and elements; every element that opens also closes, in order."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.seen: list[tuple[str, dict[str, str | None]]] = []
-        self.text = ""
-        self.feed(html)
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.seen.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.seen.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        if "style" not in self.open:
-            self.text += data
-
-
 def write_page(folder: Path, tmp_path: Path, *arguments: str) -> Page:
     out = tmp_path / "page.html"
     assert inspect(folder, "--html", out, *arguments) == 0
-    return Page(out.read_text("utf-8"))
+    return read_page(out.read_text("utf-8"))
 
 
 def test_the_page_shows_numbers_faces_and_words(tmp_path: Path, capsys: Capture) -> None:
     folder = write_prepared(tmp_path / "corpus", [example(n) for n in range(4)])
     page = write_page(folder, tmp_path)
     assert capsys.readouterr().out.endswith(f"\n{tmp_path / 'page.html'}\n")
-    titles = [attributes["id"] for tag, attributes in page.seen if tag == "section"]
+    titles = page.sections
     assert titles == ["numbers", "lengths", "labels", "speakers", "faces", "transcripts"]
     assert {"h1", "svg"} <= {tag for tag, _ in page.seen}
     for text in ("corpus", "4 (4 train)", "come back soon", "rounded: 0 at -3"):
@@ -357,10 +328,6 @@ def test_the_page_refers_to_nothing_outside_and_is_small(tmp_path: Path) -> None
     folder = write_prepared(tmp_path / "corpus", [example(n) for n in range(40)], size=16)
     page = write_page(folder, tmp_path)
     assert sum(tag == "img" for tag, _ in page.seen) == SAMPLES
-    for tag, attributes in page.seen:
-        assert tag not in ("script", "link", "iframe")
-        for name in ("src", "href"):
-            assert (attributes.get(name) or "#").startswith(("#", "data:"))
     assert (tmp_path / "page.html").stat().st_size < 500_000
 
 
@@ -417,7 +384,7 @@ def test_what_is_no_text_is_shown_by_its_code(tmp_path: Path, capsys: Capture) -
 def test_a_page_of_a_manifest_has_what_there_is(tmp_path: Path) -> None:
     path = manifest(tmp_path, Utterance("a", None, transcript="so"))
     page = write_page(path, tmp_path)
-    titles = [attributes["id"] for tag, attributes in page.seen if tag == "section"]
+    titles = page.sections
     assert titles == ["numbers", "lengths", "transcripts"]
 
 

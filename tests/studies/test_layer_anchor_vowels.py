@@ -22,7 +22,7 @@ from mmembed.errors import UsageError
 from mmembed.features.audio import log_mel
 from mmembed.features.text import BLANK
 from mmembed.metrics.similarity import linear_cka, most_similar_group
-from mmembed.report.layer_anchor import layer_similarities
+from mmembed.report.layer_anchor import similarities
 from mmembed.studies.layer_anchor import LayerAnchorRun, LayerAnchorStudy
 from mmembed.studies.layer_anchor_vowels import Vowels, read_vowels, vowel_similarity
 
@@ -157,8 +157,7 @@ def test_a_study_anchors_the_group_most_alike_in_vowels(
         sides = [[k for k in train.keys if k.startswith(side)] for side in ("here", "there")]
         alike = vowel_similarity(everyone[0], everyone[1], sides[0], sides[1])
         assert group == [layers[layer] for layer in most_similar_group(alike, 2)]
-    section = layer_similarities(results)
-    assert section is not None and section.html().count("<table") == 2
+    assert len(similarities(results)) == 2
 
 
 def every() -> list[tuple[int, str, str]]:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers.page import read_page
 from helpers.tiny_bert import write_random_bert
 from mmembed_train.finetune import main
 
@@ -19,8 +20,9 @@ from mmembed.data.manifest.utterance import Labels, Utterance
 from mmembed.data.shards.layout import Record, shard_path, write_shard
 from mmembed.data.shards.records import to_record
 from mmembed.errors import UsageError
+from mmembed.io.json import write_json
 from mmembed.methods.sdt import SDT, SDTConfig
-from mmembed.report.sdt import conversations
+from mmembed.report import write_report
 from mmembed.studies.sdt import SDTRun, SDTStudy
 from mmembed.studies.sdt_data import Dialogues, read_dialogues
 
@@ -221,12 +223,11 @@ def test_two_dialogues_are_told_and_shown(tmp_path: Path) -> None:
     attention = told[1]["attention"]
     assert set(attention) == {"audio_to_audio", "audio_to_text", "text_to_audio", "text_to_text"}
     assert np.sum(attention["audio_to_text"], 1) == pytest.approx(np.ones(2), abs=0.01)
-    section = conversations(tmp_path)
-    assert section is not None
-    page = section.html()
-    for text in ("test-dense", "0 Ann: &lt;so&gt;", "Weight of audio", "Attention across streams"):
-        assert text in page
-    assert conversations(tmp_path / "nothing") is None
+    write_json(tmp_path / "results.json", {"tests": {}})
+    write_json(tmp_path / "run.json", {"name": "sdt"})
+    page = read_page(write_report(tmp_path).read_text())
+    for text in ("test-dense", "0 Ann: <so>", "Weight of audio", "Attention across streams"):
+        assert text in page.text
 
 
 @pytest.mark.parametrize(
