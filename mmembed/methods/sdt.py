@@ -104,7 +104,7 @@ class SDTConfig(Config):
             )
 
 
-def balanced_weights(shares: Sequence[float]) -> tuple[float, ...]:
+def balanced_weights(fractions: Sequence[float]) -> tuple[float, ...]:
     """Class weights 1 / share, scaled to average 1 over the turns they were counted on.
 
     Args:
