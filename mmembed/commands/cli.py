@@ -57,6 +57,26 @@ options:
   --version      the version of mmembed
 """
 
+EXTRAS: Final[Mapping[str, str]] = {
+    "demo": "demo",
+    "talkers": "demo",
+    "pretrain": "train",
+    "finetune": "studies",
+    "probe": "studies",
+    "predict": "studies",
+    "compare": "report",
+    "report": "report",
+    "serve": "serve",
+    # Of modules, where it depends on the options whether a command needs one.
+    "espeakng_loader": "demo",
+    "h5py": "corpora",
+    "jinja2": "report",
+    "jiwer": "train",
+    "matplotlib": "report",
+    "sklearn": "studies",
+}
+"""Command or module -> the extra of this package that installs what it needs."""
+
 STOPPING: Final = (signal.SIGTERM, signal.SIGUSR1)
 
 IO_ERROR: Final = 74
@@ -130,6 +150,12 @@ def run_program(main: Program, argv: list[str] | None = None) -> int:
             sys.stdout.flush()
     except MmembedError as error:
         return _fail(str(error), error.exit_code, verbose)
+    except ModuleNotFoundError as error:
+        extra = EXTRAS.get(arguments[0] if arguments else "") or EXTRAS.get(error.name or "")
+        if extra is None or (error.name or "").startswith("mmembed"):
+            raise
+        message = f"needs pip install 'mmembed[{extra}]' or 'mmembed[all]' ({error})"
+        return _fail(message, UsageError.exit_code, verbose)
     except _Signalled as signalled:
         return _fail(str(signalled), Stopped.exit_code, verbose)
     except KeyboardInterrupt:

@@ -25,3 +25,9 @@ def margin_logits(cosines: Tensor, target: Tensor, margin: float, scale: float) 
     """
     classes = torch.arange(cosines.shape[1], device=cosines.device)
     return scale * (cosines - margin * (target[:, None] == classes))
+
+
+def divergence(logits: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """(...) KL(softmax(teacher / tau) || softmax(logits / tau)) of logits (..., C)."""
+    student, target = ((precise(x) / temperature).log_softmax(-1) for x in (logits, teacher))
+    return F.kl_div(student, target, reduction="none", log_target=True).sum(-1)

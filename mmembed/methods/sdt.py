@@ -4,7 +4,7 @@ Paper: Ma, Wang, Lin, Zhang, Zhang, Xu, "A Transformer-Based Model With Self-Dis
 Multimodal Emotion Recognition in Conversations", IEEE TMM 2023, arXiv 2310.20494. An item is a
 dialogue, a step a turn, a stream gives one vector a turn. For every stream s and pair x -> y:
 
-    U_s   = dropout(W_s u_s + sinusoids(place) + speaker embedding), drawn anew for each pair
+    U_s   = dropout(W_s u_s + sinusoids(position) + speaker embedding), drawn anew for each pair
     A_xy  = U_y + dropout(attention(query U_y, keys and values U_x)), 8 heads
     H_xy  = A_xy + feed-forward(LayerNorm(A_xy)), width -> width -> width, GELU by tanh
     G_xy  = sigmoid(W_xy H_xy) * H_xy                           unimodal gate; "identity": W_xy = I
@@ -42,13 +42,12 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmembed.batch import STREAMS, UNLABELLED, Batch, Packed, Padded, precise
+from mmembed.batch import STREAMS, UNLABELLED, Batch, Packed, Padded
 from mmembed.config import Config, Count, Dropout, Heads, Weight, Width, Within
 from mmembed.errors import UsageError
-from mmembed.losses.classes import class_cross_entropy
+from mmembed.losses.classes import class_cross_entropy, divergence
 from mmembed.method import Method
 
 
@@ -105,18 +104,12 @@ class SDTConfig(Config):
 
 
 def balanced_weights(fractions: Sequence[float]) -> tuple[float, ...]:
-    """Class weights 1 / share, scaled to average 1 over the turns they were counted on.
+    """Class weights 1 / fraction, scaled to average 1 over the turns they were counted on.
 
     Args:
-        shares: share, or number, of the training turns of each class; positive.
+        fractions: fraction, or number, of the training turns of each class; positive.
     """
-    return tuple(sum(shares) / (len(shares) * share) for share in shares)
-
-
-def divergence(logits: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """(...) KL(softmax(teacher / tau) || softmax(logits / tau)) of logits (..., C)."""
-    student, target = ((precise(x) / temperature).log_softmax(-1) for x in (logits, teacher))
-    return F.kl_div(student, target, reduction="none", log_target=True).sum(-1)
+    return tuple(sum(fractions) / (len(fractions) * fraction) for fraction in fractions)
 
 
 @dataclass(frozen=True)
@@ -137,8 +130,8 @@ class Explanation:
 
 
 @dataclass(frozen=True)
-class _Outcome:
-    """All that one pass finds, over the N turns of the batch and S streams of the config."""
+class _Output:
+    """The outputs of one pass over the N turns of the batch and S streams of the config."""
 
     turns: Tensor  # (B,) of each dialogue
     present: Tensor  # (S, N) bool
@@ -253,34 +246,34 @@ class SDT(Method):
         """Sums of the three terms over labelled turns, those of streams where they are there."""
         if not batch.count("turn_emotion"):
             return {}
-        outcome = self._run(batch)
+        output = self._run(batch)
         emotion = batch.targets["turn_emotion"]
         assert isinstance(emotion, Padded)
-        target = _rows(emotion, outcome.turns, UNLABELLED)
-        stream_target = torch.where(outcome.present, target, UNLABELLED)
-        teacher = outcome.fused.detach() if self.config.detach_teacher else outcome.fused
-        kl = divergence(outcome.streams, teacher, self.config.temperature)
+        target = _rows(emotion, output.turns, UNLABELLED)
+        stream_target = torch.where(output.present, target, UNLABELLED)
+        teacher = output.fused.detach() if self.config.detach_teacher else output.fused
+        kl = divergence(output.streams, teacher, self.config.temperature)
         return {
-            "fused": self._cross_entropy(outcome.fused, target).sum(),
+            "fused": self._cross_entropy(output.fused, target).sum(),
             "streams": self._cross_entropy(
-                outcome.streams.flatten(0, 1), stream_target.flatten()
+                output.streams.flatten(0, 1), stream_target.flatten()
             ).sum(),
             "distillation": kl[stream_target != UNLABELLED].sum(),
         }
 
     def predict(self, batch: Batch) -> dict[str, Tensor]:
         """turn_emotion: (B, T, C) logits of the fused prediction, zeros beyond the last turn."""
-        outcome = self._run(batch)
-        return {"turn_emotion": Packed(outcome.fused, outcome.turns).pad().values}
+        output = self._run(batch)
+        return {"turn_emotion": Packed(output.fused, output.turns).pad().values}
 
     @torch.no_grad()
     def explain(self, batch: Batch) -> Explanation:
         """Attention and gates behind `predict`; set the method to evaluation first."""
-        outcome = self._run(batch)
-        turns = outcome.turns.tolist()
-        there = dict(zip(self.config.streams, outcome.present, strict=True))
+        output = self._run(batch)
+        turns = output.turns.tolist()
+        there = dict(zip(self.config.streams, output.present, strict=True))
         attention, unimodal = {}, {}
-        for pair, weights in outcome.attention.items():
+        for pair, weights in output.attention.items():
             x, y = pair.split("_to_")
             attention[pair] = tuple(
                 _scatter(queries[:, None] & keys, dialogue.flatten(1).T).permute(2, 0, 1)
@@ -288,17 +281,17 @@ class SDT(Method):
                     *(torch.split(there[stream], turns) for stream in (y, x)), weights, strict=True
                 )
             )
-            unimodal[pair] = torch.split(_scatter(there[y], outcome.unimodal[pair]), turns)
+            unimodal[pair] = torch.split(_scatter(there[y], output.unimodal[pair]), turns)
         multimodal = {
             stream: torch.split(gate, turns)
-            for stream, gate in zip(self.config.streams, outcome.multimodal, strict=True)
+            for stream, gate in zip(self.config.streams, output.multimodal, strict=True)
         }
         return Explanation(attention, unimodal, multimodal)
 
-    def _run(self, batch: Batch) -> _Outcome:
+    def _run(self, batch: Batch) -> _Output:
         streams = self.config.streams
         turns = self._turns(batch)
-        origin = self._place_and_speaker(batch, turns)
+        origin = self._position_and_speaker(batch, turns)
         given, present = {}, {}
         for stream in streams:
             given[stream], present[stream] = self._read(batch, stream, turns, origin)
@@ -315,7 +308,7 @@ class SDT(Method):
         # Not -inf: a turn without any stream would become NaN.
         scores = scores.masked_fill(~there[..., None], torch.finfo(scores.dtype).min)
         multimodal = scores.softmax(0) * there[..., None]
-        return _Outcome(
+        return _Output(
             turns,
             there,
             self.fused_head((multimodal * states).sum(0)),
@@ -347,10 +340,10 @@ class SDT(Method):
             )
         return turns
 
-    def _place_and_speaker(self, batch: Batch, turns: Tensor) -> Tensor:
+    def _position_and_speaker(self, batch: Batch, turns: Tensor) -> Tensor:
         """(N, D) what is added to every stream's vector of a turn."""
-        places = Packed(turns, turns).positions().to(self.class_weights.device)
-        origin = sinusoids(places, self.config.width)
+        positions = Packed(turns, turns).positions().to(self.class_weights.device)
+        origin = sinusoids(positions, self.config.width)
         if self.speaker is None:
             return origin
         speakers = batch.context.get("turn_speaker")
@@ -379,17 +372,15 @@ class SDT(Method):
 
     def _cross_entropy(self, logits: Tensor, target: Tensor) -> Tensor:
         """(N,) weighted cross entropy of (N, C) and (N,); 0 where UNLABELLED."""
-        errors = class_cross_entropy(logits, target)
-        return errors * self.class_weights[target.clamp(min=0)]
+        return class_cross_entropy(logits, target) * self.class_weights[target.clamp(min=0)]
 
 
-def sinusoids(places: Tensor, width: int) -> Tensor:
-    """(N, D) position embedding of Vaswani et al. 2017 (arXiv 1706.03762) of places (N,).
-
-    Dimensions 2 i and 2 i + 1 are sine and cosine of place / 10000^(2 i / D).
+def sinusoids(positions: Tensor, width: int) -> Tensor:
+    """(N, D) embedding of positions (N,), Vaswani et al. 2017 (arXiv 1706.03762): dimensions 2 i
+    and 2 i + 1 are sine and cosine of position / 10000^(2 i / D).
     """
-    rates = torch.exp(torch.arange(0, width, 2, device=places.device) * -(math.log(1e4) / width))
-    angles = places.float()[:, None] * rates
+    rates = torch.exp(torch.arange(0, width, 2, device=positions.device) * -(math.log(1e4) / width))
+    angles = positions.float()[:, None] * rates
     return torch.stack((angles.sin(), angles.cos()), -1).flatten(1)
 
 

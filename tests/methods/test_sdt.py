@@ -13,7 +13,8 @@ from torch import nn
 
 from mmembed.batch import STREAMS, UNLABELLED, Batch, Padded
 from mmembed.errors import UsageError
-from mmembed.methods.sdt import SDT, SDTConfig, balanced_weights, divergence
+from mmembed.losses.classes import divergence
+from mmembed.methods.sdt import SDT, SDTConfig, balanced_weights
 
 close = torch.testing.assert_close
 
