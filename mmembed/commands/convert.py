@@ -124,20 +124,20 @@ def _corpus_of(splits: Sequence[Mapping[str, Any]]) -> str | None:
 
 def convert_csd(source: Path, out: Path, stream: Stream | None) -> list[Utterance]:
     """Write features and intervals of a .csd file; a row for each video, in the file's order."""
-    csd = read_csd(source)
-    known = [name for name, parts in SEQUENCES.items() if any(p in csd.name.lower() for p in parts)]
+    sequence, data = read_csd(source)
+    known = [name for name, parts in SEQUENCES.items() if any(p in sequence.lower() for p in parts)]
     if stream is None and len(known) != 1:
-        raise UsageError(f"{source}: is {csd.name!r} audio, video or text? say so by --stream")
+        raise UsageError(f"{source}: is {sequence!r} audio, video or text? say so by --stream")
     stream = stream or known[0]
-    if not csd.data:
+    if not data:
         raise DataError(str(source), "empty", "holds no video")
-    file = f"features/{portable_key(csd.name)}.safetensors"
-    write_features(out / file, [{stream: features} for features, _ in csd.data.values()])
+    file = f"features/{portable_key(sequence)}.safetensors"
+    write_features(out / file, [{stream: features} for features, _ in data.values()])
     with atomic_file(out / "intervals.safetensors") as sink:
-        sink.write(save({video: intervals for video, (_, intervals) in csd.data.items()}))
+        sink.write(save({video: intervals for video, (_, intervals) in data.items()}))
     return [
         Utterance(portable_key(video), f"{file}#{row}", streams=(stream,) if len(features) else ())
-        for row, (video, (features, _)) in enumerate(csd.data.items())
+        for row, (video, (features, _)) in enumerate(data.items())
     ]
 
 

@@ -1,8 +1,9 @@
 """Members of tar and zip archives, read in memory: nothing is ever unpacked to disk.
 
 The list of members is made in a sandboxed process, since the standard library's parsers can be made
-to loop or to fill the memory; the member itself is then read by its place in the file. Links are
-not followed, names that lead out of a folder are refused, and so is what expands too much.
+to loop or to fill the memory; the member itself is then read at its offset in the file, which the
+standard library's archive classes cannot do without parsing the archive again. Links are not
+followed; names that lead out of a folder, and members that expand too much, are refused.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ def list_members(archive: Path) -> list[str]:
 def read_member(archive: Path, member: str, limit: int) -> bytes:
     """The bytes of one file in an archive.
 
-    A member of a `.tar.gz` costs reading all before it; the others are read by their place.
+    For a member of a `.tar.gz` everything before it is read too, for others the member alone.
 
     Args:
         archive: a .tar, .tar.gz or .zip file; its first bytes decide.
@@ -81,8 +82,8 @@ def read_member(archive: Path, member: str, limit: int) -> bytes:
         raise DataError(
             name,
             "too_large",
-            f"unpacks from {found.packed} to {found.size} bytes, at most {EXPANSION} times are "
-            "believed: unpack it yourself if you trust it",
+            f"unpacks from {found.packed} to {found.size} bytes, more than {EXPANSION} times as "
+            "much: unpack the archive yourself if you trust it",
         )
     try:
         data = _read_zip(archive, found) if found.crc is not None else _read_tar(archive, found)
@@ -143,10 +144,10 @@ def _index(path: str) -> dict[str, tuple[int | bool | None, ...]]:
         for name, place in members:
             found[_safe(name)] = place
             if len(found) > MOST_MEMBERS:
-                raise UnsafeFileError("too_large", f"more than {MOST_MEMBERS} members")
+                raise UnsafeFileError(f"more than {MOST_MEMBERS} members", "too_large")
     except (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise UnsafeFileError(
-            "not_archive", f"no tar, tar.gz or zip, or a damaged one ({error})"
+            f"no tar, tar.gz or zip, or a damaged one ({error})", "not_archive"
         ) from None
     return found
 
@@ -171,7 +172,7 @@ def _in_tar(archive: Path) -> Iterator[tuple[str, tuple[int | bool | None, ...]]
             while (info := file.next()) is not None:
                 vars(file)["members"] = []  # they would fill the memory
                 if info.size < 0:
-                    raise UnsafeFileError("damaged", f"a member has {info.size} bytes")
+                    raise UnsafeFileError(f"a member has {info.size} bytes", "damaged")
                 if info.issparse():
                     continue
                 end = info.offset_data + info.size
@@ -185,12 +186,12 @@ def _in_tar(archive: Path) -> Iterator[tuple[str, tuple[int | bool | None, ...]]
                 raise _bomb()
         if not packed and end > whole:
             raise UnsafeFileError(
-                "damaged", f"the archive is cut short: {whole} of {end} bytes are there"
+                f"the archive is cut short: {whole} of {end} bytes are there", "damaged"
             )
 
 
 def _bomb() -> UnsafeFileError:
-    return UnsafeFileError("too_large", f"unpacks to more than {EXPANSION} times its size")
+    return UnsafeFileError(f"unpacks to more than {EXPANSION} times its size", "too_large")
 
 
 def _safe(name: str) -> str:
@@ -204,7 +205,5 @@ def _safe(name: str) -> str:
         or "\0" in name
         or path.parts[0].endswith(":")
     ):
-        raise UnsafeFileError(
-            "unsafe", f"a member is called {name!r}, which leads out of the archive"
-        )
+        raise UnsafeFileError(f"a member is called {name!r}, which leads out of the archive")
     return str(path)

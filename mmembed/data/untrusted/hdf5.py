@@ -1,18 +1,16 @@
-"""HDF5 files that may come from strangers, and the `.csd` files of CMU's multimodal SDK.
+"""HDF5 files that may be hostile, and the `.csd` files of CMU's multimodal SDK.
 
 HDF5 can point outside of itself: external and soft links, virtual data sets, raw data kept in other
-files. A crafted file returns the bytes of another one through them. Here every object is looked at
-before any data is read; whatever is not a group or a data set of numbers or text that lies within
-the file, in one place, is refused. All of this happens in a sandboxed process, since HDF5 is C and
+files. A crafted file returns the bytes of another one through them. Here every object is checked
+before any data is read; anything but a group or a data set of numbers or text that lies within the
+file, in one place, is refused. All of this happens in a sandboxed process, since HDF5 is C code and
 can be crashed.
 """
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -34,29 +32,19 @@ FILTERS: Final = (
     h5py.h5z.FILTER_SZIP,
     h5py.h5z.FILTER_LZF,
 )
+TYPES: Final = (h5py.h5t.TypeStringID, h5py.h5t.TypeIntegerID, h5py.h5t.TypeFloatID)
 LINKS: Final = {h5py.h5l.TYPE_SOFT: "soft", h5py.h5l.TYPE_EXTERNAL: "external"}
 
 Tree = dict[str, Any]
 """Name -> group or data set: an array of numbers, or text as str or nested lists of str."""
 
-
-@dataclass(frozen=True)
-class Csd:
-    """A computational sequence.
-
-    Attributes:
-        name: of its root, such as "COVAREP".
-        data: video id -> features (T, D) float32, intervals (T, 2) float64 from and to in seconds.
-            Nothing is repaired: there may be NaN and infinite values, and intervals of no length.
-        metadata: JSON objects as dict, anything else as the string it is.
-    """
-
-    name: str
-    data: Mapping[str, tuple[NDArray[np.float32], NDArray[np.float64]]]
-    metadata: Mapping[str, str | dict[str, Any]]
+Intervals = NDArray[np.float64]
+"""(T, 2): from and to in seconds."""
 
 
-def read_csd(path: Path, *, memory: int | None = None, seconds: Seconds | None = None) -> Csd:
+def read_csd(
+    path: Path, *, memory: int | None = None, seconds: Seconds | None = None
+) -> tuple[str, dict[str, tuple[NDArray[np.float32], Intervals]]]:
     """A `.csd` file of numbers; the layout is that of CMU-MultimodalSDK's computational sequences.
 
     Args:
@@ -64,34 +52,36 @@ def read_csd(path: Path, *, memory: int | None = None, seconds: Seconds | None =
         memory: see `mmembed.data.untrusted.sandbox.run_sandboxed`.
         seconds: see there.
 
+    Returns:
+        The name of its root, such as "COVAREP", and video id -> features (T, D) and intervals.
+        Nothing is repaired: there may be NaN and infinite values, and intervals of no length.
+
     Raises:
         DataError: with reason "unsafe" for what points out of the file, "csd" for another layout,
             or one of `run_sandboxed`.
     """
-    name, data, metadata = _parts(path, read_hdf5(path, memory=memory, seconds=seconds))
-    found = {}
-    for video, (features, intervals) in data.items():
+    name, data = _sequence(path, read_hdf5(path, memory=memory, seconds=seconds))
+    sequences = {}
+    for video, features, intervals in data:
         if features.dtype == object:
-            raise DataError(
-                str(path), "csd", f"{video!r} holds words, no features: see read_csd_words"
-            )
-        found[video] = features.astype(np.float32, copy=False), intervals
-    return Csd(name, found, metadata)
+            message = f"{video!r} holds words, no features: see read_csd_words"
+            raise DataError(str(path), "csd", message)
+        sequences[video] = features.astype(np.float32, copy=False), intervals
+    return name, sequences
 
 
-def read_csd_words(
-    path: Path, *, memory: int | None = None, seconds: Seconds | None = None
-) -> dict[str, tuple[tuple[str, ...], NDArray[np.float64]]]:
-    """A `.csd` file of words: video id -> its words and their intervals (T, 2) in seconds.
+def read_csd_words(path: Path) -> dict[str, tuple[tuple[str, ...], Intervals]]:
+    """A `.csd` file of words: video id -> its words and their intervals.
 
     Raises:
         DataError: as for `read_csd`.
     """
-    _, data, _ = _parts(path, read_hdf5(path, memory=memory, seconds=seconds))
-    for video, (features, _) in data.items():
+    words = {}
+    for video, features, intervals in _sequence(path, read_hdf5(path))[1]:
         if features.dtype != object or features.shape[1] != 1:
             raise DataError(str(path), "csd", f"{video!r} holds no words: see read_csd")
-    return {video: (tuple(words[:, 0]), intervals) for video, (words, intervals) in data.items()}
+        words[video] = tuple(features[:, 0]), intervals
+    return words
 
 
 def read_hdf5(path: Path, *, memory: int | None = None, seconds: Seconds | None = None) -> Tree:
@@ -104,10 +94,8 @@ def read_hdf5(path: Path, *, memory: int | None = None, seconds: Seconds | None 
     return tree
 
 
-def _parts(
-    path: Path, tree: Tree
-) -> tuple[str, dict[str, tuple[NDArray[Any], NDArray[np.float64]]], dict[str, Any]]:
-    """Name, data and metadata of the one sequence that a file holds."""
+def _sequence(path: Path, tree: Tree) -> tuple[str, Iterator[tuple[str, NDArray[Any], Intervals]]]:
+    """Name and data of the one sequence that a file holds."""
     roots = [name for name, group in tree.items() if isinstance(group, dict) and "data" in group]
     if len(tree) != 1 or not roots or not isinstance(tree[roots[0]]["data"], dict):
         raise DataError(
@@ -116,47 +104,29 @@ def _parts(
             f"not a computational sequence: at its top {sorted(tree)[:5]}, where one group with "
             "data and metadata is expected",
         )
-    root = tree[roots[0]]
-    data = {}
-    for video, item in root["data"].items():
-        features, intervals = (
-            (item.get("features"), item.get("intervals")) if isinstance(item, dict) else (None,) * 2
+    data = tree[roots[0]]["data"]
+    return roots[0], (_video(path, video, item) for video, item in data.items())
+
+
+def _video(path: Path, video: str, item: Any) -> tuple[str, NDArray[Any], Intervals]:
+    """Id, features (T, D) and intervals of a video; words are an array of objects."""
+    group = item if isinstance(item, dict) else {}
+    features, intervals = group.get("features"), group.get("intervals")
+    if isinstance(features, list):
+        features = np.array(features, object)
+    if not isinstance(features, np.ndarray) or not isinstance(intervals, np.ndarray):
+        raise DataError(str(path), "csd", f"{video!r} lacks features or intervals")
+    if features.ndim == 1:
+        features = features[:, None]
+    fits = features.ndim == 2 and intervals.shape == (len(features), 2)
+    if not fits or intervals.dtype.kind not in "fiu":
+        raise DataError(
+            str(path),
+            "csd",
+            f"{video!r} has features {features.shape} and intervals {intervals.shape}; "
+            "(T, D) and (T, 2) are allowed",
         )
-        if isinstance(features, list):  # words
-            features = np.array(features, object)
-        if not isinstance(features, np.ndarray) or not isinstance(intervals, np.ndarray):
-            raise DataError(str(path), "csd", f"{video!r} lacks features or intervals")
-        if features.ndim == 1:
-            features = features[:, None]
-        if (
-            features.ndim != 2
-            or intervals.shape != (len(features), 2)
-            or intervals.dtype.kind not in "fiu"
-        ):
-            raise DataError(
-                str(path),
-                "csd",
-                f"{video!r} has features {features.shape} and intervals {intervals.shape}; "
-                "(T, D) and (T, 2) are allowed",
-            )
-        data[video] = features, intervals.astype(np.float64, copy=False)
-    metadata = root.get("metadata", {})
-    metadata = metadata if isinstance(metadata, dict) else {}
-    return roots[0], data, {key: _metadata(value) for key, value in metadata.items()}
-
-
-def _metadata(value: Any) -> Any:
-    """JSON objects and strings as such; anything else, as in older files, stays the text it is."""
-    if isinstance(value, np.ndarray):
-        value = list(value.ravel())
-    while isinstance(value, list):
-        value = value[0] if value else ""
-    text = "" if isinstance(value, dict) else str(value)
-    try:
-        parsed = json.loads(text)
-    except (ValueError, RecursionError):
-        return text
-    return parsed if isinstance(parsed, dict | str) else text
+    return video, features, intervals.astype(np.float64, copy=False)
 
 
 def _read(path: str) -> Tree:
@@ -165,10 +135,10 @@ def _read(path: str) -> Tree:
         # The driver is named: otherwise the environment may choose one that opens further files.
         file = h5py.File(path, "r", driver="sec2", locking=False)
     except OSError as error:
-        raise UnsafeFileError("damaged", f"not an HDF5 file, or damaged ({error})") from None
+        raise UnsafeFileError(f"not an HDF5 file, or damaged ({error})", "damaged") from None
     with file:
-        limit = EXPANSION * Path(path).stat().st_size + SLACK
-        return _data(_Checker(limit).group(file.id, "/"))
+        tree: Tree = _data(_Checker(EXPANSION * Path(path).stat().st_size + SLACK).check(file.id))
+        return tree
 
 
 class _Checker:
@@ -179,69 +149,50 @@ class _Checker:
         self.declared = 0
         self.seen: set[Any] = set()
 
-    def group(self, group: Any, place: str) -> Tree:
-        """Name -> checked data set or group."""
-        self.once(group, place)
-        tree: Tree = {}
-        for name in list(group):
-            where = f"{place}{name.decode(errors='replace')}"
-            kind = group.links.get_info(name).type
-            if kind != h5py.h5l.TYPE_HARD:
-                raise UnsafeFileError("unsafe", f"{where} is a {LINKS.get(kind, 'foreign')} link")
-            item = h5py.h5o.open(group, name)
-            if isinstance(item, h5py.h5g.GroupID):
-                tree[name.decode(errors="replace")] = self.group(item, f"{where}/")
-            elif isinstance(item, h5py.h5d.DatasetID):
-                self.dataset(item, where)
-                tree[name.decode(errors="replace")] = item
-            else:
-                raise UnsafeFileError("unsafe", f"{where} is neither a group nor a data set")
-        return tree
-
-    def once(self, item: Any, where: str) -> None:
+    def check(self, item: Any, where: str = "") -> Any:
+        """A checked data set, or name -> data set or group."""
+        if not isinstance(item, h5py.h5g.GroupID | h5py.h5d.DatasetID):
+            raise UnsafeFileError(f"{where} is neither a group nor a data set")
         address = h5py.h5o.get_info(item).addr
         if address in self.seen:
-            raise UnsafeFileError("unsafe", f"{where} is a second link to another object")
+            raise UnsafeFileError(f"{where} is a second link to another object")
         self.seen.add(address)
+        if isinstance(item, h5py.h5d.DatasetID):
+            self.check_dataset(item, where)
+            return item
+        tree: Tree = {}
+        for name in list(item):
+            text = name.decode(errors="replace")
+            kind = item.links.get_info(name).type
+            if kind != h5py.h5l.TYPE_HARD:
+                link = LINKS.get(kind, "foreign")
+                raise UnsafeFileError(f"{where}/{text} is a {link} link")
+            tree[text] = self.check(h5py.h5o.open(item, name), f"{where}/{text}")
+        return tree
 
-    def dataset(self, item: Any, where: str) -> None:
-        self.once(item, where)
-        made = item.get_create_plist()
+    def check_dataset(self, item: Any, where: str) -> None:
+        made, kind = item.get_create_plist(), item.get_type()
         if made.get_layout() == h5py.h5d.VIRTUAL:
-            raise UnsafeFileError(
-                "unsafe", f"{where} is a virtual data set: its data lie in other files"
-            )
+            raise UnsafeFileError(f"{where} is virtual: its data lie in other files")
         if made.get_external_count():
-            raise UnsafeFileError("unsafe", f"{where} keeps its data in other files")
+            raise UnsafeFileError(f"{where} keeps its data in other files")
         for number in range(made.get_nfilters()):
-            if made.get_filter(number)[0] not in FILTERS:
-                raise UnsafeFileError(
-                    "unsafe", f"{where} needs filter {made.get_filter(number)[0]}"
-                )
-        kind = item.get_type()
-        if not isinstance(
-            kind, h5py.h5t.TypeStringID | h5py.h5t.TypeIntegerID | h5py.h5t.TypeFloatID
-        ):
-            raise UnsafeFileError(
-                "unsafe", f"{where} holds {type(kind).__name__}; numbers and text may be"
-            )
+            if (code := made.get_filter(number)[0]) not in FILTERS:
+                raise UnsafeFileError(f"{where} needs filter {code}")
+        if not isinstance(kind, TYPES):
+            what = f"{where} holds {type(kind).__name__}; only numbers and text are allowed"
+            raise UnsafeFileError(what)
         self.declared += math.prod(item.shape) * max(kind.get_size(), 1)
         if self.declared > self.limit:
-            raise UnsafeFileError(
-                "too_large",
-                f"up to {where} it declares {self.declared:.2g} bytes; "
-                f"at most {EXPANSION} times the size of the file is believed",
-            )
+            what = f"up to {where} it declares {self.declared:.2g} bytes; "
+            what += f"at most {EXPANSION} times the size of the file is allowed"
+            raise UnsafeFileError(what, "too_large")
 
 
-def _data(tree: Tree) -> Tree:
-    return {
-        name: _data(item) if isinstance(item, dict) else _array(h5py.Dataset(item))
-        for name, item in tree.items()
-    }
-
-
-def _array(dataset: h5py.Dataset) -> NDArray[Any]:
+def _data(item: Any) -> Any:
+    if isinstance(item, dict):
+        return {name: _data(inner) for name, inner in item.items()}
+    dataset = h5py.Dataset(item)
     if dataset.dtype.kind in "SO":
-        return np.asarray(dataset.asstr("utf-8", errors="replace")[()], dtype=object)
+        return dataset.asstr("utf-8", errors="replace")[()]
     return np.asarray(dataset[()])

@@ -93,11 +93,11 @@ def _scan(file: BinaryIO, size: int) -> None:
             continue
         opcode = _OPCODES.get(code)
         if opcode is None:
-            raise UnsafeFileError("damaged", f"no pickle: opcode {code!r}")
+            raise UnsafeFileError(f"no pickle: opcode {code!r}", "damaged")
         name = opcode.name
         if name in _REFUSED:
             what = f"opcode {name} makes more than plain values; nothing was run"
-            raise UnsafeFileError("unsafe", what)
+            raise UnsafeFileError(what)
         try:
             argument: Any = opcode.arg.reader(file) if opcode.arg else None
         except UnicodeDecodeError:  # a text of Python 2, or no name
@@ -120,7 +120,7 @@ def _scan(file: BinaryIO, size: int) -> None:
         elif name == "STOP":
             if rest := size - file.tell():
                 what = f"{rest} bytes follow its end; files of one pickle are read"
-                raise UnsafeFileError("damaged", what)
+                raise UnsafeFileError(what, "damaged")
             return
         elif name not in ("FRAME", "PROTO"):
             names = None, None
@@ -129,7 +129,7 @@ def _scan(file: BinaryIO, size: int) -> None:
 
 def _check_name(module: str | None, function: str | None) -> None:
     if module is None or function is None:
-        raise UnsafeFileError("unsafe", "it computes the name of a function; nothing of it was run")
+        raise UnsafeFileError("it computes the name of a function; nothing of it was run")
     _named(module, function)
 
 
@@ -137,15 +137,14 @@ def _named(module: str, function: str) -> _Name:
     name = NAMES.get((module, function))
     if name is None:
         raise UnsafeFileError(
-            "unsafe",
             f"it asks for {module}.{function}, where plain values and numpy arrays are read; "
-            "nothing of it was run",
+            "nothing of it was run"
         )
     return name
 
 
 def _cut_short() -> UnsafeFileError:
-    return UnsafeFileError("damaged", "no pickle, or one that was cut short")
+    return UnsafeFileError("no pickle, or one that was cut short", "damaged")
 
 
 class _Unpickler(pickle.Unpickler):
@@ -153,7 +152,7 @@ class _Unpickler(pickle.Unpickler):
         return _named(module, function)
 
     def persistent_load(self, _pid: object) -> object:
-        raise UnsafeFileError("unsafe", "it refers to values outside of it")
+        raise UnsafeFileError("it refers to values outside of it")
 
 
 class _Name:
@@ -168,7 +167,7 @@ class _Name:
         return self._function(*arguments)
 
     def __setstate__(self, _state: object) -> None:
-        raise UnsafeFileError("unsafe", "it changes a function")
+        raise UnsafeFileError("it changes a function")
 
 
 class _Type:
@@ -178,15 +177,13 @@ class _Type:
 
     def __init__(self, code: str, *_: object) -> None:
         if not _TYPES.fullmatch(code):
-            raise UnsafeFileError(
-                "unsafe", f"arrays of {code!r}; numbers, text and objects are read"
-            )
+            raise UnsafeFileError(f"arrays of {code!r}; numbers, text and objects are read")
         self.dtype = np.dtype(code)
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         _version, order, *parts = state[:5]
         if parts != [None, None, None] or order not in ("<", ">", "|", "="):
-            raise UnsafeFileError("unsafe", "arrays of records; numbers, text and objects are read")
+            raise UnsafeFileError("arrays of records; numbers, text and objects are read")
         self.dtype = self.dtype.newbyteorder(order)
 
 
@@ -208,24 +205,24 @@ def _checked(kind: _Type, shape: tuple[int, ...], data: Any) -> np.dtype[Any]:
     """The dtype, once shape, dtype and data fit each other."""
     dtype = kind.dtype
     if type(shape) is not tuple or not all(type(n) is int and n >= 0 for n in shape):
-        raise UnsafeFileError("damaged", f"an array of shape {shape!r}")
+        raise UnsafeFileError(f"an array of shape {shape!r}", "damaged")
     objects, count = dtype.kind == "O", math.prod(shape)
     if (
         type(data) not in ((list,) if objects else (bytes, bytearray))
         or len(data) != count * (1 if objects else dtype.itemsize)
         or (count and not dtype.itemsize)
     ):
-        raise UnsafeFileError("damaged", f"an array of shape {shape} and {dtype} with other data")
+        raise UnsafeFileError(f"an array of shape {shape} and {dtype} with other data", "damaged")
     if dtype.kind == "U" and isinstance(data, bytes | bytearray):
         letters = np.frombuffer(data, np.dtype("u4").newbyteorder(dtype.byteorder))
         if letters.max(initial=0) > sys.maxunicode:
-            raise UnsafeFileError("damaged", "an array of text that is none")
+            raise UnsafeFileError("an array of text that is none", "damaged")
     return dtype
 
 
 def _reconstruct(kind: object, _shape: object, _code: object) -> _Array:
     if kind is not NAMES["numpy", "ndarray"]:
-        raise UnsafeFileError("unsafe", "a kind of array of its own")
+        raise UnsafeFileError("a kind of array of its own")
     return _Array((0,), np.uint8)
 
 
@@ -247,14 +244,14 @@ def _scalar(kind: _Type, data: bytes | str = b"") -> Any:
     if kind.dtype.kind in "SU" and not kind.dtype.itemsize and not raw:
         return kind.dtype.type()
     if kind.dtype == object:
-        raise UnsafeFileError("unsafe", "a numpy scalar of objects")
+        raise UnsafeFileError("a numpy scalar of objects")
     return np.frombuffer(raw, _checked(kind, (1,), raw))[0]
 
 
 def _encode(text: str, encoding: str) -> bytes:
     """How bytes come in old protocols; other codecs would build anything from anything."""
     if type(text) is not str or encoding not in ("latin1", "latin-1"):
-        raise UnsafeFileError("unsafe", f"it asks for the codec {encoding!r}")
+        raise UnsafeFileError(f"it asks for the codec {encoding!r}")
     return text.encode("latin1")
 
 
@@ -264,13 +261,13 @@ def _ordered_dict(pairs: Any = ()) -> dict[Any, Any]:
 
 def _default_dict(factory: object = None, *pairs: Any) -> dict[Any, Any]:
     if not isinstance(factory, _Name | None):
-        raise UnsafeFileError("unsafe", "a defaultdict of something else")
+        raise UnsafeFileError("a defaultdict of something else")
     return dict(*pairs)
 
 
 def _bytes(data: bytes = b"") -> bytes:
     if type(data) is not bytes:
-        raise UnsafeFileError("unsafe", "bytes that are made of something else")
+        raise UnsafeFileError("bytes that are made of something else")
     return data
 
 

@@ -43,7 +43,7 @@ class UnsafeFileError(Exception):
         reason: a short stable code, such as "unsafe", "damaged" or "too_large".
     """
 
-    def __init__(self, reason: str, message: str) -> None:
+    def __init__(self, message: str, reason: str = "unsafe") -> None:
         super().__init__(message)
         self.reason = reason
 

@@ -38,24 +38,15 @@ def test_sequences_come_back(tmp_path: Path) -> None:
             "25522": (np.zeros((0, 2)), np.zeros((0, 2))),
         },
         md=json.dumps({"uuid": "x", "dimension names": ["a", "b"]}),
-        quoted=json.dumps("text"),
-        bare="COVAREP of 2018",
-        number="0.1",
     )
-    found = read_csd(path)
-    assert found.name == "COVAREP" and set(found.data) == {"-3g5yACwYnA", "25522", "255224"}
-    features, intervals = found.data["-3g5yACwYnA"]
+    name, found = read_csd(path)
+    assert name == "COVAREP" and set(found) == {"-3g5yACwYnA", "25522", "255224"}
+    features, intervals = found["-3g5yACwYnA"]
     assert features.dtype == np.float32 and intervals.dtype == np.float64
     np.testing.assert_array_equal(features, first.astype(np.float32))
     np.testing.assert_array_equal(intervals, [[0.1, 0.2], [0.25, 1 / 3]])
-    assert found.data["255224"][1].dtype == np.float64
-    assert found.data["25522"][0].shape == (0, 2)
-    assert found.metadata == {
-        "md": {"uuid": "x", "dimension names": ["a", "b"]},
-        "quoted": "text",
-        "bare": "COVAREP of 2018",
-        "number": "0.1",
-    }
+    assert found["255224"][1].dtype == np.float64
+    assert found["25522"][0].shape == (0, 2)
 
 
 def test_compressed_and_chunked_data(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ def echo(path: str, text: str, number: int) -> Any:
 
 
 def refuse(path: str) -> None:
-    raise UnsafeFileError("odd", "line\n\tbreaks\x1b[2J")
+    raise UnsafeFileError("line\n\tbreaks\x1b[2J", "odd")
 
 
 def fail(path: str) -> None:

@@ -110,7 +110,9 @@ def convert_csd(
         for name, width in corpus.csd_widths.items()
         if name in _plain(paths[stream])
     }
-    unused = [str(p.relative_to(folder)) for p in _all(folder) if p not in paths.values()]
+    unused = [
+        str(p.relative_to(folder)) for p in files_below(folder, ".csd") if p not in paths.values()
+    ]
     bare = [s.name for n, s in enumerate(segments) if not any(n in m for m in members.values())]
     checks = [
         *(checksum(path, None) for path in paths.values()),
@@ -155,10 +157,6 @@ def _with_transcripts(segments: Sequence[Segment], path: Path) -> list[Segment]:
     return found
 
 
-def _all(folder: Path) -> list[Path]:
-    return files_below(folder, ".csd")
-
-
 def _plain(path: Path) -> str:
     return re.sub("[^a-z0-9]", "", path.stem.lower())
 
@@ -169,7 +167,7 @@ def _choose(folder: Path) -> dict[str, Path]:
     for kind, marks in KINDS.items():
         ranked = [
             (rank, len(path.stem), path)
-            for path in _all(folder)
+            for path in files_below(folder, ".csd")
             for rank, mark in enumerate(marks)
             if mark in _plain(path)
         ]
@@ -181,7 +179,7 @@ def _choose(folder: Path) -> dict[str, Path]:
 def _read(path: Path) -> Sequences:
     """A stream by video; segments `video[3]` are put together again."""
     parts: dict[str, list[tuple[NDArray[np.float32], NDArray[np.float64]]]] = defaultdict(list)
-    for key, both in read_csd(path).data.items():
+    for key, both in read_csd(path)[1].items():
         parts[_split_key(key)[0]].append(both)
     if not parts:
         raise DataError(str(path), "empty", "holds no features")
@@ -218,7 +216,7 @@ def _split_key(key: str) -> tuple[str, str | None]:
 
 def _segments(corpus: PublishedCorpus, path: Path) -> list[Segment]:
     segments = []
-    for key, (labels, times) in read_csd(path).data.items():
+    for key, (labels, times) in read_csd(path)[1].items():
         video, clip = _split_key(key)
         if labels.ndim != 2 or labels.shape[1] not in (1, 1 + len(EMOTIONS)):
             raise DataError(

@@ -1,8 +1,7 @@
-"""Finds out in which form a corpus was given, and imports it with a report."""
+"""Finds out in which form a corpus is given, and imports it with a report."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -11,7 +10,7 @@ from mmembed.data.corpora.sentiment import bclstm
 from mmembed.data.corpora.sentiment.bclstm import convert_bclstm
 from mmembed.data.corpora.sentiment.corpus import Counts, PublishedCorpus, Segment, to_rows
 from mmembed.data.corpora.sentiment.csd import convert_csd
-from mmembed.data.corpora.sentiment.labels import is_labels, is_raw, read_labels
+from mmembed.data.corpora.sentiment.labels import find_labels, read_labels
 from mmembed.data.corpora.sentiment.media import media_below, with_media
 from mmembed.data.corpora.sentiment.mmsa import convert_pickle
 from mmembed.data.folders import files_below
@@ -56,15 +55,16 @@ def _import(corpus: PublishedCorpus, source: Path, out: Path, words: bool) -> Im
     if source.suffix.lower() in PICKLES:
         return *convert_pickle(corpus, source, out), corpus.pickle_counts, "pickle of MMSA"
     if source.is_file():
-        return *_labels_alone([source]), None, "labels alone"
+        return read_labels([source]), [checksum(source, None)], None, "labels alone"
     if all((source / name).is_file() for name in bclstm.FILES):
         return *convert_bclstm(source, out), bclstm.COUNTS, "vectors of bc-LSTM"
     if files_below(source, ".csd"):
         return *convert_csd(corpus, source, out), None, ".csd"
-    tables, media = _label_files(source), media_below(source)
+    tables, media = find_labels(source), media_below(source)
+    checksums = [checksum(path, None) for path in tables]
     if tables and media:
         segments, checks = with_media(source, media, read_labels(tables))
-        return segments, [*map(_pin, tables), *checks], None, "videos with labels"
+        return segments, [*checksums, *checks], None, "videos with labels"
     pickles = files_below(source, *PICKLES)
     if len(pickles) == 1:
         return _import(corpus, pickles[0], out, words)
@@ -72,28 +72,10 @@ def _import(corpus: PublishedCorpus, source: Path, out: Path, words: bool) -> Im
         names = ", ".join(str(path.relative_to(source)) for path in pickles)
         raise DataError(str(source), "ambiguous", f"holds several pickles, name one: {names}")
     if tables:
-        return *_labels_alone(tables), None, "labels alone"
+        return read_labels(tables), checksums, None, "labels alone"
     raise DataError(
         str(source),
         "empty",
         f"holds nothing known of {corpus.title}: videos with label.csv, .csd files, a pickle of "
         "MMSA or a label file",
     )
-
-
-def _labels_alone(tables: Sequence[Path]) -> tuple[list[Segment], list[Check]]:
-    return read_labels(tables), [_pin(path) for path in tables]
-
-
-def _pin(path: Path) -> Check:
-    return checksum(path, None)
-
-
-def _label_files(folder: Path) -> list[Path]:
-    """The one label file of a folder, or all that hold a row an annotator."""
-    found = [path for path in files_below(folder, ".csv") if is_labels(path)]
-    finished = [path for path in found if not is_raw(path)]
-    if len(finished) > 1:
-        names = ", ".join(str(path.relative_to(folder)) for path in finished)
-        raise DataError(str(folder), "ambiguous", f"holds several label files, keep one: {names}")
-    return finished or found

@@ -18,13 +18,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 
 from mmembed.data.corpora.sentiment.corpus import SPLITS, Segment
 from mmembed.data.corpora.tables import read_cells, read_table
+from mmembed.data.folders import files_below
 from mmembed.data.manifest.utterance import EMOTIONS
 from mmembed.errors import DataError
 
@@ -54,6 +56,62 @@ SCORES: Final = tuple(name for name in COLUMNS if name.startswith("sentiment_"))
 HEADLESS: Final = ("start", "end", "video_id", "clip_id", "sentiment")
 
 
+class LabelFile(NamedTuple):
+    """The header of a file that may hold labels; `columns`: our name -> the name in the file."""
+
+    path: Path
+    header: Sequence[str]
+    columns: Mapping[str, str]
+    is_headless: bool
+    is_raw: bool
+    """Whether it has one row an annotator."""
+
+    @property
+    def missing(self) -> list[str]:
+        """The columns that it would need to be a label file; [] = it is one."""
+        if missing := sorted({"video", "clip"} - set(self.columns)):
+            return missing
+        return [] if {"sentiment", "sentiment_class"} & set(self.columns) else ["sentiment"]
+
+
+def open_labels(path: Path) -> LabelFile:
+    """Look at the header of a file.
+
+    Raises:
+        DataError: it is not a table in UTF-8, or names a column twice.
+    """
+    header = next(read_cells(path), (1, list[str]()))[1]
+    headless = len(header) == len(HEADLESS) and all(_is_number(header[i]) for i in (0, 1, 4))
+    small = {cell.lower(): cell for cell in (HEADLESS if headless else header)}
+    names = [cell.lower() for cell in header if cell]
+    if not headless and (twice := [name for name in names if names.count(name) > 1]):
+        raise DataError(f"{path}:1", "labels", f"names the column {twice[0]} twice")
+    columns = {
+        ours: next(small[name] for name in theirs if name in small)
+        for ours, theirs in COLUMNS.items()
+        if any(name in small for name in theirs)
+    }
+    return LabelFile(path, header, columns, headless, "input.video_id" in names)
+
+
+def find_labels(folder: Path) -> list[Path]:
+    """The one label file of a folder, or all that hold a row an annotator.
+
+    Raises:
+        DataError: it holds several finished label files.
+    """
+    found = []
+    for path in files_below(folder, ".csv"):
+        with suppress(DataError):
+            if not (labels := open_labels(path)).missing:
+                found.append(labels)
+    finished = [labels for labels in found if not labels.is_raw]
+    if len(finished) > 1:
+        names = ", ".join(str(labels.path.relative_to(folder)) for labels in finished)
+        raise DataError(str(folder), "ambiguous", f"holds several label files, keep one: {names}")
+    return [labels.path for labels in finished or found]
+
+
 def read_labels(paths: Sequence[Path]) -> list[Segment]:
     """The segments of one or more label files, in their order.
 
@@ -61,65 +119,18 @@ def read_labels(paths: Sequence[Path]) -> list[Segment]:
         DataError: a file is not UTF-8, names no video or clip, or holds no labels; or a number or
             split in it is not one.
     """
-    segments = [segment for path in paths for segment in _read(path)]
+    files = [open_labels(path) for path in paths]
+    segments = []
+    for file in files:
+        if file.missing:
+            found = ", ".join(file.header) or "nothing"
+            what = f"no column for {' and '.join(file.missing)}; found {found}"
+            raise DataError(str(file.path), "labels", what)
+        for line, row in read_table(file.path, header=HEADLESS if file.is_headless else None):
+            segments.append(_segment(row, file.columns, f"{file.path}:{line}"))
     if not segments:
         raise DataError(str(paths[0]), "empty", "holds no labels")
-    if any(is_raw(path) for path in paths):
-        return _averaged(segments)
-    return segments
-
-
-def is_labels(path: Path) -> bool:
-    """Whether a file is a CSV with the columns of a label file."""
-    try:
-        names = _names(path)
-    except DataError:
-        return False
-    return {"video", "clip"} <= set(names) and bool({"sentiment", "sentiment_class"} & set(names))
-
-
-def _header(path: Path) -> list[str]:
-    header = next(read_cells(path), (1, list[str]()))[1]
-    small = [cell.lower() for cell in header]
-    twice = [name for name in small if name and small.count(name) > 1]
-    if twice and not _is_headless(header):
-        raise DataError(f"{path}:1", "labels", f"names the column {twice[0]} twice")
-    return header
-
-
-def _names(path: Path) -> dict[str, str]:
-    """Our name of a column -> its name in the file."""
-    header = _header(path)
-    if _is_headless(header):
-        header = list(HEADLESS)
-    small = {cell.lower(): cell for cell in header}
-    return {
-        ours: next(small[name] for name in theirs if name in small)
-        for ours, theirs in COLUMNS.items()
-        if any(name in small for name in theirs)
-    }
-
-
-def _is_headless(header: Sequence[str]) -> bool:
-    return len(header) == len(HEADLESS) and all(_is_number(header[i]) for i in (0, 1, 4))
-
-
-def is_raw(path: Path) -> bool:
-    """Whether a label file has one row an annotator."""
-    return any(cell.lower() == "input.video_id" for cell in _header(path))
-
-
-def _read(path: Path) -> list[Segment]:
-    names = _names(path)
-    if not is_labels(path):
-        missing = sorted({"video", "clip"} - set(names)) or ["sentiment"]
-        columns = ", ".join(_header(path)) or "nothing"
-        raise DataError(
-            str(path), "labels", f"no column for {' and '.join(missing)}; found {columns}"
-        )
-    header = HEADLESS if _is_headless(_header(path)) else None
-    rows = read_table(path, header=header)
-    return [_segment(row, names, f"{path}:{number}") for number, row in rows]
+    return _averaged(segments) if any(file.is_raw for file in files) else segments
 
 
 def _segment(row: Mapping[str, str], names: Mapping[str, str], where: str) -> Segment:
