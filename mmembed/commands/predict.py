@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import tyro
 
@@ -27,25 +27,13 @@ from mmembed.features.emotion_words import parse_emotions
 from mmembed.features.text import normalise_transcript
 from mmembed.io.json import dumps
 from mmembed.studies.emotion_predictor import TARGETS, EmotionPredictor
-from mmembed.studies.familiarity import OUTSIDE, FamiliarityScore
+from mmembed.studies.training_distance import OUTSIDE, DistanceScore
 
+if TYPE_CHECKING:
+    from mmembed.studies.emotion_queries_predictor import QueriesPredictor
 
-@dataclass(frozen=True)
-class ClipPredictions:
-    """What a model says of clips, and what it knows.
-
-    Attributes:
-        columns: names of the numbers.
-        ask: a clip -> its numbers by name, and how far it lies from what the model was trained on,
-            None where that is not known.
-        trained_on: one line.
-        encoder_trained_on: likewise.
-    """
-
-    columns: Sequence[str]
-    ask: Callable[[Example], tuple[Mapping[str, float], FamiliarityScore | None]]
-    trained_on: str
-    encoder_trained_on: str
+Prediction = tuple[Mapping[str, float], DistanceScore | None]
+"""Numbers of a clip by name, and its distance to the training clips where that is known."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +50,7 @@ class Predict:
         streams: use no other streams than these, such as "audio+video".
         emotions: what to look for: words with commas between them; of texts, "or" makes a cluster.
         encoder: the frozen encoder that the run of emotion_queries was trained on.
-        variant: the method that judges texts, by default intra.
+        variant: the method that predicts texts, by default intra.
         json: print one JSON object a line instead of a table.
         max_seconds: the most that a clip may last.
     """
@@ -82,11 +70,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Print a row for each clip or text; clips that cannot be read get a line on stderr instead."""
     settings = tyro.cli(Predict, prog="mmembed predict", args=argv, description=__doc__)
     if settings.emotions is None:
-        _predict_clips(settings, _sentiment_and_emotions(settings.run))
-    elif _recipe_of(settings.run) == "emotion_queries":
-        _predict_clips(settings, _queries(settings, parse_emotions(settings.emotions)))
-    else:
-        from mmembed.commands.predict_texts import predict_texts  # what clips need not wait for
+        _predict_sentiment(settings)
+        return
+    path = settings.run / "run.json"
+    recipe = read_json(path).get("name") if path.is_file() else None
+    if recipe == "emotion_queries":
+        _predict_words(settings, parse_emotions(settings.emotions))
+    elif recipe == "demux":
+        from mmembed.commands.predict_texts import predict_texts  # imports scikit-learn
 
         predict_texts(
             settings.inputs,
@@ -95,41 +86,40 @@ def main(argv: Sequence[str] | None = None) -> None:
             settings.variant,
             as_json=settings.json,
         )
+    else:
+        raise UsageError(
+            f"{settings.run}: holds no run of demux or emotion_queries, as mmembed finetune leaves "
+            "it"
+        )
 
 
-def _recipe_of(run: Path) -> object:
-    path = run / "run.json"
-    return read_json(path).get("name") if path.is_file() else None
+def _predict_sentiment(settings: Predict) -> None:
+    predictor = EmotionPredictor.from_run(settings.run)
 
-
-def _sentiment_and_emotions(run: Path) -> ClipPredictions:
-    predictor = EmotionPredictor.from_run(run)
-
-    def ask(example: Example) -> tuple[Mapping[str, float], FamiliarityScore | None]:
-        labels, place = predictor.answer(example)
+    def predict(example: Example) -> Prediction:
+        labels, distance = predictor.with_distance(example)
         sentiment = math.nan if labels.sentiment is None else labels.sentiment
-        return dict(zip(TARGETS, (sentiment, *labels.intensities), strict=True)), place
+        return dict(zip(TARGETS, (sentiment, *labels.intensities), strict=True)), distance
 
-    return ClipPredictions(TARGETS, ask, predictor.trained_on, predictor.embedder.trained_on)
+    _predict_clips(settings, predictor, TARGETS, predict)
 
 
-def _queries(settings: Predict, words: Sequence[str]) -> ClipPredictions:
-    from mmembed.studies.emotion_queries_predictor import ClipQueries  # reads a text encoder
+def _predict_words(settings: Predict, words: Sequence[str]) -> None:
+    from mmembed.studies.emotion_queries_predictor import QueriesPredictor  # imports scikit-learn
 
     if settings.encoder is None:
         raise UsageError(f"{settings.run}: asks words of clips; give its encoder, --encoder DIR")
-    queries = ClipQueries.from_run(settings.run, settings.encoder)
-    return ClipPredictions(
-        words,
-        lambda example: (queries(example, words), None),
-        queries.trained_on,
-        queries.embedder.trained_on,
-    )
+    predictor = QueriesPredictor.from_run(settings.run, settings.encoder)
+    _predict_clips(settings, predictor, words, lambda example: (predictor(example, words), None))
 
 
-def _predict_clips(settings: Predict, answers: ClipPredictions) -> None:
-    """Print what the model knows, then a row for each clip."""
-    columns = answers.columns
+def _predict_clips(
+    settings: Predict,
+    predictor: EmotionPredictor | QueriesPredictor,
+    columns: Sequence[str],
+    predict: Callable[[Example], Prediction],
+) -> None:
+    """Print what the model was trained on, then a row for each clip."""
     sources = open_sources(map(Path, settings.inputs), longest=settings.max_seconds)
     if settings.text is not None and len(sources) != 1:
         raise UsageError(f"--text goes with one clip, {len(sources)} were given")
@@ -137,11 +127,12 @@ def _predict_clips(settings: Predict, answers: ClipPredictions) -> None:
         streams = parse_subset(settings.streams)
     except ValueError as error:
         raise UsageError(f"--streams: {error}") from None
+    trained_on, encoder_trained_on = predictor.trained_on, predictor.embedder.trained_on
     widths = [max(8, len(name)) for name in columns]
     if not settings.json:
         heads = [f"{name:>{width}}" for name, width in zip(columns, widths, strict=True)]
-        print(f"trained on: {printable(answers.trained_on)}")
-        print(f"encoder trained on: {printable(answers.encoder_trained_on)}")
+        print(f"trained on: {printable(trained_on)}")
+        print(f"encoder trained on: {printable(encoder_trained_on)}")
         print(f"{'clip':32} {'streams':18} {' '.join(heads)} farther than")
     failed = outside = 0
     with Decoder() as decoder:
@@ -160,20 +151,23 @@ def _predict_clips(settings: Predict, answers: ClipPredictions) -> None:
             for note in cast(Sequence[str], example.notes.get("media", ())):
                 print(f"note: {source.name}: {note}", file=sys.stderr)
             used = subset_name(example.streams)
-            found, place = answers.ask(example)
-            outside += place is not None and place.outside
+            values, distance = predict(example)
+            outside += distance is not None and distance.outside
             if settings.json:
-                known = {
-                    "trained_on": answers.trained_on,
-                    "encoder_trained_on": answers.encoder_trained_on,
-                    "farther_than": None if place is None else place.quantile,
-                    "outside": None if place is None else place.outside,
+                fields = {
+                    "clip": source.name,
+                    "streams": used,
+                    **values,
+                    "trained_on": trained_on,
+                    "encoder_trained_on": encoder_trained_on,
+                    "farther_than": None if distance is None else distance.quantile,
+                    "outside": None if distance is None else distance.outside,
                 }
-                print(dumps({"clip": source.name, "streams": used, **found, **known}))
+                print(dumps(fields))
             else:
-                cells = [_cell(found[c], width) for c, width in zip(columns, widths, strict=True)]
+                cells = [_cell(values[c], width) for c, width in zip(columns, widths, strict=True)]
                 row = f"{printable(source.name)[-32:]:32} {used:18} {' '.join(cells)}"
-                print(f"{row} {_told(place)}")
+                print(f"{row} {_distance_cell(distance)}")
     if outside:
         print(f"warning: {outside} of {len(sources)} clips: {OUTSIDE}", file=sys.stderr)
     if failed:
@@ -185,7 +179,7 @@ def _cell(value: float, width: int) -> str:
     return f"{'-':>{width}}" if math.isnan(value) else f"{value:{width}.2f}"
 
 
-def _told(place: FamiliarityScore | None) -> str:
-    if place is None:
+def _distance_cell(distance: DistanceScore | None) -> str:
+    if distance is None:
         return f"{'?':>7}"
-    return f"{place.quantile:7.1%}" + (" outside" if place.outside else "")
+    return f"{distance.quantile:7.1%}" + (" outside" if distance.outside else "")

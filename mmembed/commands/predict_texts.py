@@ -13,7 +13,7 @@ from mmembed.io.json import dumps
 from mmembed.studies.demux_predictor import TextPredictor
 
 STDIN = "-"
-AT_ONCE = 64  # texts read before the first answer
+BATCH_SIZE = 64  # texts read before the first prediction
 SHOWN = 40  # characters of a text in the table
 
 
@@ -29,23 +29,23 @@ def predict_texts(
         variant: likewise.
         as_json: a line is {"text": TEXT, "emotions": {WORD: PROBABILITY}, "trained_on": LINE}.
     """
-    asked = parse_emotions(emotions)
-    widths = [max(8, len(word)) for word in asked]
+    words = parse_emotions(emotions)
+    widths = [max(8, len(word)) for word in words]
     predictor = TextPredictor.from_run(run, variant)
     texts, first = _texts(inputs), True
-    while some := list(itertools.islice(texts, AT_ONCE)):
-        found = predictor(some, asked).tolist()
+    while some := list(itertools.islice(texts, BATCH_SIZE)):
+        rows = predictor(some, words).tolist()
         if first and not as_json:
             print(f"trained on: {printable(predictor.trained_on)}")
-            print(_line("text", [f"{word:>{w}}" for word, w in zip(asked, widths, strict=True)]))
+            print(_line("text", [f"{word:>{w}}" for word, w in zip(words, widths, strict=True)]))
         first = False
-        for text, likely in zip(some, found, strict=True):
+        for text, probabilities in zip(some, rows, strict=True):
             if as_json:
-                told = dict(zip(asked, likely, strict=True))
-                row = {"text": text, "emotions": told, "trained_on": predictor.trained_on}
+                by_word = dict(zip(words, probabilities, strict=True))
+                row = {"text": text, "emotions": by_word, "trained_on": predictor.trained_on}
                 print(dumps(row, ensure_ascii=False))
             else:
-                cells = [f"{p:{w}.2f}" for p, w in zip(likely, widths, strict=True)]
+                cells = [f"{p:{w}.2f}" for p, w in zip(probabilities, widths, strict=True)]
                 print(_line(printable(text), cells))
     if first:
         raise UsageError("no text: give some, or - to read one from each line of standard input")
@@ -56,6 +56,6 @@ def _line(text: str, cells: Sequence[str]) -> str:
 
 
 def _texts(inputs: Sequence[str]) -> Iterator[str]:
-    for given in inputs:
-        lines = sys.stdin if given == STDIN else [given]
+    for text in inputs:
+        lines = sys.stdin if text == STDIN else [text]
         yield from (line.strip() for line in lines if line.strip())

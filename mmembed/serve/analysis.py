@@ -26,7 +26,7 @@ from mmembed.features.audio import FEATURE_RATE
 from mmembed.features.video import VIDEO_RATE
 from mmembed.report.pictures import picture_url
 from mmembed.studies.emotion_predictor import EmotionPredictor
-from mmembed.studies.familiarity import OUTSIDE
+from mmembed.studies.training_distance import OUTSIDE
 
 WINDOW: Final[Seconds] = 2.0  # of the clip that a point of a curve is of
 STEP: Final[Seconds] = 0.25  # from point to point, more in clips of over a minute
@@ -68,7 +68,7 @@ class Mood:
         emotions: by name, in the order of `EMOTIONS`, those that were learned.
         streams: that were judged, "audio+video+text".
         farther_than: share of the training clips that lie nearer to each other than this clip to
-            them; None where nothing is known of them. See `mmembed.studies.familiarity`.
+            them; None where nothing is known of them. See `mmembed.studies.training_distance`.
         outside: whether that is more than usual; None likewise.
     """
 
@@ -242,19 +242,19 @@ class Analyser:
             return None
         layers = torch.from_numpy(embedding.layers)
         try:
-            (labels,) = self.predictor.judge(layers[None], embedding.streams)
+            (labels,) = self.predictor.predict(layers[None], embedding.streams)
         except UsageError as error:
             notes["mood"] = str(error)
             return None
         sentiment, emotions = _numbers(labels)
-        (place,) = self.predictor.place(layers[None], embedding.streams)
+        (distance,) = self.predictor.distance(layers[None], embedding.streams)
         mood = Mood(sentiment, emotions, subset_name(embedding.streams))
-        if place is None:
+        if distance is None:
             notes["mood"] = "how far the clip lies from the training clips is not recorded"
             return mood
-        if place.outside:
+        if distance.outside:
             notes["mood"] = OUTSIDE
-        return replace(mood, farther_than=place.quantile, outside=place.outside)
+        return replace(mood, farther_than=distance.quantile, outside=distance.outside)
 
     def _curves(self, example: Example, seconds: Seconds, notes: dict[str, str]) -> Curves | None:
         """From sound and pictures alone: a word more or less would switch to another regressor."""
@@ -263,17 +263,17 @@ class Analyser:
             return None
         perceived = example.only(("audio", "video"))
         points = windows(perceived, seconds)
-        judged: list[Labels] = []
+        labels: list[Labels] = []
         try:
             for first in range(0, len(points), WINDOWS_AT_ONCE):
                 self._go_on()
                 batch = [window for _, window in points[first : first + WINDOWS_AT_ONCE]]
                 layers = self.embedder.encode(batch).layers
-                judged += self.predictor.judge(layers, perceived.streams)
+                labels += self.predictor.predict(layers, perceived.streams)
         except UsageError as error:
             notes["curves"] = str(error)
             return None
-        numbers = [_numbers(labels) for labels in judged]
+        numbers = [_numbers(one) for one in labels]
         _, learned = numbers[0]
         return Curves(
             times=tuple(time for time, _ in points),

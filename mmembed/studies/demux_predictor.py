@@ -3,42 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from mmembed.backbones.text import load_backbone
-from mmembed.config import from_dict, read_json
-from mmembed.embedder.card import NOT_RECORDED
 from mmembed.errors import CorruptError, UsageError
 from mmembed.features.prompt import Tokenizer
 from mmembed.features.social_text import normalise_post
 from mmembed.methods.demux import Demux, PromptedMethod
 from mmembed.nn.weights import load_weights
-from mmembed.studies import trained_on
 from mmembed.studies.demux import DEFAULT, DemuxRun, new_method, trained_variants
 from mmembed.studies.demux_data import judge, prompt_for
+from mmembed.studies.predictors import TrainedRun, load_run
 from mmembed.studies.scoring import Array
 
 
+@dataclass(frozen=True)
 class TextPredictor:
-    """The methods of one variant; answers are means over the run's seeds.
+    """The methods of one variant; predictions are means over the run's seeds.
 
     Attributes:
+        run: that trained them.
         methods: one for each seed.
-        trained_on: what they were trained on, in one line.
+        tokenizer: of their text encoder.
     """
 
-    def __init__(
-        self,
-        methods: Sequence[PromptedMethod],
-        tokenizer: Tokenizer,
-        length: int,
-        trained_on: str = NOT_RECORDED,
-    ) -> None:
-        self.methods = methods
-        self.trained_on = trained_on
-        self._tokenizer, self._length = tokenizer, length
+    run: TrainedRun[DemuxRun]
+    methods: Sequence[PromptedMethod]
+    tokenizer: Tokenizer
 
     @classmethod
     def from_run(cls, folder: Path, variant: str | None = None) -> TextPredictor:
@@ -49,25 +43,28 @@ class TextPredictor:
             variant: by default "intra" where it was trained, else the first.
 
         Raises:
-            UsageError: no run of demux, no such variant, or its text encoder is gone.
-            CorruptError: weights are missing or do not fit.
+            UsageError: no such variant, or its text encoder is gone.
+            CorruptError: no run of demux, or weights are missing or do not fit.
         """
-        run = read_demux_run(folder)
-        variants = trained_variants(run)
-        if not variants or not run.loop.seeds:
-            raise CorruptError(f"{folder}: its run.json names no variant or no seed")
+        run = load_run(folder, DemuxRun)
+        variants = trained_variants(run.settings)
+        if not variants:
+            raise CorruptError(f"{folder}: its run.json names no variant")
         name = variant or (DEFAULT if DEFAULT in variants else variants[0])
         if name not in variants:
             raise UsageError(f"{folder}: has no variant {name!r}; it has {', '.join(variants)}")
         methods = []
-        for seed in run.loop.seeds:
-            backbone, tokenizer = load_backbone(run.backbone)
-            method = new_method(run, name, backbone, tokenizer)
-            load_weights(method, folder / name / f"seed-{seed}.safetensors")
+        for path in run.weights(name):
+            backbone, tokenizer = load_backbone(run.settings.backbone)
+            method = new_method(run.settings, name, backbone, tokenizer)
+            load_weights(method, path)
             methods.append(method.eval())
-        data = trained_on.read(folder)
-        known = NOT_RECORDED if data is None else str(data)
-        return cls(methods, tokenizer, run.length, known)
+        return cls(run, methods, tokenizer)
+
+    @property
+    def trained_on(self) -> str:
+        """What the methods were trained on, in one line."""
+        return self.run.trained_on
 
     def __call__(self, texts: Sequence[str], emotions: Sequence[str]) -> Array:
         """(N, E) probabilities.
@@ -87,35 +84,16 @@ class TextPredictor:
             if isinstance(method, Demux):
                 method.ask(words)
         known = self.methods[0].emotions
-        strange = [word for word in words if word not in known]
-        if strange:
+        if unknown := [word for word in words if word not in known]:
             raise UsageError(
-                f"MEmo knows the emotions of its training alone, not {strange[0]!r}: "
+                f"MEmo knows the emotions of its training alone, not {unknown[0]!r}: "
                 f"ask for some of {', '.join(known)}"
             )
+        length = self.run.settings.length
         prompts = [
-            prompt_for(kind, normalise_post(text), words, self._tokenizer, self._length)
-            for text in texts
+            prompt_for(kind, normalise_post(text), words, self.tokenizer, length) for text in texts
         ]
-        likely = torch.stack([judge(method, prompts) for method in self.methods]).mean(0)
-        answers: Array = likely[:, [known.index(word) for word in emotions]].numpy()
-        return answers
-
-
-def read_demux_run(folder: Path) -> DemuxRun:
-    """The settings of a finished run.
-
-    Raises:
-        UsageError: the folder is of no run of demux.
-        CorruptError: its run.json is damaged.
-    """
-    path = folder / "run.json"
-    settings = read_json(path) if path.is_file() else {}
-    if settings.get("name") != DemuxRun.name:
-        raise UsageError(
-            f"{folder}: holds no run of demux, as mmembed finetune demux --out leaves it"
-        )
-    try:
-        return from_dict(DemuxRun, settings)
-    except UsageError as error:
-        raise CorruptError(f"{path}: {error}") from None
+        each = torch.stack([judge(method, prompts) for method in self.methods])
+        columns = [known.index(word) for word in emotions]
+        probabilities: Array = each.mean(0)[:, columns].numpy()
+        return probabilities

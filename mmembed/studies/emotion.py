@@ -35,10 +35,10 @@ from mmembed.studies.embeddings_data import (
     read_embeddings,
     subset_folders,
 )
-from mmembed.studies.familiarity import FOLDER, Familiarity
 from mmembed.studies.scoring import Array, TestSet, sentiment_task
 from mmembed.studies.study import FinetuneLoop, FinetuneRun, Study, Trained
 from mmembed.studies.trained_on import Learned, TrainedOn, describe
+from mmembed.studies.training_distance import FOLDER, TrainingDistances
 from mmembed.training.optim import OptimConfig
 
 TEST: Final = "sentiment"
@@ -247,9 +247,9 @@ class EmotionStudy(Study):
         rows = self._rows[subset, "train"]
         vectors = torch.stack(self._clips.values(subset, rows))
         groups = self._clips.groups(rows).names
-        known = Familiarity.of(vectors, method.mean, method.scale, groups)
-        if known is not None:
-            known.write(out / FOLDER / f"{subset}.safetensors")
+        distances = TrainingDistances.of(vectors, method.mean, method.scale, groups)
+        if distances is not None:
+            distances.write(out / FOLDER / f"{subset}.safetensors")
 
     def _layer_weights(self, models: Sequence[Method]) -> dict[str, float]:
         """Mean over seeds."""

@@ -3,124 +3,102 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import Final
 
 import torch
 from torch import Tensor
 
 from mmembed.batch import Batch, Padded, stream_subsets, subset_name
-from mmembed.config import from_dict, read_json
 from mmembed.data.example import Example
 from mmembed.data.manifest.utterance import EMOTIONS, SENTIMENT_LIMITS, Labels
 from mmembed.embedder import Embedder
-from mmembed.embedder.card import NOT_RECORDED
-from mmembed.errors import CorruptError, MmembedError, UsageError
-from mmembed.methods.emotion import EmotionConfig, EmotionRegressor
+from mmembed.errors import CorruptError, UsageError
+from mmembed.methods.emotion import EmotionRegressor
 from mmembed.nn.weights import read_module
-from mmembed.studies import trained_on
-from mmembed.studies.familiarity import FOLDER, Familiarity, FamiliarityScore
-from mmembed.studies.study import FinetuneLoop
-from mmembed.studies.trained_on import TrainedOn
+from mmembed.studies.emotion import EmotionRun
+from mmembed.studies.predictors import TrainedRun, load_run
+from mmembed.studies.training_distance import FOLDER, DistanceScore, TrainingDistances
 
 EMOTION_RANGE: Final = (0.0, 3.0)
 TARGETS: Final = ("sentiment", *EMOTIONS)
 
 
+@dataclass(frozen=True)
 class EmotionPredictor:
-    """Encoder and regressors of a run folder; answers are means over the run's seeds.
+    """Encoder and regressors of a run; predictions are means over the run's seeds.
 
     Attributes:
         embedder: the frozen encoder.
+        run: what the regressors were trained on.
         regressors: stream subset -> one for each seed.
-        familiarity: stream subset -> how far its training clips lie from each other; without those
-            that versions before this one trained.
-        data: what the regressors were trained on, None where they do not tell.
+        distances: stream subset -> distances of its training clips; none of runs of older versions.
     """
 
-    def __init__(
-        self,
-        embedder: Embedder,
-        regressors: Mapping[str, Sequence[EmotionRegressor]],
-        familiarity: Mapping[str, Familiarity] = MappingProxyType({}),
-        data: TrainedOn | None = None,
-    ) -> None:
-        self.embedder = embedder
-        self.regressors = regressors
-        self.familiarity = familiarity
-        self.data = data
+    embedder: Embedder
+    run: TrainedRun[EmotionRun]
+    regressors: Mapping[str, Sequence[EmotionRegressor]]
+    distances: Mapping[str, TrainingDistances]
 
     @property
     def trained_on(self) -> str:
-        """What the regressors were trained on, in one line; "not recorded" where nothing tells."""
-        return NOT_RECORDED if self.data is None else str(self.data)
+        """What the regressors were trained on, in one line."""
+        return self.run.trained_on
 
     @property
     def sentiment_limit(self) -> float:
         """Sentiment is predicted in [-limit, limit], on the scale that was trained on."""
-        return SENTIMENT_LIMITS[0] if self.data is None else self.data.sentiment_limit
+        return SENTIMENT_LIMITS[0] if self.run.data is None else self.run.data.sentiment_limit
 
     def targets(self, subset: str) -> tuple[str, ...]:
         """Those of `TARGETS` that a subset's regressors learned; all where it is not recorded."""
-        learned = () if self.data is None else self.data.learned
+        learned = () if self.run.data is None else self.run.data.learned
         return next((one.targets for one in learned if one.variant == subset), TARGETS)
 
     @classmethod
     def from_run(cls, run: Path) -> EmotionPredictor:
-        """Load `run/pretrain/encoder` and `run/emotion`.
-
-        Raises:
-            CorruptError: a part is missing or does not fit.
-        """
+        """Load `run/pretrain/encoder` and `run/emotion`; see `from_folder`."""
         embedder = Embedder.from_pretrained(run / "pretrain" / "encoder")
         return cls.from_folder(embedder, run / "emotion")
 
     @classmethod
     def from_folder(cls, embedder: Embedder, folder: Path) -> EmotionPredictor:
-        """Load what `mmembed finetune emotion --out FOLDER` left, for an encoder that is there.
+        """Load what `mmembed finetune emotion --out FOLDER` left, for an encoder that is loaded.
 
         Raises:
             CorruptError: a part is missing or damaged.
-            UsageError: the regressors read layers of other shapes than this encoder has.
+            UsageError: the regressors were trained on vectors of another encoder.
         """
-        try:
-            settings = read_json(folder / "run.json")
-            config = from_dict(EmotionConfig, settings.get("method"), "method.")
-            seeds = from_dict(FinetuneLoop, settings.get("loop"), "loop.").seeds
-            regressors = {
-                subset: [_load_regressor(folder, subset, seed, config) for seed in seeds]
-                for subset in map(subset_name, stream_subsets())
-                if (folder / subset).is_dir()
-            }
-            if not seeds or not regressors:
-                raise CorruptError("there are no weights of any stream subset")
-            data = trained_on.read(folder)
-            familiarity = {
-                subset: Familiarity.read(path, config.layers * config.width)
-                for subset in regressors
-                if (path := folder / FOLDER / f"{subset}.safetensors").exists()
-            }
-        except FileNotFoundError as error:
-            raise CorruptError(
-                f"{folder}: holds no trained regressor, {error.filename} is missing"
-            ) from None
-        except MmembedError as error:
-            what = str(error).removeprefix(f"{folder}/")
-            raise CorruptError(f"{folder}: not a usable regressor: {what}") from None
-        if data is not None and data.encoder not in ("", embedder.sha256):
+        run = load_run(folder, EmotionRun)
+        if run.data is not None and run.data.encoder not in ("", embedder.sha256):
             raise UsageError(
                 f"{folder}: was trained on vectors of another encoder (SHA-256 "
-                f"{data.encoder[:12]}...) than this one ({embedder.sha256[:12]}...)"
+                f"{run.data.encoder[:12]}...) than this one ({embedder.sha256[:12]}...)"
             )
-        encoder = embedder.encoder
-        held = (len(encoder.layer_names), 2 * encoder.config.width)
-        if (config.layers, config.width) != held:
+        config = run.settings.method
+        layers, width = len(embedder.encoder.layer_names), 2 * embedder.encoder.config.width
+        if (config.layers, config.width) != (layers, width):
             raise UsageError(
                 f"{folder}: was trained on {config.layers} layers of {config.width}, the encoder "
-                f"has {held[0]} of {held[1]}; it is another"
+                f"has {layers} of {width}; it is another"
             )
-        return cls(embedder, regressors, familiarity, data)
+        regressors = {
+            subset: [
+                read_module(lambda: EmotionRegressor(config), path).eval().requires_grad_(False)
+                for path in run.weights(subset)
+            ]
+            for subset in map(subset_name, stream_subsets())
+            if (folder / subset).is_dir()
+        }
+        if not regressors:
+            raise CorruptError(f"{folder}: there are no weights of any stream subset")
+        distances = {
+            subset: TrainingDistances.read(path, layers * width)
+            for subset in regressors
+            if (path := folder / FOLDER / f"{subset}.safetensors").exists()
+        }
+        return cls(embedder, run, regressors, distances)
 
     def __call__(self, example: Example) -> Labels:
         """Sentiment and emotions of an example, clipped to their ranges; None = never learned.
@@ -128,33 +106,30 @@ class EmotionPredictor:
         Raises:
             UsageError: no regressor was trained for its streams.
         """
-        return self.answer(example)[0]
+        return self.with_distance(example)[0]
 
-    def answer(self, example: Example) -> tuple[Labels, FamiliarityScore | None]:
-        """The same, and how far it lies from the training clips; see `place`."""
+    def with_distance(self, example: Example) -> tuple[Labels, DistanceScore | None]:
+        """The same, and how far the example lies from the training clips; see `distance`."""
         layers = self.embedder.encode([example]).layers
         try:
-            (labels,) = self.judge(layers, example.streams)
+            (labels,) = self.predict(layers, example.streams)
         except UsageError as error:
             raise UsageError(f"{example.key}: {error}") from None
-        return labels, self.place(layers, example.streams)[0]
+        return labels, self.distance(layers, example.streams)[0]
 
-    def place(self, layers: Tensor, streams: Sequence[str]) -> list[FamiliarityScore | None]:
-        """How far clips that are embedded already lie from what the regressor was trained on.
+    def distance(self, layers: Tensor, streams: Sequence[str]) -> list[DistanceScore | None]:
+        """How far clips lie from what the regressor was trained on; None where it is not known.
 
         Args:
             layers: (B, L, 2 D) of the encoder.
             streams: those that all of the clips have.
-
-        Returns:
-            None for each where nothing was kept of the training clips.
         """
-        known = self.familiarity.get(subset_name(streams))
-        return [None] * len(layers) if known is None else [*known.place(layers)]
+        distances = self.distances.get(subset_name(streams))
+        return [None] * len(layers) if distances is None else [*distances.score(layers)]
 
     @torch.no_grad()
-    def judge(self, layers: Tensor, streams: Sequence[str]) -> list[Labels]:
-        """The same of clips that are embedded already.
+    def predict(self, layers: Tensor, streams: Sequence[str]) -> list[Labels]:
+        """Sentiment and emotions of clips that are embedded already.
 
         Args:
             layers: (B, L, 2 D) of the encoder.
@@ -165,29 +140,17 @@ class EmotionPredictor:
         """
         subset = subset_name(streams)
         if subset not in self.regressors:
-            there = ", ".join(self.regressors)
-            raise UsageError(f"no regressor for {subset}; there are {there}")
+            raise UsageError(f"no regressor for {subset}; there are {', '.join(self.regressors)}")
         lengths = torch.full((len(layers),), layers.shape[1])
         keys = tuple(map(str, range(len(layers))))
         batch = Batch(keys, {"embedding": Padded(layers, lengths)})
-        answers = [regressor.predict(batch) for regressor in self.regressors[subset]]
+        each = [regressor.predict(batch) for regressor in self.regressors[subset]]
         limit, learned = self.sentiment_limit, self.targets(subset)
         scale = None if limit == SENTIMENT_LIMITS[0] else limit
-        sentiment = torch.stack([a["sentiment"] for a in answers]).mean(0).clamp(-limit, limit)
-        emotions = torch.stack([a["emotions"] for a in answers]).mean(0).clamp(*EMOTION_RANGE)
-        predicted = torch.cat((sentiment[:, None], emotions), 1).tolist()
-        rows = [
-            [x if name in learned else None for name, x in zip(TARGETS, values, strict=True)]
-            for values in predicted
-        ]
-        return [
-            Labels(sentiment=mood, emotions=tuple(intensities), sentiment_limit=scale)
-            for mood, *intensities in rows
-        ]
-
-
-def _load_regressor(
-    folder: Path, subset: str, seed: int, config: EmotionConfig
-) -> EmotionRegressor:
-    path = folder / subset / f"seed-{seed}.safetensors"
-    return read_module(lambda: EmotionRegressor(config), path).eval().requires_grad_(False)
+        sentiment = torch.stack([one["sentiment"] for one in each]).mean(0).clamp(-limit, limit)
+        emotions = torch.stack([one["emotions"] for one in each]).mean(0).clamp(*EMOTION_RANGE)
+        labels = []
+        for row in torch.cat((sentiment[:, None], emotions), 1).tolist():
+            known = [x if name in learned else None for name, x in zip(TARGETS, row, strict=True)]
+            labels.append(Labels(known[0], emotions=tuple(known[1:]), sentiment_limit=scale))
+        return labels

@@ -25,7 +25,7 @@ from mmembed.errors import CorruptError, MmembedError
 from mmembed.features.text import Vocabulary
 from mmembed.studies.demux_predictor import TextPredictor
 from mmembed.studies.emotion_predictor import EmotionPredictor
-from mmembed.studies.emotion_queries_predictor import ClipQueries
+from mmembed.studies.emotion_queries_predictor import QueriesPredictor
 
 HOSTILE = (
     None, True, False, -1, 0, 1, 3, 10**6, 10**12, 2**62, 2**64, -(10**400), 0.5, -0.1, 1.0, 1e308,
@@ -201,7 +201,7 @@ def test_runs_of_strangers(folder: Path, tmp_path: Path) -> None:
     readers: list[Callable[[Path], object]] = [
         lambda run: EmotionPredictor.from_folder(embedder, run),
         lambda run: TextPredictor.from_run(run),
-        lambda run: ClipQueries.from_run(run, folder / "encoder"),
+        lambda run: QueriesPredictor.from_run(run, folder / "encoder"),
     ]
     texts = [
         "", "[]", "{}", "[" * 100_000, '{"name": "demux", "loop": {"seeds": []}}',
@@ -210,8 +210,9 @@ def test_runs_of_strangers(folder: Path, tmp_path: Path) -> None:
         '{"name": "emotion_queries", "method": {"widths": [99999999], "num_heads": 7}}',
         '{"name": "emotion_queries", "loop": {"seeds": []}}',
         '{"name": "emotion_queries", "streams": "smell"}',
-        '{"method": {"layers": 4294967296, "width": 4294967296}, "loop": {}}',
-        '{"method": {}, "loop": {"seeds": []}}', '{"method": {"width": NaN}, "loop": {"seeds": 3}}',
+        '{"name": "emotion", "method": {"layers": 4294967296, "width": 4294967296}, "loop": {}}',
+        '{"name": "emotion", "method": {}, "loop": {"seeds": []}}',
+        '{"name": "emotion", "method": {"width": NaN}, "loop": {"seeds": 3}}',
     ]  # fmt: skip
     for text in texts:
         (tmp_path / "run.json").write_text(text)

@@ -146,7 +146,7 @@ def test_what_cannot_be_served_is_one_line(
             (2, f"port {port} of 127.0.0.1 is taken", [encoder, "--port", port]),
             (2, "cannot listen on port 99999", [encoder, "--port", "99999"]),
             (2, "there is no such folder", [str(tmp_path / "gone")]),
-            (5, "holds no trained regressor", [encoder, "--regressor", str(tmp_path)]),
+            (5, "holds no run of emotion", [encoder, "--regressor", str(tmp_path)]),
             (4, "no-vectors", [encoder, "--embeddings", str(tmp_path / "no-vectors")]),
         ):
             assert run_program(main, ["--encoder", *arguments]) == code

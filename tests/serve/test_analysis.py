@@ -26,8 +26,8 @@ from mmembed.errors import CorruptError, DataError, Stopped, UsageError
 from mmembed.serve.analysis import Analyser, windows
 from mmembed.studies import trained_on
 from mmembed.studies.emotion_predictor import EmotionPredictor
-from mmembed.studies.familiarity import FOLDER, OUTSIDE, Familiarity
 from mmembed.studies.trained_on import Learned, TrainedOn, TrainingData
+from mmembed.studies.training_distance import FOLDER, OUTSIDE, TrainingDistances
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +93,7 @@ def test_it_says_what_is_known_and_what_lies_outside(
         noise = torch.randn(30, *own.shape, generator=torch.Generator().manual_seed(0))
         vectors = own + noise + far
         mean, scale = vectors.mean(0), vectors.std(0, unbiased=False)
-        known = Familiarity.of(vectors, mean, scale, ["a", "b"] * 15)
+        known = TrainingDistances.of(vectors, mean, scale, ["a", "b"] * 15)
         assert known is not None
         known.write(run / FOLDER / "audio+video.safetensors")
         predictor = EmotionPredictor.from_folder(analyser.embedder, run)
@@ -198,7 +198,7 @@ def test_parts_that_do_not_fit_are_refused(
     write_regressors(tmp_path / "other", ["audio"], layers=3)
     with pytest.raises(UsageError, match="on 3 layers of 64, the encoder has 10 of 64"):
         EmotionPredictor.from_folder(analyser.embedder, tmp_path / "other")
-    with pytest.raises(CorruptError, match=r"holds no trained regressor, .*run\.json is missing"):
+    with pytest.raises(CorruptError, match=r"holds no run of emotion, .*run\.json is missing"):
         EmotionPredictor.from_folder(analyser.embedder, made / "near")
     search = EmbeddingSearch.open(made / "near" / "text")
     analyser.embedder.sha256, right = "0" * 64, analyser.embedder.sha256

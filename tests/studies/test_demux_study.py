@@ -130,11 +130,11 @@ def test_another_format_is_asked_in_three_ways(shards: Path, bert: Path, tmp_pat
         for test in results["tests"]
     }
     plain, member = read["test"], read["clusters by member"]
-    anger, fear, joy = plain.held.truth.T
+    anger, fear, joy = plain.items.truth.T
     expected = np.stack([np.maximum(anger, fear), joy], 1)
     for way in ways:
-        assert read[way].held.names == ("fear or anger", "joy or hope")
-        assert np.array_equal(read[way].held.truth, expected)
+        assert read[way].items.names == ("fear or anger", "joy or hope")
+        assert np.array_equal(read[way].items.truth, expected)
         assert set(read[way].variants) == ({"intra", "memo"} if "member" in way else {"intra"})
         assert way == "clusters by mean" or scores(results, way)["intra"] > 0.9
     alone = plain.variants["memo"][0]

@@ -26,7 +26,7 @@ from mmembed.errors import CorruptError, UsageError
 from mmembed.features.text import Vocabulary
 from mmembed.studies.emotion_queries import QueriesRun, QueriesStudy, asking
 from mmembed.studies.emotion_queries_data import ADJECTIVES, read_clips
-from mmembed.studies.emotion_queries_predictor import ClipQueries
+from mmembed.studies.emotion_queries_predictor import QueriesPredictor
 from mmembed.studies.finished_runs import mismatch
 
 WIDTH = 8
@@ -161,7 +161,7 @@ def test_labels_are_scored_within_their_corpus(tmp_path: Path, bert: str) -> Non
     assert angry.names == ("acted: angry", "rated: angry") and happy.names == ("rated: happy",)
     assert np.isnan(angry.truth).sum(1).tolist() == [1] * len(angry.keys)
     assert all(key.startswith("rated") for key in happy.keys)
-    assert made.tests["seen"].trivial_scores()["auroc"] == 0.5
+    assert made.tests["seen"].constant_scores()["auroc"] == 0.5
     assert mismatch(angry, study(tmp_path / "again", bert).tests["unseen-angry"]) is None
 
 
@@ -266,7 +266,7 @@ def test_from_folders_to_any_word_of_a_clip(
     assert np.mean(list(each.values())) == pytest.approx(unseen["variants"]["all"]["auroc"]["mean"])
     assert set(results["nearest"]) == {"angry"} and "a00" in results["speakers"]["test"]
     with pytest.raises(UsageError, match="not the encoder of"):
-        ClipQueries.from_run(out, encoder)
+        QueriesPredictor.from_run(out, encoder)
 
 
 def test_clips_are_asked_as_the_study_asks(
@@ -293,7 +293,7 @@ def test_clips_are_asked_as_the_study_asks(
         "--out", str(out),
     ])  # fmt: skip
     capsys.readouterr()
-    queries = ClipQueries.from_run(out, encoder)
+    queries = QueriesPredictor.from_run(out, encoder)
     run = QueriesRun(embeddings=(folder,), streams="audio", backbone=bert, leave_out=())
     again = QueriesStudy(run)
     told = np.mean([again.answers("all", "seen", one) for one in queries.queries], 0)
@@ -317,8 +317,8 @@ def test_clips_are_asked_as_the_study_asks(
         queries(clips[0].only(("text",)), ["sad"])
     with pytest.raises(UsageError, match="no emotion to ask for"):
         queries(clips[0], [])
-    with pytest.raises(CorruptError, match="holds no trained emotion queries"):
-        ClipQueries.from_run(tmp_path, encoder)
+    with pytest.raises(CorruptError, match="holds no run of emotion_queries"):
+        QueriesPredictor.from_run(tmp_path, encoder)
     (out / "all" / "seed-4.safetensors").write_bytes(b"no")
-    with pytest.raises(CorruptError, match="no usable emotion queries"):
-        ClipQueries.from_run(out, encoder)
+    with pytest.raises(CorruptError, match=r"seed-4\.safetensors: not usable"):
+        QueriesPredictor.from_run(out, encoder)

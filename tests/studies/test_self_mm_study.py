@@ -87,7 +87,7 @@ def test_each_corpus_is_scored_by_its_own_conventions(
     truth, said = scored.items.truth, scored.variants["self_mm"][0]
     assert test["variants"]["self_mm"]["acc2"]["mean"] == np.mean((truth > 0) == (said > 0))
     wide = SelfMmRun(shards=str(write_features(tmp_path / "mosi", sizes, limit=3.0)))
-    assert SelfMmStudy(wide).tests["test"].measure == "acc2_pos"
+    assert SelfMmStudy(wide).tests["test"].metric == "acc2_pos"
 
 
 def test_folders_that_do_not_serve_are_told(tmp_path: Path) -> None:

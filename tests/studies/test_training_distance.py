@@ -12,8 +12,8 @@ from torch import Tensor
 
 from mmembed.errors import CorruptError
 from mmembed.studies import trained_on
-from mmembed.studies.familiarity import NEAREST, REFERENCES, Familiarity
 from mmembed.studies.trained_on import TrainedOn, TrainingData, describe
+from mmembed.studies.training_distance import NEAREST, REFERENCES, TrainingDistances
 
 
 def vectors(count: int, seed: int = 0, centre: float = 0.0) -> Tensor:
@@ -21,9 +21,9 @@ def vectors(count: int, seed: int = 0, centre: float = 0.0) -> Tensor:
     return centre + torch.randn(count, 3, 8, generator=generator)
 
 
-def known(values: Tensor, groups: list[str]) -> Familiarity:
+def known(values: Tensor, groups: list[str]) -> TrainingDistances:
     mean, scale = values.mean(0), values.std(0, unbiased=False)
-    found = Familiarity.of(values, mean, scale, groups)
+    found = TrainingDistances.of(values, mean, scale, groups)
     assert found is not None
     return found
 
@@ -41,31 +41,31 @@ def test_distances_are_those_to_other_speakers() -> None:
 def test_a_clip_of_the_kind_is_inside_and_another_is_not() -> None:
     found = known(vectors(400), [f"s{n % 8}" for n in range(400)])
     assert len(found.references) == REFERENCES and len(found.distances) == 400
-    same = found.place(vectors(300, seed=1))
+    same = found.score(vectors(300, seed=1))
     assert sum(place.outside for place in same) <= 15  # 1 % is what is chosen
     assert 0.3 < np.mean([place.quantile for place in same]) < 0.7
-    other = found.place(torch.cat([vectors(20, seed=2, centre=3.0), vectors(20, seed=3) * 4]))
+    other = found.score(torch.cat([vectors(20, seed=2, centre=3.0), vectors(20, seed=3) * 4]))
     assert all(place.outside and place.quantile == 1 for place in other)
-    (lost,) = found.place(torch.full((1, 3, 8), torch.nan))
+    (lost,) = found.score(torch.full((1, 3, 8), torch.nan))
     assert lost.outside
 
 
 def test_few_clips(tmp_path: Path) -> None:
     values = vectors(6)
     mean, scale = values.mean(0), values.std(0, unbiased=False)
-    assert Familiarity.of(values, mean, scale, ["one"] * 6) is None
-    two = Familiarity.of(values, mean, scale, ["one"] * 5 + ["two"])
+    assert TrainingDistances.of(values, mean, scale, ["one"] * 6) is None
+    two = TrainingDistances.of(values, mean, scale, ["one"] * 5 + ["two"])
     assert two is not None and two.distances.isfinite().all()
-    assert two.place(values)[0].quantile <= 1
+    assert two.score(values)[0].quantile <= 1
 
 
 def test_it_comes_back_as_written_and_damage_is_a_line(tmp_path: Path) -> None:
     found, path = known(vectors(20), ["a", "b"] * 10), tmp_path / "f" / "audio.safetensors"
     found.write(path)
-    again = Familiarity.read(path, 24)
-    assert again.place(vectors(5, seed=1)) == found.place(vectors(5, seed=1))
+    again = TrainingDistances.read(path, 24)
+    assert again.score(vectors(5, seed=1)) == found.score(vectors(5, seed=1))
     with pytest.raises(CorruptError, match="of other vectors"):
-        Familiarity.read(path, 25)
+        TrainingDistances.read(path, 25)
     held = load_file(path)
     for damaged in (
         {**held, "mean": held["mean"] * torch.nan},
@@ -75,11 +75,11 @@ def test_it_comes_back_as_written_and_damage_is_a_line(tmp_path: Path) -> None:
     ):
         save_file(damaged, path)
         with pytest.raises(CorruptError, match=r"audio\.safetensors") as error:
-            Familiarity.read(path, 24)
+            TrainingDistances.read(path, 24)
         assert "\n" not in str(error.value)
     path.write_bytes(b"x")
     with pytest.raises(CorruptError, match="no distances"):
-        Familiarity.read(path, 24)
+        TrainingDistances.read(path, 24)
 
 
 def test_what_was_trained_on_is_a_line_and_comes_back(tmp_path: Path) -> None:

@@ -1,9 +1,9 @@
-"""How far a clip lies from what a regressor was trained on.
+"""How far a clip lies from what a regressor was trained on: whether it is out of distribution.
 
 The distance of a clip is the mean distance to the NEAREST nearest of some training clips, in the
 standardised vectors that the regressor reads. Distances of training clips themselves, each to those
-of other speakers, say what is usual for somebody new; the quantile of a clip is the share of them
-that is smaller. What lies farther than USUAL of them is outside what the regressor knows.
+of other speakers, say what is usual for a new speaker; the quantile of a clip is the fraction of
+them that is smaller. A clip farther than USUAL of them is out of distribution.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from mmembed.errors import CorruptError
 from mmembed.io.atomic import atomic_file
 from mmembed.nn.weights import check_file
 
-FOLDER: Final = "familiarity"
+FOLDER: Final = "familiarity"  # in the folder of a run; a name that older versions gave it
 USUAL: Final = 0.99  # of the training clips; so about one in a hundred of the same kind is outside
 REFERENCES: Final = 256  # training clips that are kept
 NEAREST: Final = 5
@@ -31,17 +31,17 @@ OUTSIDE: Final = (
     f"farther from the training clips than {USUAL:.0%} of these from other speakers; outside what "
     "the model knows, so that its answer means little"
 )
-AT_ONCE: Final = 1024  # clips whose distances are computed together
+BATCH_SIZE: Final = 1024  # clips whose distances are computed together
 
 
 @dataclass(frozen=True)
-class FamiliarityScore:
-    """Where a clip lies.
+class DistanceScore:
+    """How the distance of a clip compares with those of the training clips.
 
     Attributes:
-        quantile: share of the training clips that lie nearer to those of other speakers than it
+        quantile: fraction of the training clips that lie nearer to those of other speakers than it
             lies to all, in [0, 1].
-        outside: whether it lies farther than what is usual.
+        outside: whether it lies farther than what is usual, out of distribution.
     """
 
     quantile: float
@@ -49,7 +49,7 @@ class FamiliarityScore:
 
 
 @dataclass(frozen=True)
-class Familiarity:
+class TrainingDistances:
     """What is kept of the training vectors of one stream subset.
 
     Attributes:
@@ -67,17 +67,17 @@ class Familiarity:
     @classmethod
     def of(
         cls, vectors: Tensor, mean: Tensor, scale: Tensor, groups: Sequence[str]
-    ) -> Familiarity | None:
-        """Measure the training clips.
+    ) -> TrainingDistances | None:
+        """Compute the distances of the training clips.
 
         Args:
             vectors: (N, L, W) of them.
             mean: (L, W).
             scale: (L, W).
-            groups: N names of speakers, or of what else holds clips together.
+            groups: N names of speakers, or of other groups.
 
         Returns:
-            None where there is nobody else to compare anybody with.
+            None where all clips are of one group.
         """
         standard = ((vectors - mean) / scale).flatten(1)
         kept = np.unique(np.linspace(0, len(vectors) - 1, REFERENCES).round().astype(int))
@@ -91,15 +91,15 @@ class Familiarity:
         return cls(mean.flatten(), scale.flatten(), references, distances)
 
     @torch.no_grad()
-    def place(self, layers: Tensor) -> list[FamiliarityScore]:
-        """Where clips (B, L, W) lie."""
+    def score(self, layers: Tensor) -> list[DistanceScore]:
+        """Of clips (B, L, W)."""
         standard = (layers.flatten(1) - self.mean) / self.scale
-        found = _distances(standard, self.references)
-        below = torch.searchsorted(self.distances, found) / len(self.distances)
+        distances = _distances(standard, self.references)
+        quantiles = torch.searchsorted(self.distances, distances) / len(self.distances)
         limit = float(self.distances.quantile(USUAL))
         return [
-            FamiliarityScore(quantile, not distance <= limit)
-            for quantile, distance in zip(below.tolist(), found.tolist(), strict=True)
+            DistanceScore(quantile, not distance <= limit)
+            for quantile, distance in zip(quantiles.tolist(), distances.tolist(), strict=True)
         ]
 
     def write(self, path: Path) -> None:
@@ -116,17 +116,17 @@ class Familiarity:
         """
         check_file(path)
         try:
-            found = cls(**load_file(path))
+            kept = cls(**load_file(path))
         except (OSError, TypeError, SafetensorError) as error:
             what = str(error).partition("\n")[0]
             raise CorruptError(f"{path}: no distances of training clips: {what}") from None
-        shapes = [tuple(value.shape) for value in vars(found).values()]
-        rows, count = len(found.references), found.distances.numel()
+        shapes = [tuple(value.shape) for value in vars(kept).values()]
+        rows, count = len(kept.references), kept.distances.numel()
         if shapes != [(width,), (width,), (rows, width), (count,)] or not rows * count:
             raise CorruptError(f"{path}: distances of other vectors: {shapes}")
-        if not all(v.is_floating_point() and v.isfinite().all() for v in vars(found).values()):
+        if not all(v.is_floating_point() and v.isfinite().all() for v in vars(kept).values()):
             raise CorruptError(f"{path}: holds values that are not finite numbers")
-        return found
+        return kept
 
 
 def _distances(standard: Tensor, references: Tensor, allowed: Tensor | None = None) -> Tensor:
@@ -137,13 +137,13 @@ def _distances(standard: Tensor, references: Tensor, allowed: Tensor | None = No
         references: (R, D).
         allowed: (B, R) whether a reference may count; None = all may.
     """
-    found = []
-    for first in range(0, len(standard), AT_ONCE):
-        each = torch.cdist(standard[first : first + AT_ONCE], references.float())
+    means = []
+    for first in range(0, len(standard), BATCH_SIZE):
+        each = torch.cdist(standard[first : first + BATCH_SIZE], references.float())
         if allowed is not None:
-            each = each.masked_fill(~allowed[first : first + AT_ONCE], torch.inf)
+            each = each.masked_fill(~allowed[first : first + BATCH_SIZE], torch.inf)
         nearest = each.topk(min(NEAREST, len(references)), largest=False).values
         real = nearest.isfinite()
         mean = nearest.masked_fill(~real, 0).sum(1) / real.sum(1)
-        found.append(mean.masked_fill(~real.any(1), torch.inf))
-    return torch.cat(found)
+        means.append(mean.masked_fill(~real.any(1), torch.inf))
+    return torch.cat(means)
