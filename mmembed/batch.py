@@ -13,9 +13,9 @@ has length 0; that is the only way to say "missing".
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Final, TypeVar
+from typing import Any, Final, Self, TypeVar
 
 import torch
 from torch import Tensor
@@ -71,16 +71,35 @@ def parse_subset(name: str) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True)
-class Padded:
+class _Sequences:
+    """What `Padded` and `Packed` have in common."""
+
+    values: Tensor
+    lengths: Tensor
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def with_values(self, values: Tensor) -> Self:
+        return type(self)(values, self.lengths)
+
+    def to(self, device: torch.device | str) -> Self:
+        """A copy to a GPU does not wait, so that it overlaps with computing from pinned memory."""
+        to_gpu = torch.device(device).type == "cuda"
+        return self.with_values(self.values.to(device, non_blocking=to_gpu))
+
+    def pin_memory(self) -> Self:
+        return self.with_values(self.values.pin_memory())
+
+
+@dataclass(frozen=True)
+class Padded(_Sequences):
     """Sequences of different lengths in one tensor.
 
     Attributes:
         values: (B, T, ...), the real steps of each item first, anything after them.
         lengths: (B,) int64, 0 where the item lacks this stream.
     """
-
-    values: Tensor
-    lengths: Tensor
 
     def __post_init__(self) -> None:
         if self.values.ndim < 2 or self.lengths.shape != self.values.shape[:1]:
@@ -105,9 +124,6 @@ class Padded:
         """(B, T) bool, True = real: the only mask polarity in the project."""
         steps = torch.arange(self.values.shape[1], device=self.values.device)
         return steps < self.lengths.to(self.values.device)[:, None]
-
-    def with_values(self, values: Tensor) -> Padded:
-        return Padded(values, self.lengths)
 
     def zeroed(self) -> Padded:
         """The same steps, zeros after them."""
@@ -139,27 +155,15 @@ class Padded:
         """The real steps (T_i, ...) of one item."""
         return self.values[index, : int(self.lengths[index])]
 
-    def __len__(self) -> int:
-        return len(self.lengths)
-
-    def to(self, device: torch.device | str) -> Padded:
-        return Padded(_moved(self.values, device), self.lengths)
-
-    def pin_memory(self) -> Padded:
-        return self.with_values(self.values.pin_memory())
-
 
 @dataclass(frozen=True)
-class Packed:
+class Packed(_Sequences):
     """Sequences of different lengths, one after another, no padding at all.
 
     Attributes:
         values: (N, ...), N = sum of lengths.
         lengths: (B,) int64, kept on the CPU: they steer Python loops.
     """
-
-    values: Tensor
-    lengths: Tensor
 
     @classmethod
     def concatenate(cls, items: Sequence[Tensor]) -> Packed:
@@ -171,9 +175,6 @@ class Packed:
     def offsets(self) -> Tensor:
         """(B + 1,) int64: item b is `values[offsets[b] : offsets[b + 1]]`."""
         return torch.nn.functional.pad(self.lengths.cumsum(0), (1, 0))
-
-    def with_values(self, values: Tensor) -> Packed:
-        return Packed(values, self.lengths)
 
     def split(self) -> tuple[Tensor, ...]:
         """One (T_i, ...) view for each item."""
@@ -212,20 +213,6 @@ class Packed:
             return torch.stack([item.sum(0) for item in self.split()])
         total = self.values.new_zeros(len(self.lengths), *self.values.shape[1:])
         return total.index_add(0, self.item_index(), self.values)
-
-    def __len__(self) -> int:
-        return len(self.lengths)
-
-    def to(self, device: torch.device | str) -> Packed:
-        return self.with_values(_moved(self.values, device))
-
-    def pin_memory(self) -> Packed:
-        return self.with_values(self.values.pin_memory())
-
-
-def _moved(values: Tensor, device: torch.device | str) -> Tensor:
-    """A copy to a GPU does not wait, so that it overlaps with computing from pinned memory."""
-    return values.to(device, non_blocking=torch.device(device).type == "cuda")
 
 
 Steps = TypeVar("Steps", Packed, Padded)
@@ -288,20 +275,16 @@ class Batch:
         return int(self.labelled(target).sum())
 
     def to(self, device: torch.device | str) -> Batch:
-        return Batch(
-            self.keys,
-            {name: value.to(device) for name, value in self.inputs.items()},
-            {name: value.to(device) for name, value in self.targets.items()},
-            {name: value.to(device) for name, value in self.context.items()},
-        )
+        return self._each(lambda value: value.to(device))
 
     def pin_memory(self) -> Batch:
         """In memory that a GPU reads by itself; `torch.utils.data.DataLoader` calls it."""
+        return self._each(lambda value: value.pin_memory())
+
+    def _each(self, change: Callable[[Any], Any]) -> Batch:
+        parts = (self.inputs, self.targets, self.context)
         return Batch(
-            self.keys,
-            {name: value.pin_memory() for name, value in self.inputs.items()},
-            {name: value.pin_memory() for name, value in self.targets.items()},
-            {name: value.pin_memory() for name, value in self.context.items()},
+            self.keys, *({n: change(value) for n, value in part.items()} for part in parts)
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -101,33 +102,18 @@ class Examples(Sequence[Example]):
 
 def _select(shards: ShardSet, keep: Callable[[Meta], bool] | None) -> NDArray[np.int64]:
     """The numbers of the records to keep."""
-    if keep is None:
+    if keep is None or not len(shards):
         return np.arange(len(shards))
-    splits, split_codes = _codes(shards.texts("split"))
-    speakers, speaker_codes = _codes(shards.texts("speaker"))
-    subsets, subset_codes = _streams(shards)
-    codes = (split_codes * len(speakers) + speaker_codes) * len(subsets) + subset_codes
-    kept = np.zeros(len(splits) * len(speakers) * len(subsets), bool)
-    for code in np.flatnonzero(np.bincount(codes, minlength=len(kept))).tolist():
-        split, rest = divmod(code, len(speakers) * len(subsets))
-        speaker, subset = divmod(rest, len(subsets))
-        found = {"split": splits[split], "speaker": speakers[speaker], "streams": subsets[subset]}
-        kept[code] = keep(found)
-    return np.flatnonzero(kept[codes])
-
-
-def _streams(shards: ShardSet) -> tuple[list[tuple[str, ...]], NDArray[np.int64]]:
-    """(all sets of streams; which of them each record has)."""
-    subsets = [
-        tuple(stream for bit, stream in enumerate(STREAMS) if code >> bit & 1)
-        for code in range(1 << len(STREAMS))
-    ]
-    held = [(shards.numbers(f"lengths.{stream}") > 0) << bit for bit, stream in enumerate(STREAMS)]
-    return subsets, np.sum(held, axis=0, dtype=np.int64)
-
-
-def _codes(column: pa.ChunkedArray) -> tuple[list[str | None], NDArray[np.int64]]:
-    """(the different values, None among them; which of them each record has)."""
-    encoded = column.dictionary_encode("encode").combine_chunks()
-    codes: NDArray[np.int64] = encoded.indices.to_numpy().astype(np.int64)
-    return encoded.dictionary.to_pylist(), codes
+    texts = [shards.texts(name).dictionary_encode("encode") for name in ("split", "speaker")]
+    columns = [column.combine_chunks() for column in texts]
+    codes = [column.indices.to_numpy() for column in columns]
+    codes += [(shards.numbers(f"lengths.{stream}") > 0).astype(np.int64) for stream in STREAMS]
+    splits, speakers = (column.dictionary.to_pylist() for column in columns)
+    shape = (len(splits), len(speakers), 2, 2, 2)
+    combinations, which = np.unique(np.ravel_multi_index(codes, shape), return_inverse=True)
+    kept = [
+        keep({"split": splits[split], "speaker": speakers[speaker],
+              "streams": tuple(itertools.compress(STREAMS, present))})
+        for split, speaker, *present in zip(*np.unravel_index(combinations, shape), strict=True)
+    ]  # fmt: skip
+    return np.flatnonzero(np.array(kept)[which])

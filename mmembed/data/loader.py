@@ -11,14 +11,13 @@ import signal
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from itertools import chain
 from multiprocessing.process import BaseProcess
 from typing import Any, Final, NamedTuple, TypeVar
 
 import numpy as np
+import pyarrow as pa
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from mmembed.batch import STREAMS, UNLABELLED, Batch
@@ -54,7 +53,7 @@ class SpeechItems:
         frames: (N,) int32 of the 25 Hz frame grid: those of the audio, else of the video, else the
             length of the text.
         speakers: (N,) class ids.
-        units: the output units (U,) of each transcript.
+        units: (N,) lists of the output units of each transcript.
     """
 
     def __init__(
@@ -75,8 +74,9 @@ class SpeechItems:
         self.frames: NDArray[np.int32] = frames.astype(np.int32)
         names = examples.texts("speaker").fill_null("").to_pylist()
         self.speakers = np.array([speakers.get(name, UNLABELLED) for name in names], np.int64)
-        self._tokens = _Tokens(vocabulary, transcripts)
-        self.units: Sequence[Tensor] = _Tokens(alphabet, transcripts)
+        # Of Arrow: one piece of memory, which forked workers share.
+        self._tokens = pa.array(map(vocabulary.encode, transcripts), pa.list_(pa.int32()))
+        self.units = pa.array(map(alphabet.encode, transcripts), pa.list_(pa.int32()))
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -95,27 +95,11 @@ class SpeechItems:
             inputs=to_inputs(
                 _features(record.key, record.members, "audio", np.float16, audio),
                 _features(record.key, record.members, "video", np.uint8, video),
-                self._tokens[number] if text else None,
+                torch.tensor(self._tokens[number].as_py(), dtype=torch.int64) if text else None,
             ),
-            transcript=self.units[number],
+            transcript=torch.tensor(self.units[number].as_py(), dtype=torch.int64),
             speaker=int(self.speakers[number]),
         )
-
-
-class _Tokens(Sequence[Tensor]):
-    """(U,) int64 tokens of each text, kept as one array: forked workers share it."""
-
-    def __init__(self, vocabulary: Vocabulary, texts: Sequence[str]) -> None:
-        encoded = [vocabulary.encode(text) for text in texts]
-        self._ends = np.cumsum([0, *map(len, encoded)])
-        self._values = np.fromiter(chain.from_iterable(encoded), np.int32, int(self._ends[-1]))
-
-    def __len__(self) -> int:
-        return len(self._ends) - 1
-
-    def __getitem__(self, number: int) -> Tensor:  # type: ignore[override]
-        tokens = self._values[self._ends[number] : self._ends[number + 1]]
-        return torch.from_numpy(tokens.astype(np.int64))
 
 
 def _features(

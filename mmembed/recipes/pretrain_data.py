@@ -120,7 +120,9 @@ def open_corpus(config: DataConfig) -> TrainingCorpus:
 
     audio, video, text = (train.lengths > 0).T
     perceived = audio | video
-    needed = np.array([ctc_steps_needed(units.tolist()) for units in train.units], dtype=np.int64)
+    needed = np.array(
+        [ctc_steps_needed(units) for units in train.units.to_pylist()], dtype=np.int64
+    )
     impossible = perceived & (needed > train.frames)
     named = perceived & (train.speakers >= 0)
     labelled = {

@@ -14,7 +14,6 @@ from typing import TypeVar
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
 from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
@@ -30,7 +29,7 @@ class World:
     """One process among its equals.
 
     `gather`, `collect`, `share` and `wait` may be called by processes that are far apart in time:
-    they wait as long as the others are alive. `total` may not; it is for the training step.
+    they wait as long as the others are alive.
     """
 
     rank: int
@@ -41,13 +40,6 @@ class World:
     @property
     def is_main(self) -> bool:
         return self.rank == 0
-
-    def total(self, values: Tensor) -> Tensor:
-        """The sum over all processes, on each of them, on its device; not waited for there."""
-        values = values.to(self.device, non_blocking=True)
-        if self.size > 1:
-            dist.all_reduce(values)
-        return values
 
     def gather(self, value: object) -> list[object]:
         """Every process's value, in the order of ranks, on each of them."""

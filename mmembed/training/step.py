@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final, cast
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -55,7 +56,7 @@ def accumulate_gradients(
     distributed = isinstance(model, DistributedDataParallel)
     names = _weighted(method)
     labelled = [sum(b.count(method.terms[name]) for b in micro_batches) for name in names]
-    counts = world.total(torch.tensor(labelled, dtype=torch.float64))
+    counts = _total(torch.tensor(labelled, dtype=torch.float64), world)
     divisors = counts.clamp(min=1)
     sums = torch.zeros_like(counts)
     for place, batch in enumerate(micro_batches):
@@ -93,7 +94,7 @@ def train_step(
     sums, counts = accumulate_gradients(model, micro_batches, world)
     norm = nn.utils.clip_grad_norm_(model.parameters(), clip)
     asked = torch.tensor(requests(), dtype=torch.float64).to(sums.device, non_blocking=True)
-    totals = world.total(torch.cat([sums, asked]))
+    totals = _total(torch.cat([sums, asked]), world)
     *known, gradient_norm = torch.cat([counts, totals, norm.double()[None]]).tolist()  # waits
 
     names = _weighted(method)
@@ -111,6 +112,14 @@ def train_step(
     optimizer.zero_grad(set_to_none=True)
     method.after_step(applied, world.gather)
     return StepResult(losses, loss, gradient_norm, applied, tuple(map(int, made)))
+
+
+def _total(values: Tensor, world: World) -> Tensor:
+    """The sum over all processes, on each of them, on its device; not waited for there."""
+    values = values.to(world.device, non_blocking=True)
+    if world.size > 1:
+        dist.all_reduce(values)
+    return values
 
 
 def _weighted(method: Method) -> list[str]:
