@@ -1,7 +1,12 @@
-"""`mmembed report RUN`: one HTML file that shows what a run did."""
+"""Write a report of a run: one HTML file that needs no other file and no network.
+
+mmembed report runs/emotion
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import tyro
@@ -9,15 +14,20 @@ import tyro
 from mmembed.report import write_report
 
 
-def report(run: tyro.conf.Positional[Path], out: Path | None = None) -> None:
-    """Write one self-contained HTML report of a run, and print where it is.
+@dataclass(frozen=True)
+class Report:
+    """Of what, and where to.
 
-    Args:
-        run: The output folder of the demo, or of finetune.
-        out: The file to write; RUN/report.html if not given.
+    Attributes:
+        run: The output folder of `mmembed demo` or of `mmembed finetune`.
+        out: The file to write. The default is report.html in the folder of the run.
     """
-    print(write_report(run, out))
+
+    run: tyro.conf.Positional[Path]
+    out: Path | None = None
 
 
-def main(argv: list[str]) -> None:
-    tyro.cli(report, args=argv, prog="mmembed report", description=report.__doc__)
+def main(argv: Sequence[str] | None = None) -> None:
+    """Write the report, and print where it is."""
+    settings = tyro.cli(Report, prog="mmembed report", args=argv, description=__doc__)
+    print(write_report(settings.run, settings.out))

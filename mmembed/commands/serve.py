@@ -1,13 +1,14 @@
-"""A page that shows what an encoder hears and sees in a clip.
+"""Show on a web page what an encoder finds in a clip.
 
 mmembed serve --encoder ENCODER --regressor runs/emotion --embeddings embeddings/audio+video
 
-Open the address that it prints and drop a clip: its words and when they are said, sentiment and
-emotions over time, the weights of the streams, the clips nearest to it. All is computed here;
-nothing is sent elsewhere, and a clip is deleted once it has been looked at.
+Open the address that the command prints and drop a clip on the page. The page shows the words and
+their times, sentiment and emotions over time, the weights of the streams, and the nearest clips.
+Everything is computed on this machine, nothing is sent elsewhere, and a clip is deleted as soon as
+it is analysed.
 
-Only this machine is served. With --host others are as well, who need no password: they may then
-send clips and see the clips nearby.
+By default only this machine can open the page. With --host others can open it too, without a
+password: they can then send clips and see the nearest clips.
 """
 
 from __future__ import annotations
@@ -24,17 +25,18 @@ from mmembed.errors import UsageError, printable
 
 @dataclass(frozen=True)
 class Serve:
-    """With what, and where.
+    """Settings of the page.
 
     Attributes:
-        encoder: its folder, or OWNER/NAME on the hub.
-        regressor: what `mmembed finetune emotion` wrote for embeddings of this encoder; without it
-            there are no sentiment and emotions.
-        embeddings: a folder of embeddings that this encoder made, of one stream subset; without it
-            there are no clips nearby.
-        face_model: YuNet's ONNX file, where the encoder's faces were found with it.
-        port: 0 takes any that is free.
-        host: address to listen on; one that others can reach has to be given.
+        encoder: The folder of the encoder, or its name OWNER/NAME on the hub.
+        regressor: The output folder of `mmembed finetune emotion` for embeddings of this encoder.
+            Without it the page shows no sentiment and no emotions.
+        embeddings: A folder of embeddings that this encoder made, of one stream subset, such as
+            embeddings/audio+video. Without it the page shows no nearest clips.
+        face_model: The ONNX file of YuNet, if the faces for this encoder were found with it.
+        port: The port to listen on. 0 takes any free port.
+        host: The address to listen on, such as 0.0.0.0 for all addresses of this machine. By
+            default only this machine can open the page.
     """
 
     encoder: str
@@ -77,8 +79,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(f"{printable(settings.encoder)} is at {url}   (Ctrl-C ends it)", flush=True)
         if not address.is_local:
             print(
-                f"warning: whoever reaches {settings.host} may send clips and see the clips "
-                "nearby; there is no password and no encryption",
+                f"warning: everyone who can reach {settings.host} can send clips and see the "
+                "nearest clips; there is no password and no encryption",
                 file=sys.stderr,
                 flush=True,
             )

@@ -8,8 +8,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from mmembed.errors import UsageError
-from mmembed.report.pipeline import write_pipeline
-from mmembed.report.study import is_study, write_study
 
 
 def write_report(run: Path, out: Path | None = None) -> Path:
@@ -27,6 +25,9 @@ def write_report(run: Path, out: Path | None = None) -> Path:
         UsageError: the folder does not exist or holds nothing to report.
         CorruptError: a part is there but damaged.
     """
+    from mmembed.report.pipeline import write_pipeline  # draws: takes a second to import
+    from mmembed.report.study import is_study, write_study
+
     if not run.is_dir():
         raise UsageError(f"{run}: no such folder; name the output folder of a run")
     write = write_study if is_study(run) else write_pipeline

@@ -28,11 +28,11 @@ from mmembed.report.pictures import picture_url
 from mmembed.studies.emotion_predictor import EmotionPredictor
 from mmembed.studies.training_distance import OUTSIDE
 
-WINDOW: Final[Seconds] = 2.0  # of the clip that a point of a curve is of
-STEP: Final[Seconds] = 0.25  # from point to point, more in clips of over a minute
-MOST_POINTS: Final = 240
-WINDOWS_AT_ONCE: Final = 16  # in a batch
-NEIGHBOURS: Final = 8
+WINDOW: Final[Seconds] = 2.0  # of the clip, from which each point of a curve is predicted
+STEP: Final[Seconds] = 0.25  # between points; larger in clips longer than a minute
+MAX_POINTS: Final = 240
+BATCH_SIZE: Final = 16  # windows
+NUM_NEIGHBOURS: Final = 8
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Stream:
 
 @dataclass(frozen=True)
 class TimedWord:
-    """A word and when it is said, in seconds."""
+    """A word and its time in the clip, in seconds."""
 
     text: str
     start: Seconds
@@ -60,15 +60,15 @@ class TimedWord:
 
 
 @dataclass(frozen=True)
-class Mood:
+class ClipEmotion:
     """Sentiment and the six emotions, each in [0, 3], of a whole clip.
 
     Attributes:
         sentiment: below 0 is negative; None where no training clip was labelled for it.
         emotions: by name, in the order of `EMOTIONS`, those that were learned.
-        streams: that were judged, "audio+video+text".
-        farther_than: share of the training clips that lie nearer to each other than this clip to
-            them; None where nothing is known of them. See `mmembed.studies.training_distance`.
+        streams: from which they are predicted, such as "audio+video+text".
+        farther_than: fraction of the training clips that are nearer to each other than this clip is
+            to them; None where no distances were recorded. See `mmembed.studies.training_distance`.
         outside: whether that is more than usual; None likewise.
     """
 
@@ -88,7 +88,7 @@ class Curves:
         sentiment: (N,) in [-limit, limit], () where it was not learned.
         limit: of the scale of sentiment.
         emotions: by name, (N,) each.
-        streams: that were judged: sound and pictures, as far as the clip has them.
+        streams: from which they are predicted: audio and video, if the clip has them.
     """
 
     times: tuple[Seconds, ...]
@@ -100,7 +100,7 @@ class Curves:
 
 @dataclass(frozen=True)
 class Neighbour:
-    """A clip nearby and its middle face crop as a data URL, None where there is none."""
+    """A near clip and its middle face crop as a data URL, None where there is none."""
 
     found: Found
     picture: str | None
@@ -112,17 +112,17 @@ class Analysis:
 
     Attributes:
         name: the file's.
-        seconds: that it lasts.
+        seconds: its length.
         streams: all three.
         transcript: normalised words, None where they are not known.
-        transcript_from: whether they were given or are what the recogniser heard.
+        transcript_from: whether they were given or come from the recogniser.
         words: with their times; () where these are not known.
-        mood: None without a regressor for the clip's streams.
-        curves: None without a regressor for its sound and pictures.
+        emotion: None without a regressor for the clip's streams.
+        curves: None without a regressor for its audio and video.
         neighbours: nearest first; () without embeddings.
         trained_on: what the regressor and the encoder were trained on, a line each.
-        notes: "streams", "words", "mood", "curves" or "neighbours" -> why it is missing, or what
-            to know of it.
+        notes: "streams", "words", "emotion", "curves" or "neighbours" -> why it is missing, or a
+            remark on it.
     """
 
     name: str
@@ -131,7 +131,7 @@ class Analysis:
     transcript: str | None
     transcript_from: Literal["given", "ctc"] | None
     words: tuple[TimedWord, ...]
-    mood: Mood | None
+    emotion: ClipEmotion | None
     curves: Curves | None
     neighbours: tuple[Neighbour, ...]
     notes: Mapping[str, str]
@@ -143,8 +143,8 @@ class Analyser:
 
     Args:
         embedder: the frozen encoder.
-        decoder: opens the files; its process stays, so that clips after the first come quickly.
-        predictor: regressors trained on its embeddings; None = neither mood nor curves.
+        decoder: opens the files; its process stays, so that later clips are analysed sooner.
+        predictor: regressors trained on its embeddings; None = no emotion and no curves.
         search: embeddings that it made; None = no neighbours.
 
     Raises:
@@ -171,12 +171,12 @@ class Analyser:
         self._stopped = threading.Event()
 
     def __call__(self, path: Path, name: str, text: str | None = None) -> Analysis:
-        """Analyse one clip; not to be called twice at once.
+        """Analyse one clip; calls must not overlap.
 
         Args:
             path: the file.
-            name: what the user calls it.
-            text: what is said in it, if that is known.
+            name: the user's name of the file.
+            text: its words, if they are known.
 
         Raises:
             DataError: the clip cannot be used; starts with `name`.
@@ -184,12 +184,12 @@ class Analyser:
         """
         notes: dict[str, str] = {}
         example = self._decode(path, name, text)
-        self._go_on()
+        self._check_stopped()
         (embedding,) = self.embedder.embed(
             [example], transcribe=self.embedder.recogniser is not None
         )
         if example.notes.get("face") == "full frame":
-            notes["streams"] = "no face was found: the encoder saw the whole picture"
+            notes["streams"] = "no face was found: the encoder got the whole picture"
         if isinstance(embedding.aligned, str):
             notes["words"] = embedding.aligned
         return Analysis(
@@ -199,7 +199,7 @@ class Analyser:
             transcript=embedding.transcript,
             transcript_from=embedding.transcript_from,
             words=_words(embedding),
-            mood=self._mood(embedding, notes),
+            emotion=self._emotion(embedding, notes),
             curves=self._curves(example, embedding.seconds or 0.0, notes),
             neighbours=self._neighbours(example, embedding, notes),
             notes=notes,
@@ -208,16 +208,15 @@ class Analyser:
 
     @property
     def trained_on(self) -> Mapping[str, str]:
-        """What is used and what it was trained on, in one line each."""
-        encoder = {"encoder": self.embedder.trained_on}
-        known = {} if self.predictor is None else {"regressor": self.predictor.trained_on}
-        return {**known, **encoder}
+        """What the regressor and the encoder were trained on, in one line each."""
+        regressor = {} if self.predictor is None else {"regressor": self.predictor.trained_on}
+        return {**regressor, "encoder": self.embedder.trained_on}
 
     def stop(self) -> None:
-        """Have the analysis at hand, in another thread, end at its next step."""
+        """End the current analysis, in another thread, at its next step."""
         self._stopped.set()
 
-    def _go_on(self) -> None:
+    def _check_stopped(self) -> None:
         if self._stopped.is_set():
             raise Stopped("no more clips are analysed")
 
@@ -225,8 +224,8 @@ class Analyser:
         source = Clip(path, text=text, key="clip").source(STREAMS, self.embedder.face_model)
         (example,) = load_all([source], self.decoder)
         if isinstance(example, DataError):
-            said = str(example).removeprefix(f"{example.item}: ")
-            raise DataError(name, example.reason, said)
+            message = str(example).removeprefix(f"{example.item}: ")
+            raise DataError(name, example.reason, message)
         return example
 
     def _streams(self, embedding: Embedding) -> tuple[Stream, ...]:
@@ -236,40 +235,40 @@ class Analyser:
             for stream, weight in zip(STREAMS, weights, strict=True)
         )
 
-    def _mood(self, embedding: Embedding, notes: dict[str, str]) -> Mood | None:
+    def _emotion(self, embedding: Embedding, notes: dict[str, str]) -> ClipEmotion | None:
         if self.predictor is None:
-            notes["mood"] = "none: the page was started without --regressor"
+            notes["emotion"] = "none: the page was started without --regressor"
             return None
         layers = torch.from_numpy(embedding.layers)
         try:
             (labels,) = self.predictor.predict(layers[None], embedding.streams)
         except UsageError as error:
-            notes["mood"] = str(error)
+            notes["emotion"] = str(error)
             return None
         sentiment, emotions = _numbers(labels)
         (distance,) = self.predictor.distance(layers[None], embedding.streams)
-        mood = Mood(sentiment, emotions, subset_name(embedding.streams))
+        emotion = ClipEmotion(sentiment, emotions, subset_name(embedding.streams))
         if distance is None:
-            notes["mood"] = "how far the clip lies from the training clips is not recorded"
-            return mood
+            notes["emotion"] = "how far the clip lies from the training clips is not recorded"
+            return emotion
         if distance.outside:
-            notes["mood"] = OUTSIDE
-        return replace(mood, farther_than=distance.quantile, outside=distance.outside)
+            notes["emotion"] = OUTSIDE
+        return replace(emotion, farther_than=distance.quantile, outside=distance.outside)
 
     def _curves(self, example: Example, seconds: Seconds, notes: dict[str, str]) -> Curves | None:
-        """From sound and pictures alone: a word more or less would switch to another regressor."""
+        """From audio and video alone: a window with or without words has another regressor."""
         if self.predictor is None:
             notes["curves"] = "none: the page was started without --regressor"
             return None
-        perceived = example.only(("audio", "video"))
-        points = windows(perceived, seconds)
+        audio_video = example.only(("audio", "video"))
+        points = windows(audio_video, seconds)
         labels: list[Labels] = []
         try:
-            for first in range(0, len(points), WINDOWS_AT_ONCE):
-                self._go_on()
-                batch = [window for _, window in points[first : first + WINDOWS_AT_ONCE]]
+            for first in range(0, len(points), BATCH_SIZE):
+                self._check_stopped()
+                batch = [window for _, window in points[first : first + BATCH_SIZE]]
                 layers = self.embedder.encode(batch).layers
-                labels += self.predictor.predict(layers, perceived.streams)
+                labels += self.predictor.predict(layers, audio_video.streams)
         except UsageError as error:
             notes["curves"] = str(error)
             return None
@@ -284,7 +283,7 @@ class Analyser:
                 for name in EMOTIONS
                 if name in learned
             },
-            streams=subset_name(perceived.streams),
+            streams=subset_name(audio_video.streams),
         )
 
     def _neighbours(
@@ -303,7 +302,7 @@ class Analyser:
         vector = embedding.pooled
         if query.streams != embedding.streams:
             vector = self.embedder.encode([query]).pooled[0].numpy()
-        hits = self.search.nearest(vector, NEIGHBOURS)
+        hits = self.search.nearest(vector, NUM_NEIGHBOURS)
         found, crops = self._sources.describe(self.search.embeddings, hits, pictures=True)
         return tuple(
             Neighbour(one, None if crop is None else picture_url(crop))
@@ -312,15 +311,15 @@ class Analyser:
 
 
 def windows(example: Example, seconds: Seconds) -> list[tuple[Seconds, Example]]:
-    """Moments evenly spread from a clip's start to its end, and what is around each.
+    """Moments evenly spread from a clip's start to its end, and the part of the clip around each.
 
-    Where one of its streams has ended, there is no more window: all have the same streams.
+    Windows end with the shorter stream, so that all have the same streams.
 
     Args:
-        example: sound and pictures.
-        seconds: that it lasts.
+        example: audio and video.
+        seconds: its length.
     """
-    count = min(max(2, math.ceil(seconds / STEP) + 1), MOST_POINTS)
+    count = min(max(2, math.ceil(seconds / STEP) + 1), MAX_POINTS)
     found = []
     for time in np.linspace(0, seconds, count).tolist():
         part = _part(example, max(0.0, time - WINDOW / 2), time + WINDOW / 2)

@@ -1,4 +1,4 @@
-"""Connections of the page's server: how many, how long idle, and what is said to bad HTTP."""
+"""Connections of the page's server: how many, how long idle, and the answer to bad HTTP."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from aiohttp import web
 from mmembed.config import Seconds
 from mmembed.io.json import dumps
 
-MOST_CONNECTIONS: Final = 64  # browsers open six; more are closed at once
-IDLE: Final[Seconds] = 60.0  # that one may wait between requests, or take to send a head
+MAX_CONNECTIONS: Final = 64  # browsers open six; more are closed immediately
+IDLE_TIMEOUT: Final[Seconds] = 60.0  # between requests, or until the headers are sent
 
 HEADERS: Final = {
     "Content-Security-Policy": (
@@ -38,21 +38,21 @@ async def listen(server: web.Server, host: str, port: int) -> asyncio.Server:
     loop = asyncio.get_running_loop()
 
     def accept() -> asyncio.Protocol:
-        if len(server.connections) >= MOST_CONNECTIONS:
+        if len(server.connections) >= MAX_CONNECTIONS:
             return _Closed()
-        return _Connection(server, loop=loop, auto_decompress=False, keepalive_timeout=IDLE)
+        return _Connection(server, loop=loop, auto_decompress=False, keepalive_timeout=IDLE_TIMEOUT)
 
     return await loop.create_server(accept, host, port)
 
 
 def as_json(value: Mapping[str, object], status: int = 200) -> web.Response:
     """A response that holds a JSON object."""
-    text = dumps(value)  # ASCII, so that a name that is no text passes
+    text = dumps(value)  # ASCII, so that names that are no valid text pass
     return web.Response(text=text, content_type="application/json", status=status)
 
 
 class _Connection(web.RequestHandler):
-    """Answers bytes that are no HTTP with a line, as other bad requests are answered."""
+    """Answers bytes that are no HTTP with one line, as other bad requests."""
 
     __slots__ = ()
 
@@ -65,7 +65,7 @@ class _Connection(web.RequestHandler):
     ) -> web.StreamResponse:
         if status >= 500:  # ours, and logged
             return super().handle_error(request, status, exc, message)
-        response = as_json({"error": "the request is no HTTP that is understood here"}, status)
+        response = as_json({"error": "the request is not valid HTTP"}, status)
         response.headers.update(HEADERS)
         response.force_close()
         return response

@@ -1,13 +1,13 @@
-"""The page over HTTP: who may ask, how much, and one clip at a time.
+"""The page over HTTP: which requests are answered, and one clip at a time.
 
-    GET  /              the page; /page.css and /page.js
-    GET  /about         {"encoder": ..., "most_bytes": ..., "curves": ..., "neighbours": ...}
-    POST /analyses      multipart: "clip" (the file), "text" (what was said; may be left out)
-                        -> an `Analysis`; any refusal is {"error": one line}
+    GET  /              the page; /style.css, /page.css and /page.js
+    GET  /about         {"encoder": ..., "max_bytes": ..., "regressor": ..., "clips": ..., ...}
+    POST /analyses      multipart: "clip" (the file), "text" (its words, optional)
+                        -> an `Analysis`; every refusal is {"error": one line}
 
-Nobody but this machine is served unless another address is asked for. What a browser could be made
-to do by other pages is refused: requests for a name that is not ours (DNS rebinding), and posts
-that another origin sends. The page may load nothing from elsewhere and no page may frame it.
+Only this machine is served unless the user names another address. Requests that other pages could
+make a browser send are refused: those for a host name that is not ours (DNS rebinding), and posts
+from another origin. The page may load nothing from elsewhere and no page may frame it.
 """
 
 from __future__ import annotations
@@ -36,21 +36,22 @@ from mmembed.io.json import dumps
 from mmembed.serve.analysis import Analysis
 from mmembed.serve.connections import HEADERS, as_json, listen
 from mmembed.serve.upload import (
-    MOST_BYTES,
+    MAX_BYTES,
     RequestRefusedError,
     check_head,
     nameless_file,
     receive,
 )
 
-WAITING: Final = 4  # clips that are sent, wait or are analysed; more are turned away
+MAX_CLIPS: Final = 4  # that are sent, wait or are analysed at once; more are refused
 NO_SPACE: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-LEAVING: Final[Seconds] = 1.0  # that answers may take when the server ends
+SHUTDOWN_TIMEOUT: Final[Seconds] = 1.0  # for requests in progress when the server ends
 
-FILES: Final = {
-    "/": ("index.html", "text/html"),
-    "/page.css": ("page.css", "text/css"),
-    "/page.js": ("page.js", "text/javascript"),
+FILES: Final = {  # path -> file, in the folder of its package, and its type
+    "/": ("mmembed.serve", "page/index.html", "text/html"),
+    "/style.css": ("mmembed.report", "templates/style.css", "text/css"),
+    "/page.css": ("mmembed.serve", "page/page.css", "text/css"),
+    "/page.js": ("mmembed.serve", "page/page.js", "text/javascript"),
 }
 Analyse = Callable[[Path, str, str | None], Analysis]
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -70,14 +71,14 @@ class Address:
 
     @property
     def is_local(self) -> bool:
-        """Whether nobody but this machine can ask."""
+        """Whether only this machine can reach it."""
         return self.host == "localhost" or _is_loopback(self.host)
 
     def is_ours(self, host: str) -> bool:
-        """Whether the Host header of a request may name us.
+        """Whether the Host header of a request is a name of this server.
 
-        A page that had its own name point here would send that name; an IP address cannot be made
-        to point elsewhere. Ports are not compared: tunnels have others.
+        A foreign page whose name resolves to this address sends that name; an IP address cannot be
+        made to point elsewhere. Ports are not compared, because a tunnel has another one.
         """
         try:
             name = urlsplit(f"//{host}").hostname or ""
@@ -97,9 +98,9 @@ def serve(
     """Serve until SIGTERM or Ctrl-C.
 
     Args:
-        analyse: a file, its name and what is said in it -> its analysis; never called twice at
-            once. An `MmembedError` is shown on the page.
-        about: what the page tells of the encoder.
+        analyse: a file, its name and its words -> its analysis; never called twice at once. An
+            `MmembedError` is shown on the page.
+        about: what the page says about the encoder.
         address: where to listen.
         ready: called with the page's URL once it can be opened.
 
@@ -107,7 +108,7 @@ def serve(
         UsageError: it cannot listen there.
         KeyboardInterrupt: Ctrl-C.
     """
-    # What is wrong with a request is told to who sends it.
+    # The answer to a bad request says what is wrong with it.
     warnings.filterwarnings("ignore", module=r"aiohttp\.")
     asyncio.run(_serve(analyse, about, address, ready))
 
@@ -135,8 +136,8 @@ async def listening(
         The page's URL.
     """
     worker = ThreadPoolExecutor(1, "analysis")
-    app = _application(_Desk(analyse, worker), about, address)
-    runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=LEAVING)
+    app = _application(_Queue(analyse, worker), about, address)
+    runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=SHUTDOWN_TIMEOUT)
     await runner.setup()
     assert runner.server is not None
     try:
@@ -151,41 +152,41 @@ async def listening(
         await runner.cleanup()
 
 
-def _application(desk: _Desk, about: Mapping[str, object], address: Address) -> web.Application:
+def _application(queue: _Queue, about: Mapping[str, object], address: Address) -> web.Application:
     app = web.Application(middlewares=[_guard(address)])
     app.on_response_prepare.append(_add_headers)
-    page = resources.files("mmembed.serve") / "page"
-    for path, (name, kind) in FILES.items():
-        app.router.add_get(path, _answer((page / name).read_bytes(), kind))
-    told = dumps({**about, "most_bytes": MOST_BYTES}).encode()
-    app.router.add_get("/about", _answer(told, "application/json"))
-    app.router.add_post("/analyses", desk.take)
+    for path, (package, name, kind) in FILES.items():
+        body = (resources.files(package) / name).read_bytes()
+        app.router.add_get(path, _answer(body, kind))
+    description = dumps({**about, "max_bytes": MAX_BYTES}).encode()
+    app.router.add_get("/about", _answer(description, "application/json"))
+    app.router.add_post("/analyses", queue.analyse)
     return app
 
 
-class _Desk:
-    """Takes clips, one after another."""
+class _Queue:
+    """Analyses clips, one after another."""
 
     def __init__(self, analyse: Analyse, worker: ThreadPoolExecutor) -> None:
         self._analyse, self._worker = analyse, worker
-        self._taken = 0
+        self._clips = 0
 
-    async def take(self, request: web.Request) -> web.Response:
+    async def analyse(self, request: web.Request) -> web.Response:
         """One clip, from its first byte to its analysis."""
         check_head(request)
-        if self._taken >= WAITING:
+        if self._clips >= MAX_CLIPS:
             raise RequestRefusedError(
-                503, f"busy with {self._taken} other clips; try again in a moment"
+                503, f"busy with {self._clips} other clips; try again in a moment"
             )
-        self._taken += 1
+        self._clips += 1
         try:
             with nameless_file() as file:
-                sent = await receive(request, file)
+                clip = await receive(request, file)
                 analysis = await asyncio.get_running_loop().run_in_executor(
-                    self._worker, self._analyse, sent.path, sent.name, sent.text or None
+                    self._worker, self._analyse, clip.path, clip.name, clip.text or None
                 )
         finally:
-            self._taken -= 1
+            self._clips -= 1
         return as_json(asdict(analysis))
 
 
@@ -211,7 +212,7 @@ def _guard(address: Address) -> Any:
         except ConnectionError:
             raise
         except Exception as error:
-            line = f"this went wrong here: {type(error).__name__}: {' '.join(str(error).split())}"
+            line = f"the server failed: {type(error).__name__}: {' '.join(str(error).split())}"
             if isinstance(error, OSError) and error.errno in NO_SPACE:
                 print(f"error: {printable(line)}", file=sys.stderr, flush=True)
                 return as_json({"error": line}, 507)

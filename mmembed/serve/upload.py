@@ -1,4 +1,4 @@
-"""One request with a clip: its bytes, counted as they arrive, into a file without a name."""
+"""A clip that is uploaded: its bytes are counted as they arrive and go into a nameless file."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from aiohttp import BodyPartReader, MultipartReader, web
 
 from mmembed.config import Seconds
 
-MOST_BYTES: Final = 500_000_000  # of a request, so nearly of a clip
-MOST_TEXT: Final = 20_000  # bytes of UTF-8; 300 s of fast speech take a quarter of it
-SENDING: Final[Seconds] = 600.0  # that one may take to send
-SILENCE: Final[Seconds] = 60.0  # that may pass without a byte
-CHUNK: Final = 1 << 18  # bytes
+MAX_BYTES: Final = 500_000_000  # of a request, so nearly of a clip: the upload limit
+MAX_TEXT: Final = 20_000  # bytes of UTF-8; 300 s of fast speech take a quarter of it
+UPLOAD_TIMEOUT: Final[Seconds] = 600.0  # for a whole request
+IDLE_TIMEOUT: Final[Seconds] = 60.0  # without a byte
+CHUNK_BYTES: Final = 1 << 18
 
 
 class RequestRefusedError(Exception):
@@ -35,9 +35,9 @@ class Upload:
     """A clip that has arrived.
 
     Attributes:
-        path: of its bytes, for this process and its children; good while the file is open.
-        name: what the user calls it.
-        text: what is said in it, "" where that is not known.
+        path: of its bytes, for this process and its children; valid while the file is open.
+        name: the user's name of the file.
+        text: its words, "" where they are not given.
     """
 
     path: Path
@@ -47,7 +47,7 @@ class Upload:
 
 @contextmanager
 def nameless_file() -> Iterator[IO[bytes]]:
-    """A file that no folder holds: whatever ends this process, the system frees its bytes."""
+    """A file that is in no folder: however this process ends, the system frees its bytes."""
     with tempfile.TemporaryFile(buffering=0) as file:
         yield file
 
@@ -60,25 +60,25 @@ async def receive(request: web.Request, file: IO[bytes]) -> Upload:
         OSError: the disk is full.
     """
     try:
-        async with asyncio.timeout(SENDING):
+        async with asyncio.timeout(UPLOAD_TIMEOUT):
             name, text = await _read(request, file)
     except TimeoutError:
-        raise RequestRefusedError(408, f"took more than {SENDING:.0f} s to arrive") from None
+        raise RequestRefusedError(408, f"took more than {UPLOAD_TIMEOUT:.0f} s to arrive") from None
     return Upload(Path(f"/proc/{os.getpid()}/fd/{file.fileno()}"), name, text)
 
 
 def check_head(request: web.Request) -> None:
-    """Refuse by its headers what need not be read.
+    """Refuse by its headers a request that need not be read.
 
     Raises:
-        RequestRefusedError: it is no clip, or not one that may come.
+        RequestRefusedError: it is no clip, or one that is too large.
     """
     if request.content_length is None:
-        raise RequestRefusedError(411, "the size of the request is not told")
-    if request.content_length > MOST_BYTES:
+        raise RequestRefusedError(411, "the request does not state its size")
+    if request.content_length > MAX_BYTES:
         raise _too_large(request.content_length)
     if request.content_type != "multipart/form-data":
-        raise RequestRefusedError(415, "a clip comes as multipart/form-data")
+        raise RequestRefusedError(415, "a clip has to be sent as multipart/form-data")
     _check_encoding(request.headers)
 
 
@@ -107,24 +107,24 @@ async def _store(part: BodyPartReader, file: IO[bytes]) -> None:
     size = 0
     async for chunk in _chunks(part):
         size += len(chunk)
-        if size > MOST_BYTES:
+        if size > MAX_BYTES:
             raise _too_large(size)
-        while chunk:  # a disk that is nearly full takes a part of it
+        while chunk:  # a disk that is nearly full accepts only a part of it
             chunk = chunk[file.write(chunk) :]
 
 
 async def _text(part: BodyPartReader) -> str:
-    held = bytearray()
+    received = bytearray()
     async for chunk in _chunks(part):
-        held += chunk
-        if len(held) > MOST_TEXT:
-            raise RequestRefusedError(413, f"what was said is longer than {MOST_TEXT} bytes")
-    return held.decode("utf-8", "replace").strip()
+        received += chunk
+        if len(received) > MAX_TEXT:
+            raise RequestRefusedError(413, f"the words are longer than {MAX_TEXT} bytes")
+    return received.decode("utf-8", "replace").strip()
 
 
 async def _next(parts: MultipartReader) -> BodyPartReader | None:
     with _damage():
-        async with asyncio.timeout(SILENCE):
+        async with asyncio.timeout(IDLE_TIMEOUT):
             part = await parts.next()
     if isinstance(part, MultipartReader):
         raise RequestRefusedError(400, "a part of the request holds parts of its own")
@@ -134,32 +134,32 @@ async def _next(parts: MultipartReader) -> BodyPartReader | None:
 async def _chunks(part: BodyPartReader) -> AsyncIterator[bytes]:
     while not part.at_eof():
         with _damage():
-            async with asyncio.timeout(SILENCE):
-                chunk = await part.read_chunk(CHUNK)
+            async with asyncio.timeout(IDLE_TIMEOUT):
+                chunk = await part.read_chunk(CHUNK_BYTES)
         yield chunk
 
 
 @contextmanager
 def _damage() -> Iterator[None]:
-    """Whatever the reader of a request complains of inside is the fault of the request."""
+    """Errors of the library that reads a request are the fault of the request."""
     try:
         yield
     except ConnectionError:
         raise
     except TimeoutError:
-        raise RequestRefusedError(408, f"nothing arrived for {SILENCE:.0f} s") from None
+        raise RequestRefusedError(408, f"nothing arrived for {IDLE_TIMEOUT:.0f} s") from None
     except Exception:
         raise RequestRefusedError(400, "the request is damaged") from None
 
 
 def _check_encoding(headers: Mapping[str, str]) -> None:
-    """A limit counts the bytes that arrive, so nothing is inflated or decoded here."""
+    """The limit counts the bytes that arrive, so nothing is decompressed or decoded here."""
     for name in ("Content-Encoding", "Content-Transfer-Encoding"):
         if headers.get(name, "binary").lower() not in ("binary", "identity", "7bit", "8bit"):
-            raise RequestRefusedError(415, f"a clip comes as it is, without a {name}")
+            raise RequestRefusedError(415, f"a clip has to be sent without a {name}")
 
 
 def _too_large(size: int) -> RequestRefusedError:
     return RequestRefusedError(
-        413, f"{size / 1e6:.0f} MB are too much, at most {MOST_BYTES / 1e6:.0f} MB at once"
+        413, f"{size / 1e6:.0f} MB are too much, the limit is {MAX_BYTES / 1e6:.0f} MB"
     )

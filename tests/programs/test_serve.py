@@ -48,7 +48,7 @@ def test_it_serves_until_it_is_stopped(tmp_path: Path) -> None:
     encoder = write_encoder(tmp_path / "encoder")
     programs = [
         (start(encoder), signal.SIGINT, 130, "error: interrupted\n"),
-        (start(encoder, "--host", "0.0.0.0"), signal.SIGTERM, 0, "warning: whoever reaches"),
+        (start(encoder, "--host", "0.0.0.0"), signal.SIGTERM, 0, "warning: everyone who can reach"),
     ]
     for program, number, code, told in programs:
         assert program.stdout is not None
@@ -121,7 +121,7 @@ def test_a_full_disk_and_a_killed_server_leave_no_clip(tmp_path: Path, temporary
     resource.prlimit(program.pid, resource.RLIMIT_FSIZE, (100_000, unlimited[1]))
     status, told = answer_to(port, post(port))
     assert (status, told["error"].count("\n")) == (507, 0) and "File too large" in told["error"]
-    assert program.stderr.readline().startswith("error: this went wrong here: OSError: ")
+    assert program.stderr.readline().startswith("error: the server failed: OSError: ")
     resource.prlimit(program.pid, resource.RLIMIT_FSIZE, unlimited)
     status, told = answer_to(port, post(port))
     assert (status, told.get("reason")) == (422, "not_media"), told

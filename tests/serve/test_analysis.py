@@ -59,8 +59,8 @@ def test_everything_of_a_clip(made: Path, analyser: Analyser) -> None:
     assert [tuple(asdict(word).values()) for word in shown.words] == [
         (word.text, word.start, word.end) for word in embedding.words
     ]
-    assert shown.mood is None  # no regressor of all three
-    assert "no regressor for audio+video+text" in shown.notes["mood"]
+    assert shown.emotion is None  # no regressor of all three
+    assert "no regressor for audio+video+text" in shown.notes["emotion"]
     assert shown.curves is not None and shown.curves.streams == "audio+video"
     assert shown.curves.times[0] == 0 and shown.curves.times[-1] == shown.seconds
     assert len(shown.neighbours) == CLIPS
@@ -74,8 +74,8 @@ def test_what_the_clip_itself_says(made: Path, analyser: Analyser) -> None:
     assert shown.transcript_from == "ctc"
     assert " ".join(word.text for word in shown.words) == shown.transcript
     assert [stream.present for stream in shown.streams] == [True, True, False]
-    assert shown.mood is not None and shown.mood.streams == "audio+video"
-    assert list(shown.mood.emotions) == list(EMOTIONS)
+    assert shown.emotion is not None and shown.emotion.streams == "audio+video"
+    assert list(shown.emotion.emotions) == list(EMOTIONS)
 
 
 def test_it_says_what_is_known_and_what_lies_outside(
@@ -83,8 +83,8 @@ def test_it_says_what_is_known_and_what_lies_outside(
 ) -> None:
     plain = analyser(made / "clip.mp4", "mine.mp4")
     assert plain.trained_on == {"regressor": "not recorded", "encoder": "not recorded"}
-    assert plain.mood is not None and plain.mood.outside is None
-    assert plain.notes["mood"].endswith("is not recorded")
+    assert plain.emotion is not None and plain.emotion.outside is None
+    assert plain.notes["emotion"].endswith("is not recorded")
     run = shutil.copytree(made / "emotion", tmp_path / "emotion")
     data = TrainingData("mine", 30, 2, ("synthetic",))
     trained_on.write(run, TrainedOn((data,), analyser.embedder.sha256))
@@ -99,10 +99,10 @@ def test_it_says_what_is_known_and_what_lies_outside(
         predictor = EmotionPredictor.from_folder(analyser.embedder, run)
         shown = Analyser(analyser.embedder, decoder, predictor)(made / "clip.mp4", "mine.mp4")
         assert shown.trained_on["regressor"] == "mine (synthetic), 30 clips, 2 speakers"
-        assert shown.mood is not None and shown.mood.outside is outside
-        assert shown.mood.farther_than == (1.0 if outside else 0.0)
-        assert (shown.notes.get("mood") == OUTSIDE) is outside
-        assert shown.mood.sentiment == plain.mood.sentiment
+        assert shown.emotion is not None and shown.emotion.outside is outside
+        assert shown.emotion.farther_than == (1.0 if outside else 0.0)
+        assert (shown.notes.get("emotion") == OUTSIDE) is outside
+        assert shown.emotion.sentiment == plain.emotion.sentiment
 
 
 def test_what_was_not_learned_is_not_predicted(
@@ -115,10 +115,10 @@ def test_what_was_not_learned_is_not_predicted(
         trained_on.write(run, TrainedOn((), "", (learned,), limit))
         predictor = EmotionPredictor.from_folder(analyser.embedder, run)
         shown = Analyser(analyser.embedder, decoder, predictor)(made / "clip.mp4", "mine.mp4")
-        assert shown.mood is not None and shown.curves is not None
+        assert shown.emotion is not None and shown.curves is not None
         emotions = [name for name in targets if name != "sentiment"]
-        assert list(shown.mood.emotions) == list(shown.curves.emotions) == emotions
-        assert (shown.mood.sentiment is not None) is ("sentiment" in targets)
+        assert list(shown.emotion.emotions) == list(shown.curves.emotions) == emotions
+        assert (shown.emotion.sentiment is not None) is ("sentiment" in targets)
         assert (len(shown.curves.sentiment) > 0) is ("sentiment" in targets)
         assert shown.curves.limit == limit
         (part,) = read_clips([made / "clip.mp4"])
@@ -166,12 +166,12 @@ def test_a_clip_without_pictures(made: Path, analyser: Analyser) -> None:
 def test_what_was_not_given_is_told(made: Path, decoder: Decoder, tmp_path: Path) -> None:
     embedder = Embedder.from_pretrained(write_encoder(tmp_path / "e", recogniser=False))
     shown = Analyser(embedder, decoder)(made / "clip.mp4", "mine.mp4")
-    assert (shown.words, shown.transcript, shown.mood, shown.curves, shown.neighbours) == (
+    assert (shown.words, shown.transcript, shown.emotion, shown.curves, shown.neighbours) == (
         (), None, None, None, (),
     )  # fmt: skip
     assert "holds no recogniser.safetensors" in shown.notes["words"]
     assert "without --regressor" in shown.notes["curves"]
-    assert "without --regressor" in shown.notes["mood"]
+    assert "without --regressor" in shown.notes["emotion"]
     assert "without --embeddings" in shown.notes["neighbours"]
     words = Analyser(embedder, decoder, search=EmbeddingSearch.open(made / "near" / "text"))
     assert "nothing in common" in words(made / "clip.mp4", "mine.mp4").notes["neighbours"]

@@ -54,10 +54,10 @@ def test_a_dropped_clip_is_shown(tmp_path: Path) -> None:
             "fear",
         ]
         assert len(await browser.run(texts("#plot .curve"))) == 7
-        assert len(await browser.run(texts("#mood tr"))) == 7
+        assert len(await browser.run(texts("#emotion tr"))) == 7
         assert len(await browser.run(texts("#streams .absent"))) == 1
-        assert await browser.run(texts("#near q")) == [HOSTILE] * CLIPS
-        assert len(await browser.run(texts("#near img"))) == CLIPS
+        assert await browser.run(texts("#nearest q")) == [HOSTILE] * CLIPS
+        assert len(await browser.run(texts("#nearest img"))) == CLIPS
 
         # Whatever it was called and whoever said it: no element came of it, and nothing ran.
         assert (

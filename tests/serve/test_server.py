@@ -22,7 +22,7 @@ from mmembed.data.media.pool import Decoder
 from mmembed.errors import DataError, UsageError
 from mmembed.serve import server
 from mmembed.serve.analysis import Analysis
-from mmembed.serve.server import WAITING, Address, listening
+from mmembed.serve.server import MAX_CLIPS, Address, listening
 
 ABOUT = {"encoder": "made", "clips": 5}
 Scenario = Callable[[str, ClientSession], Awaitable[None]]
@@ -72,7 +72,7 @@ class Links(HTMLParser):
 def test_the_page_and_its_parts_come_from_here_alone() -> None:
     async def scenario(url: str, client: ClientSession) -> None:
         texts = {}
-        for path in ("", "page.css", "page.js", "about"):
+        for path in ("", "style.css", "page.css", "page.js", "about"):
             async with client.get(url + path) as answer:
                 assert answer.status == 200
                 policy = answer.headers["Content-Security-Policy"]
@@ -80,11 +80,11 @@ def test_the_page_and_its_parts_come_from_here_alone() -> None:
                 assert "unsafe" not in policy and "http" not in policy
                 assert answer.headers["X-Content-Type-Options"] == "nosniff"
                 texts[path] = await answer.text()
-        assert Links(texts[""]).found == ["data:,", "/page.css", "/page.js"]
+        assert Links(texts[""]).found == ["data:,", "/style.css", "/page.css", "/page.js"]
         told = json.loads(texts["about"])
-        assert told == {**ABOUT, "most_bytes": server.MOST_BYTES}
+        assert told == {**ABOUT, "max_bytes": server.MAX_BYTES}
         outside = texts["page.js"].replace("http://www.w3.org/2000/svg", "")
-        assert "http" not in outside + texts["page.css"]
+        assert "http" not in outside + texts["style.css"] + texts["page.css"]
         for forbidden in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write"):
             assert forbidden not in texts["page.js"]
         async with client.get(url + "analyses") as answer:
@@ -155,12 +155,12 @@ def test_too_much_is_refused_before_it_comes() -> None:
         reader, writer = await asyncio.open_connection(host, int(port))
         lines = ["POST /analyses HTTP/1.1", f"Host: {host}:{port}", f"Origin: http://{host}:{port}",
                  "Content-Type: multipart/form-data; boundary=x",
-                 f"Content-Length: {server.MOST_BYTES + 1}", "", ""]  # fmt: skip
+                 f"Content-Length: {server.MAX_BYTES + 1}", "", ""]  # fmt: skip
         writer.write("\r\n".join(lines).encode())
         head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)
         assert head.startswith(b"HTTP/1.1 413 ")
         body = await asyncio.wait_for(reader.readuntil(b"}"), 5)
-        assert json.loads(body) == {"error": "500 MB are too much, at most 500 MB at once"}
+        assert json.loads(body) == {"error": "500 MB are too much, the limit is 500 MB"}
         writer.close()
 
         async def drip() -> Any:
@@ -174,14 +174,14 @@ def test_too_much_is_refused_before_it_comes() -> None:
 def test_requests_that_are_none() -> None:
     async def scenario(url: str, client: ClientSession) -> None:
         assert await post(url, client, b"a clip") == (
-            415, {"error": "a clip comes as multipart/form-data"},
+            415, {"error": "a clip has to be sent as multipart/form-data"},
         )  # fmt: skip
         kind = {"Content-Type": "multipart/form-data; boundary=x"}
         assert (await post(url, client, b"no boundary", **kind))[0] == 400
         without = FormData({"text": "red"}, default_to_multipart=True)
         assert await post(url, client, without) == (400, {"error": "the request holds no clip"})
         status, told = await post(url, client, form(text="ja " * 9_000))
-        assert (status, told["error"]) == (413, "what was said is longer than 20000 bytes")
+        assert (status, told["error"]) == (413, "the words are longer than 20000 bytes")
         status, told = await post(url, client, form(text=" so it goes\n"))
         assert (status, told["transcript"], told["notes"]) == (
             200, "so it goes", {"bytes": "a clip"},
@@ -215,15 +215,15 @@ def test_one_at_a_time_and_not_too_many_waiting(
         return nothing(path, name, text)
 
     async def scenario(url: str, client: ClientSession) -> None:
-        sent = [asyncio.create_task(post(url, client, form(name=f"{n}"))) for n in range(WAITING)]
+        sent = [asyncio.create_task(post(url, client, form(name=f"{n}"))) for n in range(MAX_CLIPS)]
         await asyncio.to_thread(busy.acquire)
-        while nameless() < WAITING:
+        while nameless() < MAX_CLIPS:
             await asyncio.sleep(0.01)
         assert await post(url, client, form()) == (
             503, {"error": "busy with 4 other clips; try again in a moment"},
         )  # fmt: skip
         go.set()
-        assert [status for status, _ in await asyncio.gather(*sent)] == [200] * WAITING
+        assert [status for status, _ in await asyncio.gather(*sent)] == [200] * MAX_CLIPS
         assert most == [0, 1]
         assert nameless() == 0
         assert (await post(url, client, form()))[0] == 200
@@ -239,7 +239,7 @@ def test_who_leaves_gives_up_the_place_and_the_file(
 
     async def scenario(url: str, client: ClientSession) -> None:
         host, port = url.split("/")[2].split(":")
-        for _ in range(WAITING + 1):
+        for _ in range(MAX_CLIPS + 1):
             _, writer = await asyncio.open_connection(host, int(port))
             lines = ["POST /analyses HTTP/1.1", f"Host: {host}:{port}",
                      f"Origin: http://{host}:{port}", "Content-Length: 900",
@@ -274,8 +274,8 @@ def test_what_goes_wrong_is_one_line_and_the_server_stays(
         for status, line in (
             (422, "mine.mp4: cannot be decoded"),
             (422, "no such thing"),
-            (500, "this went wrong here: RuntimeError: first second"),
-            (507, "this went wrong here: OSError: [Errno 28] No space left on device"),
+            (500, "the server failed: RuntimeError: first second"),
+            (507, "the server failed: OSError: [Errno 28] No space left on device"),
         ):
             found, told = await post(url, client, form())
             assert (found, told["error"]) == (status, line)

@@ -88,7 +88,7 @@ def test_nothing_is_inflated() -> None:
                     request(host, packed, MULTIPART, f"Content-Encoding: {said}")
                 )
                 assert status == 415
-                assert told == {"error": "a clip comes as it is, without a Content-Encoding"}
+                assert told == {"error": "a clip has to be sent without a Content-Encoding"}
             double = ("Content-Encoding: identity", f"Content-Encoding: {name}")
             assert (await ask(request(host, packed, MULTIPART, *double)))[0] in (400, 415)
         for name in ("Content-Encoding: gzip", "Content-Transfer-Encoding: base64"):
@@ -100,7 +100,7 @@ def test_nothing_is_inflated() -> None:
 
 
 def test_bytes_are_counted_as_they_arrive(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(upload, "MOST_BYTES", 100_000)
+    monkeypatch.setattr(upload, "MAX_BYTES", 100_000)
     clip = PART % (b"clip", b"", bytes(200_000)) + END
 
     async def scenario(ask: Ask, host: str) -> None:
@@ -221,12 +221,12 @@ def test_mutated_requests_are_refused_or_answered() -> None:
 
 
 def test_slow_requests_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(upload, "SILENCE", 0.2)
+    monkeypatch.setattr(upload, "IDLE_TIMEOUT", 0.2)
 
     async def scenario(ask: Ask, host: str) -> None:
         status, told = await ask(request(host, GOOD[:-30], size=len(GOOD)))
         assert (status, told["error"][:19]) == (408, "nothing arrived for")
-        monkeypatch.setattr(upload, "SENDING", 0.1)
+        monkeypatch.setattr(upload, "UPLOAD_TIMEOUT", 0.1)
         status, told = await ask(request(host, GOOD[:-30], size=len(GOOD)))
         assert (status, told["error"][:14]) == (408, "took more than")
 
@@ -234,8 +234,8 @@ def test_slow_requests_end(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_idle_connections_end_and_are_not_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connections, "MOST_CONNECTIONS", 3)
-    monkeypatch.setattr(connections, "IDLE", 0.5)
+    monkeypatch.setattr(connections, "MAX_CONNECTIONS", 3)
+    monkeypatch.setattr(connections, "IDLE_TIMEOUT", 0.5)
 
     async def scenario(ask: Ask, host: str) -> None:
         held = [await asyncio.open_connection(*host.split(":")) for _ in range(6)]
@@ -258,7 +258,7 @@ async def _rest(reader: asyncio.StreamReader) -> bytes:
 
 def test_what_is_no_http_gets_a_line() -> None:
     async def scenario(ask: Ask, host: str) -> None:
-        line = {"error": "the request is no HTTP that is understood here"}
+        line = {"error": "the request is not valid HTTP"}
         for sent in (
             b"nonsense\r\n\r\n",
             b"\x16\x03\x01\x02\x00\x01\r\n\r\n",

@@ -6,10 +6,10 @@ const LABEL = 92; // pixels left of the curves, for their names
 const VALUE = 44; // right of them, for the numbers at the playhead
 const GAP = 20;
 
-let about = null; // what the server says of itself
-let file = null; // the clip at hand
+let about = null; // the server's description of itself
+let file = null; // the current clip
 let shown = null; // its analysis
-let asked = 0; // counts requests: the answer to an earlier one is dropped
+let requests = 0; // how many were sent: the answer to an earlier one is dropped
 let playhead = null; // moves the line in the plot to a time
 
 function make(name, attributes = {}, ...children) {
@@ -33,20 +33,20 @@ function say(id, text) {
 
 const clock = (seconds) => `${seconds.toFixed(2)} s`;
 
-// Asking
+// Requests
 
 async function analyse(clip) {
   file = clip;
-  const mine = ++asked;
+  const number = ++requests;
   $("again").disabled = false;
   say("error", "");
-  if (about && clip.size > about.most_bytes) {
+  if (about && clip.size > about.max_bytes) {
     const size = `${(clip.size / 1e6).toFixed(0)} MB`;
-    fail(`${clip.name}: ${size} are too much, at most ${about.most_bytes / 1e6} MB at once`);
+    fail(`${clip.name}: ${size} are too much, the limit is ${about.max_bytes / 1e6} MB`);
     return;
   }
   document.body.classList.add("busy");
-  say("status", `looking at ${clip.name} ...`);
+  say("status", `analysing ${clip.name} ...`);
   const body = new FormData();
   body.append("text", $("text").value);
   body.append("clip", clip);
@@ -57,7 +57,7 @@ async function analyse(clip) {
   } catch {
     answer = { error: `${clip.name}: no answer; has the server been stopped?` };
   }
-  if (mine !== asked) return;
+  if (number !== requests) return;
   document.body.classList.remove("busy");
   if (answer.error) fail(answer.error);
   else show(answer, clip);
@@ -70,7 +70,7 @@ function fail(line) {
   $("result").hidden = true;
 }
 
-// Showing
+// The results
 
 function show(analysis, clip) {
   shown = analysis;
@@ -81,7 +81,7 @@ function show(analysis, clip) {
   const has = analysis.streams.filter((stream) => stream.present).map((stream) => stream.name);
   say("facts", `${clock(analysis.seconds)} of ${has.join(", ")}`);
   showWords(analysis);
-  showMood(analysis);
+  showEmotion(analysis);
   showStreams(analysis);
   showNeighbours(analysis);
   drawPlot();
@@ -93,7 +93,7 @@ function play(clip) {
   setPlayable(true);
   player.classList.remove("sound");
   player.src = URL.createObjectURL(clip);
-  place = 0;
+  position = 0;
 }
 
 function setPlayable(playable) {
@@ -103,10 +103,10 @@ function setPlayable(playable) {
 }
 
 function showWords(analysis) {
-  const from = { given: "As you gave them, found in the clip.", ctc: "As the recogniser hears them." };
+  const from = { given: "As you gave them, aligned to the audio.", ctc: "As the recogniser transcribes them." };
   const lead = from[analysis.transcript_from] || "";
-  const click = analysis.words.length ? " A click goes there." : "";
-  say("heard", analysis.notes.words ? `${analysis.notes.words}` : lead + click);
+  const click = analysis.words.length ? " Click a word to play from there." : "";
+  say("words-note", analysis.notes.words ? `${analysis.notes.words}` : lead + click);
   $("words").replaceChildren(
     ...analysis.words.map((word) => {
       const button = make("button", { type: "button" }, word.text);
@@ -119,42 +119,42 @@ function showWords(analysis) {
     }),
   );
   if (!analysis.words.length && analysis.transcript) $("words").textContent = analysis.transcript;
-  else if (!analysis.words.length && !analysis.notes.words) say("heard", "No word was heard.");
+  else if (!analysis.words.length && !analysis.notes.words) say("words-note", "The recogniser found no words.");
 }
 
-function showMood(analysis) {
+function showEmotion(analysis) {
   const curves = analysis.curves;
-  const span = "Each point is of the 2 s around it";
-  const mood = analysis.mood;
-  const outside = mood && mood.outside ? " The clip lies outside what the model knows." : "";
-  say("curves-note", curves ? `${span}, by ${curves.streams.replace("+", " and ")}.${outside}`
+  const span = "Each point is predicted from the 2 s around it";
+  const emotion = analysis.emotion;
+  const outside = emotion && emotion.outside ? " The clip is unlike the clips that the model was trained on." : "";
+  say("curves-note", curves ? `${span}, from ${curves.streams.replace("+", " and ")}.${outside}`
     : `Sentiment and emotions: ${analysis.notes.curves}.`);
-  say("mood-note", mood && analysis.notes.mood ? `Note: ${analysis.notes.mood}.` : "");
-  say("farther-than", mood && mood.farther_than !== null
-    ? `Farther from the training clips than ${(100 * mood.farther_than).toFixed(1)} % of these.` : "");
-  $("mood").hidden = !mood;
-  if (!mood) return;
+  say("emotion-note", emotion && analysis.notes.emotion ? `Note: ${analysis.notes.emotion}.` : "");
+  say("farther-than", emotion && emotion.farther_than !== null
+    ? `This clip is farther from the training clips than ${(100 * emotion.farther_than).toFixed(1)} % of them are from each other.` : "");
+  $("emotion").hidden = !emotion;
+  if (!emotion) return;
   const row = (name, value) =>
     make("tr", {}, make("th", { scope: "row" }, name), make("td", {}, value));
-  $("mood").caption.textContent = "The whole clip";
-  $("mood").title = `judged by ${mood.streams.replaceAll("+", ", ")}`;
-  $("mood").tBodies[0].replaceChildren(
-    ...(mood.sentiment === null ? [] : [row("sentiment", signed(mood.sentiment))]),
-    ...Object.entries(mood.emotions).map(([name, value]) => row(name, value.toFixed(2))),
+  $("emotion").caption.textContent = "The whole clip";
+  $("emotion").title = `predicted from ${emotion.streams.replaceAll("+", ", ")}`;
+  $("emotion").tBodies[0].replaceChildren(
+    ...(emotion.sentiment === null ? [] : [row("sentiment", signed(emotion.sentiment))]),
+    ...Object.entries(emotion.emotions).map(([name, value]) => row(name, value.toFixed(2))),
   );
 }
 
 function showStreams(analysis) {
   $("streams").replaceChildren(
     ...analysis.streams.map((stream) => {
-      const share = `${(100 * stream.weight).toFixed(1)} %`;
+      const percent = `${(100 * stream.weight).toFixed(1)} %`;
       const bar = make("i");
-      bar.style.width = share.replace(" ", "");
+      bar.style.width = percent.replace(" ", "");
       return make(
         "div", { class: stream.present ? "stream" : "stream absent" },
         make("span", {}, stream.name),
         make("span", { class: "bar" }, bar),
-        make("small", {}, stream.present ? share : `${share}, not in the clip`),
+        make("small", {}, stream.present ? percent : `${percent}, not in the clip`),
       );
     }),
   );
@@ -164,15 +164,16 @@ function showStreams(analysis) {
 function showNeighbours(analysis) {
   const near = analysis.neighbours;
   const note = analysis.notes.neighbours;
-  const lead = near.length ? `Of ${about.clips.toLocaleString("en")} clips, by the cosine of their vectors.` : "";
-  say("near-lead", [lead, note && `Note: ${note}.`].filter(Boolean).join(" "));
-  $("near").replaceChildren(
+  const lead = near.length ? `The nearest of ${about.clips.toLocaleString("en")} clips by the cosine of their embeddings.` : "";
+  say("nearest-note", [lead, note && `Note: ${note}.`].filter(Boolean).join(" "));
+  $("nearest").replaceChildren(
     ...near.map(({ found, picture }) => {
       const face = picture ? make("img", { src: picture, alt: "" }) : make("span", { class: "blank" });
-      const facts = [found.speaker, found.split, found.labels].filter(Boolean).join(", ");
+      const facts = [found.speaker, found.split, found.labels].filter(Boolean);
       const about = make("div", {}, make("b", {}, make("bdi", {}, `${found.rank}. ${found.key}`)));
-      if (found.text) about.append(make("q", {}, found.text));
-      about.append(make("small", {}, make("bdi", {}, facts)));
+      if (found.text) about.append(make("q", {}, make("bdi", {}, found.text)));
+      const isolated = facts.flatMap((fact, n) => [n ? ", " : "", make("bdi", {}, fact)]);
+      about.append(make("small", {}, ...isolated));
       about.append(make("small", {}, `cosine ${found.cosine.toFixed(4)}`));
       return make("li", {}, face, about);
     }),
@@ -221,11 +222,11 @@ function drawPlot() {
     line.setAttribute("x1", x(time));
     line.setAttribute("x2", x(time));
     plot.setAttribute("aria-valuenow", time.toFixed(2));
-    const told = numbers.map(([element, name, times, values, written]) => {
-      element.textContent = written(valueAt(times, values, time));
+    const values = numbers.map(([element, name, times, points, written]) => {
+      element.textContent = written(valueAt(times, points, time));
       return `${name} ${element.textContent}`;
     });
-    plot.setAttribute("aria-valuetext", [clock(time), ...told].join(", "));
+    plot.setAttribute("aria-valuetext", [clock(time), ...values].join(", "));
   };
   plot.timeAt = (pixel) => Math.min(seconds, Math.max(0, ((pixel - LABEL) / (right - LABEL)) * seconds));
   follow();
@@ -293,34 +294,34 @@ function valueAt(times, values, time) {
   const next = times.findIndex((one) => one >= time);
   if (next === 0) return values[0];
   if (next < 0) return values.at(-1);
-  const share = (time - times[next - 1]) / (times[next] - times[next - 1]);
-  return values[next - 1] + share * (values[next] - values[next - 1]);
+  const fraction = (time - times[next - 1]) / (times[next] - times[next - 1]);
+  return values[next - 1] + fraction * (values[next] - values[next - 1]);
 }
 
 // Playing
 
-let place = 0; // seconds; the player's own where it can play the file
+let position = 0; // seconds; the player's own where it can play the file
 
 function seek(time) {
-  place = Math.min(Math.max(0, time), shown ? shown.seconds : 0);
-  if ($("player").readyState) $("player").currentTime = place;
+  position = Math.min(Math.max(0, time), shown ? shown.seconds : 0);
+  if ($("player").readyState) $("player").currentTime = position;
   follow();
 }
 
 function follow() {
   const player = $("player");
-  if (!player.hidden && player.readyState && !player.seeking) place = player.currentTime;
-  if (playhead) playhead(place);
+  if (!player.hidden && player.readyState && !player.seeking) position = player.currentTime;
+  if (playhead) playhead(position);
   const buttons = $("words").children;
   shown?.words.forEach((word, n) => {
-    buttons[n].classList.toggle("now", word.start <= place && place < word.end);
+    buttons[n].classList.toggle("now", word.start <= position && position < word.end);
   });
   if (!player.paused) requestAnimationFrame(follow);
 }
 
-// What a person does
+// Input
 
-$("ask").addEventListener("submit", (event) => {
+$("request").addEventListener("submit", (event) => {
   event.preventDefault();
   if (file) analyse(file);
 });
@@ -347,7 +348,7 @@ for (const event of ["play", "pause", "seeked", "timeupdate"]) {
 }
 $("player").addEventListener("loadedmetadata", () => {
   $("player").classList.toggle("sound", !$("player").videoWidth);
-  if (place) $("player").currentTime = place;
+  if (position) $("player").currentTime = position;
 });
 $("player").addEventListener("error", () => {
   setPlayable(false);
@@ -363,7 +364,7 @@ $("plot").addEventListener("pointerdown", (event) => {
 $("plot").addEventListener("keydown", (event) => {
   if (!shown) return;
   const steps = { ArrowLeft: -0.1, ArrowDown: -0.1, ArrowRight: 0.1, ArrowUp: 0.1, PageDown: -1, PageUp: 1 };
-  if (event.key in steps) seek(place + steps[event.key]);
+  if (event.key in steps) seek(position + steps[event.key]);
   else if (event.key === "Home") seek(0);
   else if (event.key === "End") seek(shown.seconds);
   else if (event.key === " " && $("player").paused) $("player").play().catch(() => {});
@@ -373,11 +374,11 @@ $("plot").addEventListener("keydown", (event) => {
 });
 new ResizeObserver(drawPlot).observe($("plot"));
 
-fetch("/about").then((response) => response.json()).then((told) => {
-  about = told;
-  const near = told.clips ? `${told.clips.toLocaleString("en")} clips to compare with` : "no clips to compare with";
-  const moods = told.regressor ? "with sentiment and emotions" : "without sentiment and emotions";
-  say("about", `Encoder ${told.encoder} (${told.sha256.slice(0, 12)}), ${moods}, ${near}.`);
-  const known = Object.entries(told.trained_on || {});
+fetch("/about").then((response) => response.json()).then((answer) => {
+  about = answer;
+  const near = about.clips ? `${about.clips.toLocaleString("en")} clips to compare with` : "no clips to compare with";
+  const predicts = about.regressor ? "with sentiment and emotions" : "without sentiment and emotions";
+  say("about", `Encoder ${about.encoder} (${about.sha256.slice(0, 12)}), ${predicts}, ${near}.`);
+  const known = Object.entries(about.trained_on || {});
   say("trained-on", known.map(([name, data]) => `The ${name} was trained on: ${data}.`).join(" "));
 }).catch(() => fail("no answer; has the server been stopped?"));
