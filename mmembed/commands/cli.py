@@ -1,7 +1,7 @@
-"""The command `mmembed VERB`, and how every program here ends.
+"""The program `mmembed COMMAND`, and how every program here ends.
 
-The verbs are entry points of the group "mmembed.verbs"; a verb is imported when it is called and
-not before, so that help comes at once.
+The commands are entry points of the group "mmembed.verbs". A command is imported when it is called,
+so that help appears at once.
 """
 
 from __future__ import annotations
@@ -24,37 +24,39 @@ from mmembed.errors import MmembedError, Stopped, UsageError, printable
 Program: TypeAlias = Callable[[list[str]], None]
 
 SUMMARIES: Final[Mapping[str, str]] = {
-    "demo": "the whole idea on clips made here: corpus, training, embeddings, report",
+    "demo": "run the whole pipeline on synthetic clips: corpus, training, embeddings, report",
     "prepare": "turn a corpus into shards ready for training",
-    "inspect": "what a manifest, prepared shards or embeddings hold",
-    "verify": "check them, every byte and every record",
-    "convert": "turn a pickle or .csd file into safetensors and a manifest",
-    "pretrain": "train an encoder on speech recognition and speakers",
-    "extract": "run a frozen encoder over clips and write embedding shards",
-    "search": "the clips nearest to a clip, a text or a key, among embeddings",
-    "serve": "a page on this machine that shows what the encoder hears and sees in a clip",
+    "inspect": "summarise a manifest, prepared shards or embeddings",
+    "verify": "check every byte and every record of them",
+    "convert": "convert a pickle or .csd file to safetensors and a manifest",
+    "pretrain": "train an encoder on speech recognition and speaker classification",
+    "extract": "embed clips with a frozen encoder and write embedding shards",
+    "search": "find the embeddings nearest to a clip, a text or a key",
+    "serve": "serve a page on this machine that shows the analysis of a clip",
     "export": "write a frozen encoder as ONNX or torch.export programs",
     "finetune": "train and score emotion models on embeddings, features or texts",
-    "probe": "score frozen embeddings by linear probes over unseen speakers",
-    "compare": "methods of several runs side by side, with paired differences",
-    "predict": "sentiment and emotions of clips, any emotions of texts",
-    "report": "one self-contained HTML page about a run",
-    "doctor": "check this installation and say what mends it",
+    "probe": "score embeddings by linear probes on unseen speakers",
+    "compare": "compare the methods of several runs, with paired differences",
+    "predict": "predict sentiment and emotions of clips, or any emotions of texts",
+    "report": "write one self-contained HTML page about a run",
+    "doctor": "check this installation and print how to fix it",
 }
-"""In the order of the work. A verb that another package adds is listed with its module instead."""
+"""In the order of the work. A command of another package is listed with its module instead."""
 
 USAGE: Final = """\
-usage: mmembed VERB [ARGUMENT ...]
+usage: mmembed COMMAND [ARGUMENT ...]
 
-Embeddings of people talking, from sound, face video and words.
+Embeddings of people talking on video, from audio, face video and text.
 
-verbs:
-{verbs}
+commands:
+{commands}
 
 options:
-  -h, --help     this text; `mmembed VERB --help` explains a verb
-  -v, --verbose  after a verb: show where in the code an error arose
-  --version      the version of mmembed
+  -h, --help     show this text; `mmembed COMMAND --help` explains a command
+  -v, --verbose  after a command: show where in the code an error occurred
+  --version      show the version of mmembed
+
+example: mmembed predict clip.mp4 --run demo
 """
 
 EXTRAS: Final[Mapping[str, str]] = {
@@ -84,36 +86,36 @@ INTERRUPTED: Final = 130
 
 
 def main(argv: list[str] | None = None) -> None:
-    """The console script: run one verb, then exit with its code."""
+    """The console script: run one command, then exit with its code."""
     leave(run_program(dispatch, argv))
 
 
 def dispatch(arguments: list[str]) -> None:
-    """Run one verb.
+    """Run one command.
 
     Args:
-        arguments: the verb and its arguments.
+        arguments: the command and its arguments.
 
     Raises:
-        UsageError: if there is no such verb.
+        UsageError: there is no such command.
     """
-    verbs = {entry.name: entry for entry in entry_points(group="mmembed.verbs")}
+    commands = {entry.name: entry for entry in entry_points(group="mmembed.verbs")}
     if not arguments or arguments[0] in ("-h", "--help", "help"):
-        print(USAGE.format(verbs=_list_verbs(verbs)), end="")
+        print(USAGE.format(commands=_list_commands(commands)), end="")
     elif arguments[0] == "--version":
         print(f"mmembed {version('mmembed')}")
-    elif arguments[0] in verbs:
-        run: Program = verbs[arguments[0]].load()
+    elif arguments[0] in commands:
+        run: Program = commands[arguments[0]].load()
         run(arguments[1:])
     else:
-        raise UsageError(f"mmembed has no verb {arguments[0]!r}; one of {', '.join(verbs)}")
+        raise UsageError(f"mmembed has no command {arguments[0]!r}; use one of {', '.join(commands)}")
 
 
 def leave(code: int) -> NoReturn:
     """End this process with an exit code; under torchrun, without tearing libraries down.
 
     Threads of libraries end in no particular order, and now and then one of them aborts a process
-    that has written all it had to ("terminate called without an active exception"); torchrun then
+    that has written all its output ("terminate called without an active exception"); torchrun then
     stops the others and calls the run failed.
     """
     if "TORCHELASTIC_RUN_ID" in os.environ:
@@ -135,7 +137,7 @@ def run_program(main: Program, argv: list[str] | None = None) -> int:
         argv: those arguments; None takes them from the command line.
 
     Returns:
-        The exit code, see `mmembed.errors`. Errors that are nobody's but ours go through.
+        The exit code, see `mmembed.errors`. Errors of our own code are raised.
     """
     given = sys.argv[1:] if argv is None else argv
     arguments = [argument for argument in given if argument not in ("-v", "--verbose")]
@@ -160,7 +162,7 @@ def run_program(main: Program, argv: list[str] | None = None) -> int:
         return _fail(str(signalled), Stopped.exit_code, verbose)
     except KeyboardInterrupt:
         return _fail("interrupted", INTERRUPTED, verbose)
-    except BrokenPipeError:  # whoever read our output has seen enough, as `head` does
+    except BrokenPipeError:  # the reader of our output, such as `head`, has ended
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
         hint = "; free some space and run again" if error.errno == errno.ENOSPC else ""
@@ -169,7 +171,7 @@ def run_program(main: Program, argv: list[str] | None = None) -> int:
 
 
 class _Signalled(BaseException):
-    """Like KeyboardInterrupt no error: a handler of errors does not catch it."""
+    """Not an error, as KeyboardInterrupt: handlers of errors do not catch it."""
 
 
 @contextmanager
@@ -205,9 +207,10 @@ def _fail(message: str, code: int, verbose: bool) -> int:
     return code
 
 
-def _list_verbs(verbs: Mapping[str, EntryPoint]) -> str:
-    order = [*(name for name in SUMMARIES if name in verbs), *sorted(set(verbs) - set(SUMMARIES))]
-    return "\n".join(f"  {name:<10} {SUMMARIES.get(name, verbs[name].value)}" for name in order)
+def _list_commands(commands: Mapping[str, EntryPoint]) -> str:
+    known = [name for name in SUMMARIES if name in commands]
+    order = [*known, *sorted(set(commands) - set(known))]
+    return "\n".join(f"  {name:<10} {SUMMARIES.get(name, commands[name].value)}" for name in order)
 
 
 if __name__ == "__main__":

@@ -24,12 +24,12 @@ def raising(error):
     return main
 
 
-def test_help_lists_every_verb_with_a_line(capsys):
+def test_help_lists_every_command_with_a_line(capsys):
     for argv in ([], ["-h"], ["--help"]):
         dispatch(argv)
         listed = capsys.readouterr().out
-        for verb, summary in SUMMARIES.items():
-            assert f"  {verb:<10} {summary}\n" in listed
+        for name, summary in SUMMARIES.items():
+            assert f"  {name:<10} {summary}\n" in listed
 
 
 def test_help_imports_no_heavy_library():
@@ -41,16 +41,16 @@ def test_help_imports_no_heavy_library():
     assert done.stdout.splitlines()[-1] == "[]"
 
 
-def test_version_and_unknown_verb():
+def test_version_and_unknown_command():
     assert mmembed("--version").stdout.startswith("mmembed 0.")
     unknown = mmembed("pretrian")
     assert unknown.returncode == 2
-    assert unknown.stderr.startswith("error: mmembed has no verb 'pretrian'; one of ")
+    assert unknown.stderr.startswith("error: mmembed has no command 'pretrian'; use one of ")
     assert "pretrain" in unknown.stderr
     assert unknown.stderr.count("\n") == 1
 
 
-def test_a_verb_gets_its_own_arguments_and_help():
+def test_a_command_gets_its_own_arguments_and_help():
     done = mmembed("doctor", "--help")
     assert done.returncode == 0
     assert "usage: mmembed doctor" in done.stdout
