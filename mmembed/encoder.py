@@ -39,17 +39,19 @@ class EncoderConfig(Config):
     """Sizes of an encoder.
 
     Attributes:
-        vocabulary_size: tokens, the CTC blank among them.
-        width: D.
-        num_heads: of every attention; 2 * num_heads must divide width.
-        audio_layers: self-attention blocks of the audio stream.
-        video_layers: likewise of the video stream.
-        text_layers: likewise of the text stream.
-        cross_layers: cross-modal blocks each for video and text.
-        conv_size: steps seen by the convolution in each block of the audio stream; 0 = none.
-        audio_channels: of the first convolutions of the audio front end.
-        video_channels: of the first convolution of the video front end.
-        dropout: probability behind attention and feed-forward.
+        vocabulary_size: Subwords of the text stream, special ones included. Set from the training
+            data.
+        width: Width D of all layers.
+        num_heads: Heads of every attention; 2 * num_heads must divide width.
+        audio_layers: Self-attention blocks of the audio stream.
+        video_layers: Self-attention blocks of the video stream.
+        text_layers: Self-attention blocks of the text stream.
+        cross_layers: Cross-modal blocks, for video and for text each.
+        conv_size: Steps seen by the convolution in each block of the audio stream; 0 means no
+            convolution.
+        audio_channels: Channels of the first convolutions of the audio front end.
+        video_channels: Channels of the first convolution of the video front end.
+        dropout: Dropout probability after attention and feed-forward.
     """
 
     vocabulary_size: Count = 0

@@ -1,7 +1,4 @@
-"""Train a study's methods and score them on data they have never seen.
-
-    train/finetune.py emotion --embeddings embeddings --out runs/emotion
-    torchrun --nproc-per-node 2 train/finetune.py emotion --embeddings embeddings --out runs/emotion
+"""Train the methods of a study and score them on held-out data.
 
 A study compares variants, such as stream subsets; each has a method of its own for each seed. The
 epoch is chosen on dev; the test split is read once, at the end. Several processes share the
@@ -49,6 +46,13 @@ DEV_BATCH = 512  # items at once
 DIVERGED = 10  # times the loss on dev of an untrained method: nothing was learned
 POOL = 16  # batches whose items are sorted by length together
 
+EXAMPLE = """\
+examples:
+    mmembed finetune emotion --embeddings embeddings --out runs/emotion
+    torchrun --nproc-per-node 2 -m mmembed_train.finetune emotion --embeddings embeddings \\
+        --out runs/emotion
+"""
+
 
 @dataclass(frozen=True)
 class TrainingJob:
@@ -67,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Parse, read, train each variant and seed, score, save."""
     arguments = sys.argv[1:] if argv is None else list(argv)
     runs = {name: recipe.run for name, recipe in RECIPES.items()}
-    run, out = parse_recipe("finetune", runs, arguments)
+    run, out = parse_recipe("finetune", runs, arguments, EXAMPLE)
     check_settings(run)
     with join_world() as world:
         study = RECIPES[arguments[0]].open(run)

@@ -1,8 +1,6 @@
 """Train the encoder on speech recognition and speaker classification.
 
-    torchrun --nproc-per-node 2 train/pretrain.py tiny --data.shards corpus/shards --out runs/tiny
-
-The same command again continues where the run stands.
+The same command again continues the run.
 """
 
 from __future__ import annotations
@@ -42,10 +40,17 @@ from mmembed.training.step import MAX_SKIPPED_STEPS, StepResult, train_step
 
 MUTABLE_FIELDS = ("loop.workers",)  # settings that change no result
 
+EXAMPLE = """\
+examples:
+    mmembed pretrain tiny --data.shards corpus/shards --out runs/tiny
+    torchrun --nproc-per-node 2 -m mmembed_train.pretrain tiny --data.shards corpus/shards \\
+        --out runs/tiny
+"""
+
 
 def main(argv: list[str] | None = None) -> None:
     """Parse, build, resume, loop, save, score."""
-    run, out = parse_recipe("pretrain", RECIPES, sys.argv[1:] if argv is None else argv)
+    run, out = parse_recipe("pretrain", RECIPES, sys.argv[1:] if argv is None else argv, EXAMPLE)
     with join_world() as world:
         corpus = open_corpus(run.data)
         run = _resolved(run, corpus)

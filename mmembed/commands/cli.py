@@ -108,7 +108,9 @@ def dispatch(arguments: list[str]) -> None:
         run: Program = commands[arguments[0]].load()
         run(arguments[1:])
     else:
-        raise UsageError(f"mmembed has no command {arguments[0]!r}; use one of {', '.join(commands)}")
+        raise UsageError(
+            f"mmembed has no command {arguments[0]!r}; use one of {', '.join(commands)}"
+        )
 
 
 def leave(code: int) -> NoReturn:

@@ -15,18 +15,24 @@ Run = TypeVar("Run")
 
 
 def parse_recipe(
-    program: str, recipes: Mapping[str, Callable[[], Run]], argv: Sequence[str]
+    program: str, recipes: Mapping[str, Callable[[], Run]], argv: Sequence[str], example: str
 ) -> tuple[Run, Path]:
     """The run and its folder.
+
+    Args:
+        program: name of the command.
+        recipes: name -> function that returns the run with its default settings.
+        argv: the arguments of the command.
+        example: a complete command, for the help.
 
     Raises:
         UsageError: no such recipe, or no folder.
     """
     if argv and argv[0] in ("-h", "--help"):
-        print(f"usage: {program} RECIPE --out DIR [settings]\n\nrecipes:")
+        print(f"usage: mmembed {program} RECIPE --out DIR [SETTING ...]\n\nrecipes:")
         for name, recipe in recipes.items():
-            print(f"  {name:12} {(recipe.__doc__ or '').splitlines()[0]}")
-        print(f"\nsettings of a recipe: {program} RECIPE --help")
+            print(f"  {name:15} {(recipe.__doc__ or '').splitlines()[0]}")
+        print(f"\n`mmembed {program} RECIPE --help` explains the settings of a recipe.\n{example}")
         raise SystemExit(0)
     if not argv or argv[0] not in recipes:
         found = repr(argv[0]) if argv else "nothing"
@@ -42,8 +48,8 @@ def parse_recipe(
         type(default),
         default=default,
         args=rest,
-        prog=f"{program} {argv[0]} --out DIR",
-        description=recipe.__doc__,
+        prog=f"mmembed {program} {argv[0]} --out DIR",
+        description=f"{recipe.__doc__}\n\n{example}",
     )
     if known.out is None:
         raise UsageError(f"{program}: give the folder of the run, --out DIR")

@@ -117,13 +117,13 @@ class Augmentation:
     """What training does to an item; all of it a function of one generator.
 
     Attributes:
-        audio: mask bands and times of the log-mel (SpecAugment).
-        gain: make the audio up to so many dB louder or softer, alike in all bands.
-        video: shift, mirror and brighten the face crops.
-        keep_streams: probability that an item keeps all its streams; else it keeps a random
+        audio: Mask bands and times of the log-mel (SpecAugment).
+        gain: Largest change of loudness in dB, louder or softer, the same in all bands.
+        video: Shift, mirror and brighten the face crops.
+        keep_streams: Probability that an item keeps all its streams. Otherwise it keeps a random
             non-empty subset, so that every subset is trained.
-        mask_text: the largest fraction of an item's text tokens that is hidden for the masked-token
-            term; all fractions up to it are equally likely, and at least one token is hidden.
+        mask_text: Largest fraction of the text tokens that is masked for the masked-token loss. All
+            fractions up to it are equally likely, and at least one token is masked.
     """
 
     audio: bool = True

@@ -36,15 +36,15 @@ class CtcSpeakerConfig(Config):
     """Settings of the method.
 
     Attributes:
-        encoder: sizes of the encoder.
-        num_speakers: C; 0 until the training data is known.
-        alphabet_size: output units of CTC (characters), the blank among them; likewise.
-        ctc_weight: of the speech term; 0 switches it off.
-        speaker_weight: of the speaker term; 0 switches it off.
-        masked_text_weight: of the masked-token term; 0 switches it off.
-        speaker_loss: plain softmax, or additive-margin softmax.
-        margin: of the additive margin.
-        scale: of the additive margin's cosines.
+        encoder: Sizes of the encoder.
+        num_speakers: Speakers C to classify. Set from the training data.
+        alphabet_size: Output units of CTC, the blank included. Set from the training data.
+        ctc_weight: Weight of the speech recognition loss; 0 switches it off.
+        speaker_weight: Weight of the speaker classification loss; 0 switches it off.
+        masked_text_weight: Weight of the masked-token loss; 0 switches it off.
+        speaker_loss: Loss of speakers: softmax, or additive-margin softmax.
+        margin: Margin of the additive-margin softmax.
+        scale: Scale of the cosines in the additive-margin softmax.
     """
 
     encoder: EncoderConfig = field(default_factory=EncoderConfig)

@@ -17,8 +17,8 @@ class VocabularyConfig:
     """A sentencepiece vocabulary to learn.
 
     Attributes:
-        size: of subwords at most.
-        kind: how they are made.
+        size: The largest number of units, special ones included.
+        kind: The kind of sentencepiece model.
     """
 
     size: int
@@ -27,22 +27,23 @@ class VocabularyConfig:
 
 @dataclass(frozen=True)
 class DataConfig:
-    """What is trained on.
+    """The training data.
 
     Attributes:
-        shards: folders of prepared shards; training takes their records of split "train" or of no
+        shards: Folders of prepared shards. Training uses the records of split "train" or of no
             split, evaluation those of "dev", "heldout" and "test".
-        weights: how often an epoch has each record of a folder, on average, one weight a folder;
-            () = once.
-        exclude_speakers: speakers of whom nothing is trained on, whatever their split.
-        streams: the streams to read. With text alone the encoder learns masked words and nothing
-            else: it gets no recogniser and no scores.
-        vocabulary: of the text stream.
-        alphabet: of speech recognition. Characters need far fewer hours than larger units.
-        frames: frames of a global batch at 25 Hz, over all processes.
-        pool: records sorted by length together, so that a batch needs little padding; 0 = random
-            batches, for small corpora: a batch of one length is often of one corpus.
-        augmentation: what is done to training examples.
+        weights: How often an epoch has each record of a folder, on average: one number for each
+            folder. By default 1.
+        exclude_speakers: Speakers to leave out of training, whatever their split.
+        streams: The streams to read. With text alone the encoder learns masked tokens only: it gets
+            no recogniser and no scores.
+        vocabulary: Subwords of the text stream.
+        alphabet: Output units of CTC. Characters need fewer hours of speech than larger units.
+        frames: Frames (25 Hz) of a global batch, summed over all processes.
+        pool: Number of records that are sorted by length together, so that items of a batch have
+            similar lengths. 0 makes random batches, which small corpora need: there, items of
+            similar length are often from one corpus.
+        augmentation: Changes made to training items.
     """
 
     shards: tuple[str, ...] = ()
@@ -58,17 +59,20 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class LoopConfig:
-    """How long and how.
+    """The training loop.
 
     Attributes:
-        epochs: passes over the training data.
-        seed: of weights, order, augmentation and dropout.
-        accumulate: micro-batches of each process a step; changes memory, not the gradient.
-        workers: processes that read and augment for each training process; 0 = it does so itself.
-            Changes the speed alone: a run may go on with another number.
-        precision: of the matrix products; weights and sums stay float32.
-        evaluate_every: epochs between scores on the dev split; 0 = only at the end.
-        checkpoint_every: seconds between checkpoints, measured at epoch ends and steps.
+        epochs: Passes over the training data.
+        seed: Seed of weights, order, augmentation and dropout.
+        accumulate: Micro-batches of each process in a step. Changes the memory needed, not the
+            gradient.
+        workers: Processes that read and augment data for each training process; 0 reads in the
+            training process itself. Changes the speed only, so a run may continue with another
+            number.
+        precision: Precision of matrix products; weights and sums stay in float32.
+        evaluate_every: Epochs between scores on the dev split; 0 scores at the end only.
+        checkpoint_every: Seconds between checkpoints; they are written between steps and at the end
+            of epochs.
     """
 
     epochs: int = 30
@@ -92,7 +96,7 @@ class PretrainRun:
 
 
 def tiny() -> PretrainRun:
-    """Some 2 M parameters: trains on talkers in minutes on two cores."""
+    """About 2 million parameters: trains on talkers within minutes on two cores."""
     encoder = EncoderConfig(
         width=144, num_heads=4, audio_layers=4, audio_channels=16, video_channels=8
     )

@@ -28,13 +28,14 @@ Trained = Callable[[str], Sequence[Method]]
 
 @dataclass(frozen=True)
 class FinetuneLoop:
-    """How long and how.
+    """The training loop.
 
     Attributes:
-        epochs: passes over the training items; the best by dev loss is kept.
-        batch: items a step.
-        bf16: multiply matrices of training in bfloat16; dev and test stay in float32.
-        seeds: one method each for every variant; tables give mean and deviation.
+        epochs: Passes over the training items. The epoch with the lowest dev loss is kept.
+        batch: Items in a step.
+        bf16: Multiply matrices of training in bfloat16. Dev and test stay in float32.
+        seeds: Seeds: each variant is trained once for each. Tables give mean and standard
+            deviation.
     """
 
     epochs: int = 20

@@ -1,4 +1,4 @@
-"""AdamW with warm-up and cosine decay, the schedule a function of the share of training done."""
+"""AdamW with warm-up and cosine decay, the schedule a function of the fraction of training done."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ class OptimConfig:
     """Settings of the optimiser.
 
     Attributes:
-        lr: peak learning rate.
-        warmup: share of training during which the rate rises from 0.
-        weight_decay: of matrices; vectors (biases, norms, absent streams) are not decayed.
-        clip: largest norm of the whole gradient.
+        lr: Peak learning rate.
+        warmup: Fraction of training during which the learning rate rises from 0 to its peak.
+        weight_decay: Weight decay of matrices. Vectors (biases, norms, missing-stream embeddings)
+            have none.
+        clip: Largest allowed norm of the whole gradient.
     """
 
     lr: float = 1e-3
