@@ -25,7 +25,8 @@ import tyro
 from mmembed.data.corpora import CORPORA
 from mmembed.data.manifest.utterance import Utterance
 from mmembed.data.media.decode import load_clip
-from mmembed.data.media.pool import Decoder, Task
+from mmembed.data.media.load import MediaSource
+from mmembed.data.media.pool import Decoder
 from mmembed.data.prepare import prepare_shards
 from mmembed.data.shards.layout import Record, write_shard
 from mmembed.data.shards.records import to_record
@@ -84,7 +85,7 @@ def stages(rows: Sequence[Utterance], folder: Path) -> float:
             for stage, start, end in zip(spent, clock, clock[1:], strict=False):
                 spent[stage] += end - start
             total += clip.seconds
-        examples = list(decoder.load(Task(row, folder) for row in rows))
+        examples = list(decoder.load(MediaSource(row, folder) for row in rows))
     with tempfile.TemporaryDirectory() as scratch:
         start = time.process_time()
         records = [Record(*to_record(example)) for example in examples]

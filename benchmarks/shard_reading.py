@@ -29,7 +29,7 @@ import tyro
 import webdataset
 from numpy.typing import NDArray
 
-from mmembed.data.example import Example
+from mmembed.data.example import Example, ExampleInfo
 from mmembed.data.manifest.utterance import Labels, Utterance
 from mmembed.data.shards.format import decode
 from mmembed.data.shards.layout import Record, ShardSet, index_shards, shard_path, write_shard
@@ -115,7 +115,7 @@ def example(number: int, rng: np.random.Generator) -> Example:
         labels=Labels(sentiment=1.0, emotions=(1.0, 0.0, 0.0, 0.0, 0.5, 0.0)),
     )
     audio = rng.standard_normal((1000, 80), dtype=np.float32).astype(np.float16)
-    return Example(row, audio=audio, text=row.transcript, notes={"seconds": 10.0})
+    return Example(row, audio=audio, text=row.transcript, info=ExampleInfo(10.0))
 
 
 def measure(read: Callable[[], Iterable[object]]) -> tuple[float, float]:

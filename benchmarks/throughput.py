@@ -38,13 +38,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mmembed.batch import Encoding
 from mmembed.data.example import Example
-from mmembed.data.inputs import MEDIA_SUFFIXES, load_all, open_sources
+from mmembed.data.inputs import MEDIA_SUFFIXES, open_sources
 from mmembed.data.manifest.utterance import Utterance
 from mmembed.data.media.decode import DecodedMedia, load_clip
 from mmembed.data.media.pool import Decoder
 from mmembed.data.shards.layout import Record, write_shard
 from mmembed.embedder import Embedder
-from mmembed.embeddings.write import Workers
+from mmembed.embeddings.write import Threads
 from mmembed.encoder import Encoder
 from mmembed.errors import DataError
 from mmembed.features.audio import SAMPLE_RATE, log_mel
@@ -189,13 +189,13 @@ def stages(
 
     def decoded() -> Iterator[Example]:
         with Decoder() as decoder:
-            for found in load_all(open_sources(files), decoder):
+            for found in decoder.load(open_sources(files)):
                 if isinstance(found, DataError):
                     raise found
                 yield found
 
     def embed(found: Iterator[Example]) -> None:
-        with Workers(torch.get_num_threads()) as workers:
+        with Threads(torch.get_num_threads()) as workers:
             list(workers.map(embedder.encode, batched(found, AT_ONCE)))
 
     alone = best(settings.repeats, lambda: list(decoded()))
@@ -247,7 +247,7 @@ def encoder(settings: Settings, examples: Sequence[Example], embedder: Embedder)
 
             work = partial(encode, half)
             told(name, lambda: list(map(work, parts)))
-            with Workers(torch.get_num_threads()) as workers:
+            with Threads(torch.get_num_threads()) as workers:
                 told("    a batch for each core", lambda: list(workers.map(work, parts)))
 
         for name, parts in ways.items():

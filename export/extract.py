@@ -10,8 +10,8 @@ Inputs are media files, folders of them, wildcards in quotes ("clips/**/*.mp4"),
 speaker, split, labels, words).
 
 The plan of shards is fixed by the inputs, so any number of processes and machines may share the
-work, and the same command again makes only the shards that are missing. Whoever ends last writes
-manifest.json.
+work, and the same command again makes only the shards that are missing. The last process to finish
+writes manifest.json.
 """
 
 from __future__ import annotations
@@ -37,24 +37,23 @@ from mmembed.data.inputs import (
     check_keys,
     digest_of,
     expand_inputs,
-    load_all,
     open_sources,
-    without_secrets,
 )
-from mmembed.data.media.decode import MAX_SECONDS
-from mmembed.data.media.pool import Decoder
+from mmembed.data.media.pool import TIMEOUT, Decoder
+from mmembed.data.media.streaming import MAX_SECONDS
 from mmembed.data.prepare import Rank
 from mmembed.data.shards.layout import finish, index_shards, shard_sidecars
 from mmembed.embedder import Embedder
-from mmembed.embedder.embedder import CLIPS_AT_ONCE
-from mmembed.embeddings.dry_run import check_writable, rehearse
+from mmembed.embedder.embedder import BATCH_SIZE
+from mmembed.embeddings.dry_run import check_writable, dry_run
 from mmembed.embeddings.formats import Format, write_formats
-from mmembed.embeddings.record import Content, Dtype, Granularity
-from mmembed.embeddings.write import Plan, Subset, Workers, make_shards
+from mmembed.embeddings.record import Content, Dtype, Granularity, Precision
+from mmembed.embeddings.write import Plan, Subset, Threads, make_shards
 from mmembed.errors import BudgetError, UsageError
 from mmembed.io.atomic import sweep_temporaries
 from mmembed.io.json import write_lines
 from mmembed.io.locks import finishing
+from mmembed.io.remote import without_secrets
 from mmembed.training.distributed import follow_parent, local_device
 from mmembed.training.run_folder import is_run_folder, open_run_folder
 
@@ -62,7 +61,7 @@ NAMED: Final = 100  # inputs passed over that manifest.json names
 SHOWN: Final = 5  # failures of each folder that are printed
 
 # What may change from one start to the next: it names the same bytes in other ways.
-FREE: Final = ("command", "encoder", "inputs")
+MUTABLE_FIELDS: Final = ("command", "encoder", "inputs")
 
 
 @dataclass(frozen=True)
@@ -79,12 +78,12 @@ class Extract:
         granularity: utterance = one vector a clip, of the fused frames and of every layer; frame =
             25 vectors a second; word = one for each word of a known transcript.
         layers: those to store; by default all. A wrong name lists them.
-        dtype: of what is written.
-        bf16: multiply matrices in bfloat16.
+        dtype: of the stored vectors.
+        precision: of the matrix products.
         format: what to write beside the webdataset shards, when these are complete.
         records_per_shard: clips in one shard.
-        clips_at_once: clips in one batch, more for a GPU; changes vectors in the last digits alone.
-        error_budget: share of clips that may fail before the command does.
+        batch_size: clips in one batch, more for a GPU; changes vectors in the last digits alone.
+        error_budget: fraction of clips that may fail before the command does.
         timeout: seconds after which a clip is given up, or the next 12 s of one of over 300 s; in
             all that may take a second more for each 10 kB of its file and each 20 s of its length.
         max_seconds: the most that a clip may last, by default four hours.
@@ -101,12 +100,12 @@ class Extract:
     granularity: tuple[Granularity, ...] = ("utterance",)
     layers: tuple[str, ...] = ()
     dtype: Dtype = "float32"
-    bf16: bool = False
+    precision: Precision = "fp32"
     format: tuple[Format, ...] = ("webdataset",)
     records_per_shard: int = 512
-    clips_at_once: int = CLIPS_AT_ONCE
+    batch_size: int = BATCH_SIZE
     error_budget: float = 0.01
-    timeout: float = 120.0
+    timeout: float = TIMEOUT
     max_seconds: float = MAX_SECONDS
     face_model: Path | None = None
     dry_run: bool = False
@@ -137,8 +136,8 @@ class Extract:
             "--encoder",
             self.encoder,
         ]
-        names = ("streams", "granularity", "layers", "dtype", "bf16", "records_per_shard")
-        kept = (*names, "clips_at_once", "timeout", "max_seconds", "face_model")
+        names = ("streams", "granularity", "layers", "dtype", "precision", "records_per_shard")
+        kept = (*names, "batch_size", "timeout", "max_seconds", "face_model")
         for setting in fields(self):
             value = getattr(self, setting.name)
             if setting.name in kept and value != setting.default:
@@ -152,7 +151,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     settings = tyro.cli(Extract, prog="mmembed extract", args=argv, description=__doc__)
     if not settings.inputs:
         raise UsageError("nothing to extract; name clips, folders, manifests or shards")
-    for name in ("records_per_shard", "clips_at_once"):
+    for name in ("records_per_shard", "batch_size"):
         if getattr(settings, name) < 1:
             raise UsageError(f"--{name.replace('_', '-')}: at least 1")
     if "TORCHELASTIC_RUN_ID" in os.environ:
@@ -164,7 +163,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         settings.encoder, local_device(), face_model=settings.face_model
     )
     content = Content(
-        embedder, settings.granularity, settings.layers, settings.dtype, settings.bf16
+        embedder, settings.granularity, settings.layers, settings.dtype, settings.precision
     )
     wanted = tuple(s for s in STREAMS if any(s in held for held in settings.folders.values()))
     inputs = expand_inputs(settings.inputs, sys.stdin)
@@ -174,24 +173,24 @@ def main(argv: Sequence[str] | None = None) -> None:
     plan = Plan(sources, settings.folders, settings.records_per_shard)
     provenance = partial(_provenance, settings, content, plan, digest_of(sources))
     if settings.dry_run:
-        _rehearse(settings, plan, content, provenance)
+        _dry_run(settings, plan, content, provenance)
         return
     for folder, streams in plan.folders.items():
         config = provenance(streams)
         config.pop("made_with")  # libraries may change until all is done
-        open_run_folder(folder, config, FREE, part.name)
+        open_run_folder(folder, config, MUTABLE_FIELDS, part.name)
     own = plan.numbers[part.rank :: part.world]
     total = sum(len(plan.clips(number)) for number in own)
     plan.drop_changed(own)
     missing = [number for number in own if plan.missing(number)]
     done = total - sum(len(plan.clips(number)) for number in missing)
     shown = progress("extract", total, start=done, show=part.rank == 0)
-    decoding, workers = Decoder(seconds=settings.timeout), Workers.of(embedder.device)
-    with shown as update, decoding as decoder, workers:
+    decoding, threads = Decoder(seconds=settings.timeout), Threads.of(embedder.device)
+    with shown as update, decoding as decoder, threads:
         for number in missing:
-            examples = load_all(plan.clips(number), decoder)
-            size = settings.clips_at_once
-            for _ in make_shards(plan, number, examples, content, provenance, size, workers):
+            examples = decoder.load(plan.clips(number))
+            size = settings.batch_size
+            for _ in make_shards(plan, number, examples, content, provenance, size, threads):
                 done += 1
                 update(done)
         update(total)
@@ -215,7 +214,7 @@ def _provenance(
         "clips": len(plan.sources),
         "inputs_sha256": digest,
         "records_per_shard": settings.records_per_shard,
-        "clips_at_once": settings.clips_at_once,
+        "batch_size": settings.batch_size,
         "timeout": settings.timeout,
         "max_seconds": settings.max_seconds,
         "face_model_sha256": None if faces is None else sha256(faces.read_bytes()).hexdigest(),
@@ -225,25 +224,24 @@ def _provenance(
     }
 
 
-def _rehearse(settings: Extract, plan: Plan, content: Content, provenance: Any) -> None:
+def _dry_run(settings: Extract, plan: Plan, content: Content, provenance: Any) -> None:
     """Say what the run would do, and end as it would."""
     for folder, streams in plan.folders.items():
         config = provenance(streams)
         config.pop("made_with")
-        is_run_folder(folder, config, FREE)
+        is_run_folder(folder, config, MUTABLE_FIELDS)
         check_writable(folder)
-    headers = [source.header for source in plan.sources]
-    total = len(headers)
+    total = len(plan.sources)
     with progress("look", total) as update, Decoder(seconds=settings.timeout) as decoder:
-        found = rehearse(plan, load_all(headers, decoder), content, settings.format, update)
+        run = dry_run(plan, decoder.probe(plan.sources), content, settings.format, update)
         update(total)
-    for error in found.failures[:SHOWN]:
+    for error in run.failures[:SHOWN]:
         print(f"would fail ({error.reason}): {error}", file=sys.stderr)
-    print("\n".join(found.lines), flush=True)
+    print("\n".join(run.lines), flush=True)
     if changed := sum(len(plan.changed(number)) for number in plan.numbers):
         print(f"inputs changed: {changed:,} of the shards done are made again", flush=True)
-    found.check_space()
-    _check_budget(settings, plan, len(found.failures), "would fail")
+    run.check_space()
+    _check_budget(settings, plan, len(run.failures), "would fail")
 
 
 def _finish(settings: Extract, plan: Plan, provenance: Any, remarks: Sequence[Check]) -> None:

@@ -35,6 +35,8 @@ LAYER_OF = {part: number for number, layer in enumerate(LAYERS) for part in laye
 SUBJECTS = {
     "ctc": "the CTC output and its loss",
     "classes": "one class an item",
+    "audio": "the audio stream",
+    "video": "the video stream",
     "text": "the text stream",
     "multilabel": "items with several labels",
     "search": "the nearest embeddings",

@@ -12,16 +12,16 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import tyro
 
 from mmembed.batch import STREAMS, parse_subset, subset_name
 from mmembed.config import read_json
 from mmembed.data.example import Example
-from mmembed.data.inputs import load_all, open_sources
-from mmembed.data.media.decode import MAX_SECONDS
+from mmembed.data.inputs import open_sources
 from mmembed.data.media.pool import Decoder
+from mmembed.data.media.streaming import MAX_SECONDS
 from mmembed.errors import BudgetError, DataError, UsageError, printable
 from mmembed.features.emotion_words import parse_emotions
 from mmembed.features.text import normalise_transcript
@@ -136,7 +136,7 @@ def _predict_clips(
         print(f"{'clip':32} {'streams':18} {' '.join(heads)} farther than")
     failed = outside = 0
     with Decoder() as decoder:
-        for source, example in zip(sources, load_all(sources, decoder), strict=True):
+        for source, example in zip(sources, decoder.load(sources), strict=True):
             if not isinstance(example, DataError):
                 if settings.text is not None:
                     example = replace(example, text=normalise_transcript(settings.text))
@@ -148,7 +148,7 @@ def _predict_clips(
                 print(f"failed ({example.reason}): {example}", file=sys.stderr)
                 failed += 1
                 continue
-            for note in cast(Sequence[str], example.notes.get("media", ())):
+            for note in example.info.media:
                 print(f"note: {source.name}: {note}", file=sys.stderr)
             used = subset_name(example.streams)
             values, distance = predict(example)

@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from mmembed.data.folders import MEDIA_SUFFIXES
 from mmembed.embeddings.search import EmbeddingSearch, Found, Sources
 from mmembed.errors import UsageError, printable
+from mmembed.features.text import normalise_transcript
 from mmembed.io.json import dumps
 
 By = Literal["clip", "text", "key"]
@@ -85,8 +86,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         hits = search.nearest_to(row, settings.k, among)
     else:
         hits = search.nearest(_embedded(settings, by, search), settings.k, among)
-    held = search.embeddings
-    rows, crops = Sources(held.made).describe(held, hits, pictures=settings.html is not None)
+    embeddings, with_faces = search.embeddings, settings.html is not None
+    rows, crops = Sources(embeddings.metadata).describe(embeddings, hits, pictures=with_faces)
     if settings.json:
         for one in rows:
             print(dumps(asdict(one)))
@@ -115,30 +116,25 @@ def _guess(search: EmbeddingSearch, query: str) -> By:
 
 def _embedded(settings: Search, by: By, search: EmbeddingSearch) -> NDArray[np.float32]:
     """(W,) the vector of a clip or a text."""
-    from mmembed.embedder.embed_files import (
-        embed,
-        open_encoder,
-        read_clips,
-        text_example,
-        with_words,
-    )
-
     if settings.encoder is None:
         raise UsageError(f"a {by} has to be embedded; name the encoder, --encoder DIR")
     if settings.text is not None and by == "text":
         raise UsageError("--text tells the words of a clip; the query is a text itself")
-    embedder = open_encoder(settings.encoder, search.encoder_sha256)
+    from mmembed.embedder import Embedder  # reads torch: takes a second to import
+
+    embedder = Embedder.from_pretrained(settings.encoder, face_model=settings.face_model)
+    search.check_encoder(embedder.sha256, str(settings.encoder))
     if by == "text":
-        example = text_example(settings.query)
+        clip: Mapping[str, str | None] = {"text": settings.query}
+        if not normalise_transcript(settings.query):
+            raise UsageError(f"{settings.query!r}: holds no word")
     else:
-        # Its words come from the command line alone, so that they are no reason to fail here.
-        (example,) = read_clips([settings.query], ("audio", "video"), settings.face_model)
-        if settings.text is not None:
-            example = with_words(example, settings.text)
-    example, note = search.comparable(example)
+        clip = {"path": settings.query, "text": settings.text}
+    (example,) = embedder.read([clip])
+    query, note = search.comparable(example)
     if note is not None:
         print(f"note: {note}", file=sys.stderr)
-    return embed(embedder, [example]).pooled[0].numpy()
+    return embedder.encode([query]).pooled[0].numpy()
 
 
 def _cells(row: Found) -> list[str]:

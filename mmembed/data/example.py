@@ -1,14 +1,61 @@
-"""One utterance: as a row of a manifest (where it is) and as an example (what it holds)."""
+"""An example: one utterance, decoded and turned into features."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mmembed.config import Seconds
 from mmembed.data.manifest.utterance import Utterance
+from mmembed.features.audio import FEATURE_RATE
+from mmembed.features.video import VIDEO_RATE
+from mmembed.io.json import shown
+
+LONGEST: Final[Seconds] = 300.0
+"""What is longer is decoded block by block and encoded by windows. Bounds memory: 1 GB of 480 x 270
+pictures."""
+
+
+@dataclass(frozen=True)
+class ExampleInfo:
+    """How an example was made.
+
+    Attributes:
+        seconds: how long its media are; None without media.
+        face: how faces were found, "haar", "yunet" or "full frame"; None without video.
+        media: what of the media was passed over or not taken as it is, each in some words.
+    """
+
+    seconds: Seconds | None = None
+    face: str | None = None
+    media: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """As "notes" of a record holds it."""
+        values = {"seconds": self.seconds, "face": self.face, "media": list(self.media) or None}
+        return {name: value for name, value in values.items() if value is not None}
+
+    @classmethod
+    def from_json(cls, notes: object) -> ExampleInfo:
+        """The inverse of `to_json`; what it does not know is passed over.
+
+        Raises:
+            ValueError: one line saying what is not as it writes it.
+        """
+        if not isinstance(notes, Mapping):
+            raise ValueError(f"notes must be an object, found {shown(notes)}")
+        seconds, face, media = (notes.get(name) for name in ("seconds", "face", "media"))
+        if isinstance(seconds, bool) or not isinstance(seconds, int | float | None):
+            raise ValueError(f"seconds must be a number, found {shown(seconds)}")
+        if not isinstance(face, str | None):
+            raise ValueError(f"face must be a string, found {shown(face)}")
+        if not isinstance(media, list | None) or not all(isinstance(x, str) for x in media or ()):
+            raise ValueError(f"media must be a list of strings, found {shown(media)}")
+        return cls(None if seconds is None else float(seconds), face, tuple(media or ()))
 
 
 @dataclass(frozen=True)
@@ -21,7 +68,7 @@ class Example:
         video: (T, 64, 64) uint8 grey face crops at 25 Hz, or None.
         text: the words as an input stream, or None.
         features: precomputed vectors of others by stream, each (T, D) float32; {} for media.
-        notes: how it was made: {"face": "haar" | "full frame", "seconds": 2.4, ...}.
+        info: how it was made.
     """
 
     utterance: Utterance
@@ -29,7 +76,7 @@ class Example:
     video: NDArray[np.uint8] | None = None
     text: str | None = None
     features: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
-    notes: Mapping[str, object] = field(default_factory=dict)
+    info: ExampleInfo = field(default_factory=ExampleInfo)
 
     @property
     def key(self) -> str:
@@ -44,6 +91,12 @@ class Example:
             for name, value in held.items()
             if (value is not None and len(value)) or len(self.features.get(name, ()))
         )
+
+    @property
+    def is_long(self) -> bool:
+        """Whether it is longer than `LONGEST`."""
+        audio, video = (0 if x is None else len(x) for x in (self.audio, self.video))
+        return max(audio / FEATURE_RATE, video / VIDEO_RATE) > LONGEST
 
     def only(self, streams: tuple[str, ...]) -> Example:
         """The same utterance with no other than the named streams."""

@@ -14,7 +14,7 @@ import hashlib
 import logging
 import os
 import stat
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -23,8 +23,7 @@ from typing import Any, Final, TypeAlias
 from urllib.parse import urlsplit
 
 from mmembed.data.feature_files import SUFFIX, read_features
-from mmembed.data.manifest.utterance import Utterance
-from mmembed.data.media.load import LARGEST_MEMBER
+from mmembed.data.media.load import LARGEST_MEMBER, MediaSource, Source
 from mmembed.data.shards.layout import shard_sidecar, uncommit
 from mmembed.data.untrusted import archives
 from mmembed.errors import DataError, MmembedError
@@ -42,41 +41,23 @@ _log: Final = logging.getLogger("mmembed.inputs")
 _silent: Final[set[str]] = set()  # hosts that do not answer
 
 
-@dataclass(frozen=True)
-class Input:
-    """What one record is made of.
-
-    Attributes:
-        key: of the record.
-        media: as in `Utterance`.
-        folder: where a relative path starts.
-    """
-
-    key: str
-    media: str
-    folder: Path
-
-    @property
-    def is_remote(self) -> bool:
-        return "://" in self.media
-
-    @property
-    def place(self) -> tuple[Path, str]:
-        """The file it lies in, and the member or row of that, "" = it is the whole file."""
-        file, _, member = self.media.rpartition("#")
-        if file.endswith((*archives.SUFFIXES, SUFFIX)):
-            return self.folder / file, member
-        return self.folder / self.media, ""
+def with_media(sources: Iterable[Source]) -> list[MediaSource]:
+    """Those of which a file is read."""
+    media = [source for source in sources if isinstance(source, MediaSource)]
+    return [source for source in media if not source.is_text]
 
 
-def inputs_of(
-    utterances: Iterable[Utterance], folder: Path, streams: Sequence[str]
-) -> Iterator[Input]:
-    """The media that are read for these rows and streams."""
-    for row in utterances:
-        media = row.media
-        if media is not None and ({"audio", "video"} & {*streams} or SUFFIX + "#" in media):
-            yield Input(row.key, media, folder)
+def _is_remote(source: MediaSource) -> bool:
+    return "://" in str(source.utterance.media)
+
+
+def _location(source: MediaSource) -> tuple[Path, str]:
+    """The file it lies in, and the member or row of that, "" = it is the whole file."""
+    media = str(source.utterance.media)
+    file, _, member = media.rpartition("#")
+    if file.endswith((*archives.SUFFIXES, SUFFIX)):
+        return source.folder / file, member
+    return source.folder / media, ""
 
 
 @dataclass
@@ -91,13 +72,13 @@ class Prints:
     digests: dict[str, str | None] = field(default_factory=dict)
     stamps: dict[str, Stamp] = field(default_factory=dict)
 
-    def take(self, inputs: Iterable[Input]) -> None:
+    def take(self, inputs: Iterable[MediaSource]) -> None:
         """Look at all of them. To be called before any is decoded: then what is replaced in the
         meantime differs from its fingerprint, too.
         """
         inputs = list(inputs)
         for one in inputs:
-            if not one.is_remote and (stamp := _stamp(one)) is not None:
+            if not _is_remote(one) and (stamp := _stamp(one)) is not None:
                 self.stamps[one.key] = stamp
         self.digests |= _digests(inputs, self.stamps)
 
@@ -108,7 +89,7 @@ class Prints:
             file.write(dumps(held, sort_keys=True).encode() + b"\n")
 
 
-def changed_inputs(tar: Path, inputs: Iterable[Input], *, note: bool = True) -> list[str]:
+def changed_inputs(tar: Path, inputs: Iterable[MediaSource], *, note: bool = True) -> list[str]:
     """The media of a committed shard that are no longer those it was made of.
 
     What is gone has not changed: a shard outlives its inputs. Shards of older versions tell nothing
@@ -127,23 +108,25 @@ def changed_inputs(tar: Path, inputs: Iterable[Input], *, note: bool = True) -> 
     for one in inputs:
         if one.key not in known:
             continue
-        stamp = None if one.is_remote else _stamp(one)
+        stamp = None if _is_remote(one) else _stamp(one)
         if stamp is not None:
             now.stamps[one.key] = stamp
             if seen.get(one.key) == [*stamp, known[one.key]]:
                 now.digests[one.key] = known[one.key]
                 continue
-        if stamp is not None or one.is_remote:
+        if stamp is not None or _is_remote(one):
             unsure.append(one)
     found = _digests(unsure, now.stamps)
     now.digests |= found
-    changed = [one.media for one in unsure if found[one.key] not in (None, known[one.key])]
+    changed = [
+        str(one.utterance.media) for one in unsure if found[one.key] not in (None, known[one.key])
+    ]
     if unsure and note and not changed:
         now.keep(tar)
     return changed
 
 
-def drop_if_changed(tar: Path, inputs: Iterable[Input]) -> bool:
+def drop_if_changed(tar: Path, inputs: Iterable[MediaSource]) -> bool:
     """Uncommit a shard whose inputs were replaced, and say so: it is made again."""
     changed = changed_inputs(tar, inputs)
     if changed:
@@ -170,28 +153,28 @@ def _read_seen(tar: Path) -> Mapping[str, Any]:
     return held if isinstance(held, dict) else {}
 
 
-def _stamp(one: Input) -> Stamp | None:
+def _stamp(one: MediaSource) -> Stamp | None:
     """None where there is no file, or one that cannot be read to its end."""
     try:
-        found = one.place[0].stat()
+        found = _location(one)[0].stat()
     except (OSError, ValueError):
         return None
-    if not stat.S_ISREG(found.st_mode) or not os.access(one.place[0], os.R_OK):
+    if not stat.S_ISREG(found.st_mode) or not os.access(_location(one)[0], os.R_OK):
         return None
     return [found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino]
 
 
-def _digests(inputs: Sequence[Input], stamps: Mapping[str, Stamp]) -> dict[str, str | None]:
+def _digests(inputs: Sequence[MediaSource], stamps: Mapping[str, Stamp]) -> dict[str, str | None]:
     """Of each by its key; files and servers several at once."""
 
-    def digest(one: Input) -> str | None:
-        if one.is_remote:
-            return _of_url(one.media)
+    def digest(one: MediaSource) -> str | None:
+        if _is_remote(one):
+            return _of_url(str(one.utterance.media))
         stamp = stamps.get(one.key)
-        return None if stamp is None else _of_file(*one.place, tuple(stamp))
+        return None if stamp is None else _of_file(*_location(one), tuple(stamp))
 
-    apart = [one for one in inputs if one.is_remote or not one.place[1]]
-    found = {one.key: digest(one) for one in inputs if not one.is_remote and one.place[1]}
+    apart = [one for one in inputs if _is_remote(one) or not _location(one)[1]]
+    found = {one.key: digest(one) for one in inputs if not _is_remote(one) and _location(one)[1]}
     with ThreadPoolExecutor(THREADS) as threads:
         found |= zip((one.key for one in apart), threads.map(digest, apart), strict=True)
     return found

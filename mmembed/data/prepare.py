@@ -19,11 +19,12 @@ from mmembed import features
 from mmembed.batch import STREAMS
 from mmembed.config import Seconds
 from mmembed.data.example import Example
-from mmembed.data.fingerprints import Prints, drop_if_changed, inputs_of
+from mmembed.data.fingerprints import Prints, drop_if_changed, with_media
 from mmembed.data.manifest.jsonl import ManifestRow, row_name, to_row
 from mmembed.data.manifest.utterance import Utterance
 from mmembed.data.media import pool
-from mmembed.data.media.pool import Decoder, Task
+from mmembed.data.media.load import MediaSource
+from mmembed.data.media.pool import Decoder
 from mmembed.data.shards.layout import (
     Record,
     finish,
@@ -99,7 +100,7 @@ def prepare_shards(
     records_per_shard: int = 256,
     on_progress: Callable[[int], None] | None = None,
     error_budget: float = 0.01,
-    timeout: Seconds = pool.PATIENCE,
+    timeout: Seconds = pool.TIMEOUT,
     face_model: Path | None = None,
     part: Rank = WHOLE,
 ) -> Prepared:
@@ -130,13 +131,13 @@ def prepare_shards(
     jobs = plan_shards(utterances, folder, out, streams, records_per_shard, face_model)
     own = jobs[part.rank :: part.world]
     for job in own:
-        drop_if_changed(job.path, inputs_of(job.usable, folder, streams))
+        drop_if_changed(job.path, with_media(job.sources(folder, face_model)))
     missing = [job for job in own if not is_committed(job.path)]
     done = sum(len(job.utterances) for job in own) - sum(len(job.utterances) for job in missing)
     with Decoder(workers, seconds=timeout) as decoder:
         # One stream over all shards: nobody waits at the end of one for its last clip.
         prints = {job.path: Prints() for job in missing}
-        loaded = decoder.load(_tasks(missing, folder, prints, face_model))
+        loaded = decoder.load(_sources(missing, folder, prints, face_model))
         for job in missing:
             examples = (x if isinstance(x, DataError) else next(loaded) for x in job.utterances)
             _make_shard(job, _counted(examples, done, on_progress), prints[job.path])
@@ -144,14 +145,14 @@ def prepare_shards(
     return _finish(jobs, out, streams, records_per_shard, error_budget)
 
 
-def _tasks(
+def _sources(
     jobs: Sequence[ShardJob], folder: Path, prints: Mapping[Path, Prints], face_model: Path | None
-) -> Iterator[Task]:
+) -> Iterator[MediaSource]:
     """All clips to decode; those of a shard are looked at before the first of them is given out."""
     for job in jobs:
-        prints[job.path].take(inputs_of(job.usable, folder, job.streams))
-        for utterance in job.usable:
-            yield Task(utterance, folder, job.streams, face_model)
+        sources = job.sources(folder, face_model)
+        prints[job.path].take(with_media(sources))
+        yield from sources
 
 
 def plan_shards(
@@ -219,10 +220,10 @@ class ShardJob:
     streams: tuple[str, ...]
     how: str
 
-    @property
-    def usable(self) -> Iterator[Utterance]:
-        """The rows to decode."""
-        return (row for row in self.utterances if isinstance(row, Utterance))
+    def sources(self, folder: Path, face_model: Path | None) -> list[MediaSource]:
+        """The rows to decode, with their media in `folder`."""
+        rows = (row for row in self.utterances if isinstance(row, Utterance))
+        return [MediaSource(row, folder, self.streams, face_model) for row in rows]
 
     @cached_property
     def plan(self) -> str:
@@ -242,7 +243,7 @@ def _digest(value: object) -> str:
 def _code() -> str:
     """A digest of the code that decodes and computes features: other code, other vectors."""
     folder = Path(__file__).parent
-    names = ("container", "decode", "downmix", "load", "luma", "open", "repair", "timeline")
+    names = ("audio", "decode", "load", "open", "repair", "video")
     files = [folder / "media" / f"{name}.py" for name in names]
     files += sorted(Path(features.__file__).parent.glob("*.py"))
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()

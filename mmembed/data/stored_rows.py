@@ -14,6 +14,7 @@ from typing import Any, BinaryIO, Final
 from numpy.typing import NDArray
 
 from mmembed.batch import STREAMS
+from mmembed.data.example import ExampleInfo
 from mmembed.data.feature_files import SUFFIX, read_features
 from mmembed.data.locations import Json, Location, Progress
 from mmembed.data.manifest.embedded import utterance_of
@@ -138,12 +139,12 @@ def _prepared(tar: BinaryIO, path: Path, record: Json) -> StoredRow:
     }
     stored = {name: StoredMember(path, member) for name, member in members.items()}
     try:
-        notes = described.get("notes") or {}
+        info = ExampleInfo.from_json(described.get("notes") or {})
         if "utterance" not in described:  # an embedding
             utterance, text = utterance_of(key, described), ""
             streams = _in_order(described.get("streams") or ())
         else:
-            utterance, words, notes = read_description(described)
+            utterance, words, info = read_description(described)
             text = words or ""
             lengths = meta.get("lengths") or {}
             streams = _in_order(
@@ -152,9 +153,9 @@ def _prepared(tar: BinaryIO, path: Path, record: Json) -> StoredRow:
         return StoredRow(
             utterance,
             streams,
-            _seconds(notes, meta, utterance),
+            _seconds(info, meta, utterance),
             text,
-            str(notes["face"]) if "video" in streams and "face" in notes else None,
+            info.face if "video" in streams else None,
             vectors,
             stored.get("audio.npy"),
             stored.get("video.npy"),
@@ -163,9 +164,9 @@ def _prepared(tar: BinaryIO, path: Path, record: Json) -> StoredRow:
         raise CorruptError(f"{path}: {key} is no record of this project ({error})") from None
 
 
-def _seconds(notes: Json, meta: Json, utterance: Utterance) -> float | None:
-    if isinstance(notes.get("seconds"), int | float):
-        return float(notes["seconds"])
+def _seconds(info: ExampleInfo, meta: Json, utterance: Utterance) -> float | None:
+    if info.seconds is not None:
+        return info.seconds
     lengths = meta.get("lengths") or {}
     seconds = max(lengths.get("audio", 0) / FEATURE_RATE, lengths.get("video", 0) / VIDEO_RATE)
     if seconds:

@@ -1,10 +1,11 @@
-"""What a caller gives: a file, or sound, pictures and words in memory."""
+"""What a caller gives: a file, or audio, video and words in memory."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
@@ -15,23 +16,20 @@ from numpy.typing import ArrayLike, NDArray
 
 from mmembed.batch import STREAMS, parse_subset
 from mmembed.config import Hz, Seconds
-from mmembed.data.example import Example
-from mmembed.data.inputs import ClipSource
+from mmembed.data.example import LONGEST, Example, ExampleInfo
 from mmembed.data.manifest.utterance import Utterance, portable_key
-from mmembed.data.media.container import SAMPLE_RATES
-from mmembed.data.media.decode import (
-    BLOCK,
-    LONGEST,
+from mmembed.data.media.audio import SAMPLE_RATES, ToMono, to_16k
+from mmembed.data.media.load import MediaSource, ReadySource, Source, gather
+from mmembed.data.media.open import BLOCK
+from mmembed.data.media.streaming import (
     LONGEST_RECORDING,
     MAX_SECONDS,
+    FeatureBlock,
     MediaBlock,
     check_longest,
-    to_16k,
+    features_of,
 )
-from mmembed.data.media.downmix import ToMono
-from mmembed.data.media.pool import Task
-from mmembed.data.media.streaming import FeatureBlock, features_of, gather, make_notes
-from mmembed.data.media.timeline import Pictures
+from mmembed.data.media.video import VideoTrack
 from mmembed.errors import DataError, UsageError
 from mmembed.features.audio import SAMPLE_RATE, log_mel
 from mmembed.features.text import normalise_transcript
@@ -45,7 +43,7 @@ class Clip:
     """One clip as a caller describes it; what is None or empty is missing.
 
     Attributes:
-        path: a sound or video file; then there are no arrays.
+        path: an audio or video file; then there are no arrays.
         start: seconds into the file.
         end: seconds, None = to its end.
         audio: (samples,) mono: floats in [-1, 1], or int16 or int32; an array or a tensor of any
@@ -76,7 +74,7 @@ class Clip:
         streams: tuple[str, ...],
         face_model: Path | None,
         max_seconds: Seconds = MAX_SECONDS,
-    ) -> ClipSource:
+    ) -> Source:
         """How to make its features.
 
         Args:
@@ -88,14 +86,15 @@ class Clip:
             UsageError: it contradicts itself.
         """
         if self.path is None:
-            return ClipSource(self._key(), self.name, lambda: self._example(streams, face_model))
+            make = partial(self._example, streams, face_model)
+            return ReadySource(self._key(), self.name, make)
         if self.audio is not None or self.video is not None:
             raise UsageError(f"{self.name}: give a path or arrays, not both")
         check_longest(max_seconds)
         end = None if self.end is None else float(self.end)
         path = os.fspath(self.path)
         row = Utterance(self._key(), path, float(self.start), end, transcript=self.text)
-        return ClipSource(row.key, path, Task(row, Path(), streams, face_model, max_seconds))
+        return MediaSource(row, Path(), streams, face_model, max_seconds, path)
 
     def _key(self) -> str:
         return portable_key(self.name)
@@ -103,9 +102,9 @@ class Clip:
     def _example(self, streams: tuple[str, ...], face_model: Path | None) -> Example:
         audio = video = None
         if self.audio is not None and "audio" in streams:
-            audio = _check_sound(self.audio, self.sample_rate, self.name)
+            audio = _check_audio(self.audio, self.sample_rate, self.name)
         if self.video is not None and "video" in streams:
-            video = _check_pictures(self.video, self.name)
+            video = _check_video(self.video, self.name)
         text = normalise_transcript(self.text or "") if "text" in streams else ""
         row = Utterance(self._key(), None, transcript=self.text)
         example = Example(row, text=text or None)
@@ -124,14 +123,16 @@ class Clip:
                 to_mono(_floats(audio, self.name)), int(self.sample_rate or 1), to_mono.peak
             )
         if video is not None and len(video):
-            luma = pictures(video, self.name)
+            luma = to_luma(video, self.name)
         lasts = [] if mono is None else [len(mono) / SAMPLE_RATE]
         lasts += [] if luma is None else [len(luma) / VIDEO_RATE]
         return replace(
             example,
             audio=None if mono is None else log_mel(mono),
             video=None if luma is None else face_crops(luma, face_model)[0],
-            notes=make_notes(max(lasts), to_mono.notes, None) if lasts else {},
+            info=ExampleInfo(round(max(lasts), 3), None, tuple(to_mono.notes))
+            if lasts
+            else ExampleInfo(),
         )
 
     def _to_mono(self, audio: NDArray[Any] | None) -> ToMono:
@@ -156,12 +157,12 @@ class Clip:
                     yield MediaBlock("audio", samples, rate, to_mono.peak)
             if video is not None:
                 for start in range(0, len(video), BLOCK * VIDEO_RATE):
-                    luma = pictures(video[start : start + BLOCK * VIDEO_RATE], self.name)
+                    luma = to_luma(video[start : start + BLOCK * VIDEO_RATE], self.name)
                     yield MediaBlock("video", luma, VIDEO_RATE)
             return tuple(to_mono.notes)
 
-        notes = yield from features_of(blocks(), face_model)
-        return replace(example, notes=notes)
+        info = yield from features_of(blocks(), face_model)
+        return replace(example, info=info)
 
 
 Described: TypeAlias = str | os.PathLike[str] | Mapping[str, Any]
@@ -183,7 +184,7 @@ def as_clip(described: Described, key: str) -> Clip:
     if not isinstance(described, Mapping):
         raise UsageError(
             f"a clip is a path or a dict, found {type(described).__name__}; "
-            "sound goes to audio=, pictures to video="
+            "audio goes to audio=, frames to video="
         )
     known = [field.name for field in fields(Clip)]
     if unknown := [name for name in described if name not in known]:
@@ -192,7 +193,7 @@ def as_clip(described: Described, key: str) -> Clip:
     return clip if clip.path is not None else replace(clip, key=clip.key or key)
 
 
-def _check_sound(audio: ArrayLike, sample_rate: Hz | None, name: str) -> NDArray[Any]:
+def _check_audio(audio: ArrayLike, sample_rate: Hz | None, name: str) -> NDArray[Any]:
     samples = _as_array(audio, name, "audio")
     if samples.ndim != 1:
         raise UsageError(
@@ -233,14 +234,14 @@ def _as_array(values: ArrayLike, name: str, what: str) -> NDArray[Any]:
         raise UsageError(f"{name}: {what} is no array ({message})") from None
 
 
-def pictures(video: ArrayLike, name: str) -> NDArray[np.uint8]:
+def to_luma(video: ArrayLike, name: str) -> NDArray[np.uint8]:
     """Frames to (T, height, width) luma, as a file with these frames would give.
 
     Raises:
         UsageError: they are no such frames.
     """
-    frames = _check_pictures(video, name)
-    track = Pictures(0.0, len(frames) / VIDEO_RATE)
+    frames = _check_video(video, name)
+    track = VideoTrack(0.0, len(frames) / VIDEO_RATE)
     for number, frame in enumerate(np.ascontiguousarray(frames)):
         picture = av.VideoFrame.from_ndarray(frame, format="gray" if frame.ndim == 2 else "rgb24")
         track.add(picture, number / VIDEO_RATE)
@@ -248,7 +249,7 @@ def pictures(video: ArrayLike, name: str) -> NDArray[np.uint8]:
     return np.zeros((0, 1, 1), np.uint8) if found is None else found
 
 
-def _check_pictures(video: ArrayLike, name: str) -> NDArray[np.uint8]:
+def _check_video(video: ArrayLike, name: str) -> NDArray[np.uint8]:
     frames = _as_array(video, name, "video")
     grey, colour = frames.ndim == 3, frames.ndim == 4 and frames.shape[-1] == 3
     if not (grey or colour) or frames.dtype != np.uint8 or 0 in frames.shape[1:]:
@@ -274,7 +275,7 @@ def parse_streams(streams: str | None) -> tuple[str, ...]:
 
 
 def usable(
-    sources: Sequence[ClipSource],
+    sources: Sequence[Source],
     loaded: Iterator[Example | DataError],
     streams: tuple[str, ...],
 ) -> Iterator[Example]:

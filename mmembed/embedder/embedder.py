@@ -4,47 +4,35 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, Literal, overload
 
 import torch
 from numpy.typing import ArrayLike
-from torch import Tensor
 
 from mmembed import __version__
-from mmembed.batch import STREAMS, Encoding, Packed, Padded
+from mmembed.batch import STREAMS, Encoding, Padded
 from mmembed.config import Hz, Seconds
 from mmembed.data.example import Example
-from mmembed.data.inputs import load_all
 from mmembed.data.item import collate, to_item
-from mmembed.data.media.decode import MAX_SECONDS
 from mmembed.data.media.pool import Decoder
+from mmembed.data.media.streaming import MAX_SECONDS
 from mmembed.embedder import hub
 from mmembed.embedder.card import trained_on
 from mmembed.embedder.clip import Described, as_clip, parse_streams, usable
-from mmembed.embedder.embedding import Array, Embedding, Word
+from mmembed.embedder.embedding import Embedding, Word
 from mmembed.embedder.folder import FILES, HEAD, Saved, read_folder, write_folder
 from mmembed.embedder.recogniser import Recogniser
-from mmembed.embedder.windows import (
-    Encoded,
-    Placed,
-    batches,
-    encode_windows,
-    is_long,
-    place,
-    plan,
-    spread,
-)
+from mmembed.embedder.windows import Encoded, WordMiddle, align_words, batches, encode_long
 from mmembed.encoder import FRAME_RATE, EncoderOutput
 from mmembed.errors import UsageError
 from mmembed.features.text import normalise_transcript
 from mmembed.features.video import check_face_model
 from mmembed.io.versions import made_with
-from mmembed.nn.transformer import mean_and_std
 
-CLIPS_AT_ONCE: Final = 8  # in a batch; changes no vector
+BATCH_SIZE: Final = 8  # clips; changes no vector
 Origin = Literal["given", "ctc"]
 _NO_RECOGNISER: Final = (
     f"the encoder folder holds no {HEAD}; folders that `mmembed pretrain` writes now do"
@@ -153,11 +141,6 @@ class Embedder:
             "layers": list(self.encoder.layer_names),
         }
 
-    def hidden(self, examples: Sequence[Example]) -> EncoderOutput:
-        """The outputs of all layers for examples, each with at least one stream."""
-        items = [to_item(example, self.vocabulary) for example in examples]
-        return self.encoder.encode(collate(items).to(self.device).inputs)
-
     @torch.no_grad()
     def encode(self, examples: Sequence[Example]) -> Encoding:
         """Embed examples in one batch, each with at least one stream; the result is on the CPU.
@@ -165,19 +148,30 @@ class Embedder:
         Long recordings are encoded by windows, see `mmembed.embedder.windows`. `frames` is padded
         to the longest: give them one by one.
         """
-        if not any(map(is_long, examples)):
+        if not any(example.is_long for example in examples):
             return self.encoder.pool(self.hidden(examples)).to("cpu")
         encoded = self._encode(examples)
-        frames = [each.frames for each in encoded]
-        lengths = torch.tensor([len(each) for each in frames])
         layers = torch.stack([each.layers for each in encoded])
         return Encoding(
-            frames=Padded(frames[0][None], lengths) if len(frames) == 1 else Padded.stack(frames),
+            frames=Padded.stack([each.frames for each in encoded]),
             pooled=layers[:, -1],
             layers=layers,
             streams=torch.tensor([[name in e.streams for name in STREAMS] for e in examples]),
             frame_rate=FRAME_RATE,
         )
+
+    def read(
+        self,
+        clips: Iterable[Described],
+        streams: str | None = None,
+        max_seconds: Seconds = MAX_SECONDS,
+    ) -> Iterator[Example]:
+        """Decode clips one after another; for arguments and errors see `__call__`."""
+        wanted = parse_streams(streams)
+        described = [as_clip(clip, f"clip-{number}") for number, clip in enumerate(clips)]
+        sources = [clip.source(wanted, self.face_model, max_seconds) for clip in described]
+        with Decoder() as decoder:
+            yield from usable(sources, decoder.load(sources), wanted)
 
     @overload
     def __call__(
@@ -240,7 +234,6 @@ class Embedder:
             DataError: a clip cannot be used.
             UsageError: the call contradicts itself, or the folder has no recogniser.
         """
-        wanted = parse_streams(streams)
         if transcribe and self.recogniser is None:
             raise UsageError(f"transcribe: {_NO_RECOGNISER}")
         given = {"audio": audio, "sample_rate": sample_rate, "video": video, "text": text}
@@ -248,18 +241,15 @@ class Embedder:
         if isinstance(clips, list | tuple):
             if given:
                 raise UsageError(f"{', '.join(given)}: of several clips, each has its own")
-            described = [as_clip(clip, f"clip-{number}") for number, clip in enumerate(clips)]
+            described: Sequence[Described] = clips
         else:
             clip = as_clip({} if clips is None else clips, "clip")
-            described = [replace(clip, **given)]  # type: ignore[arg-type]
-        sources = [clip.source(wanted, self.face_model, max_seconds) for clip in described]
-        feed = streams is not None and "text" in wanted
-        found: list[Embedding] = []
-        with Decoder() as decoder:
-            examples = usable(sources, load_all(sources, decoder), wanted)
-            for batch in batches(examples, CLIPS_AT_ONCE):
-                found += self.embed(batch, transcribe=transcribe, feed=feed, tensors=tensors)
-        return found if isinstance(clips, list | tuple) else found[0]
+            described = [vars(replace(clip, **given))]  # type: ignore[arg-type]
+        feed = streams is not None and "text" in parse_streams(streams)
+        embeddings: list[Embedding] = []
+        for batch in batches(self.read(described, streams, max_seconds), BATCH_SIZE):
+            embeddings += self.embed(batch, transcribe=transcribe, feed=feed, tensors=tensors)
+        return embeddings if isinstance(clips, list | tuple) else embeddings[0]
 
     @torch.no_grad()
     def embed(
@@ -282,122 +272,104 @@ class Embedder:
         """
         known = [normalise_transcript(e.utterance.transcript or "") or None for e in examples]
         origins: list[Origin | None] = ["given" if words else None for words in known]
-        recogniser = self.recogniser
-        listen = recogniser is not None and (transcribe or (words and any(known)))
-        encoded = self._encode(examples, listen)
+        recogniser = self.recogniser if transcribe or (words and any(known)) else None
+        encoded = self._encode(examples, recogniser)
         if transcribe and recogniser is not None:
-            placed: list[list[Placed] | None] = [None] * len(examples)
+            timed: list[list[WordMiddle] | None] = [None] * len(examples)
             for row, (example, each) in enumerate(zip(examples, encoded, strict=True)):
-                if known[row] is None and each.log_probs is not None and _perceived(example):
+                if known[row] is None and each.log_probs is not None and _has_frames(example):
                     known[row], origins[row] = recogniser.transcribe(each.log_probs), "ctc"
-                    if feed and is_long(example):
-                        placed[row] = place(known[row] or "", each.log_probs, recogniser)
+                    if feed and example.is_long:
+                        timed[row] = align_words(known[row] or "", each.log_probs, recogniser)
             if feed:
                 examples = [
                     replace(example, text=words or None) if origin == "ctc" else example
                     for example, words, origin in zip(examples, known, origins, strict=True)
                 ]
-                encoded = self._encode(examples, listen, placed)
-        made = []
-        for row, (example, each) in enumerate(zip(examples, encoded, strict=True)):
+                encoded = self._encode(examples, recogniser, timed)
+        embeddings = []
+        for example, each, transcript, origin in zip(
+            examples, encoded, known, origins, strict=True
+        ):
             times = (torch.arange(len(each.frames)) + 0.5) / FRAME_RATE
-            seconds = example.notes.get("seconds")
-            aligned = self._words(example, known[row], each.log_probs, each.frames)
-
-            def array(tensor: Tensor) -> Array:
-                return tensor if tensors else tensor.numpy()
-
-            made.append(
-                Embedding(
-                    key=example.key,
-                    streams=example.streams,
-                    seconds=seconds if isinstance(seconds, float) else None,
-                    pooled=array(each.layers[-1].clone()),
-                    frames=array(each.frames),
-                    times=array(times if _perceived(example) else times * torch.nan),
-                    layers=array(each.layers),
-                    layer_names=self.encoder.layer_names,
-                    transcript=known[row],
-                    transcript_from=origins[row],
-                    aligned=aligned
-                    if isinstance(aligned, str)
-                    else tuple(word._replace(vector=array(word.vector)) for word in aligned),
-                )
+            embedding = Embedding(
+                key=example.key,
+                streams=example.streams,
+                seconds=example.info.seconds,
+                pooled=each.layers[-1].clone(),
+                frames=each.frames,
+                times=times if _has_frames(example) else times * torch.nan,
+                layers=each.layers,
+                layer_names=self.encoder.layer_names,
+                transcript=transcript,
+                transcript_from=origin,
+                aligned=self._words(example, transcript, each),
             )
-        return made
+            embeddings.append(embedding if tensors else embedding.numpy())
+        return embeddings
+
+    def hidden(self, examples: Sequence[Example]) -> EncoderOutput:
+        """The outputs of all layers for examples, each with at least one stream."""
+        items = [to_item(example, self.vocabulary) for example in examples]
+        return self.encoder.encode(collate(items).to(self.device).inputs)
 
     def _encode(
         self,
         examples: Sequence[Example],
-        listen: bool = False,
-        placed: Sequence[list[Placed] | None] | None = None,
+        recogniser: Recogniser | None = None,
+        timed: Sequence[list[WordMiddle] | None] | None = None,
     ) -> list[Encoded]:
         """Clips as one batch, each long recording by windows.
 
         Args:
             examples: each with at least one stream.
-            listen: whether log-probabilities of the letters are wanted.
-            placed: the words of long recordings whose times are known.
+            recogniser: gives log-probabilities, where they are wanted.
+            timed: the words of long recordings whose times are known.
         """
-        ears = self.recogniser if listen else None
-        clips = [example for example in examples if not is_long(example)]
-        encoded = iter(self._encode_clips(clips, ears) if clips else [])
-        found = []
-        for example, words in zip(examples, placed or [None] * len(examples), strict=True):
-            if not is_long(example):
-                found.append(next(encoded))
-                continue
-            windows = plan(example)
-            if words is None:
-                words = spread(example.text or "", windows[-1].core.stop)
-            found.append(
-                encode_windows(
-                    example,
-                    windows,
-                    words,
-                    lambda part: self.hidden([part]),
-                    self.vocabulary,
-                    ears,
-                )
-            )
-        return found
-
-    def _encode_clips(self, clips: Sequence[Example], ears: Recogniser | None) -> list[Encoded]:
-        hidden = self.hidden(clips)
-        heard = [None] * len(clips) if ears is None else ears(hidden.audio_visual).split()
-        encoding = self.encoder.pool(hidden).to("cpu")
+        clips = [example for example in examples if not example.is_long]
+        encoded = iter(self._encode_clips(clips, recogniser) if clips else [])
         return [
-            Encoded(
-                encoding.frames.item(row).float().clone(), encoding.layers[row].clone(), log_probs
+            encode_long(
+                example,
+                lambda part: self.hidden([part]),
+                self.vocabulary,
+                recogniser,
+                words,
             )
-            for row, log_probs in enumerate(heard)
+            if example.is_long
+            else next(encoded)
+            for example, words in zip(examples, timed or [None] * len(examples), strict=True)
+        ]
+
+    def _encode_clips(
+        self, clips: Sequence[Example], recogniser: Recogniser | None
+    ) -> list[Encoded]:
+        hidden = self.hidden(clips)
+        encoding = self.encoder.pool(hidden).to("cpu")
+        log_probs = [None] * len(clips)
+        if recogniser is not None:
+            log_probs = recogniser(hidden.audio_visual).split()
+        return [
+            Encoded(encoding.frames.item(row).float().clone(), encoding.layers[row].clone(), each)
+            for row, each in enumerate(log_probs)
         ]
 
     def _words(
-        self, example: Example, transcript: str | None, log_probs: Tensor | None, frames: Tensor
-    ) -> list[Word] | str:
+        self, example: Example, transcript: str | None, encoded: Encoded
+    ) -> tuple[Word, ...] | str:
         """The words of a clip with their times and vectors, or why there are none."""
-        if not _perceived(example):
-            return "no times of words: there are neither sound nor pictures"
+        if not _has_frames(example):
+            return "no times of words: there is neither audio nor video"
         if self.recogniser is None:
             return f"no times of words: {_NO_RECOGNISER}"
-        if transcript is None or log_probs is None:
+        if transcript is None or encoded.log_probs is None:
             return "its words are not known: give text, or transcribe=True"
         try:
-            spoken = self.recogniser.find_words(log_probs.cpu().numpy(), transcript)
+            return self.recogniser.embed_words(encoded.log_probs, transcript, encoded.frames)
         except ValueError as error:
             return f"no times of words: {error}"
-        if not spoken:
-            return []
-        steps = [frames[word.frames.start : word.frames.stop] for word in spoken]
-        lengths = torch.tensor([len(part) for part in steps])
-        vectors = mean_and_std(Packed(torch.cat(steps), lengths))
-        return [
-            Word(word.text, word.start, word.end, vector)
-            for word, vector in zip(spoken, vectors, strict=True)
-        ]
 
 
-def _perceived(example: Example) -> bool:
-    """Whether there is something to hear or to see."""
+def _has_frames(example: Example) -> bool:
+    """Whether it has audio or video, whose frames have times."""
     return bool({"audio", "video"} & set(example.streams))

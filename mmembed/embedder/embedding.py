@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple, TypeAlias
 from urllib.parse import unquote
 
@@ -44,7 +44,7 @@ class Embedding:
         layers: (L, 2 D) mean and deviation of every layer.
         layer_names: of the L layers, such as "audio 0" (its front end), "text 1", "fused".
         transcript: normalised words, None where they are not known.
-        transcript_from: "given", or "ctc" where the clip's own sound and pictures were transcribed.
+        transcript_from: "given", or "ctc" where the clip's own audio and video were transcribed.
     """
 
     key: str
@@ -58,6 +58,15 @@ class Embedding:
     transcript: str | None
     transcript_from: Literal["given", "ctc"] | None
     aligned: tuple[Word, ...] | str = field(repr=False)  # words, or why there are none
+
+    def numpy(self) -> Embedding:
+        """The same with numpy arrays for tensors."""
+        names = ("pooled", "frames", "times", "layers")
+        arrays = {name: getattr(self, name).numpy() for name in names}
+        aligned = self.aligned
+        if not isinstance(aligned, str):
+            aligned = tuple(word._replace(vector=word.vector.numpy()) for word in aligned)
+        return replace(self, **arrays, aligned=aligned)
 
     @property
     def words(self) -> tuple[Word, ...]:

@@ -5,37 +5,36 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mmembed.batch import Packed
-from mmembed.config import Seconds
 from mmembed.ctc import align, greedy_tokens
+from mmembed.embedder.embedding import Word
 from mmembed.encoder import FRAME_RATE
 from mmembed.features.text import BLANK, Vocabulary, normalise_transcript
+from mmembed.nn.transformer import mean_and_std
 
 
 @dataclass(frozen=True)
-class Spoken:
+class AlignedWord:
     """A word and its frames."""
 
     text: str
     frames: range
 
     @property
-    def start(self) -> Seconds:
-        return self.frames.start / FRAME_RATE
-
-    @property
-    def end(self) -> Seconds:
-        return self.frames.stop / FRAME_RATE
+    def middle(self) -> float:
+        """In frames."""
+        return (self.frames.start + self.frames.stop) / 2
 
 
 class Recogniser(nn.Module):
     """The CTC head of pre-training with its output units; it reads `EncoderOutput.audio_visual`.
 
     Attributes:
-        alphabet: its classes.
+        alphabet: its output units, such as characters.
     """
 
     def __init__(self, head: nn.Linear, alphabet: Vocabulary) -> None:
@@ -46,7 +45,7 @@ class Recogniser(nn.Module):
         self.alphabet = alphabet
 
     def forward(self, frames: Packed) -> Packed:
-        """(N, D) to (N, C) log-probabilities of the letters."""
+        """(N, D) to (N, C) log-probabilities of the output units."""
         return frames.with_values(self.head(frames.values).float().log_softmax(1))
 
     def transcribe(self, log_probs: Tensor) -> str:
@@ -54,42 +53,57 @@ class Recogniser(nn.Module):
         tokens = greedy_tokens(log_probs.argmax(1), BLANK)
         return normalise_transcript(self.alphabet.decode(tokens))
 
-    def find_pieces(
+    def find_units(
         self, log_probs: NDArray[np.float32], transcript: str
     ) -> list[tuple[range, range]]:
-        """Where each piece of the alphabet, such as a letter, lies that a transcript is spelt with.
+        """Where each output unit, such as a character, of a transcript lies.
 
         Args:
             log_probs: (T, C) of one clip.
             transcript: normalised.
 
         Returns:
-            For each piece its characters in the transcript and its frames; the space before a word
-            counts with the word's first piece, or is a piece of its own.
+            For each unit its characters in the transcript and its frames; the space before a word
+            counts with the word's first unit, or is a unit of its own.
 
         Raises:
             ValueError: it is too long for the clip.
         """
         if not transcript:
             return []
-        pieces = self.alphabet.encode_spans(transcript)
-        frames = align(log_probs, [token for token, _, _ in pieces], BLANK)
-        return [(range(*span), held) for (_, *span), held in zip(pieces, frames, strict=True)]
+        units = self.alphabet.encode_spans(transcript)
+        frames = align(log_probs, [token for token, _, _ in units], BLANK)
+        return [(range(*span), held) for (_, *span), held in zip(units, frames, strict=True)]
 
-    def find_words(self, log_probs: NDArray[np.float32], transcript: str) -> list[Spoken]:
-        """The words of a normalised transcript, each with the frames from its first letter to its
-        last; otherwise like `find_pieces`.
+    def find_words(self, log_probs: NDArray[np.float32], transcript: str) -> list[AlignedWord]:
+        """The words of a normalised transcript, each with the frames from its first character to
+        its last; otherwise like `find_units`.
         """
-        pieces = self.find_pieces(log_probs, transcript)
-        found: list[Spoken] = []
+        units = self.find_units(log_probs, transcript)
+        found: list[AlignedWord] = []
         start = number = 0
         for word in transcript.split():
-            # A piece that is nothing but the space before the word is no part of it.
-            while pieces[number][0].stop <= start:
+            # A unit that is nothing but the space before the word is no part of it.
+            while units[number][0].stop <= start:
                 number += 1
             first = number
-            while number + 1 < len(pieces) and pieces[number + 1][0].start < start + len(word):
+            while number + 1 < len(units) and units[number + 1][0].start < start + len(word):
                 number += 1
-            found.append(Spoken(word, range(pieces[first][1].start, pieces[number][1].stop)))
+            found.append(AlignedWord(word, range(units[first][1].start, units[number][1].stop)))
             start += len(word) + 1
         return found
+
+    def embed_words(self, log_probs: Tensor, transcript: str, frames: Tensor) -> tuple[Word, ...]:
+        """The words of a clip with their times and the vectors of its frames (T, D); see
+        `find_words`.
+        """
+        words = self.find_words(log_probs.cpu().numpy(), transcript)
+        if not words:
+            return ()
+        steps = [frames[word.frames.start : word.frames.stop] for word in words]
+        lengths = torch.tensor([len(part) for part in steps])
+        vectors = mean_and_std(Packed(torch.cat(steps), lengths))
+        return tuple(
+            Word(word.text, word.frames.start / FRAME_RATE, word.frames.stop / FRAME_RATE, vector)
+            for word, vector in zip(words, vectors, strict=True)
+        )

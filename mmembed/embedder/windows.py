@@ -8,8 +8,8 @@
                                                             |------------|
 
 The cores tile the recording. Each is encoded with `CONTEXT` on either side, which is then dropped.
-What comes out is near to what the encoder would say of the whole and not equal to it, since its
-attention sees all of what it is given: benchmarks/long.py measures the difference.
+The result is close to that of the whole recording, not equal to it, since attention sees all frames
+of what it is given: benchmarks/long.py measures the difference.
 """
 
 from __future__ import annotations
@@ -27,7 +27,6 @@ from torch import Tensor
 
 from mmembed.batch import Packed
 from mmembed.data.example import Example
-from mmembed.data.media.decode import LONGEST
 from mmembed.data.media.temporary_arrays import release
 from mmembed.embedder.recogniser import Recogniser
 from mmembed.encoder import FRAME_RATE, EncoderOutput
@@ -71,20 +70,20 @@ def tile(frames: range, core: int = CORE, context: int = CONTEXT) -> list[Window
 
 
 def plan(example: Example, core: int = CORE, context: int = CONTEXT) -> list[Window]:
-    """Windows over all that is heard or seen.
+    """Windows over all audio and video.
 
-    Where the pictures go on for longer than a context after the sound has ended, what follows is a
-    recording of pictures alone: else there would be no frames of it, for sound is the clock.
+    Where the video goes on for longer than a context after the audio has ended, what follows is a
+    recording of video alone: else there would be no frames of it, for the audio is the frame grid.
     """
     held = {"audio": example.audio, "video": example.video}
-    lasts = {s: 0 if x is None else -(-len(x) // STEPS[s]) for s, x in held.items()}
-    heard, seen, end = lasts["audio"], lasts["video"], max(lasts.values())
-    silent = heard if 0 < heard < seen - context else end
+    lengths = {s: 0 if x is None else -(-len(x) // STEPS[s]) for s, x in held.items()}
+    audio, video, end = lengths["audio"], lengths["video"], max(lengths.values())
+    silent = audio if 0 < audio < video - context else end
     return tile(range(silent), core, context) + tile(range(silent, end), core, context)
 
 
 class Moments:
-    """Mean and deviation of steps that come in parts (Chan, Golub and LeVeque 1983), in float64."""
+    """Mean and std of steps that come in parts (Chan, Golub and LeVeque 1983), in float64."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -113,26 +112,26 @@ class Moments:
         return torch.cat((self.mean, std)).float()
 
 
-class Placed(NamedTuple):
-    """A word and where it lies, in frames."""
+class WordMiddle(NamedTuple):
+    """A word and its middle, in frames."""
 
-    word: str
-    place: float
+    text: str
+    middle: float
 
 
-def spread(text: str, frames: int) -> list[Placed]:
+def spread_words(text: str, frames: int) -> list[WordMiddle]:
     """Words without times, evenly over the frames, as the encoder spreads tokens over a clip."""
     words = text.split()
-    return [Placed(word, (n + 0.5) * frames / len(words)) for n, word in enumerate(words)]
+    return [WordMiddle(word, (n + 0.5) * frames / len(words)) for n, word in enumerate(words)]
 
 
-def place(text: str, log_probs: Tensor, recogniser: Recogniser) -> list[Placed] | None:
+def align_words(text: str, log_probs: Tensor, recogniser: Recogniser) -> list[WordMiddle] | None:
     """Words at the middles of where they are found, None if they are not."""
     try:
         words = recogniser.find_words(log_probs.cpu().numpy(), text)
     except ValueError:
         return None
-    return [Placed(word.text, (word.frames.start + word.frames.stop) / 2) for word in words]
+    return [WordMiddle(word.text, word.middle) for word in words]
 
 
 @dataclass(frozen=True)
@@ -141,8 +140,8 @@ class Encoded:
 
     Attributes:
         frames: (T, D), the fused frames.
-        layers: (L, 2 D), mean and deviation of every layer, the last that of `frames`.
-        log_probs: (T, C) of the letters, where they were asked for.
+        layers: (L, 2 D), mean and standard deviation of every layer, the last that of `frames`.
+        log_probs: (T, C) of the recogniser's characters, where they are wanted.
     """
 
     frames: Tensor
@@ -170,15 +169,37 @@ class _Rows:
         return self._held[: self._filled]
 
 
+def encode_long(
+    example: Example,
+    encode: Callable[[Example], EncoderOutput],
+    vocabulary: Vocabulary,
+    recogniser: Recogniser | None = None,
+    words: Sequence[WordMiddle] | None = None,
+) -> Encoded:
+    """Encode a long recording by the windows of `plan`; see `encode_windows`.
+
+    Args:
+        example: with audio or video.
+        encode: of one example.
+        vocabulary: the encoder's.
+        recogniser: gives log-probabilities, where they are wanted.
+        words: of the text stream; None = those of the example, at unknown times.
+    """
+    windows = plan(example)
+    if words is None:
+        words = spread_words(example.text or "", windows[-1].core.stop)
+    return encode_windows(example, windows, words, encode, vocabulary, recogniser)
+
+
 def encode_windows(
     example: Example,
     windows: Sequence[Window],
-    words: Sequence[Placed],
+    words: Sequence[WordMiddle],
     encode: Callable[[Example], EncoderOutput],
     vocabulary: Vocabulary,
-    listen: Callable[[Packed], Packed] | None = None,
+    recogniser: Callable[[Packed], Packed] | None = None,
 ) -> Encoded:
-    """Encode an example of sound or pictures window by window and join the cores.
+    """Encode an example of audio or video window by window and join the cores.
 
     Args:
         example: its own text is not read.
@@ -187,14 +208,14 @@ def encode_windows(
             layers of the window whose core it is in.
         encode: of one example.
         vocabulary: the encoder's.
-        listen: from `EncoderOutput.audio_visual` to log-probabilities.
+        recogniser: from `EncoderOutput.audio_visual` to log-probabilities.
     """
     moments: dict[str, Moments] = defaultdict(Moments)
     absent: dict[str, Tensor] = {}
     count = sum(len(window.core) for window in windows)
     frames, log_probs = _Rows(count), _Rows(count)
     for window in windows:
-        near = [word for word in words if window.span.start <= word.place < window.span.stop]
+        near = [word for word in words if window.span.start <= word.middle < window.span.stop]
         part = cut(example, window.span, " ".join(word for word, _ in near))
         hidden = encode(part)
         for name, layer in hidden.layers.items():
@@ -211,8 +232,8 @@ def encode_windows(
                 values = values[window.kept]
             moments[name].add(values.cpu())
         frames.add(hidden.fused.values[window.kept].float())  # bfloat16 under autocast
-        if listen is not None:
-            log_probs.add(listen(hidden.audio_visual).values[window.kept])
+        if recogniser is not None:
+            log_probs.add(recogniser(hidden.audio_visual).values[window.kept])
         release(example.audio)
         release(example.video)
     for name, values in absent.items():
@@ -221,12 +242,12 @@ def encode_windows(
     return Encoded(
         frames.values,
         torch.stack([moments[name].mean_and_std() for name in hidden.layers]),
-        log_probs.values if listen is not None else None,
+        log_probs.values if recogniser is not None else None,
     )
 
 
 def cut(example: Example, span: range, text: str) -> Example:
-    """What of the sound and the pictures lies in a span of frames, with these words."""
+    """What of the audio and the video lies in a span of frames, with these words."""
     parts = {}
     for stream, steps in STEPS.items():
         values = getattr(example, stream)
@@ -235,10 +256,12 @@ def cut(example: Example, span: range, text: str) -> Example:
     return replace(example, audio=parts.get("audio"), video=parts.get("video"), text=text or None)
 
 
-def _in_core(text: str, near: Sequence[Placed], core: range, vocabulary: Vocabulary) -> list[int]:
+def _in_core(
+    text: str, near: Sequence[WordMiddle], core: range, vocabulary: Vocabulary
+) -> list[int]:
     """Which tokens of a window's words belong to words in its core."""
     ends = list(itertools.accumulate(len(word) + 1 for word, _ in near))  # with the space behind
-    kept = [core.start <= place < core.stop for _, place in near]
+    kept = [core.start <= middle < core.stop for _, middle in near]
     return [
         number
         for number, (_, start, _) in enumerate(vocabulary.encode_spans(text))
@@ -246,22 +269,16 @@ def _in_core(text: str, near: Sequence[Placed], core: range, vocabulary: Vocabul
     ]
 
 
-def is_long(example: Example) -> bool:
-    """Whether it is encoded by windows: it is longer than a clip may be."""
-    audio, video = (0 if x is None else len(x) for x in (example.audio, example.video))
-    return max(audio / FEATURE_RATE, video / VIDEO_RATE) > LONGEST
-
-
 def batches(examples: Iterable[Example], size: int) -> Iterator[list[Example]]:
     """Up to `size` examples together; a long one alone, as soon as it is there."""
     batch: list[Example] = []
     for example in examples:
-        if is_long(example) or len(batch) == size:
+        if example.is_long or len(batch) == size:
             if batch:
                 yield batch
             batch = []
         batch.append(example)
-        if is_long(example):
+        if example.is_long:
             yield batch
             batch = []
     if batch:

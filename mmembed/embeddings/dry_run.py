@@ -1,4 +1,4 @@
-"""A run that only looks: what there is to do, what it would take, and what would go wrong."""
+"""A dry run: what there is to do, what it would take, and what would fail. Nothing is decoded."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mmembed.batch import STREAMS, subset_name
-from mmembed.data.example import Example
+from mmembed.data.media.load import ProbeResult
 from mmembed.embeddings.formats import Format
 from mmembed.embeddings.record import Content
 from mmembed.embeddings.write import Plan
@@ -21,8 +21,8 @@ from mmembed.io.locks import is_locked
 
 
 @dataclass
-class Rehearsal:
-    """What became of looking at all clips.
+class DryRun:
+    """What a run would do.
 
     Attributes:
         plan: what there is to do.
@@ -54,9 +54,9 @@ class Rehearsal:
         yield f"shards: {total - missing:,} done, {missing:,} to make, in {folders} folders"
         free = free_space(self._out) / 1e6
         yield f"disk: about {self.size / 1e6:,.1f} MB to write, {free:,.1f} MB free"
-        reasons = Counter(error.reason for error in self.failures)
-        told = ", ".join(f"{count:,} {reason}" for reason, count in reasons.most_common())
-        yield f"would fail: {told or 'none'}"
+        counts = Counter(error.reason for error in self.failures)
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in counts.most_common())
+        yield f"would fail: {reasons or 'none'}"
 
     @property
     def _out(self) -> Path:
@@ -68,55 +68,53 @@ class Rehearsal:
             raise OSError(errno.ENOSPC, f"about {self.size:,} bytes will not fit", str(self._out))
 
 
-def rehearse(
+def dry_run(
     plan: Plan,
-    headers: Iterable[Example | DataError],
+    probes: Iterable[ProbeResult | DataError],
     content: Content,
     formats: Sequence[Format],
     update: Callable[[float], None],
-) -> Rehearsal:
-    """Look at every clip.
+) -> DryRun:
+    """Add up what is known of every clip.
 
     Args:
         plan: what there is to do.
-        headers: of each clip, see `mmembed.data.media.header.look_at`.
+        probes: of each clip, see `mmembed.data.media.pool.Decoder.probe`.
         content: what is stored of each.
         formats: that are written.
         update: called with the number of clips done.
     """
-    seen = Rehearsal(plan, Counter(), 0.0, 0, [], 0)
+    run = DryRun(plan, Counter(), 0.0, 0, [], 0)
     copies = 1 + len(set(formats) - {"webdataset"})
-    missing = {number: plan.missing(number) for number in plan.numbers}
-    for place, (source, found) in enumerate(zip(plan.sources, headers, strict=True)):
-        update(place)
-        if isinstance(found, DataError):
-            seen.failures += [found] * len(plan.folders)
+    missing = {shard: plan.missing(shard) for shard in plan.numbers}
+    for number, (source, probe) in enumerate(zip(plan.sources, probes, strict=True)):
+        update(number)
+        if isinstance(probe, DataError):
+            run.failures += [probe] * len(plan.folders)
             continue
-        has, seconds = found.notes["streams"], found.notes["seconds"]
-        assert has is None or isinstance(has, list)
-        assert seconds is None or isinstance(seconds, float)
+        has, seconds = probe.streams, probe.seconds
         if has is None:
-            seen.streams["not opened"] += 1
-            has = list(STREAMS)
+            run.streams["not opened"] += 1
+            has = STREAMS
         else:
-            seen.streams[subset_name(has) if has else "none"] += 1
+            run.streams[subset_name(has) if has else "none"] += 1
         if seconds is not None:
-            seen.seconds += seconds
+            run.seconds += seconds
         elif {"audio", "video"} & set(has):
-            seen.unknown += 1
+            run.unknown += 1
         for folder, subset in plan.folders.items():
             if not set(has) & set(subset):
                 message = f"has none of {', '.join(subset)}"
-                seen.failures.append(DataError(source.name, "no_streams", message))
-            elif folder in missing[place // plan.records_per_shard]:
-                perceived = {"audio", "video"} & set(has) & set(subset)
-                seen.size += copies * _size(content, found, seconds if perceived else None)
-    return seen
+                run.failures.append(DataError(source.name, "no_streams", message))
+            elif folder in missing[number // plan.records_per_shard]:
+                has_frames = {"audio", "video"} & set(has) & set(subset)
+                run.size += copies * _size(content, probe.text, seconds if has_frames else None)
+    return run
 
 
-def _size(content: Content, found: Example, seconds: float | None) -> int:
+def _size(content: Content, text: str | None, seconds: float | None) -> int:
     """Bytes of a clip; with text alone its frames are its tokens."""
-    transcript = found.text or ""
+    transcript = text or ""
     if seconds is None:
         return content.size(len(content.embedder.vocabulary.encode(transcript)), 0)
     return content.size(round(seconds * FRAME_RATE), len(transcript.split()))

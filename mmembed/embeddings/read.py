@@ -75,12 +75,12 @@ class Embeddings:
             embedded, "audio+video"), seconds (of the media), frames (T, at 25 Hz); labels as in
             `mmembed.data.manifest.utterance.Labels`: category, sentiment, sentiment_limit, emotions
             (in the order of `EMOTIONS`), present, and "scores.NAME" for each score of a clip.
-        made: what all have in common: encoder_sha256, streams, layers (L names), frame_rate, ...
+        metadata: of all: encoder_sha256, streams, layers (L names), frame_rate, ...
     """
 
     vectors: Vectors
     table: pa.Table
-    made: Mapping[str, Any]
+    metadata: Mapping[str, Any]
 
     def __len__(self) -> int:
         return len(self.vectors)

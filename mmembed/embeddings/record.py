@@ -11,15 +11,17 @@ import torch
 from numpy.typing import NDArray
 
 from mmembed.data.example import Example
-from mmembed.data.inputs import without_secrets
 from mmembed.data.manifest.embedded import row_of
 from mmembed.data.shards.layout import Record
 from mmembed.embedder import Embedder, Embedding
+from mmembed.encoder import FRAME_RATE
 from mmembed.errors import DataError, UsageError
 from mmembed.io.json import as_text
+from mmembed.io.remote import without_secrets
 
 Granularity = Literal["utterance", "frame", "word"]
 Dtype = Literal["float32", "float16"]
+Precision = Literal["fp32", "bf16"]
 Array = NDArray[Any]
 
 BLOCK: Final = 512  # bytes; of a tar, which has a header for each member
@@ -36,7 +38,7 @@ class Content:
         granularity: "utterance" = pooled and layers, "frame" = frames, "word" = words.
         layers: names of those to store; () = all.
         dtype: of what is written.
-        bf16: multiply matrices in bfloat16.
+        precision: of the matrix products, "fp32" or "bf16".
 
     Raises:
         UsageError: there is no such layer, or there are no words to be had from this encoder.
@@ -46,7 +48,7 @@ class Content:
     granularity: tuple[Granularity, ...] = ("utterance",)
     layers: tuple[str, ...] = ()
     dtype: Dtype = "float32"
-    bf16: bool = False
+    precision: Precision = "fp32"
 
     def __post_init__(self) -> None:
         known = self.embedder.encoder.layer_names
@@ -74,12 +76,13 @@ class Content:
             "layers": list(self.layer_names),
             "granularity": sorted(self.granularity),
             "dtype": self.dtype,
-            "computed_in": "bfloat16" if self.bf16 else "float32",
+            "computed_in": "bfloat16" if self.precision == "bf16" else "float32",
         }
 
     def embed(self, examples: Sequence[Example]) -> list[Record | DataError]:
         """The records of a batch, in its order; an error where a vector is not finite."""
-        with torch.autocast(self.embedder.device.type, torch.bfloat16, enabled=self.bf16):
+        half = self.precision == "bf16"
+        with torch.autocast(self.embedder.device.type, torch.bfloat16, enabled=half):
             found = self.embedder.embed(examples, words="word" in self.granularity)
         return [self._record(*each) for each in zip(examples, found, strict=True)]
 
@@ -101,8 +104,8 @@ class Content:
         described |= {
             **row,
             "streams": list(example.streams),
-            "notes": dict(example.notes),
-            "frame_rate": self.embedder.description["frame_rate"],
+            "notes": example.info.to_json(),
+            "frame_rate": FRAME_RATE,
         }
         members: dict[str, Array | Mapping[str, object]] = {**arrays, "json": described}
         return Record(example.key, members, meta)

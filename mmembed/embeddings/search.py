@@ -9,7 +9,7 @@ same way.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -79,28 +79,28 @@ class VectorIndex:
         Raises:
             ValueError: the query is not (W,) finite values, or k is less than 1.
         """
-        asked = np.asarray(query, np.float64)
+        vector = np.asarray(query, np.float64)
         width = self._vectors.shape[1]
-        if asked.shape != (width,) or not np.isfinite(asked).all():
-            raise ValueError(f"a query is ({width},) finite values, found {asked.shape}")
+        if vector.shape != (width,) or not np.isfinite(vector).all():
+            raise ValueError(f"a query is ({width},) finite values, found {vector.shape}")
         if k < 1:
             raise ValueError(f"k {k}: at least 1")
-        norm = np.sqrt(asked @ asked)
-        asked = asked / norm if norm > 0 else asked
+        norm = np.sqrt(vector @ vector)
+        vector = vector / norm if norm > 0 else vector
         if self._partition is None:
-            scores = _dot(self._vectors, asked) * self._inverse
+            scores = _dot(self._vectors, vector) * self._inverse
             if among is not None:
                 scores[~among] = -np.inf
             k = min(k, len(scores) if among is None else int(among.sum()))
             close = _closest(scores, k, width)
         else:
-            rows = self._partition.near(asked, k, among)
+            rows = self._partition.near(vector, k, among)
             if itself is not None and (among is None or among[itself]):
                 rows = np.append(rows, itself)
             rows = np.unique(rows)
             vectors = self._vectors[rows]
-            close = rows[_closest(_dot(vectors, asked) * _inverse_norms(vectors), k, width)]
-        cosines = np.minimum(self._exact(close, asked), 1.0)
+            close = rows[_closest(_dot(vectors, vector) * _inverse_norms(vectors), k, width)]
+        cosines = np.minimum(self._exact(close, vector), 1.0)
         if itself is not None:
             cosines[close == itself] = 1.0 if norm > 0 else 0.0
         order = np.lexsort((close, close != itself, -cosines))[:k]
@@ -187,10 +187,19 @@ class EmbeddingSearch:
     @property
     def encoder_sha256(self) -> str:
         """Names the encoder that a query has to be embedded with; a UsageError if it is unknown."""
-        made = self.embeddings.made
-        if "encoder_sha256" not in made or "streams" not in made:
+        metadata = self.embeddings.metadata
+        if "encoder_sha256" not in metadata or "streams" not in metadata:
             raise UsageError(f"{self.name}: its manifest.json does not name the encoder")
-        return str(made["encoder_sha256"])
+        return str(metadata["encoder_sha256"])
+
+    def check_encoder(self, sha256: str, name: str) -> None:
+        """Refuse, with a UsageError, an encoder that did not make the vectors."""
+        if sha256 != self.encoder_sha256:
+            raise UsageError(
+                f"{name}: another encoder (SHA-256 {sha256[:12]}...) than that of the "
+                f"embeddings ({self.encoder_sha256[:12]}...); vectors of two encoders cannot be "
+                "compared"
+            )
 
     def comparable(self, example: Example) -> tuple[Example, str | None]:
         """What of a clip can be compared with the vectors, and a note where that is not all.
@@ -198,7 +207,7 @@ class EmbeddingSearch:
         Raises:
             UsageError: the clip has none of the streams that were embedded.
         """
-        streams = tuple(self.embeddings.made["streams"])
+        streams = tuple(self.embeddings.metadata["streams"])
         there, query = subset_name(streams), example.only(streams)
         if not query.streams:
             raise UsageError(
@@ -227,13 +236,13 @@ class EmbeddingSearch:
             UsageError: there is none.
         """
         wanted = {"label": label, "speaker": speaker, "split": split}
-        asked = {name: value for name, value in wanted.items() if value is not None}
+        conditions = {name: value for name, value in wanted.items() if value is not None}
         chosen: Mask | None = None
-        for name, value in asked.items():
+        for name, value in conditions.items():
             held = self._holding(name, value)
             chosen = held if chosen is None else chosen & held
         if chosen is not None and not chosen.any():
-            described = ", ".join(f"{name} {value!r}" for name, value in asked.items())
+            described = ", ".join(f"{name} {value!r}" for name, value in conditions.items())
             raise UsageError(f"no clip has {described}")
         return chosen
 
@@ -282,13 +291,13 @@ class Sources:
     """The prepared shards that embeddings were made of, where they are still on this machine.
 
     Args:
-        made: `Embeddings.made`; its "inputs" are looked for from the working folder. What is
-            behind a URL is left alone.
+        metadata: `Embeddings.metadata`; its "inputs" are looked for from the working folder. What
+            is behind a URL is left alone.
     """
 
-    def __init__(self, made: Any) -> None:
+    def __init__(self, metadata: Mapping[str, Any]) -> None:
         self._sets = []
-        for name in made.get("inputs", ()):
+        for name in metadata.get("inputs", ()):
             try:
                 if as_url(str(name)) is None and Path(name).is_dir():
                     self._sets.append(ShardSet(Path(name)))

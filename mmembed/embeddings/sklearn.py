@@ -9,7 +9,7 @@ Developing estimators: https://scikit-learn.org/stable/developers/develop.html
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -22,11 +22,13 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor, nn
 
 from mmembed.batch import STREAMS, parse_subset
-from mmembed.embedder.embed_files import Clip, embed, open_encoder, read_clips
-from mmembed.embedder.embedder import CLIPS_AT_ONCE
+from mmembed.data.example import Example
+from mmembed.embedder import Embedder
+from mmembed.embedder.clip import Described
+from mmembed.embedder.embedder import BATCH_SIZE
 from mmembed.embedder.windows import batches
 from mmembed.embeddings.read import PARTS
-from mmembed.errors import UsageError
+from mmembed.errors import DataError, UsageError
 from mmembed.nn.transformer import LayerWeights
 
 _FLOOR: Final = 1e-6  # a column that varies less is constant
@@ -52,7 +54,7 @@ class EmbeddingTransformer(TransformerMixin, BaseEstimator):  # type: ignore[mis
         self.part = part
         self.streams = streams
 
-    def fit(self, X: Sequence[Clip], y: object = None) -> Self:
+    def fit(self, X: Sequence[Described | Example], y: object = None) -> Self:
         """Load the encoder.
 
         Raises:
@@ -62,25 +64,35 @@ class EmbeddingTransformer(TransformerMixin, BaseEstimator):  # type: ignore[mis
         if self.part not in PARTS:
             raise UsageError(f"part {self.part!r}: one of {', '.join(PARTS)}")
         self._subset()
-        self.embedder_ = open_encoder(self.encoder)
+        self.embedder_ = Embedder.from_pretrained(self.encoder)
         return self
 
-    def transform(self, X: Sequence[Clip]) -> NDArray[np.float32]:
-        """Embed N clips: paths of media files, or `mmembed.data.example.Example`.
+    def transform(self, X: Sequence[Described | Example]) -> NDArray[np.float32]:
+        """Embed N clips: what `Embedder.read` takes, or `mmembed.data.example.Example`.
 
         Raises:
             DataError: naming the first clip that cannot be used or has none of the streams.
         """
         check_is_fitted(self)
-        examples = read_clips(X, self._subset())
+        examples = self._read(X)
         parts = [
-            getattr(embed(self.embedder_, some), self.part)
-            for some in batches(examples, CLIPS_AT_ONCE)
+            getattr(self.embedder_.encode(batch), self.part)
+            for batch in batches(examples, BATCH_SIZE)
         ]
         if not parts:
             raise UsageError("no clip was given")
         vectors: NDArray[np.float32] = torch.cat(parts).numpy()
         return vectors
+
+    def _read(self, clips: Sequence[Described | Example]) -> Iterator[Example]:
+        decoded = self.embedder_.read(
+            [x for x in clips if not isinstance(x, Example)], self.streams
+        )
+        for clip in clips:
+            example = clip.only(self._subset()) if isinstance(clip, Example) else next(decoded)
+            if not example.streams:
+                raise DataError(example.key, "no_streams", f"has none of {self.streams}")
+            yield example
 
     def _subset(self) -> tuple[str, ...]:
         try:

@@ -14,17 +14,9 @@ from typing import Any, Final
 import torch
 
 from mmembed.data.example import Example
-from mmembed.data.fingerprints import (
-    Input,
-    Prints,
-    changed_inputs,
-    drop_if_changed,
-    inputs_of,
-)
-from mmembed.data.inputs import ClipSource
-from mmembed.data.media.pool import Task
+from mmembed.data.fingerprints import Prints, changed_inputs, drop_if_changed, with_media
+from mmembed.data.media.load import MediaSource, Source
 from mmembed.data.shards.layout import Record, is_committed, shard_path, shard_writer
-from mmembed.embedder.windows import is_long
 from mmembed.embeddings.record import Content
 from mmembed.errors import DataError
 from mmembed.training.distributed import cpu_count
@@ -35,18 +27,18 @@ _Batch = tuple[list[int], Future[list[Record | DataError]]]
 MOST_THREADS: Final = 8  # Python itself runs in one at a time
 
 
-class Workers(ThreadPoolExecutor):
+class Threads(ThreadPoolExecutor):
     """Threads that embed batches, each batch in one: so no sum depends on how many there are.
 
     Small products gain little from a second thread each, and much from a second batch beside them.
     """
 
-    def __init__(self, threads: int) -> None:
-        super().__init__(threads, "embed", torch.set_num_threads, (1,))
-        self.threads = threads
+    def __init__(self, count: int) -> None:
+        super().__init__(count, "embed", torch.set_num_threads, (1,))
+        self.count = count
 
     @classmethod
-    def of(cls, device: torch.device) -> Workers:
+    def of(cls, device: torch.device) -> Threads:
         """As many as there are processors, or OMP_NUM_THREADS says; for a GPU one."""
         threads = int(os.environ.get("OMP_NUM_THREADS") or cpu_count())
         return cls(1 if device.type == "cuda" else min(threads, MOST_THREADS))
@@ -62,7 +54,7 @@ class Plan:
         records_per_shard: clips planned for one shard, those that fail included.
     """
 
-    sources: Sequence[ClipSource]
+    sources: Sequence[Source]
     folders: Mapping[Path, Subset]
     records_per_shard: int
 
@@ -71,7 +63,7 @@ class Plan:
         """Of the shards; each folder has one of each number, all of the same clips."""
         return range(-(-len(self.sources) // self.records_per_shard))
 
-    def clips(self, number: int) -> Sequence[ClipSource]:
+    def clips(self, number: int) -> Sequence[Source]:
         """Those of one shard."""
         first = number * self.records_per_shard
         return self.sources[first : first + self.records_per_shard]
@@ -80,10 +72,9 @@ class Plan:
         """The folders that lack this shard."""
         return [folder for folder in self.folders if not is_committed(shard_path(folder, number))]
 
-    def inputs(self, number: int) -> list[Input]:
+    def inputs(self, number: int) -> list[MediaSource]:
         """The media that a shard is made of."""
-        tasks = (s.origin for s in self.clips(number) if isinstance(s.origin, Task))
-        return [x for task in tasks for x in inputs_of([task.utterance], task.folder, task.streams)]
+        return with_media(self.clips(number))
 
     def changed(self, number: int) -> list[Path]:
         """The folders whose shard is there, but made of other media than those of today."""
@@ -110,8 +101,8 @@ def make_shards(
     examples: Iterable[Example | DataError],
     content: Content,
     provenance: Callable[[Subset], Mapping[str, Any]],
-    clips_at_once: int,
-    workers: Workers,
+    batch_size: int,
+    threads: Threads,
 ) -> Iterator[None]:
     """Write the shards of one number that are missing, all from the same pass over the clips.
 
@@ -124,8 +115,8 @@ def make_shards(
         examples: the clips of this number, or why there is none; not begun with yet.
         content: what is stored of each.
         provenance: of the shards of a stream subset.
-        clips_at_once: clips in one batch.
-        workers: embed the batches.
+        batch_size: clips in one batch.
+        threads: embed the batches.
 
     Yields:
         After each clip.
@@ -139,7 +130,7 @@ def make_shards(
             # The list grows while records are written; the index, which holds it, comes after them.
             held = {**provenance(subset), "fingerprints": prints.digests, "failed": failed}
             put = stack.enter_context(shard_writer(shard_path(folder, number), held))
-            queues.append(_Queue(subset, content, clips_at_once, put, failed, workers))
+            queues.append(_Queue(subset, content, batch_size, put, failed, threads))
         for source, example in zip(plan.clips(number), examples, strict=True):
             for queue in queues:
                 queue.add(source, example)
@@ -159,29 +150,29 @@ class _Queue:
     size: int
     put: Callable[[Record], None]
     failed: list[Failure]
-    workers: Workers
-    _clips: list[ClipSource] = field(default_factory=list)
+    threads: Threads
+    _clips: list[Source] = field(default_factory=list)
     _waiting: dict[int, Example] = field(default_factory=dict)
     _running: deque[_Batch] = field(default_factory=deque)
     _failed: dict[int, Failure] = field(default_factory=dict)
 
-    def add(self, source: ClipSource, example: Example | DataError) -> None:
-        place = len(self._clips)
+    def add(self, source: Source, example: Example | DataError) -> None:
+        number = len(self._clips)
         self._clips.append(source)
         if isinstance(example, DataError):
-            self._fail(place, example)
+            self._fail(number, example)
             return
         # Features of others are nothing that an encoder could read.
         own = replace(example.only(self.streams), features={})
         if not own.streams:
             missing = f"has none of {', '.join(self.streams)}"
-            self._fail(place, DataError(source.name, "no_streams", missing))
-        elif is_long(own):  # one at a time, and not kept waiting: it takes memory
+            self._fail(number, DataError(source.name, "no_streams", missing))
+        elif own.is_long:  # one at a time, and not kept waiting: it takes memory
             self.empty()
-            self._waiting[place] = own
+            self._waiting[number] = own
             self.empty()
         else:
-            self._waiting[place] = own
+            self._waiting[number] = own
             if len(self._waiting) == self.size:
                 self._start()
 
@@ -191,25 +182,25 @@ class _Queue:
             self._start()
         while self._running:
             self._write()
-        self.failed[:] = [self._failed[place] for place in sorted(self._failed)]
+        self.failed[:] = [self._failed[number] for number in sorted(self._failed)]
 
     def _start(self) -> None:
-        found = self.workers.submit(self.content.embed, [*self._waiting.values()])
-        self._running.append(([*self._waiting], found))
+        records = self.threads.submit(self.content.embed, [*self._waiting.values()])
+        self._running.append(([*self._waiting], records))
         self._waiting.clear()
-        if len(self._running) > self.workers.threads:
+        if len(self._running) > self.threads.count:
             self._write()
 
     def _write(self) -> None:
-        places, found = self._running.popleft()
-        for place, made in zip(places, found.result(), strict=True):
-            if isinstance(made, DataError):
-                self._fail(place, made)
+        numbers, records = self._running.popleft()
+        for number, record in zip(numbers, records.result(), strict=True):
+            if isinstance(record, DataError):
+                self._fail(number, record)
             else:
-                self.put(made)
+                self.put(record)
 
-    def _fail(self, place: int, error: DataError) -> None:
-        name, message = self._clips[place].name, str(error)
+    def _fail(self, number: int, error: DataError) -> None:
+        name, message = self._clips[number].name, str(error)
         if error.item != name:
             message = f"{name}: {message.removeprefix(f'{error.item}: ')}"
-        self._failed[place] = {"item": name, "reason": error.reason, "message": message}
+        self._failed[number] = {"item": name, "reason": error.reason, "message": message}

@@ -15,7 +15,6 @@ import torch
 from mmembed.batch import STREAMS, subset_name
 from mmembed.config import Hz, Seconds
 from mmembed.data.example import Example
-from mmembed.data.inputs import load_all
 from mmembed.data.manifest.utterance import EMOTIONS, Labels
 from mmembed.data.media.pool import Decoder
 from mmembed.embedder import Embedder, Embedding
@@ -167,7 +166,7 @@ class Analyser:
         self.decoder = decoder
         self.predictor = predictor
         self.search = search
-        self._sources = None if search is None else Sources(search.embeddings.made)
+        self._sources = None if search is None else Sources(search.embeddings.metadata)
         self._stopped = threading.Event()
 
     def __call__(self, path: Path, name: str, text: str | None = None) -> Analysis:
@@ -188,7 +187,7 @@ class Analyser:
         (embedding,) = self.embedder.embed(
             [example], transcribe=self.embedder.recogniser is not None
         )
-        if example.notes.get("face") == "full frame":
+        if example.info.face == "full frame":
             notes["streams"] = "no face was found: the encoder got the whole picture"
         if isinstance(embedding.aligned, str):
             notes["words"] = embedding.aligned
@@ -222,7 +221,7 @@ class Analyser:
 
     def _decode(self, path: Path, name: str, text: str | None) -> Example:
         source = Clip(path, text=text, key="clip").source(STREAMS, self.embedder.face_model)
-        (example,) = load_all([source], self.decoder)
+        (example,) = self.decoder.load([source])
         if isinstance(example, DataError):
             message = str(example).removeprefix(f"{example.item}: ")
             raise DataError(name, example.reason, message)

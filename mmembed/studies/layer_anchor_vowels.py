@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from mmembed.data.example import Example
-from mmembed.data.inputs import load_all, open_sources
+from mmembed.data.inputs import open_sources
 from mmembed.data.media.pool import Decoder
 from mmembed.embedder import Embedder
 from mmembed.errors import DataError, UsageError
@@ -82,7 +82,7 @@ def read_vowels(
         for row, log_probs in enumerate(recogniser(hidden.audio_visual).split()):
             transcript = normalise_transcript(examples[row].utterance.transcript or "")
             try:
-                pieces = recogniser.find_pieces(log_probs.cpu().numpy(), transcript)
+                pieces = recogniser.find_units(log_probs.cpu().numpy(), transcript)
             except ValueError:  # more letters than frames
                 continue
             said.append(transcript)
@@ -99,7 +99,7 @@ def read_vowels(
 
     waiting: list[Example] = []
     with Decoder() as decoder, torch.no_grad():
-        for example in load_all(sources, decoder):
+        for example in decoder.load(sources):
             if isinstance(example, DataError):
                 raise example
             if example.utterance.transcript and {*streams} & {*example.streams}:

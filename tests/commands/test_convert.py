@@ -12,11 +12,11 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from helpers.loading import load_example
 from safetensors.numpy import load_file
 
 from mmembed.commands.convert import kind_of, main
 from mmembed.data.manifest.jsonl import read_manifest
-from mmembed.data.media.load import load_example
 from mmembed.errors import DataError, UsageError
 
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.loading import load_example
 from safetensors.numpy import save
 
 from mmembed.data.feature_files import read_features, write_features
 from mmembed.data.manifest.utterance import Utterance
-from mmembed.data.media.load import load_example
 from mmembed.data.shards.records import from_record, to_record
 from mmembed.errors import CorruptError, DataError
 

@@ -17,9 +17,10 @@ import soundfile
 from mmembed.commands.cli import run_program
 from mmembed.commands.prepare import main
 from mmembed.data.feature_files import write_features
-from mmembed.data.fingerprints import Input, Prints, changed_inputs
+from mmembed.data.fingerprints import Prints, changed_inputs
 from mmembed.data.manifest.jsonl import write_manifest
-from mmembed.data.manifest.utterance import Utterance
+from mmembed.data.manifest.utterance import Utterance, portable_key
+from mmembed.data.media.load import MediaSource
 from mmembed.data.shards.layout import Record, shard_path, write_shard
 
 Log = pytest.LogCaptureFixture
@@ -38,7 +39,11 @@ def same_times(path: Path, others: Path) -> None:
     os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
 
 
-def committed(folder: Path, inputs: list[Input]) -> Path:
+def source(media: str, folder: Path, key: str | None = None) -> MediaSource:
+    return MediaSource(Utterance(key or portable_key(media), media), folder)
+
+
+def committed(folder: Path, inputs: list[MediaSource]) -> Path:
     tar, prints = shard_path(folder, 0), Prints()
     prints.take(inputs)
     write_shard(tar, [Record("k", {"json": {}})], {"fingerprints": prints.digests})
@@ -48,8 +53,8 @@ def committed(folder: Path, inputs: list[Input]) -> Path:
 
 def test_bytes_decide_where_size_or_times_differ(tmp_path: Path) -> None:
     a, b = sound(tmp_path / "a" / "x.wav", 0.1), sound(tmp_path / "b" / "x.wav", 0.2)
-    inputs = [Input("a", "a/x.wav", tmp_path), Input("b", "b/x.wav", tmp_path),
-              Input("gone", "none.wav", tmp_path)]  # fmt: skip
+    media = {"a": "a/x.wav", "b": "b/x.wav", "gone": "none.wav"}
+    inputs = [source(name, tmp_path, key) for key, name in media.items()]
     tar = committed(tmp_path / "out", inputs)
     assert changed_inputs(tar, inputs) == []
 
@@ -88,9 +93,9 @@ def test_members_of_archives_and_rows_of_features_are_told_apart(tmp_path: Path)
     archive(0.1, 0.2)
     rows(1, 2)
     inputs = [
-        Input(f"{file}-{n}", f"{file}#{name}", tmp_path)
+        source(f"{file}#{name}", tmp_path)
         for file, names in (("all.tar", ("0.wav", "1.wav")), ("f.safetensors", ("0", "1")))
-        for n, name in enumerate(names)
+        for name in names
     ]
     tar = committed(tmp_path / "out", inputs)
     archive(0.1, 0.2)
@@ -107,7 +112,7 @@ def test_what_a_server_says_of_a_file_tells_it(
     monkeypatch.setenv("MMEMBED_CACHE", str(tmp_path / "cache"))
     files = fsspec.filesystem("memory")
     files.pipe("/prints/x.wav", b"one")
-    inputs = [Input("k", "memory://prints/x.wav", tmp_path)]
+    inputs = [source("memory://prints/x.wav", tmp_path)]
     tar = committed(tmp_path / "out", inputs)
     assert changed_inputs(tar, inputs) == []
     files.pipe("/prints/x.wav", b"longer")
@@ -119,7 +124,7 @@ def test_what_a_server_says_of_a_file_tells_it(
 def test_what_is_no_file_is_not_read(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo.wav")
     (tmp_path / "folder.wav").mkdir()
-    inputs = [Input(name, name, tmp_path) for name in ("fifo.wav", "folder.wav", "x" * 300)]
+    inputs = [source(name, tmp_path) for name in ("fifo.wav", "folder.wav", "x" * 300)]
     tar = committed(tmp_path / "out", inputs)
     assert changed_inputs(tar, inputs) == []
     write_shard(tar, [], {})  # of an older version

@@ -11,7 +11,7 @@ import pytest
 import soundfile
 
 from mmembed.data.example import Example
-from mmembed.data.inputs import load_all, open_sources
+from mmembed.data.inputs import open_sources
 from mmembed.data.manifest.jsonl import write_manifest
 from mmembed.data.manifest.utterance import Utterance
 from mmembed.data.media.pool import Decoder
@@ -40,7 +40,7 @@ def test_equal_names_in_folders_have_different_keys(here: Path) -> None:
     assert sources[3].key == "sad%2Fdeep%2F1%2EWAV"
     assert len({source.key for source in sources}) == 4
     with Decoder() as decoder:
-        for source, example in zip(sources, load_all(sources, decoder), strict=True):
+        for source, example in zip(sources, decoder.load(sources), strict=True):
             assert isinstance(example, Example) and example.key == source.key
 
 
@@ -58,7 +58,7 @@ def test_manifests_and_shards_keep_their_keys(here: Path, name: str) -> None:
     sources = open_sources([Path(name), Path("shards")])
     assert [source.key for source in sources] == ["b", "a", "c"]
     with Decoder() as decoder:
-        examples = list(load_all(sources, decoder))
+        examples = list(decoder.load(sources))
     assert [e.streams for e in examples if isinstance(e, Example)] == [
         ("audio",), ("text",), ("text",),
     ]  # fmt: skip
@@ -71,7 +71,7 @@ def test_shards_behind_a_url(here: Path) -> None:
     (source,) = sources = open_sources([Path("memory://elsewhere")])
     assert source.key == "c"
     with Decoder() as decoder:
-        assert isinstance(next(load_all(sources, decoder)), Example)
+        assert isinstance(next(decoder.load(sources)), Example)
     with pytest.raises(UsageError, match="pipe:"):
         open_sources([Path("pipe:cat happy/1.wav")])
     (here / "happy" / "1.wav").rename("pipe:1.wav")
@@ -83,7 +83,7 @@ def test_what_cannot_be_read_is_known_when_it_is_loaded(here: Path) -> None:
     write_manifest(here / "rows.jsonl", [Utterance("a", "gone.wav")])
     with Decoder() as decoder:
         sources = open_sources(map(Path, ["lost.mp4", "empty.mp4", "rows.jsonl"]))
-        found = list(load_all(sources, decoder))
+        found = list(decoder.load(sources))
     assert [(error.reason, str(error)) for error in found if isinstance(error, DataError)] == [
         ("missing", "lost.mp4: no such file"),
         ("empty", "empty.mp4: the file is empty"),
@@ -95,7 +95,7 @@ def test_names_that_are_no_text_are_read(here: Path) -> None:
     odd = Path(os.fsdecode(b"caf\xe9.wav"))
     (here / "happy" / "1.wav").rename(odd)
     with Decoder() as decoder:
-        (example,) = load_all(open_sources([odd]), decoder)
+        (example,) = decoder.load(open_sources([odd]))
     assert isinstance(example, Example) and example.key == "caf%E9%2Ewav"
 
 

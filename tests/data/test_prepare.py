@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from helpers.loading import load_example
 
 from mmembed.data.manifest.jsonl import write_manifest
 from mmembed.data.manifest.utterance import Utterance
-from mmembed.data.media.load import load_example
 from mmembed.data.prepare import Rank, prepare_shards
 from mmembed.data.shards.layout import ShardSet, shard_path
 from mmembed.data.shards.records import from_record

@@ -14,7 +14,7 @@ from helpers.encoders import write_encoder
 
 from mmembed.batch import stream_subsets, subset_name
 from mmembed.embedder import Embedder, Embedding, Recogniser
-from mmembed.embedder.clip import pictures
+from mmembed.embedder.clip import to_luma
 from mmembed.errors import DataError, UsageError
 from mmembed.features.text import Vocabulary
 
@@ -116,10 +116,10 @@ def test_tensors_of_any_kind_are_arrays(embedder: Embedder, media: Path) -> None
 def test_frames_are_the_luma_of_a_file() -> None:
     even = np.stack(grey_steps([0, 128, 255], 7, 9))  # odd sizes
     for frames in (even, even[..., 0]):
-        luma = pictures(frames, "clip")
+        luma = to_luma(frames, "clip")
         assert luma.shape == (3, 7, 9) and np.ptp(luma, axis=(1, 2)).tolist() == [0, 0, 0]
         assert luma[:, 0, 0].tolist() == [16, 126, 235]  # video levels of BT.601
-    assert pictures(np.zeros((2, 600, 960), np.uint8), "clip").shape == (2, 300, 480)
+    assert to_luma(np.zeros((2, 600, 960), np.uint8), "clip").shape == (2, 300, 480)
 
 
 def test_part_of_a_file(embedder: Embedder, media: Path) -> None:
@@ -159,7 +159,7 @@ def test_the_clips_own_transcript(embedder: Embedder, media: Path) -> None:
 
 
 def test_words_that_cannot_be_placed(embedder: Embedder, media: Path) -> None:
-    with pytest.raises(UsageError, match="neither sound nor pictures"):
+    with pytest.raises(UsageError, match="neither audio nor video"):
         _ = embedder(text="red").words
     with pytest.raises(UsageError, match="tokens do not fit in 33 frames"):
         _ = embedder(media / "sound.wav", text="red on blue " * 9).words
@@ -177,7 +177,8 @@ def test_letters_make_words() -> None:
     assert (first.text, first.frames, second.text, second.frames) == (
         "ab", range(2, 6), "c", range(8, 9),
     )  # fmt: skip
-    assert (first.start, first.end) == (2 / 25, 6 / 25)
+    words = recogniser.embed_words(log_probs, "ab c", torch.ones(10, 3))
+    assert (words[0].start, words[0].end) == (2 / 25, 6 / 25)
 
 
 def test_tensors_on_request(embedder: Embedder) -> None:
@@ -194,7 +195,7 @@ def test_tensors_on_request(embedder: Embedder) -> None:
         ({"text": "?!"}, "clip: has no audio or video or text"),
         ({"clips": "lost.mp4"}, "lost.mp4: no such file"),
         ({"clips": {"file": "a.mp4"}}, "a clip has no 'file'; it has path, start"),
-        ({"clips": np.zeros(9)}, "a path or a dict, found ndarray; sound goes to audio="),
+        ({"clips": np.zeros(9)}, "a path or a dict, found ndarray; audio goes to audio="),
         ({"clips": "a.mp4", "audio": np.zeros(9)}, "a.mp4: give a path or arrays, not both"),
         ({"clips": ["a.mp4"], "text": "a"}, "text: of several clips, each has its own"),
         ({"audio": np.zeros(9)}, "sample_rate is None"),

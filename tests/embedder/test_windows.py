@@ -26,13 +26,12 @@ from mmembed.embedder.windows import (
     CORE,
     Encoded,
     Moments,
-    Placed,
     Window,
+    WordMiddle,
     batches,
     encode_windows,
-    is_long,
     plan,
-    spread,
+    spread_words,
     tile,
 )
 from mmembed.encoder import Encoder
@@ -58,7 +57,7 @@ def recording(heard: int, seen: int, text: str | None = None) -> Example:
 
 
 def joined(embedder: Embedder, example: Example, windows: list[Window]) -> Encoded:
-    words = spread(example.text or "", windows[-1].core.stop)
+    words = spread_words(example.text or "", windows[-1].core.stop)
     with torch.no_grad():
         return encode_windows(
             example,
@@ -172,8 +171,8 @@ def test_windows_after_the_pictures_know_the_absent_vector(embedder: Embedder) -
 def test_each_window_has_the_words_of_its_span_and_counts_those_of_its_core(
     embedder: Embedder,
 ) -> None:
-    assert spread("red on blue", 30) == [("red", 5.0), ("on", 15.0), ("blue", 25.0)]
-    assert spread("", 30) == []
+    assert spread_words("red on blue", 30) == [("red", 5.0), ("on", 15.0), ("blue", 25.0)]
+    assert spread_words("", 30) == []
     example = recording(30, 0)
     seen: list[str | None] = []
 
@@ -182,7 +181,12 @@ def test_each_window_has_the_words_of_its_span_and_counts_those_of_its_core(
         with torch.no_grad():
             return embedder.hidden([part])
 
-    words = [Placed("red", 2.0), Placed("lay", 9.5), Placed("on", 12.0), Placed("at", 29.0)]
+    words = [
+        WordMiddle("red", 2.0),
+        WordMiddle("lay", 9.5),
+        WordMiddle("on", 12.0),
+        WordMiddle("at", 29.0),
+    ]
     windows = tile(range(30), core=10, context=3)
     found = encode_windows(example, windows, words, encode, embedder.vocabulary)  # type: ignore[arg-type]
     assert seen == ["red lay on", "lay on", "at"]
@@ -198,9 +202,9 @@ def test_each_window_has_the_words_of_its_span_and_counts_those_of_its_core(
 def test_long_ones_are_batches_of_their_own() -> None:
     short, long = recording(3, 0), recording(0, 3)
     long = replace(long, video=np.broadcast_to(np.uint8(0), (7_501, 64, 64)))
-    assert is_long(long) and not is_long(short)
-    assert not is_long(replace(long, video=long.video[:7_500]))  # type: ignore[index]
-    kinds = [[is_long(e) for e in b] for b in batches([short] * 3 + [long] * 2 + [short], 2)]
+    assert long.is_long and not short.is_long
+    assert not replace(long, video=long.video[:7_500]).is_long  # type: ignore[index]
+    kinds = [[e.is_long for e in b] for b in batches([short] * 3 + [long] * 2 + [short], 2)]
     assert kinds == [[False, False], [False], [True], [True], [False]]
 
 
@@ -208,8 +212,8 @@ def test_long_ones_are_batches_of_their_own() -> None:
 def short_windows(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is longer than 4 s is long, and encoded 2 s at a time."""
     monkeypatch.setattr("mmembed.embedder.clip.LONGEST", 4.0)
-    monkeypatch.setattr("mmembed.embedder.windows.LONGEST", 4.0)
-    monkeypatch.setattr("mmembed.embedder.embedder.plan", partial(plan, core=50, context=20))
+    monkeypatch.setattr("mmembed.data.example.LONGEST", 4.0)
+    monkeypatch.setattr("mmembed.embedder.windows.plan", partial(plan, core=50, context=20))
 
 
 @pytest.mark.usefixtures("short_windows")
@@ -267,14 +271,13 @@ MEASURE = """
 import resource, sys
 from pathlib import Path
 from mmembed.data.example import Utterance
-from mmembed.data.media.load import load_parts
-from mmembed.data.media.streaming import gather
+from mmembed.data.media.load import MediaSource, gather, load_parts
 from mmembed.embedder import Embedder
 from mmembed.embedder.windows import encode_windows, plan
 
 embedder = Embedder.from_pretrained(sys.argv[1])
 for name in sys.argv[2:]:
-    example = gather(load_parts(Utterance("a", name), Path()))
+    example = gather(load_parts(MediaSource(Utterance("a", name), Path(), longest=1000.0)))
     windows = plan(example, core=250, context=50)
     hidden = lambda part: embedder.hidden([part])
     encoded = encode_windows(example, windows, [], hidden, embedder.vocabulary)

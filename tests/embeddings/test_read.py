@@ -36,7 +36,7 @@ def test_pooled_vectors_and_table(folder: Path) -> None:
     np.testing.assert_array_equal(found.vectors, expected)
     assert found.keys == ("clip-0", "clip-1", "clip-2")
     assert len(found) == 3
-    assert found.made["streams"] == ["audio", "text"]
+    assert found.metadata["streams"] == ["audio", "text"]
     nothing = dict.fromkeys(found.table.column_names)
     assert found.table.to_pylist() == [
         {**nothing, "key": "clip-0", "speaker": "s0", "split": "test", "streams": "audio",
@@ -101,7 +101,7 @@ def test_records_that_do_not_fit_are_corrupt(tmp_path: Path, changes: dict[str, 
 def assert_same(one: Embeddings, other: Embeddings) -> None:
     np.testing.assert_array_equal(one.vectors, other.vectors)
     assert one.table.equals(other.table)
-    assert one.made == other.made
+    assert one.metadata == other.metadata
 
 
 def test_the_copy_is_made_once_and_mapped(folder: Path) -> None:

@@ -17,8 +17,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from mmembed.embedder import save_encoder
-from mmembed.embedder.embed_files import embed, open_encoder
+from mmembed.embedder import Embedder, save_encoder
 from mmembed.embeddings.sklearn import EmbeddingTransformer, LayerWeightedProbe
 from mmembed.encoder import Encoder
 from mmembed.errors import CorruptError, DataError, UsageError
@@ -38,7 +37,7 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_vectors_are_those_of_the_encoder(encoder: Path) -> None:
     clips = [example(n) for n in range(18)]  # more than one batch
-    whole = embed(open_encoder(encoder), clips)
+    whole = Embedder.from_pretrained(encoder).encode(clips)
     pooled = EmbeddingTransformer(encoder).fit_transform(clips)
     np.testing.assert_allclose(pooled, whole.pooled.numpy(), atol=1e-5)
     layers = EmbeddingTransformer(encoder, part="layers").fit_transform(clips[:3])
@@ -47,7 +46,7 @@ def test_vectors_are_those_of_the_encoder(encoder: Path) -> None:
 
 def test_streams_are_chosen(encoder: Path) -> None:
     clips = [example(0), example(1)]
-    expected = embed(open_encoder(encoder), [clip.only(("audio",)) for clip in clips])
+    expected = Embedder.from_pretrained(encoder).encode([clip.only(("audio",)) for clip in clips])
     found = EmbeddingTransformer(encoder, streams="audio").fit_transform(clips)
     np.testing.assert_array_equal(found, expected.pooled.numpy())
 

@@ -12,12 +12,12 @@ from helpers.encoders import write_encoder
 from helpers.prepared import example
 
 from mmembed.data.example import Example
-from mmembed.data.inputs import ClipSource
 from mmembed.data.manifest.embedded import utterance_of
+from mmembed.data.media.load import ReadySource
 from mmembed.data.shards.layout import Record, ShardSet, shard_sidecars
 from mmembed.embedder import Embedder
 from mmembed.embeddings.record import Content
-from mmembed.embeddings.write import Plan, Subset, Workers, make_shards
+from mmembed.embeddings.write import Plan, Subset, Threads, make_shards
 from mmembed.errors import DataError
 
 SUBSETS: list[Subset] = [("audio",), ("text",), ("audio", "video")]
@@ -41,12 +41,12 @@ def clips() -> list[Example | DataError]:
 def make(
     content: Content, folders: dict[Path, Subset], examples: Iterator[object], threads: int = 1
 ) -> None:
-    sources = [ClipSource(f"clip-{n}", f"clip-{n}", lambda: example(0)) for n in range(5)]
+    sources = [ReadySource(f"clip-{n}", f"clip-{n}", lambda: example(0)) for n in range(5)]
     plan = Plan(sources, folders, 512)
     assert plan.numbers == range(1) and not plan.complete
-    with Workers(threads) as workers:
+    with Threads(threads) as pool:
         steps = make_shards(  # type: ignore[var-annotated]
-            plan, 0, examples, content, lambda subset: {"of": list(subset)}, 2, workers  # type: ignore[arg-type]
+            plan, 0, examples, content, lambda subset: {"of": list(subset)}, 2, pool  # type: ignore[arg-type]
         )  # fmt: skip
         assert sum(1 for _ in steps) == 5
     assert plan.complete

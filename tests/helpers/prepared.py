@@ -13,7 +13,7 @@ import numpy as np
 
 from mmembed.commands.cli import run_program
 from mmembed.commands.verify import main
-from mmembed.data.example import Example
+from mmembed.data.example import Example, ExampleInfo
 from mmembed.data.manifest.jsonl import write_manifest
 from mmembed.data.manifest.utterance import Labels, Utterance
 from mmembed.data.shards.layout import Record, finish, shard_path, write_shard
@@ -42,7 +42,7 @@ def example(number: int, **changes: Any) -> Example:
         "audio": draw.standard_normal((50, 80)).astype(np.float16),
         "video": draw.integers(0, 256, (12, 64, 64), np.uint8),
         "text": utterance.transcript,
-        "notes": {"seconds": 0.5, "face": "haar"},
+        "info": ExampleInfo(0.5, "haar"),
     }
     return Example(utterance, **{**held, **changes})
 

@@ -16,14 +16,15 @@ import fsspec
 import numpy as np
 import pytest
 import soundfile
+from helpers.loading import load_example
 from moto.server import ThreadedMotoServer
 
 import mmembed.io.remote as remote
-from mmembed.data.example import Example
+from mmembed.data.example import Example, ExampleInfo
 from mmembed.data.inputs import open_sources
 from mmembed.data.manifest.utterance import Utterance
-from mmembed.data.media.load import load_example
-from mmembed.data.media.pool import Decoder, Task
+from mmembed.data.media.load import MediaSource, ProbeResult, probe
+from mmembed.data.media.pool import Decoder
 from mmembed.data.shards.layout import (
     Record,
     ShardSet,
@@ -393,9 +394,9 @@ def test_a_clip_in_an_object_store(bucket: str, folder: Path) -> None:
     files.put_file(str(folder / "tone.wav"), f"{bucket}/tone.wav")
     (clip,) = open_sources([f"{bucket}/tone.wav"])
     assert clip.name == f"{bucket}/tone.wav" and clip.key.endswith("corpora%2Fone%2Ftone%2Ewav")
-    assert isinstance(clip.origin, Task) and isinstance(clip.header.origin, Task)
-    assert clip.header.origin.load().notes == {"streams": None, "seconds": None}
-    assert clip.origin.load().notes == {"seconds": 1.0}
+    assert isinstance(clip, MediaSource)
+    assert probe(clip) == ProbeResult(None, None, None)
+    assert clip.load().info == ExampleInfo(1.0)
 
 
 def test_media_behind_a_url(server: Server, folder: Path, settings: Path) -> None:
@@ -409,7 +410,7 @@ def test_media_behind_a_url(server: Server, folder: Path, settings: Path) -> Non
         Utterance("d", "pipe://cat tone.wav"),
     ]
     with Decoder() as decoder:
-        far, gone, empty, pipe = decoder.load([Task(row, Path()) for row in rows])
+        far, gone, empty, pipe = decoder.load([MediaSource(row, Path()) for row in rows])
     assert isinstance(far, Example)
     np.testing.assert_array_equal(far.audio, near.audio)
     assert isinstance(gone, DataError) and gone.reason == "missing"

@@ -17,7 +17,7 @@ import webdataset
 from helpers.clips import burst, grey_steps, tone, write_video
 
 from mmembed.data.example import Example
-from mmembed.data.inputs import load_all, open_sources
+from mmembed.data.inputs import open_sources
 from mmembed.data.manifest.jsonl import write_manifest
 from mmembed.data.manifest.utterance import Utterance
 from mmembed.data.media.pool import Decoder
@@ -153,7 +153,7 @@ def test_vectors_are_those_of_the_clips_alone(
     monkeypatch.chdir(here)
     embedder, vectors = Embedder.from_pretrained("encoder"), pooled(here / "out")
     with Decoder() as decoder:
-        for example in load_all(open_sources(map(Path, INPUTS)), decoder):
+        for example in decoder.load(open_sources(map(Path, INPUTS))):
             if isinstance(example, Example) and example.streams:
                 alone = embedder.encode([example]).pooled[0].numpy()
                 np.testing.assert_allclose(vectors.pop(example.key), alone, atol=1e-5)
@@ -161,7 +161,7 @@ def test_vectors_are_those_of_the_clips_alone(
 
 
 def test_one_clip_at_a_time_within_a_wide_budget(here: Path, run: tuple[int, str]) -> None:
-    code, stderr = extract(here, "single", "--clips-at-once", "1", "--error-budget", "0.9")
+    code, stderr = extract(here, "single", "--batch-size", "1", "--error-budget", "0.9")
     assert code == 0, stderr
     single, together = pooled(here / "single"), pooled(here / "out")
     assert single.keys() == together.keys()

@@ -190,7 +190,7 @@ def test_some_layers_in_half_the_bytes(extract: Extract, here: Path, everything:
     code, said = extract("rows.jsonl", "--out", "half", *ALL, *words)
     assert code == 0, said
     half, full = mmembed.load_embeddings(here / "half", "layers"), ShardSet(everything)
-    assert half.made["layers"] == ["audio 0", "fused"] and half.made["dtype"] == "float16"
+    assert half.metadata["layers"] == ["audio 0", "fused"] and half.metadata["dtype"] == "float16"
     names = full.manifest["layers"]
     for row in range(len(half)):
         layers = full.read(row).members["layers.npy"]
@@ -204,10 +204,10 @@ def test_some_layers_in_half_the_bytes(extract: Extract, here: Path, everything:
 
 
 def test_bfloat16_is_close_and_told(extract: Extract, here: Path, everything: Path) -> None:
-    code, said = extract("rows.jsonl", "--out", "bf16", "--bf16", *ALL)
+    code, said = extract("rows.jsonl", "--out", "bf16", "--precision", "bf16", *ALL)
     assert code == 0, said
     fast, exact = mmembed.load_embeddings(here / "bf16"), mmembed.load_embeddings(everything)
-    assert (fast.made["computed_in"], exact.made["computed_in"]) == ("bfloat16", "float32")
+    assert (fast.metadata["computed_in"], exact.metadata["computed_in"]) == ("bfloat16", "float32")
     assert not np.array_equal(fast.vectors, exact.vectors)
     products = (fast.vectors * exact.vectors).sum(1)
     cosines = (
@@ -240,7 +240,7 @@ def test_every_shard_says_how_it_was_made(extract: Extract, here: Path, everythi
             "encoder_sha256": "str", "version": "str", "made_with": "dict", "width": "int",
             "frame_rate": "int", "layers": "list", "granularity": "list", "dtype": "str",
             "computed_in": "str", "streams": "list", "clips": "int", "inputs": "list",
-            "inputs_sha256": "str", "records_per_shard": "int", "clips_at_once": "int",
+            "inputs_sha256": "str", "records_per_shard": "int", "batch_size": "int",
             "timeout": "float", "face_model_sha256": "NoneType", "encoder": "str",
             "command": "str", "failed": "list", "fingerprints": "dict", "max_seconds": "float",
         }  # fmt: skip

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.encoders import write_encoder
+from helpers.loading import load_example
 from helpers.prepared import example
 from helpers.served import CLIPS, HOSTILE, open_served, write_regressors, write_served
 
@@ -20,7 +21,6 @@ from mmembed.data.example import Example
 from mmembed.data.manifest.utterance import EMOTIONS, Utterance
 from mmembed.data.media.pool import Decoder
 from mmembed.embedder import Embedder
-from mmembed.embedder.embed_files import read_clips
 from mmembed.embeddings.search import EmbeddingSearch
 from mmembed.errors import CorruptError, DataError, Stopped, UsageError
 from mmembed.serve.analysis import Analyser, windows
@@ -121,7 +121,7 @@ def test_what_was_not_learned_is_not_predicted(
         assert (shown.emotion.sentiment is not None) is ("sentiment" in targets)
         assert (len(shown.curves.sentiment) > 0) is ("sentiment" in targets)
         assert shown.curves.limit == limit
-        (part,) = read_clips([made / "clip.mp4"])
+        part = load_example(Utterance("clip", "clip.mp4"), made)
         labels = predictor(part)
         assert [math.isnan(x) for x in labels.intensities] == [e not in targets for e in EMOTIONS]
         assert labels.sentiment is None or abs(labels.sentiment) <= limit
@@ -132,7 +132,7 @@ def test_a_point_of_a_curve_is_the_answer_for_its_window(made: Path, analyser: A
     assert curves is not None and analyser.predictor is not None
     # At the start a second lies ahead, in the middle all of the clip is nearer than that.
     for place, span in (0, {"start": 0.0, "end": 1.0}), (len(curves.times) // 2, {}):
-        (part,) = read_clips([made / "clip.mp4"])
+        part = load_example(Utterance("clip", "clip.mp4"), made)
         if span:
             assert part.audio is not None and part.video is not None
             part = Example(part.utterance, part.audio[:100], part.video[:25])

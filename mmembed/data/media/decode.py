@@ -1,4 +1,4 @@
-"""Media files to sound at 16 kHz and grey pictures at 25 Hz, on one clock.
+"""Media files to audio at 16 kHz and grey video at 25 Hz, on one time axis.
 
 Both streams are laid out from time 0 of the container by their own timestamps: late starts,
 variable frame rates and gaps come out right. What headers say of lengths is a hint: a file is read
@@ -7,11 +7,11 @@ to its end. Damage raises; a stream that is not there is None; what is passed ov
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, TypeAlias
 
 import av
 import numpy as np
@@ -21,32 +21,40 @@ from numpy.typing import NDArray
 
 from mmembed.batch import STREAMS
 from mmembed.config import Seconds
-from mmembed.data.media.container import (
-    Wanted,
+from mmembed.data.example import LONGEST
+from mmembed.data.media.audio import (
+    AudioTrack,
     check_rate,
-    open_clock,
-    open_tracks,
-    read_frames,
-    without,
+    finish_audio,
+    holds_floats,
+    join,
+    read_sound_file,
 )
-from mmembed.data.media.downmix import ToMono, join, mid_and_side
-from mmembed.data.media.open import damaged, open_media
-from mmembed.data.media.timeline import Pictures, Sound, Track
-from mmembed.errors import UsageError
-from mmembed.features.audio import SAMPLE_RATE, resample
+from mmembed.data.media.open import (
+    MediaFile,
+    MediaPart,
+    choose_streams,
+    damaged,
+    open_media,
+    stated_length,
+    stream_name,
+)
+from mmembed.data.media.video import VideoTrack, shown_for
+from mmembed.errors import DataError
+from mmembed.features.audio import SAMPLE_RATE
 from mmembed.features.video import VIDEO_RATE
 
-LONGEST: Final[Seconds] = 300.0  # bounds memory: 1 GB of 480 x 270 pictures
-MAX_SECONDS: Final[Seconds] = 14_400.0  # four hours, of a recording, unless more is asked for
-LONGEST_RECORDING: Final[Seconds] = 86_400.0  # a day: its features take 10 GB of disk
-BLOCK: Final = 12  # whole seconds of a recording that are decoded at once
+BROADCAST_KINDS: Final = ("mpegts", "mpeg")  # whose times may jump
+MOST_PIXELS: Final = 8192 * 8192  # of a declared picture; more is refused before decoding
+WARM_UP: Final[Seconds] = 1.0  # decoded and dropped before `start`: codecs look back
+SEEKABLE_KINDS: Final = ("mov", "matroska")  # with an index; elsewhere a seek may land too late
+JOINT: Final[Seconds] = 1.0  # within which times go back, behind a packet that is cut off
+LEAST_BACK: Final[Seconds] = 0.1  # times that go back by more begin anew: files were joined
+LEAST_AHEAD: Final[Seconds] = 300.0  # likewise ahead, where that can be a new beginning
+UNTIMED_KINDS: Final = ("aac", "ac3", "dts", "eac3", "flac", "loas", "mlp", "mp3", "truehd")
+_UNKNOWN: Final = (av.error.DecoderNotFoundError, av.error.PatchWelcomeError)
 
-
-def check_longest(seconds: Seconds) -> None:
-    """Refuse a limit for recordings that is none, with a UsageError."""
-    if not LONGEST <= seconds <= LONGEST_RECORDING:
-        limits = f"from {LONGEST:.0f} to {LONGEST_RECORDING:.0f}"
-        raise UsageError(f"max_seconds {seconds:g}: give a number {limits}")
+Track: TypeAlias = AudioTrack | VideoTrack
 
 
 @dataclass(frozen=True)
@@ -67,22 +75,6 @@ class DecodedMedia:
     notes: tuple[str, ...] = ()
 
 
-class MediaBlock(NamedTuple):
-    """The next part of one stream of a recording.
-
-    Attributes:
-        stream: "audio" or "video".
-        values: (samples,) float32 mono, or (T, height, width) uint8 luma.
-        rate: of the samples, as in the file, or of the pictures, 25; Hz.
-        peak: full scale, or the highest sample so far where that is beyond.
-    """
-
-    stream: str
-    values: NDArray[Any]
-    rate: int
-    peak: float = 1.0
-
-
 def load_clip(
     path: Path,
     *,
@@ -91,10 +83,10 @@ def load_clip(
     streams: Sequence[str] = STREAMS,
     data: bytes | None = None,
 ) -> DecodedMedia:
-    """Decode sound and picture of a file, or of a part of it.
+    """Decode audio and video of a file, or of a part of it.
 
     Args:
-        path: a sound or video file.
+        path: an audio or video file.
         start: of the part, from time 0 of the container.
         end: of the part; None = the end of the file. One behind it means the end of the file, too,
             and is noted.
@@ -105,182 +97,228 @@ def load_clip(
         DataError: with reason "missing", "unreadable", "empty", "not_media", "no_streams",
             "too_short", "too_long", "too_large", "scale" or "damaged".
     """
-    wanted = Wanted(path, start, end, streams, LONGEST)
+    part = MediaPart(path, start, end, streams, LONGEST, data)
     audio = video = None
-    with _open(wanted, data) as file:
+    with open_part(part) as file:
         if isinstance(file, soundfile.SoundFile):
-            samples = join(list(_read_sound(wanted, file)))
-            audio = _finish_sound(wanted, samples, file.samplerate, not _holds_floats(file))
+            samples = join(list(read_sound_file(part, file)))
+            audio = finish_audio(part, samples, file.samplerate, not holds_floats(file))
         else:
-            tracks = open_tracks(wanted, file)
-            for track, frame, time in read_frames(wanted, file, tracks):
+            tracks = open_tracks(part, file)
+            for track, frame, time in read_frames(part, file, tracks):
                 track.add(frame, time)
             for track in tracks.values():
-                wanted.note(*track.notes)
-                if isinstance(track, Sound):
+                part.note(*track.notes)
+                if isinstance(track, AudioTrack):
                     samples = track.take(track.held)
-                    audio = _finish_sound(wanted, samples, track.rate, track.limited)
+                    audio = finish_audio(part, samples, track.rate, track.limited)
                 else:
                     video = track.finish()
     seconds = max(
         0.0 if audio is None else len(audio) / SAMPLE_RATE,
         0.0 if video is None else len(video) / VIDEO_RATE,
     )
-    wanted.check_length(seconds)
-    wanted.note_end(seconds)
-    return DecodedMedia(audio, video, seconds, tuple(wanted.notes))
-
-
-def stream_clip(
-    path: Path,
-    *,
-    start: Seconds = 0.0,
-    end: Seconds | None = None,
-    streams: Sequence[str] = STREAMS,
-    data: bytes | None = None,
-    longest: Seconds = MAX_SECONDS,
-) -> Generator[MediaBlock, None, tuple[str, ...]]:
-    """Decode what `load_clip` would refuse as too long, in blocks of `BLOCK` seconds.
-
-    One pass over the file, whatever its kind; arguments and errors are those of `load_clip`.
-
-    Args:
-        path: see `load_clip`, as for the following.
-        start: likewise.
-        end: likewise.
-        streams: likewise.
-        data: likewise.
-        longest: the most that may be wanted.
-
-    Yields:
-        The blocks of both streams as they are complete; those of each are in order, and all but the
-        last last `BLOCK` seconds.
-
-    Returns:
-        The notes of the clip.
-    """
-    advice = "give start and end, or allow more with max_seconds"
-    wanted = Wanted(path, start, end, streams, longest, advice)
-    seconds = 0.0
-    lasted: dict[str, int] = {}
-    with _open(wanted, data) as file:
-        blocks = _stream_sound if isinstance(file, soundfile.SoundFile) else _stream_container
-        for block in blocks(wanted, file):
-            lasted[block.stream] = lasted.get(block.stream, 0) + len(block.values)
-            seconds = max(seconds, lasted[block.stream] / block.rate)
-            yield block
-    wanted.note_end(seconds)
-    return tuple(wanted.notes)
+    part.check_length(seconds)
+    part.note_end(seconds)
+    return DecodedMedia(audio, video, seconds, tuple(part.notes))
 
 
 @contextmanager
-def _open(wanted: Wanted, data: bytes | None) -> Iterator[soundfile.SoundFile | InputContainer]:
+def open_part(part: MediaPart) -> Iterator[MediaFile]:
     """The file in the decoder for its kind, unless it is too long."""
-    with open_media(wanted.path, data, wanted.end) as opened:
-        believed = None if wanted.end is not None else _stated_length(opened.file)
-        if believed is None or believed - wanted.start <= wanted.longest:
-            wanted.note(*opened.notes)
-            yield opened.file
+    with open_media(part, part.end) as file:
+        stated = None if part.end is not None else stated_length(file)
+        if stated is None or stated - part.start <= part.longest:
+            yield file
             return
-        if isinstance(opened.file, soundfile.SoundFile) or _goes_beyond(wanted, opened.file):
-            wanted.check_length(believed - wanted.start)
-    with open_media(wanted.path, data) as opened:  # its header claims too much
-        wanted.note(*opened.notes)
-        yield opened.file
+        if isinstance(file, soundfile.SoundFile) or _goes_beyond(part, file):
+            part.check_length(stated - part.start)
+    with open_media(part) as file:  # its header claims too much
+        yield file
 
 
-def _stated_length(file: soundfile.SoundFile | InputContainer) -> Seconds | None:
-    if isinstance(file, soundfile.SoundFile):
-        return float(file.frames / file.samplerate)
-    return None if file.duration is None else file.duration / av.time_base
-
-
-def _goes_beyond(wanted: Wanted, container: InputContainer) -> bool:
+def _goes_beyond(part: MediaPart, container: InputContainer) -> bool:
     """Whether there is anything at the end of what is allowed."""
-    clock, chosen = open_clock(container), [*container.streams.audio, *container.streams.video]
+    clock, chosen = _open_clock(container), [*container.streams.audio, *container.streams.video]
     return any(
         packet.dts is not None
         and clock.place(packet.stream.index, float(packet.dts * packet.time_base), 0.0)
-        > wanted.stop - 1
+        > part.stop - 1
         for packet in container.demux(chosen)
     )
 
 
-def to_16k(
-    samples: NDArray[np.float32], rate: int, peak: float = 1.0
-) -> NDArray[np.float32] | None:
-    """Decoded sound at `rate` to 16 kHz, nowhere above `peak`; None if there is none."""
-    return np.clip(resample(samples, rate), -peak, peak) if len(samples) else None
+def open_tracks(part: MediaPart, container: InputContainer) -> dict[int, Track]:
+    """A track for each wanted kind, by the index of the stream that is taken for it."""
+    tracks: dict[int, Track] = {}
+    for stream in choose_streams(part, container):
+        if stream.type == "audio":
+            limited = not stream.codec_context.name.startswith("pcm_f")
+            tracks[stream.index] = AudioTrack(part.start, part.stop, limited=limited)
+        else:
+            _check_pixels(part.path, stream.width, stream.height)
+            stream.thread_type = "NONE"  # one clip, one core
+            tracks[stream.index] = VideoTrack(part.start, part.stop)
+    return tracks
 
 
-def _finish_sound(
-    wanted: Wanted, samples: NDArray[np.float32], rate: int, limited: bool
-) -> NDArray[np.float32] | None:
-    to_mono = ToMono(wanted.path, limited=limited)
-    mono = to_mono(samples)
-    wanted.note(*to_mono.notes)
-    return to_16k(mono, rate, to_mono.peak)
+def _open_clock(container: InputContainer) -> Clock:
+    """The clock of a container that is read from its beginning."""
+    origin = (container.start_time or 0) / av.time_base
+    return Clock(origin, breaks=container.format.name in BROADCAST_KINDS)
 
 
-def _holds_floats(file: soundfile.SoundFile) -> bool:
-    return file.subtype in ("FLOAT", "DOUBLE")
+def read_frames(
+    part: MediaPart, container: InputContainer, tracks: dict[int, Track]
+) -> Iterator[tuple[Track, Any, Seconds | None]]:
+    """Decoded frames with the track of each and its time, until all tracks are done.
+
+    A track whose codec turns out to be unknown is removed from `tracks`, if it is not the only one.
+    """
+    kind = container.format.name.split(",")[0]
+    origin = (container.start_time or 0) / av.time_base
+    breaks = kind in BROADCAST_KINDS
+    clock = _open_clock(container)
+    chosen = [container.streams[index] for index in tracks]
+    if part.start > WARM_UP and (kind in SEEKABLE_KINDS or all(map(_is_pcm, chosen))):
+        container.seek(round((origin + part.start - WARM_UP) * av.time_base))
+    for packet in _whole_packets(part, container, chosen, breaks):
+        # Not its stream_index: that is 0 in the empty last packets, which empty the decoders.
+        index = packet.stream.index
+        track = tracks.get(index)
+        if track is None or track.done:
+            continue
+        if not breaks and part.end is None and packet.pts is not None:
+            # Before the gap to it is filled.
+            part.check_length(float(packet.pts * packet.time_base) - origin - part.start - 1.0)
+        for frame in _decode(part, packet, kind, tracks):
+            _check_frame(part, frame)
+            time = frame.time
+            if kind in UNTIMED_KINDS and isinstance(frame, av.AudioFrame):
+                time = clock.follow(index, _lasts(frame))
+            elif time is not None:
+                time = clock.place(index, time, _lasts(frame))
+            if isinstance(frame, av.AudioFrame) == isinstance(track, AudioTrack):
+                yield track, frame, time
+        if all(track.done for track in tracks.values()):
+            break
+    if clock.recordings > 1:
+        part.note(f"{clock.recordings} recordings joined in one file")
 
 
-def _read_sound(wanted: Wanted, file: soundfile.SoundFile) -> Iterator[NDArray[np.float32]]:
-    """The samples of a sound file, mid and side, in blocks."""
-    if "audio" not in wanted.streams:
-        raise without(wanted)
-    rate = int(file.samplerate)
-    check_rate(wanted.path, rate)
-    last = file.frames if wanted.end is None else min(file.frames, round(wanted.end * rate))
-    count = max(0, last - round(wanted.start * rate))
-    wanted.check_length(count / rate)
-    if file.frames == 0 and file.format == "OGG":
-        raise damaged(wanted.path, "no sample is there")  # an ogg file that was cut short says so
-    if count:
-        file.seek(last - count)
-    for first in range(0, count, BLOCK * rate):
-        size = min(BLOCK * rate, count - first)
-        samples = file.read(size, dtype="float32", always_2d=True)
-        if len(samples) < size:  # than the header says
-            why = f"{first + len(samples)} of {count} samples are there"
-            raise damaged(wanted.path, why)
-        yield mid_and_side(samples.T, [""] * file.channels)
+def _whole_packets(
+    part: MediaPart, container: InputContainer, chosen: list[Any], breaks: bool
+) -> Iterator[Any]:
+    """The packets of some streams, as long as none is damaged.
+
+    Where two broadcasts were joined the end of the first looks cut off: then times jump.
+    """
+    cut: dict[int, Seconds] = {}
+    reached: dict[int, Seconds] = {}
+    for packet in container.demux(chosen):
+        index = packet.stream.index
+        time = None if packet.dts is None else float(packet.dts * packet.time_base)
+        if time is not None:
+            last, reached[index] = reached.get(index, time), time
+            if index in cut and not last - LEAST_BACK <= time <= last + LEAST_AHEAD:
+                del cut[index]
+        if packet.is_corrupt and index not in cut:
+            cut[index] = reached.get(index, 0.0)
+        if index in cut and (not breaks or reached.get(index, 0.0) > cut[index] + JOINT):
+            break
+        yield packet
+    if cut:
+        raise damaged(part.path, "the file is cut short or overwritten")
 
 
-def _stream_sound(wanted: Wanted, file: soundfile.SoundFile) -> Iterator[MediaBlock]:
-    to_mono = ToMono(wanted.path, limited=not _holds_floats(file))
-    for samples in _read_sound(wanted, file):
-        yield MediaBlock("audio", to_mono(samples), int(file.samplerate), to_mono.peak)
-    wanted.note(*to_mono.notes)
+def _decode(
+    part: MediaPart, packet: Any, kind: str, tracks: dict[int, Track]
+) -> Sequence[av.AudioFrame | av.VideoFrame]:
+    try:
+        frames: Sequence[av.AudioFrame | av.VideoFrame] = packet.decode()
+        return frames
+    except _UNKNOWN:
+        if len(tracks) == 1 or tracks[packet.stream.index].filled:
+            raise
+        del tracks[packet.stream.index]
+        part.note(f"{stream_name(packet.stream)} is passed over: no decoder knows it")
+    except av.error.InvalidDataError:
+        head = bytes(packet)[:2]
+        if kind not in ("mp3", "aac") or (head[:1] == b"\xff" and head[1] & 0xE0 == 0xE0):
+            raise
+        # No frame: a tag between two recordings, or filling.
+    return ()
 
 
-def _stream_container(wanted: Wanted, container: InputContainer) -> Iterator[MediaBlock]:
-    tracks = open_tracks(wanted, container)
-    to_mono = ToMono(wanted.path, limited=False)
+def _check_frame(part: MediaPart, frame: av.AudioFrame | av.VideoFrame) -> None:
+    if isinstance(frame, av.AudioFrame):
+        check_rate(part.path, frame.sample_rate)
+    elif isinstance(frame, av.VideoFrame):
+        _check_pixels(part.path, frame.width, frame.height)
 
-    def ready(track: Track, least: int = 1) -> Iterator[MediaBlock]:
-        """What the track holds, in blocks; the last of fewer than `least` stays."""
-        while track.held >= least:
-            if isinstance(track, Sound):
-                mono = to_mono(track.take(BLOCK * track.rate))
-                yield MediaBlock("audio", mono, track.rate, 1.0 if track.limited else to_mono.peak)
-            else:
-                yield MediaBlock("video", track.take(BLOCK * track.rate), track.rate)
-            wanted.check_length(track.taken / track.rate)
 
-    for track, frame, time in read_frames(wanted, container, tracks):
-        if isinstance(track, Pictures) and time is not None:
-            # A picture may stay for hours.
-            while not track.show_until(time, BLOCK * VIDEO_RATE):
-                yield from ready(track, BLOCK * VIDEO_RATE)
-        track.add(frame, time)
-        yield from ready(track, BLOCK * track.rate)
-    for track in tracks.values():
-        if isinstance(track, Pictures):
-            while not track.show_until(track.shown_until, BLOCK * VIDEO_RATE):
-                yield from ready(track, BLOCK * VIDEO_RATE)
-            track.close()
-        yield from ready(track)
-        wanted.note(*track.notes)
-    wanted.note(*to_mono.notes)
+def _check_pixels(path: Path, width: int, height: int) -> None:
+    if width * height > MOST_PIXELS:
+        raise DataError(str(path), "too_large", f"pictures of {width} x {height} pixels")
+
+
+def _is_pcm(stream: Any) -> bool:
+    return bool(stream.codec_context.name.startswith("pcm_"))
+
+
+class Clock:
+    """Times of the container to times of the clip, which joined recordings follow one another in.
+
+    Args:
+        origin: time 0 of the clip, in the container.
+        breaks: whether a jump ahead is a new beginning as well, as in broadcasts; else a gap.
+    """
+
+    def __init__(self, origin: Seconds, *, breaks: bool = False) -> None:
+        self._shifts = [-origin]  # of each recording
+        self._breaks = breaks
+        self._part: dict[int, int] = {}  # of a track: the recording it has reached
+        self._last: dict[int, Seconds] = {}
+        self._end = 0.0
+
+    @property
+    def recordings(self) -> int:
+        """How many have begun."""
+        return len(self._shifts)
+
+    def place(self, track: int, time: Seconds, lasts: Seconds) -> Seconds:
+        """When a frame begins.
+
+        Args:
+            track: whose frame it is; the frames of a track come in order.
+            time: in the container.
+            lasts: how long it is shown or heard.
+        """
+        part, last = self._part.get(track, 0), self._last.get(track)
+        placed = time + self._shifts[part]
+        while last is not None and self._is_new(placed, last):
+            part += 1
+            if part == len(self._shifts):
+                self._shifts.append(self._end - time)
+            placed = time + self._shifts[part]
+            if part + 1 == len(self._shifts):
+                break
+        self._part[track], self._last[track] = part, placed
+        self._end = max(self._end, placed + lasts)
+        return placed
+
+    def follow(self, track: int, lasts: Seconds) -> Seconds:
+        """When a frame begins that comes right behind the one before."""
+        placed = self._last.get(track, 0.0)
+        self._last[track] = placed + lasts
+        return placed
+
+    def _is_new(self, placed: Seconds, last: Seconds) -> bool:
+        return placed < last - LEAST_BACK or (self._breaks and placed > self._end + LEAST_AHEAD)
+
+
+def _lasts(frame: av.AudioFrame | av.VideoFrame) -> Seconds:
+    """How long a frame is heard or shown."""
+    if isinstance(frame, av.AudioFrame):
+        return frame.samples / frame.sample_rate
+    return shown_for(frame)

@@ -1,88 +1,213 @@
-"""From a manifest row or a file to features, and from features to a shard's record and back."""
+"""Sources of examples: a manifest row or a file becomes features."""
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
+
+import soundfile
 
 from mmembed.batch import STREAMS
 from mmembed.config import Seconds
-from mmembed.data.example import Example
+from mmembed.data.example import LONGEST, Example, ExampleInfo
 from mmembed.data.feature_files import SUFFIX, read_features
 from mmembed.data.manifest.utterance import Utterance
-from mmembed.data.media.decode import MAX_SECONDS, load_clip, stream_clip
-from mmembed.data.media.streaming import FeatureBlock, features_of, make_notes
+from mmembed.data.media.decode import load_clip
+from mmembed.data.media.open import (
+    HEAD,
+    MediaPart,
+    choose_streams,
+    media_kind,
+    open_media,
+    stated_length,
+)
+from mmembed.data.media.streaming import ADVICE, FeatureBlock, features_of, stream_clip
+from mmembed.data.media.temporary_arrays import TemporaryStreams
 from mmembed.data.untrusted import archives
 from mmembed.errors import DataError
 from mmembed.features.audio import log_mel
 from mmembed.features.text import normalise_transcript
 from mmembed.features.video import face_crops
-from mmembed.io.remote import fetch_file
+from mmembed.io.remote import fetch_file, read_head
 
 LARGEST_MEMBER: Final = 1 << 30  # bytes of media in an archive
 
 
-def load_example(
-    utterance: Utterance,
-    folder: Path,
-    streams: Sequence[str] = STREAMS,
-    face_model: Path | None = None,
-) -> Example:
-    """Decode an utterance and compute its features.
+@dataclass(frozen=True)
+class ProbeResult:
+    """What can be told of a source without decoding it.
+
+    Attributes:
+        streams: those it seems to have; None = not opened.
+        seconds: None where its header does not say.
+        text: the words of its text stream, None without.
+    """
+
+    streams: tuple[str, ...] | None
+    seconds: Seconds | None
+    text: str | None
+
+
+@dataclass(frozen=True)
+class MediaSource:
+    """An utterance whose media are to be decoded.
+
+    Attributes:
+        utterance: a manifest row.
+        folder: where its relative media path starts.
+        streams: those wanted.
+        face_model: see `mmembed.features.video.face_crops`.
+        longest: seconds that it may last; beyond `LONGEST` its features are memory-mapped
+            (`mmembed.data.media.temporary_arrays`).
+        name: what errors call it; "" = its file, or its key.
+    """
+
+    utterance: Utterance
+    folder: Path
+    streams: tuple[str, ...] = STREAMS
+    face_model: Path | None = None
+    longest: Seconds = LONGEST
+    name: str = ""
+
+    @property
+    def key(self) -> str:
+        return self.utterance.key
+
+    @property
+    def path(self) -> str:
+        """Its file, or its key where it has none."""
+        return str(self.folder / (self.utterance.media or self.utterance.key))
+
+    @property
+    def text(self) -> str | None:
+        """Its text stream: the normalised transcript."""
+        wanted = "text" in self.streams
+        return normalise_transcript(self.utterance.transcript or "") or None if wanted else None
+
+    @property
+    def has_features(self) -> bool:
+        """Whether its media are a row of precomputed features."""
+        return SUFFIX + "#" in (self.utterance.media or "")
+
+    @property
+    def is_text(self) -> bool:
+        """Whether no media need be opened."""
+        return self.utterance.media is None or (
+            not {"audio", "video"} & set(self.streams) and not self.has_features
+        )
+
+    def load(self) -> Example:
+        """Load it in this process.
+
+        Raises:
+            DataError: see `load_example`.
+        """
+        return gather(self.parts())
+
+    def parts(self) -> Generator[FeatureBlock, None, Example]:
+        """The example; of a long one the features come before it, part by part."""
+        try:
+            return load_example(self)
+        except DataError as error:
+            if error.reason != "too_long" or self.longest <= LONGEST:
+                raise
+        return (yield from load_parts(self))
+
+    @contextmanager
+    def open(self) -> Iterator[tuple[Path, bytes | None]]:
+        """Where its file lies, or the bytes of a member of an archive; a URL is fetched."""
+        media = self.utterance.media or ""
+        archive, _, member = media.rpartition("#")
+        if "://" in media:
+            file = fetch_file(media)
+            path = Path(f"/proc/self/fd/{file.number}")  # stays, whatever becomes of the cache
+            try:
+                yield path, None
+            except DataError as error:
+                message = str(error).removeprefix(f"{path}: ")
+                raise DataError(media, error.reason, message) from None
+        elif archive.endswith(archives.SUFFIXES):
+            data = archives.read_member(self.folder / archive, member, LARGEST_MEMBER)
+            yield self.folder / media, data
+        else:
+            yield self.folder / media, None
+
+
+@dataclass(frozen=True)
+class ReadySource:
+    """A clip that needs no decoding process: a stored record, arrays in memory, a row that cannot
+    be used.
+
+    Attributes:
+        key: of the example.
+        name: what errors call it.
+        load: gives the example, or raises DataError.
+        probe: likewise, what can be told of it at little cost; None = it is never asked.
+        identity: what tells it from others, as plain JSON.
+    """
+
+    key: str
+    name: str
+    load: Callable[[], Example]
+    probe: Callable[[], ProbeResult] | None = None
+    identity: object = None
+
+
+Source: TypeAlias = MediaSource | ReadySource
+"""One clip that may or may not turn out to be readable."""
+
+
+def gather(parts: Generator[FeatureBlock, None, Example]) -> Example:
+    """The example that a generator of its features returns, with these, memory-mapped."""
+    arrays = TemporaryStreams()
+    while True:
+        try:
+            part = next(parts)
+        except StopIteration as end:
+            example: Example = end.value
+            return replace(example, **arrays.finish())
+        arrays.add(part.stream, part.values)
+
+
+def load_example(source: MediaSource) -> Example:
+    """Decode an utterance of at most `LONGEST` seconds and compute its features.
 
     The transcript, where there is one, is its text stream. An utterance of text without a letter
     or digit has no stream at all and is an example nevertheless.
 
-    Args:
-        utterance: a manifest row.
-        folder: of the manifest; relative media paths start there.
-        streams: those wanted; nothing is decoded for the others.
-        face_model: see `face_crops`.
-
     Raises:
         DataError: the media cannot be used, or the utterance has none of the streams.
     """
-    text = normalise_transcript(utterance.transcript or "") or None if "text" in streams else None
-    if utterance.media is not None and SUFFIX + "#" in utterance.media:
-        file, _, row = utterance.media.rpartition("#")
-        features = read_features(folder / file, int(row))
-        example = Example(utterance, text=text, features=features).only(tuple(streams))
+    utterance, text = source.utterance, source.text
+    if source.has_features:
+        file, _, row = str(utterance.media).rpartition("#")
+        features = read_features(source.folder / file, int(row))
+        example = Example(utterance, text=text, features=features)
+        example = example.only(source.streams)
         if not example.streams:
-            raise DataError(utterance.key, "no_streams", f"has no {' or '.join(streams)}")
+            raise _no_streams(source)
         return example
-    if utterance.media is None or not {"audio", "video"} & set(streams):
+    if source.is_text:
         # A turn such as "..." has no words for an encoder and is a turn of its dialogue still.
-        if text is None and not ("text" in streams and (utterance.transcript or "").strip()):
-            raise DataError(utterance.key, "no_streams", f"has no {' or '.join(streams)}")
+        if text is None and not ("text" in source.streams and (utterance.transcript or "").strip()):
+            raise _no_streams(source)
         return Example(utterance, text=text)
-    with _located(utterance.media, folder) as (path, data):
-        clip = load_clip(path, start=utterance.start, end=utterance.end, streams=streams, data=data)
+    span = {"start": utterance.start, "end": utterance.end}
+    with source.open() as (path, data):
+        clip = load_clip(path, **span, streams=source.streams, data=data)  # type: ignore[arg-type]
     crops = face = None
     if clip.video is not None:
-        crops, face = face_crops(clip.video, face_model)
+        crops, face = face_crops(clip.video, source.face_model)
     audio = log_mel(clip.audio) if clip.audio is not None else None
-    notes = make_notes(clip.seconds, clip.notes, face)
-    return Example(utterance, audio=audio, video=crops, text=text, notes=notes)
+    info = ExampleInfo(round(clip.seconds, 3), face, clip.notes)
+    return Example(utterance, audio=audio, video=crops, text=text, info=info)
 
 
-def load_parts(
-    utterance: Utterance,
-    folder: Path,
-    streams: Sequence[str] = STREAMS,
-    face_model: Path | None = None,
-    *,
-    longest: Seconds = MAX_SECONDS,
-) -> Generator[FeatureBlock, None, Example]:
+def load_parts(source: MediaSource) -> Generator[FeatureBlock, None, Example]:
     """The features of media that `load_example` refuses as too long, part by part.
-
-    Args:
-        utterance: see `load_example`, as for all arguments.
-        folder: likewise.
-        streams: likewise.
-        face_model: likewise.
-        longest: the most that it may last.
 
     Yields:
         See `mmembed.data.media.streaming.features_of`.
@@ -93,42 +218,54 @@ def load_parts(
     Raises:
         DataError: the media cannot be used; part of it may have been yielded.
     """
-    assert utterance.media is not None
-    with _located(utterance.media, folder) as (path, data):
-        blocks = stream_clip(
-            path,
-            start=utterance.start,
-            end=utterance.end,
-            streams=streams,
-            data=data,
-            longest=longest,
-        )
-        parts = features_of(blocks, face_model)
+    utterance = source.utterance
+    with source.open() as (path, data):
+        span, wanted = (utterance.start, utterance.end), (source.streams, source.longest)
+        blocks = stream_clip(MediaPart(path, *span, *wanted, data, ADVICE))
+        parts = features_of(blocks, source.face_model)
         size = path.stat().st_size if data is None else len(data)
         while True:
             try:
                 part = next(parts)
             except StopIteration as end:
-                notes = end.value
-                break
+                return Example(utterance, text=source.text, info=end.value)
             yield part._replace(size=size)
-    text = normalise_transcript(utterance.transcript or "") or None if "text" in streams else None
-    return Example(utterance, text=text, notes=notes)
 
 
-@contextmanager
-def _located(media: str, folder: Path) -> Iterator[tuple[Path, bytes | None]]:
-    """Where a file lies, or the bytes of a member of an archive; what a URL leads to is fetched."""
-    archive, _, member = media.rpartition("#")
+def probe(source: MediaSource) -> ProbeResult:
+    """What the header of a file says: nothing is decoded, so much damage stays unseen.
+
+    Of a file behind a URL only the first bytes are fetched.
+
+    Raises:
+        DataError: as `load_example`, as far as a header can tell.
+    """
+    utterance = source.utterance
+    if source.is_text or source.has_features:
+        return ProbeResult(load_example(source).streams, None, source.text)
+    media, start, end = str(utterance.media), utterance.start, utterance.end
     if "://" in media:
-        file = fetch_file(media)
-        path = Path(f"/proc/self/fd/{file.number}")  # stays, whatever becomes of the cache
-        try:
-            yield path, None
-        except DataError as error:
-            message = str(error).removeprefix(f"{path}: ")
-            raise DataError(media, error.reason, message) from None
-    elif archive.endswith(archives.SUFFIXES):
-        yield folder / media, archives.read_member(folder / archive, member, LARGEST_MEMBER)
-    else:
-        yield folder / media, None
+        media_kind(Path(media), read_head(media, HEAD)[0])
+        return ProbeResult(None, None if end is None else end - start, source.text)
+    with source.open() as (path, data):
+        part = MediaPart(path, start, end, source.streams, source.longest, data)
+        with open_media(part, 0.0) as file:
+            if isinstance(file, soundfile.SoundFile):
+                found: tuple[str, ...] = ("audio",)
+            else:
+                found = tuple(stream.type for stream in choose_streams(part, file))
+            seconds = stated_length(file)
+    if not set(found) & set(source.streams):
+        raise part.no_streams()
+    ends = [last for last in (seconds, end) if last is not None]
+    lasts = min(ends) - start if ends else None
+    if lasts is not None and lasts <= 0:
+        raise DataError(str(path), "too_short", f"nothing lies from {start} s on")
+    if lasts is not None:
+        part.check_length(lasts)
+    words = ("text",) if source.text else ()
+    return ProbeResult((*found, *words), lasts, source.text)
+
+
+def _no_streams(source: MediaSource) -> DataError:
+    return DataError(source.key, "no_streams", f"has no {' or '.join(source.streams)}")

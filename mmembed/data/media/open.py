@@ -1,4 +1,4 @@
-"""What kind of media a file is, and the decoder that opens it.
+"""What kind of media a file is, the decoder that opens it, and the streams that are decoded.
 
 FFmpeg tells the kind by the content and reads most of them. Sound of two channels at most in wav,
 flac, ogg and mp3 files is read by libsndfile, which finds any sample at once, but only where it
@@ -11,15 +11,19 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
-from typing import Any, BinaryIO, Final, NamedTuple
+from typing import Any, BinaryIO, Final, TypeAlias
 
 import av
+import numpy as np
 import soundfile
 from av.container import InputContainer
 
+from mmembed.batch import STREAMS
 from mmembed.config import Seconds
+from mmembed.data.example import LONGEST
 from mmembed.data.media.repair import open_repaired
 from mmembed.errors import DataError
 
@@ -65,42 +69,101 @@ _TAG_FRAMES: Final = 4  # of mp3 files; encoders begin and end with as many that
 _FIRST_PAGE: Final = re.compile(rb"OggS\0[\2\3\6\7]")  # of a stream, by its flags (RFC 3533, 6)
 
 
-class Opened(NamedTuple):
-    """A file that is open.
+BLOCK: Final = 12  # whole seconds of a long recording that are decoded at once
+BEHIND_END: Final[Seconds] = 0.1  # that the end of a part may lie behind the end of the file unsaid
+
+MediaFile: TypeAlias = "soundfile.SoundFile | InputContainer"
+
+
+@dataclass
+class MediaPart:
+    """The part of a file that is decoded, and what there is to say of it.
 
     Attributes:
-        file: in the decoder for its kind.
-        notes: what of it that decoder passes over.
+        path: of the file, or what errors call it.
+        start: seconds, from time 0 of the container.
+        end: seconds; None = the end of the file.
+        streams: those wanted.
+        longest: seconds that the part may last.
+        data: the bytes of the file where it is part of another.
+        advice: what to do where it lasts longer.
+        notes: what was passed over, and what was not taken as it is.
     """
 
-    file: soundfile.SoundFile | InputContainer
-    notes: tuple[str, ...] = ()
+    path: Path
+    start: Seconds = 0.0
+    end: Seconds | None = None
+    streams: Sequence[str] = STREAMS
+    longest: Seconds = LONGEST
+    data: bytes | None = None
+    advice: str = "give start and end"
+    notes: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.start < (np.inf if self.end is None else self.end):
+            message = f"nothing lies from {self.start} s to {self.end} s"
+            raise DataError(str(self.path), "too_short", message)
+        if self.end is not None:
+            self.check_length(self.end - self.start)
+
+    @property
+    def stop(self) -> Seconds:
+        """Where decoding ends at the latest."""
+        return self.start + self.longest + 1.0 if self.end is None else self.end
+
+    def check_length(self, seconds: Seconds) -> None:
+        if seconds > self.longest:
+            message = f"lasts {seconds:.0f} s, at most {self.longest:.0f} s at once"
+            raise DataError(str(self.path), "too_long", f"{message}: {self.advice}")
+
+    def note(self, *notes: str) -> None:
+        self.notes += [note for note in notes if note not in self.notes]
+
+    def note_end(self, seconds: Seconds) -> None:
+        """Say how much of the part lies behind the end of the file; raise if all does."""
+        if not seconds:
+            where = f" from {self.start} s on" if self.start else ""
+            message = f"nothing to decode{where}: no sample and no picture"
+            raise DataError(str(self.path), "too_short", message)
+        if self.end is not None and self.end - self.start - seconds > BEHIND_END:
+            self.note(
+                f"the file ends at {self.start + seconds:.2f} s, before the end that was given"
+            )
+
+    def no_streams(self) -> DataError:
+        """The error of a file without any of the streams."""
+        streams = " or ".join(stream for stream in ("audio", "video") if stream in self.streams)
+        return DataError(str(self.path), "no_streams", f"holds no {streams}")
 
 
 @contextmanager
-def open_media(
-    path: Path, data: bytes | None = None, end: Seconds | None = None
-) -> Iterator[Opened]:
-    """Open a file of any kind; what its decoder finds wrong, now or later, is a DataError.
+def open_media(part: MediaPart, end: Seconds | None = None) -> Iterator[MediaFile]:
+    """Open a file in the decoder for its kind; what that finds wrong, now or later, is a DataError.
 
     Args:
-        path: of the file.
-        data: its bytes where it is part of another; `path` is then only its name.
-        end: of the part that is wanted; None = all.
+        part: what is wanted of the file; what the decoder passes over is noted there.
+        end: of what will be read; None = all.
 
     Raises:
         DataError: as `media_kind`.
     """
-    kind = media_kind(path, data)
+    kind = media_kind(part.path, part.data)
     try:
         with ExitStack() as stack:
-            repaired = open_repaired(path, data) if kind in CHUNKED else None
+            repaired = open_repaired(part.path, part.data) if kind in CHUNKED else None
             if repaired is not None:
                 stack.enter_context(repaired)
-            yield _open(stack, path, data, kind, repaired, end)
+            yield _open(stack, part, kind, repaired, end)
     except (av.FFmpegError, soundfile.SoundFileError) as error:
         # FFmpeg's whole message would name the file again.
-        raise damaged(path, getattr(error, "strerror", None) or str(error)) from None
+        raise damaged(part.path, getattr(error, "strerror", None) or str(error)) from None
+
+
+def stated_length(file: MediaFile) -> Seconds | None:
+    """How long a file is, as its header says; None where it does not say."""
+    if isinstance(file, soundfile.SoundFile):
+        return float(file.frames / file.samplerate)
+    return None if file.duration is None else file.duration / av.time_base
 
 
 def media_kind(path: Path, data: bytes | None = None, size: int | None = None) -> str | None:
@@ -149,12 +212,13 @@ def _no_media(path: Path) -> DataError:
 
 def _open(
     stack: ExitStack,
-    path: Path,
-    data: bytes | None,
+    part: MediaPart,
     kind: str | None,
     repaired: BinaryIO | None,
     end: Seconds | None,
-) -> Opened:
+) -> MediaFile:
+    path, data = part.path, part.data
+
     def source() -> Any:
         if repaired is not None:
             repaired.seek(0)
@@ -170,7 +234,7 @@ def _open(
     if kind == "wav" or (kind == "ogg" and _is_one_stream(path, data)):
         file = _sound_file(stack, source())
         if file is not None:
-            return Opened(file)
+            return file
     try:
         opened = container()
     except av.FFmpegError:
@@ -181,10 +245,10 @@ def _open(
         file = _sound_file(stack, source())
         if file is not None:
             if _sees_all(opened, file, end):
-                covers = (f"{stream_name(cover)} is a cover" for cover in opened.streams.video)
-                return Opened(file, tuple(covers))
+                part.note(*(f"{stream_name(cover)} is a cover" for cover in opened.streams.video))
+                return file
             opened = container()  # once more from the beginning
-    return Opened(opened)
+    return opened
 
 
 def _sound_file(stack: ExitStack, source: Any) -> soundfile.SoundFile | None:
@@ -237,30 +301,23 @@ def stream_name(stream: av.stream.Stream) -> str:
     return f"{stream.type} stream {stream.index}{codec}"
 
 
-class Chosen(NamedTuple):
-    """The streams of a container that are decoded.
+def choose_streams(part: MediaPart, container: InputContainer) -> list[Any]:
+    """Choose as a player does: of each kind the default one, else the first that can be decoded.
 
-    Attributes:
-        streams: at most one of sound and one of pictures.
-        unknown: "audio" and "video", where all streams of that kind have codecs nobody knows.
-        notes: which others there are, and why they are passed over.
+    Returns:
+        The streams of a container that are decoded: at most one of audio and one of video.
+
+    Raises:
+        DataError: there is none.
     """
-
-    streams: tuple[Any, ...]
-    unknown: tuple[str, ...]
-    notes: tuple[str, ...]
-
-
-def choose_streams(container: InputContainer, wanted: Sequence[str]) -> Chosen:
-    """Choose as a player does: of each kind the default one, else the first that can be decoded."""
-    chosen, unknown, notes = [], [], []
+    chosen, unknown = [], []
     others = [stream for stream in container.streams if stream.type not in ("audio", "video")]
-    notes += [f"{stream_name(stream)} is passed over" for stream in others]
+    part.note(*(f"{stream_name(stream)} is passed over" for stream in others))
     for kind in ("audio", "video"):
-        if kind not in wanted:
+        if kind not in part.streams:
             continue
         streams = [stream for stream in container.streams if stream.type == kind]
-        notes += [f"{stream_name(cover)} is a cover" for cover in streams if _is_cover(cover)]
+        part.note(*(f"{stream_name(cover)} is a cover" for cover in streams if _is_cover(cover)))
         rivals = sorted((s for s in streams if not _is_cover(s)), key=_rank)
         known = [stream for stream in rivals if stream.codec_context is not None]
         chosen += known[:1]
@@ -268,12 +325,16 @@ def choose_streams(container: InputContainer, wanted: Sequence[str]) -> Chosen:
             unknown.append(kind)
         for stream in rivals:
             if stream.codec_context is None:
-                notes.append(f"{stream_name(stream)} is passed over: no decoder knows it")
+                part.note(f"{stream_name(stream)} is passed over: no decoder knows it")
             elif stream is not known[0]:
                 why = "is the default" if _is_default(known[0]) else "comes first"
                 first = f"stream {known[0].index} {why}"
-                notes.append(f"{stream_name(stream)} is passed over: {first}")
-    return Chosen(tuple(chosen), tuple(unknown), tuple(notes))
+                part.note(f"{stream_name(stream)} is passed over: {first}")
+    if not chosen and unknown:
+        raise damaged(part.path, f"no decoder for its {' and '.join(unknown)}")
+    if not chosen:
+        raise part.no_streams()
+    return chosen
 
 
 def _is_cover(stream: Any) -> bool:

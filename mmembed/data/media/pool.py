@@ -2,7 +2,9 @@
 
 Damaged media can take a decoder down or keep it busy for ever. So the files are opened in child
 processes with limits on time and memory; one that dies or overstays is replaced. What comes back
-is JSON and raw arrays, nothing that could run.
+is JSON and raw arrays, nothing that could run. The pools of the standard library do not serve here:
+a worker that dies breaks a `ProcessPoolExecutor`, neither it nor `multiprocessing.Pool` ends one
+that hangs, and both send pickles.
 """
 
 from __future__ import annotations
@@ -17,34 +19,31 @@ import sys
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from types import ModuleType, TracebackType
-from typing import Any, Final, Self
+from types import ModuleType
+from typing import Any, Final, Self, TypeAlias
 
 import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mmembed.batch import STREAMS
 from mmembed.config import Seconds
-from mmembed.data.example import Example
-from mmembed.data.manifest.jsonl import from_row, to_row
+from mmembed.data.example import Example, ExampleInfo
 from mmembed.data.manifest.utterance import Utterance
-from mmembed.data.media.decode import BLOCK, LONGEST
-from mmembed.data.media.header import look_at
-from mmembed.data.media.load import load_example, load_parts
-from mmembed.data.media.streaming import FeatureBlock, Spools, gather
-from mmembed.data.shards.records import from_record, to_record
+from mmembed.data.media.load import MediaSource, ProbeResult, Source, probe
+from mmembed.data.media.open import BLOCK
+from mmembed.data.media.temporary_arrays import TemporaryStreams
 from mmembed.errors import DataError, MmembedError, UsageError
 from mmembed.features.audio import FEATURE_RATE
 from mmembed.features.video import VIDEO_RATE
+from mmembed.io.remote import without_secrets
 
-PATIENCE: Final[Seconds] = 120.0  # to decode one clip; most take a tenth of a second
+TIMEOUT: Final[Seconds] = 120.0  # to decode one clip; most take a tenth of a second
 BYTES_A_SECOND: Final = 10_000  # of its file, for which a long clip may take a second more
 DECODED_A_SECOND: Final = 20.0  # seconds of it, likewise
 MEMORY: Final = 3 << 30  # bytes that one clip may take
@@ -52,45 +51,10 @@ ALMOST: Final = 16 << 20  # bytes; what fails with so few left fails for want of
 START: Final[Seconds] = 120.0  # for a process to import what it needs on a busy machine
 AHEAD: Final = 4  # clips decoded ahead of the one that is waited for, in each process
 LARGEST_REPLY: Final = 2 << 30  # bytes
+ROW: Final = ("key", "media", "start", "end", "transcript")  # what a child has to know of a row
 _STARTING: Final = threading.Lock()
 
-
-@dataclass(frozen=True)
-class Task:
-    """One utterance to load.
-
-    Attributes:
-        utterance: a manifest row.
-        folder: where its relative media path starts.
-        streams: those wanted.
-        face_model: see `mmembed.features.video.face_crops`.
-        longest: seconds that it may last; beyond `mmembed.data.media.decode.LONGEST` its features
-            are mapped from disk (`mmembed.data.media.temporary_arrays`).
-        header: do not decode it, only look: see `mmembed.data.media.header.look_at`.
-    """
-
-    utterance: Utterance
-    folder: Path
-    streams: tuple[str, ...] = STREAMS
-    face_model: Path | None = None
-    longest: Seconds = LONGEST
-    header: bool = False
-
-    def load(self) -> Example:
-        """Load it in this process; raises DataError."""
-        return gather(self.parts())
-
-    def parts(self) -> Generator[FeatureBlock, None, Example]:
-        """The example; of a long one the features come before it, part by part."""
-        what = (self.utterance, self.folder, self.streams)
-        if self.header:
-            return look_at(*what, longest=self.longest)
-        try:
-            return load_example(*what, self.face_model)
-        except DataError as error:
-            if error.reason != "too_long" or self.longest <= LONGEST:
-                raise
-        return (yield from load_parts(*what, self.face_model, longest=self.longest))
+Outcome: TypeAlias = Example | ProbeResult | DataError
 
 
 class Decoder:
@@ -105,7 +69,7 @@ class Decoder:
     """
 
     def __init__(
-        self, workers: int = 1, *, seconds: Seconds = PATIENCE, memory: int = MEMORY
+        self, workers: int = 1, *, seconds: Seconds = TIMEOUT, memory: int = MEMORY
     ) -> None:
         if workers < 1:
             raise UsageError(f"workers {workers}: at least 1 is needed")
@@ -115,101 +79,130 @@ class Decoder:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         for child in self._children:
             child.stop()
         self._children.clear()
 
-    def load(self, tasks: Iterable[Task]) -> Iterator[Example | DataError]:
+    def load(self, sources: Iterable[Source]) -> Iterator[Example | DataError]:
         """Load all of them, a few ahead of what is asked for.
 
         Yields:
-            For each task, in order, its example or why there is none: the reasons of `load_clip`,
+            For each source, in order, its example or why there is none: the reasons of `load_clip`,
             and "timeout", "memory", "crashed" and "unusable".
         """
-        waiting, begun = iter(tasks), deque[_Place]()
-        exhausted = False
+        return self._run(_Pending(source) for source in sources)
+
+    def probe(self, sources: Iterable[Source]) -> Iterator[ProbeResult | DataError]:
+        """Like `load`, what can be told of each without decoding it."""
+        return self._run(_Pending(source, probing=True) for source in sources)
+
+    def _run(self, waiting: Iterator[_Pending]) -> Iterator[Any]:
+        begun = deque[_Pending]()
         while True:
-            while not exhausted and len(begun) < AHEAD * self._size:
-                task = next(waiting, None)
-                if task is None:
-                    exhausted = True
-                    break
-                begun.append(_Place(task))
+            while len(begun) < AHEAD * self._size and (pending := next(waiting, None)) is not None:
+                begun.append(pending)
             if not begun:
                 return
             self._assign(begun)
-            if begun[0].outcome is not None:
-                yield begun.popleft().outcome  # type: ignore[misc]
-            else:
+            if (outcome := begun[0].outcome) is None:
                 self._collect()
-
-    def _assign(self, begun: Iterable[_Place]) -> None:
-        """Give every idle process the next clip; what needs no decoding is loaded here."""
-        idle = [child for child in self._children if child.place is None]
-        for place in begun:
-            if place.outcome is not None or place.assigned:
                 continue
-            if place.task.utterance.media is None:
-                place.outcome = _load(place.task)
+            yield _named(outcome, begun.popleft().source)
+
+    def _assign(self, begun: Iterable[_Pending]) -> None:
+        """Give every idle process the next clip; what needs no decoding is loaded here."""
+        idle = [child for child in self._children if child.pending is None]
+        for pending in begun:
+            if pending.outcome is not None or pending.assigned:
+                continue
+            if pending.media is None:
+                pending.outcome = pending.load_here()
                 continue
             if not idle and len(self._children) < self._size:
                 self._children.append(_Child(self._memory))
                 idle = self._children[-1:]
             if not idle:
                 return
-            idle.pop().begin(place, self._seconds)
+            idle.pop().begin(pending, self._seconds)
 
     def _collect(self) -> None:
         """Wait until a process has answered, died or run out of time."""
-        busy = {child.connection: child for child in self._children if child.place is not None}
+        busy = {child.connection: child for child in self._children if child.pending is not None}
         nearest = min(child.deadline for child in busy.values())
         ready = wait(list(busy), max(0.0, nearest - time.monotonic()))
         now = time.monotonic()
         for connection, child in busy.items():
-            place = child.place
-            assert place is not None
+            pending = child.pending
+            assert pending is not None
             if connection in ready:
-                place.outcome = child.answer()
-                if place.outcome is None:
+                pending.outcome = child.answer()
+                if pending.outcome is None:
                     child.deadline = (
-                        min(time.monotonic(), place.begun + place.earned) + self._seconds
+                        min(time.monotonic(), pending.begun + pending.earned) + self._seconds
                     )
                     continue
             elif child.deadline <= now:
-                allowed = child.deadline - place.begun
+                allowed = child.deadline - pending.begun
                 message = f"took more than {allowed:.0f} s and was given up"
-                place.outcome, child.alive = DataError(place.name, "timeout", message), False
+                pending.outcome = DataError(pending.name, "timeout", message)
+                child.alive = False
             else:
                 continue
-            child.place = None
+            child.pending = None
             if not child.alive:
                 child.stop()
                 self._children.remove(child)
 
 
+def _named(outcome: Outcome, source: Source) -> Outcome:
+    """An error by the name that its source has for the user, without what is secret."""
+    if not isinstance(outcome, DataError) or outcome.item == source.name or not source.name:
+        return outcome
+    message = str(outcome).replace(outcome.item, without_secrets(outcome.item))
+    return DataError(source.name, outcome.reason, message)
+
+
 @dataclass
-class _Place:
-    """A task and, in the end, what became of it.
+class _Pending:
+    """A source and, in the end, what became of it.
 
     Attributes:
+        probing: whether it is not decoded.
         begun: when a process was given it.
         size: bytes of its medium, once they are known.
         steps: of each stream, on disk so far.
     """
 
-    task: Task
+    source: Source
+    probing: bool = False
     assigned: bool = False
     begun: float = 0.0
     size: int = 0
     steps: Counter[str] = field(default_factory=Counter)
-    spools: Spools = field(default_factory=Spools)
-    outcome: Example | DataError | None = None
+    arrays: TemporaryStreams = field(default_factory=TemporaryStreams)
+    outcome: Outcome | None = None
+
+    @property
+    def media(self) -> MediaSource | None:
+        """The source where it is for a process."""
+        source = self.source
+        if isinstance(source, MediaSource) and source.utterance.media is not None:
+            return source
+        return None
+
+    def load_here(self) -> Outcome:
+        """What needs no process of its own."""
+        source = self.source
+        try:
+            if not self.probing:
+                return source.load()
+            if isinstance(source, MediaSource):
+                return probe(source)
+            assert source.probe is not None
+            return source.probe()
+        except DataError as error:
+            return error
 
     @property
     def lasts(self) -> Seconds:
@@ -223,7 +216,7 @@ class _Place:
 
     @property
     def name(self) -> str:
-        return str(self.task.folder / (self.task.utterance.media or self.task.utterance.key))
+        return self.media.path if self.media else self.source.name
 
 
 class _Child:
@@ -238,70 +231,77 @@ class _Child:
         with _nothing_to_import():
             self._process.start()
         theirs.close()
-        self.place: _Place | None = None
+        self.pending: _Pending | None = None
         self.deadline = math.inf
         self.alive = True
-        if not self.connection.poll(START) or not self._greeted():
-            self.stop()
-            raise MmembedError(f"a decoding process did not start within {START:.0f} s; try again")
+        with suppress(EOFError):
+            if self.connection.poll(START) and self.connection.recv_bytes():
+                return
+        self.stop()
+        raise MmembedError(f"a decoding process did not start within {START:.0f} s; try again")
 
-    def _greeted(self) -> bool:
-        try:
-            return bool(self.connection.recv_bytes())
-        except EOFError:
-            return False
-
-    def begin(self, place: _Place, seconds: Seconds) -> None:
-        task = place.task
-        # The server may have been started elsewhere and with other settings.
-        settings = {name: text for name, text in os.environ.items() if name.startswith("MMEMBED_")}
-        where = {"folder": str(task.folder), "here": os.getcwd(), "settings": settings}
-        faces = task.face_model and str(task.face_model)
-        how = {"streams": task.streams, "face_model": faces}
-        which = {"longest": task.longest, "header": task.header}
-        request = {"row": to_row(task.utterance), **where, **how, **which}
-        place.assigned, place.begun, self.place = True, time.monotonic(), place
-        self.deadline = place.begun + seconds
+    def begin(self, pending: _Pending, seconds: Seconds) -> None:
+        source = pending.media
+        assert source is not None
+        request = {
+            "row": {name: getattr(source.utterance, name) for name in ROW},
+            "folder": str(source.folder),
+            "streams": source.streams,
+            "face_model": source.face_model and str(source.face_model),
+            "longest": source.longest,
+            "probing": pending.probing,
+            "here": os.getcwd(),
+            # The server may have been started elsewhere and with other settings.
+            "settings": {n: text for n, text in os.environ.items() if n.startswith("MMEMBED_")},
+        }
+        pending.assigned, pending.begun, self.pending = True, time.monotonic(), pending
+        self.deadline = pending.begun + seconds
         with suppress(OSError):  # it has died since; reading will tell
             self.connection.send_bytes(json.dumps(request).encode())
 
-    def answer(self) -> Example | DataError | None:
+    def answer(self) -> Outcome | None:
         """What has become of the clip; None if this was a part of it."""
-        assert self.place is not None
-        self.deadline = math.inf
+        pending = self.pending
+        assert pending is not None and pending.media is not None
+        source, self.deadline = pending.media, math.inf
         try:
             head = json.loads(self.connection.recv_bytes(LARGEST_REPLY))
             if "reason" in head:
                 self.alive = not head["last"]
                 return DataError(*(head[name] for name in ("item", "reason", "message")))
-            members = {name: self._array(kind, shape) for name, kind, shape in head["arrays"]}
-            if "json" in head:
-                key = self.place.task.utterance.key
-                return self.place.spools.fill(from_record(key, {**members, "json": head["json"]}))
+            arrays = {name: self._array(kind, shape) for name, kind, shape in head["arrays"]}
+            if "probe" in head:
+                streams, seconds = head["probe"]
+                return ProbeResult(streams and tuple(streams), seconds, source.text)
+            if "info" in head:
+                info = ExampleInfo.from_json(head["info"])
+                found: dict[str, Any] = {**arrays, **pending.arrays.finish()}
+                found = {"features": arrays} if source.has_features else found
+                return Example(source.utterance, text=source.text, info=info, **found)
             size = int(head["size"])
-        except (EOFError, OSError, ValueError, KeyError):
+        except (EOFError, OSError, ValueError, KeyError, TypeError):
             self.alive = False
             self._process.join(1.0)
             code = self._process.exitcode
             how = signal.Signals(-code).name if code is not None and code < 0 else f"code {code}"
-            return DataError(self.place.name, "crashed", f"its decoder died ({how})")
-        return self._keep(self.place, members, size)
+            return DataError(pending.name, "crashed", f"its decoder died ({how})")
+        return self._keep(pending, source, arrays, size)
 
     def _keep(
-        self, place: _Place, members: Mapping[str, NDArray[Any]], size: int
+        self, pending: _Pending, source: MediaSource, arrays: Mapping[str, NDArray[Any]], size: int
     ) -> DataError | None:
         """Write a part to disk, unless there is more of it than the longest clip has.
 
         Raises:
             OSError: the disk is full.
         """
-        place.size = size
-        for stream, values in members.items():
-            place.steps[stream] += len(values)
-            if place.lasts > place.task.longest + BLOCK:
+        pending.size = size
+        for stream, values in arrays.items():
+            pending.steps[stream] += len(values)
+            if pending.lasts > source.longest + BLOCK:
                 self.alive = False
-                return DataError(place.name, "too_long", "lasts longer than it may last")
-            place.spools.add(FeatureBlock(stream, values))
+                return DataError(pending.name, "too_long", "lasts longer than it may last")
+            pending.arrays.add(stream, values)
         return None
 
     def _array(self, kind: str, shape: Sequence[int]) -> NDArray[Any]:
@@ -329,13 +329,6 @@ def _nothing_to_import() -> Iterator[None]:
             sys.modules["__main__"] = program
 
 
-def _load(task: Task) -> Example | DataError:
-    try:
-        return task.load()
-    except DataError as error:
-        return error
-
-
 def _serve(connection: Connection, memory: int) -> None:
     """What a child does: answer requests until the other side is gone."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
@@ -344,7 +337,7 @@ def _serve(connection: Connection, memory: int) -> None:
     cv2.setNumThreads(0)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     threading.Thread(target=_follow_parent, daemon=True).start()
-    limit = _held() + memory
+    limit = _mapped_bytes() + memory
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
     with suppress(EOFError, ConnectionError):  # nobody asks any more
         connection.send_bytes(b"ready")
@@ -357,11 +350,14 @@ def _answer(connection: Connection) -> bool:
     request = json.loads(connection.recv_bytes())
     os.chdir(request["here"])
     os.environ.update(request["settings"])
-    face_model = request["face_model"] and Path(request["face_model"])
-    where, streams = Path(request["folder"]), tuple(request["streams"])
-    how = {"longest": request["longest"], "header": request["header"]}
-    task = Task(from_row(request["row"]), where, streams, face_model, **how)
-    for head, arrays in _replies(task):
+    source = MediaSource(
+        Utterance(**request["row"]),
+        Path(request["folder"]),
+        tuple(request["streams"]),
+        request["face_model"] and Path(request["face_model"]),
+        request["longest"],
+    )
+    for head, arrays in _replies(source, request["probing"]):
         shapes = [[name, array.dtype.str, array.shape] for name, array in arrays.items()]
         connection.send_bytes(json.dumps({**head, "arrays": shapes}).encode())
         for array in arrays.values():
@@ -369,7 +365,7 @@ def _answer(connection: Connection) -> bool:
     return not head.get("last")
 
 
-def _held() -> int:
+def _mapped_bytes() -> int:
     """Bytes of data that this process has mapped; libraries alone take hundreds of megabytes."""
     status = Path("/proc/self/status").read_text()
     return int(status.split("VmData:")[1].split()[0]) << 10
@@ -382,23 +378,33 @@ def _follow_parent() -> None:
     os._exit(1)
 
 
-def _replies(task: Task) -> Iterator[tuple[dict[str, Any], dict[str, NDArray[Any]]]]:
+def _replies(
+    source: MediaSource, probing: bool
+) -> Iterator[tuple[dict[str, Any], dict[str, NDArray[Any]]]]:
     """Head and arrays of each message: parts of a long clip, then the clip or why there is none."""
-    item, last = str(task.folder / (task.utterance.media or task.utterance.key)), False
+    item, last = source.path, False
     no_memory = "memory", f"{item}: needs more memory than one clip may take"
-    parts = task.parts()
     try:
+        if probing:
+            found = probe(source)
+            yield {"probe": [found.streams, found.seconds]}, {}
+            return
+        parts = source.parts()
         while True:
             part = next(parts)
             yield {"size": part.size}, {part.stream: part.values}
     except StopIteration as end:
-        _, members, _ = to_record(end.value)
-        arrays = {name: array for name, array in members.items() if isinstance(array, np.ndarray)}
-        yield {"json": members["json"]}, arrays
+        example: Example = end.value
+        streams = {"audio": example.audio, "video": example.video}
+        arrays = {name: values for name, values in streams.items() if values is not None}
+        yield {"info": example.info.to_json()}, {**arrays, **example.features}
         return
     except DataError as error:
         item, reason, message = error.item, error.reason, str(error)
-        if reason == "damaged" and _held() + ALMOST > resource.getrlimit(resource.RLIMIT_DATA)[0]:
+        if (
+            reason == "damaged"
+            and _mapped_bytes() + ALMOST > resource.getrlimit(resource.RLIMIT_DATA)[0]
+        ):
             reason, message, last = *no_memory, True
     except MmembedError as error:  # a damaged file of features, a URL that is not allowed
         reason, message = "unusable", str(error)

@@ -1,27 +1,52 @@
-"""Long recordings: features of blocks that are those of the whole, in bounded memory.
+"""Long recordings in bounded memory: block by block to features that are those of the whole.
 
-Sound is resampled and analysed with a second on either side of each block, faces are followed from
-block to block. So a seam between blocks leaves no trace: the sound's features differ from those of
+Audio is resampled and analysed with a second on either side of each block, faces are followed from
+block to block. So a seam between blocks leaves no trace: the audio features differ from those of
 the whole by the rounding of float16 at most, the crops not at all while the face is seen
 (`mmembed.features.video.FaceCrops`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Generator, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
+import soundfile
+from av.container import InputContainer
 from numpy.typing import NDArray
 
 from mmembed.config import Seconds
-from mmembed.data.example import Example
-from mmembed.data.media.decode import BLOCK, MediaBlock, to_16k
-from mmembed.data.media.temporary_arrays import Spool
+from mmembed.data.example import LONGEST, ExampleInfo
+from mmembed.data.media.audio import AudioTrack, ToMono, holds_floats, read_sound_file, to_16k
+from mmembed.data.media.decode import Track, open_part, open_tracks, read_frames
+from mmembed.data.media.open import BLOCK, MediaPart
+from mmembed.data.media.video import VideoTrack
+from mmembed.errors import UsageError
 from mmembed.features.audio import FEATURE_RATE, SAMPLE_RATE, log_mel
 from mmembed.features.video import DETECT_EVERY, VIDEO_RATE, FaceCrops
+
+ADVICE: Final = "give start and end, or allow more with max_seconds"
+MAX_SECONDS: Final[Seconds] = 14_400.0  # four hours, of a recording, unless more is asked for
+LONGEST_RECORDING: Final[Seconds] = 86_400.0  # a day: its features take 10 GB of disk
+assert BLOCK * VIDEO_RATE % DETECT_EVERY == 0
+
+
+class MediaBlock(NamedTuple):
+    """The next part of one stream of a recording.
+
+    Attributes:
+        stream: "audio" or "video".
+        values: (samples,) float32 mono, or (T, height, width) uint8 luma.
+        rate: of the samples, as in the file, or of the video, 25; Hz.
+        peak: full scale, or the highest sample so far where that is beyond.
+    """
+
+    stream: str
+    values: NDArray[Any]
+    rate: int
+    peak: float = 1.0
 
 
 class FeatureBlock(NamedTuple):
@@ -38,11 +63,80 @@ class FeatureBlock(NamedTuple):
     size: int = 0
 
 
-assert BLOCK * VIDEO_RATE % DETECT_EVERY == 0
+def check_longest(seconds: Seconds) -> None:
+    """Refuse a limit for recordings that is none, with a UsageError."""
+    if not LONGEST <= seconds <= LONGEST_RECORDING:
+        limits = f"from {LONGEST:.0f} to {LONGEST_RECORDING:.0f}"
+        raise UsageError(f"max_seconds {seconds:g}: give a number {limits}")
 
 
-class _SoundFeatures:
-    """Log-mel of sound that comes block by block."""
+def stream_clip(part: MediaPart) -> Generator[MediaBlock, None, tuple[str, ...]]:
+    """Decode what `mmembed.data.media.decode.load_clip` refuses as too long, block by block.
+
+    One pass over the file, whatever its kind.
+
+    Yields:
+        The blocks of both streams as they are complete; those of each are in order, and all but the
+        last last `BLOCK` seconds.
+
+    Returns:
+        The notes of the clip.
+
+    Raises:
+        DataError: as `load_clip`.
+    """
+    seconds = 0.0
+    lasted: dict[str, int] = {}
+    with open_part(part) as file:
+        blocks = _stream_sound if isinstance(file, soundfile.SoundFile) else _stream_container
+        for block in blocks(part, file):
+            lasted[block.stream] = lasted.get(block.stream, 0) + len(block.values)
+            seconds = max(seconds, lasted[block.stream] / block.rate)
+            yield block
+    part.note_end(seconds)
+    return tuple(part.notes)
+
+
+def _stream_sound(part: MediaPart, file: soundfile.SoundFile) -> Iterator[MediaBlock]:
+    to_mono = ToMono(part.path, limited=not holds_floats(file))
+    for samples in read_sound_file(part, file):
+        yield MediaBlock("audio", to_mono(samples), int(file.samplerate), to_mono.peak)
+    part.note(*to_mono.notes)
+
+
+def _stream_container(part: MediaPart, container: InputContainer) -> Iterator[MediaBlock]:
+    tracks = open_tracks(part, container)
+    to_mono = ToMono(part.path, limited=False)
+
+    def ready(track: Track, least: int = 1) -> Iterator[MediaBlock]:
+        """What the track holds, in blocks; the last of fewer than `least` stays."""
+        while track.held >= least:
+            if isinstance(track, AudioTrack):
+                mono = to_mono(track.take(BLOCK * track.rate))
+                yield MediaBlock("audio", mono, track.rate, 1.0 if track.limited else to_mono.peak)
+            else:
+                yield MediaBlock("video", track.take(BLOCK * track.rate), track.rate)
+            part.check_length(track.taken / track.rate)
+
+    for track, frame, time in read_frames(part, container, tracks):
+        if isinstance(track, VideoTrack) and time is not None:
+            # A picture may stay for hours.
+            while not track.show_until(time, BLOCK * VIDEO_RATE):
+                yield from ready(track, BLOCK * VIDEO_RATE)
+        track.add(frame, time)
+        yield from ready(track, BLOCK * track.rate)
+    for track in tracks.values():
+        if isinstance(track, VideoTrack):
+            while not track.show_until(track.shown_until, BLOCK * VIDEO_RATE):
+                yield from ready(track, BLOCK * VIDEO_RATE)
+            track.close()
+        yield from ready(track)
+        part.note(*track.notes)
+    part.note(*to_mono.notes)
+
+
+class _AudioFeatures:
+    """Log-mel of audio that comes block by block."""
 
     def __init__(self) -> None:
         self._before = self._waiting = np.zeros(0, np.float32)
@@ -62,10 +156,10 @@ class _SoundFeatures:
             return
         own = -(-len(self._waiting) * FEATURE_RATE // self._rate)
         parts = [self._before, self._waiting, *([] if after is None else [after])]
-        sound = to_16k(np.concatenate(parts), self._rate, self._peak)
-        assert sound is not None
+        audio = to_16k(np.concatenate(parts), self._rate, self._peak)
+        assert audio is not None
         first = FEATURE_RATE * len(self._before) // self._rate
-        yield log_mel(sound)[first : first + own]
+        yield log_mel(audio)[first : first + own]
 
     @property
     def seconds(self) -> float:
@@ -74,23 +168,23 @@ class _SoundFeatures:
 
 def features_of(
     blocks: Generator[MediaBlock, None, tuple[str, ...]], face_model: Path | None = None
-) -> Generator[FeatureBlock, None, dict[str, object]]:
+) -> Generator[FeatureBlock, None, ExampleInfo]:
     """Features of a recording, block by block.
 
     Args:
-        blocks: see `mmembed.data.media.decode.stream_clip`.
+        blocks: see `stream_clip`.
         face_model: see `mmembed.features.video.face_crops`.
 
     Yields:
         Each stream's parts in order, one block behind.
 
     Returns:
-        The notes of the example.
+        How the example was made.
 
     Raises:
         DataError: whatever `blocks` raises.
     """
-    sound, faces, pictures = _SoundFeatures(), FaceCrops(face_model), 0
+    audio, faces, frames = _AudioFeatures(), FaceCrops(face_model), 0
     while True:
         try:
             block = next(blocks)
@@ -98,58 +192,17 @@ def features_of(
             media: tuple[str, ...] = end.value
             break
         if block.stream == "audio":
-            for mel in sound.add(block):
+            for mel in audio.add(block):
                 yield FeatureBlock("audio", mel)
         else:
-            pictures += len(block.values)
+            frames += len(block.values)
             crops = faces.add(block.values)
             if crops is not None:
                 yield FeatureBlock("video", crops)
-    for mel in sound.finish():
+    for mel in audio.finish():
         yield FeatureBlock("audio", mel)
     crops = faces.finish()
     if crops is not None:
         yield FeatureBlock("video", crops)
-    seconds = max(sound.seconds, pictures / VIDEO_RATE)
-    return make_notes(seconds, media, faces.how if pictures else None)
-
-
-def make_notes(seconds: Seconds, media: Sequence[str], face: str | None) -> dict[str, object]:
-    """The notes of a decoded example.
-
-    Args:
-        seconds: how long it is.
-        media: what was passed over or not taken as it is, see `DecodedMedia`.
-        face: how faces were found, None without pictures.
-    """
-    notes: dict[str, object] = {"seconds": round(seconds, 3)}
-    if face is not None:
-        notes["face"] = face
-    return {**notes, "media": list(media)} if media else notes
-
-
-def gather(parts: Generator[FeatureBlock, None, Example]) -> Example:
-    """The example that a generator of its features returns, with these, mapped from disk."""
-    spools = Spools()
-    while True:
-        try:
-            spools.add(next(parts))
-        except StopIteration as end:
-            example: Example = end.value
-            return spools.fill(example)
-
-
-class Spools:
-    """The streams of one recording, on disk."""
-
-    def __init__(self) -> None:
-        self._spools: dict[str, Spool] = {}
-
-    def add(self, part: FeatureBlock) -> None:
-        self._spools.setdefault(part.stream, Spool()).add(part.values)
-
-    def fill(self, example: Example) -> Example:
-        """The example with these streams."""
-        held = {stream: spool.finish() for stream, spool in self._spools.items()}
-        audio, video = held.get("audio", example.audio), held.get("video", example.video)
-        return replace(example, audio=audio, video=video)
+    seconds = max(audio.seconds, frames / VIDEO_RATE)
+    return ExampleInfo(round(seconds, 3), faces.how if frames else None, media)

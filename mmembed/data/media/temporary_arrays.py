@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from mmembed.errors import UsageError
 
 
-class Spool:
+class TemporaryArray:
     """An array that is written part by part to a file without a name; it goes with the array.
 
     The file lies in TMPDIR, by default in /var/tmp, since /tmp is memory on many machines.
@@ -43,7 +43,7 @@ class Spool:
         self._last = part[:0]
 
     def finish(self) -> NDArray[Any]:
-        """All parts as one array, mapped, not to be written to."""
+        """All parts as one array, memory-mapped, not to be written to."""
         assert self._last is not None
         shape = (self._length, *self._last.shape[1:])
         return np.memmap(self._file, self._last.dtype, "r", shape=shape)
@@ -55,7 +55,22 @@ class Spool:
         )
 
 
+class TemporaryStreams:
+    """The streams of one recording, each a `TemporaryArray`."""
+
+    def __init__(self) -> None:
+        self._arrays: dict[str, TemporaryArray] = {}
+
+    def add(self, stream: str, values: NDArray[Any]) -> None:
+        """Append the next steps of a stream."""
+        self._arrays.setdefault(stream, TemporaryArray()).add(values)
+
+    def finish(self) -> dict[str, Any]:
+        """Stream -> its array, of those that have any steps."""
+        return {stream: array.finish() for stream, array in self._arrays.items()}
+
+
 def release(array: NDArray[Any] | None) -> None:
-    """Give back the memory that reading a mapped array has taken; other arrays stay."""
+    """Give back the memory that reading a memory-mapped array has taken; other arrays stay."""
     if isinstance(array, np.memmap) and isinstance(array.base, mmap.mmap):
         array.base.madvise(mmap.MADV_DONTNEED)

@@ -8,7 +8,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from mmembed.data.example import Example
+from mmembed.data.example import Example, ExampleInfo
 from mmembed.data.manifest.jsonl import from_row, to_row
 from mmembed.data.manifest.utterance import Utterance
 from mmembed.errors import CorruptError
@@ -26,7 +26,7 @@ def to_record(example: Example) -> tuple[str, Members, Mapping[str, Any]]:
         "json": {
             "utterance": to_row(example.utterance),
             "text": example.text,
-            "notes": dict(example.notes),
+            "notes": example.info.to_json(),
         }
     }
     for name, values in (("audio", example.audio), ("video", example.video)):
@@ -50,18 +50,17 @@ def to_record(example: Example) -> tuple[str, Members, Mapping[str, Any]]:
 
 def read_description(
     described: Mapping[str, Any],
-) -> tuple[Utterance, str | None, Mapping[str, Any]]:
-    """Utterance, text and notes of a record's JSON, as `to_record` writes it.
+) -> tuple[Utterance, str | None, ExampleInfo]:
+    """Utterance, text and info of a record's JSON, as `to_record` writes it.
 
     Raises:
         ValueError: one line saying what is not as it writes it.
     """
-    text, notes = described.get("text"), described.get("notes")
+    text = described.get("text")
     if not isinstance(text, str | None):
         raise ValueError(f"text must be a string, found {shown(text)}")
-    if not isinstance(notes, Mapping):
-        raise ValueError(f"notes must be an object, found {shown(notes)}")
-    return from_row(described.get("utterance")), text, notes
+    info = ExampleInfo.from_json(described.get("notes"))
+    return from_row(described.get("utterance")), text, info
 
 
 def from_record(key: str, members: Members) -> Example:
@@ -75,7 +74,7 @@ def from_record(key: str, members: Members) -> Example:
         raise CorruptError(f"{key}: not a record of prepared features; prepare the corpus again")
     audio, video = (members.get(f"{name}.npy") for name in ("audio", "video"))
     try:
-        utterance, text, notes = read_description(described)
+        utterance, text, info = read_description(described)
     except ValueError as error:
         raise CorruptError(f"{key}: not a record of prepared features ({error})") from None
     return Example(
@@ -88,5 +87,5 @@ def from_record(key: str, members: Members) -> Example:
             for name, values in members.items()
             if name.startswith(FEATURES) and isinstance(values, np.ndarray)
         },
-        notes=notes,
+        info=info,
     )

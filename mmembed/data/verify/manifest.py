@@ -6,13 +6,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final, TypeAlias
 
+from mmembed.data.example import LONGEST
 from mmembed.data.feature_files import SUFFIX, read_features
 from mmembed.data.locations import Location, Progress
 from mmembed.data.manifest.jsonl import iterate_rows
 from mmembed.data.manifest.utterance import Utterance
-from mmembed.data.media.decode import LONGEST
+from mmembed.data.media.load import MediaSource
 from mmembed.data.media.open import media_kind
-from mmembed.data.media.pool import Decoder, Task
+from mmembed.data.media.pool import Decoder
 from mmembed.data.verify.defect import (
     Defect,
     VerifyResult,
@@ -123,6 +124,6 @@ def _media(
 def _decode(rows: Sequence[Row], folder: Path) -> Iterator[list[Defect]]:
     """The defects of each row, in order; damaged media take down a child process at most."""
     with Decoder() as decoder:
-        outcomes = decoder.load(Task(row, folder) for _, row in rows)
+        outcomes = decoder.load(MediaSource(row, folder) for _, row in rows)
         for (where, _), outcome in zip(rows, outcomes, strict=True):
             yield [defect_of(outcome, where)] if isinstance(outcome, DataError) else []

@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers.loading import load_example
 from safetensors.numpy import load_file
 
 from mmembed.data.corpora import CORPORA
 from mmembed.data.corpora.dialogue_pickles import convert
 from mmembed.data.feature_files import read_features
 from mmembed.data.manifest.utterance import Labels, Utterance
-from mmembed.data.media.load import load_example
 from mmembed.errors import DataError
 
 IEMOCAP_LICENCE = "research only, by licence agreement with SAIL of USC"

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers.loading import load_example
 from numpy.typing import NDArray
 
 from mmembed.data.corpora import CONVERTERS, CORPORA
 from mmembed.data.corpora.emotion_names import CATEGORIES, category
 from mmembed.data.manifest.utterance import Labels, Utterance
-from mmembed.data.media.load import load_example
 from mmembed.errors import DataError
 
 HEADER = "FileName,EmoClass,EmoAct,EmoVal,EmoDom,SpkrID,Gender,Split_Set\n"

@@ -11,8 +11,9 @@ import soundfile
 from helpers.clips import RATE, burst, grey_steps, tone, write_video
 from numpy.typing import NDArray
 
-from mmembed.data.media.decode import LONGEST, load_clip
-from mmembed.data.media.luma import LARGEST_SIDE
+from mmembed.data.example import LONGEST
+from mmembed.data.media.decode import load_clip
+from mmembed.data.media.video import LARGEST_SIDE
 from mmembed.errors import DataError
 
 

@@ -12,7 +12,6 @@ import pytest
 import soundfile
 from helpers.clips import RATE, burst, grey_steps, tone, write_video
 
-from mmembed.data.media import container as containers
 from mmembed.data.media import decode as media
 from mmembed.data.media.decode import load_clip
 from mmembed.errors import DataError
@@ -136,7 +135,7 @@ def test_length_limit_of_containers(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_pixel_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make(tmp_path / "large.mp4")
-    monkeypatch.setattr(containers, "MOST_PIXELS", 1000)
+    monkeypatch.setattr(media, "MOST_PIXELS", 1000)
     assert outcome(tmp_path / "large.mp4") == "too_large"
 
 

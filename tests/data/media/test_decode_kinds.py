@@ -11,7 +11,9 @@ import soundfile
 from helpers.clips import RATE, Film, Voice, grey_steps, tone, write_streams, write_video
 from numpy.typing import NDArray
 
-from mmembed.data.media.decode import DecodedMedia, load_clip, stream_clip
+from mmembed.data.media.decode import DecodedMedia, load_clip
+from mmembed.data.media.open import MediaPart
+from mmembed.data.media.streaming import stream_clip
 from mmembed.errors import DataError
 
 SECONDS = 1.6
@@ -37,7 +39,7 @@ def check_whole(clip: DecodedMedia, *, seconds: float = SECONDS, within: float =
 
 def in_blocks(path: Path) -> tuple[NDArray[np.float32], int, tuple[str, ...]]:
     """Samples, pictures and notes of `stream_clip`."""
-    blocks, samples, pictures = stream_clip(path), [np.zeros(0, np.float32)], 0
+    blocks, samples, pictures = stream_clip(MediaPart(path)), [np.zeros(0, np.float32)], 0
     while True:
         try:
             block = next(blocks)

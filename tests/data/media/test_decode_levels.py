@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import soundfile
 from helpers.clips import RATE, Film, Voice, grey_steps, tone, write_streams, write_video
+from helpers.loading import load_example
 from numpy.typing import NDArray
 
 from mmembed.data.manifest.utterance import Utterance
 from mmembed.data.media.decode import load_clip
-from mmembed.data.media.load import load_example
-from mmembed.data.media.luma import hdr_levels
+from mmembed.data.media.video import hdr_levels
 from mmembed.errors import DataError
 
 VOICE = tone(1.0)
@@ -108,7 +108,7 @@ def test_the_default_track_is_taken(tmp_path: Path) -> None:
         assert clip.audio is not None and np.abs(clip.audio).max() > 0.4
         assert len(clip.notes) == 1 and "is passed over: stream" in clip.notes[0]
     row = Utterance("a", "a.mkv")
-    assert load_example(row, tmp_path).notes["media"] == list(clip.notes)
+    assert load_example(row, tmp_path).info.media == clip.notes
 
 
 @pytest.mark.parametrize(("scale", "bits"), [(9e3, 16), (100.0, 8), (3e6, 24), (1.5e9, 32)])

@@ -13,12 +13,12 @@ import av
 import numpy as np
 import pytest
 import soundfile
+from helpers.loading import load_example
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmembed.data.example import Example
+from mmembed.data.example import Example, ExampleInfo
 from mmembed.data.manifest.utterance import Labels, Utterance, portable_key
-from mmembed.data.media.load import load_example
 from mmembed.data.shards.layout import Record, ShardSet, write_shard
 from mmembed.data.shards.records import from_record, to_record
 from mmembed.errors import CorruptError, DataError
@@ -58,7 +58,7 @@ def folder(tmp_path: Path) -> Path:
 
 def assert_same(one: Example, other: Example) -> None:
     assert one.utterance == other.utterance
-    assert one.text == other.text and dict(one.notes) == dict(other.notes)
+    assert one.text == other.text and one.info == other.info
     for a, b in ((one.audio, other.audio), (one.video, other.video)):
         assert (a is None) == (b is None)
         if a is not None and b is not None:
@@ -72,7 +72,7 @@ def test_a_row_becomes_features_of_its_part(folder: Path) -> None:
     assert example.audio.shape == (80, 80) and example.audio.dtype == np.float16
     assert example.video.shape == (20, 64, 64) and example.video.dtype == np.uint8
     assert example.text == "don't stop here"
-    assert example.notes == {"seconds": 0.8, "face": "full frame"}
+    assert example.info == ExampleInfo(0.8, "full frame")
 
 
 @pytest.mark.parametrize(

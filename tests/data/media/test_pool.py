@@ -13,16 +13,17 @@ import numpy as np
 import pytest
 import soundfile
 from helpers.clips import RATE, grey_steps, tone, write_video
+from helpers.loading import load_example
 
 from mmembed.data.example import Example
 from mmembed.data.manifest.utterance import Utterance
-from mmembed.data.media.load import load_example
-from mmembed.data.media.pool import Decoder, Task
+from mmembed.data.media.load import MediaSource
+from mmembed.data.media.pool import Decoder
 from mmembed.errors import DataError, UsageError
 
 
-def task(folder: Path, name: str, **fields: object) -> Task:
-    return Task(Utterance(name.replace(".", "-"), name, **fields), folder)  # type: ignore[arg-type]
+def task(folder: Path, name: str, **fields: object) -> MediaSource:
+    return MediaSource(Utterance(name.replace(".", "-"), name, **fields), folder)  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -35,7 +36,7 @@ def clips(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("workers", [1, 3])
 def test_examples_come_in_order_and_bit_for_bit(clips: Path, workers: int) -> None:
-    text = Task(Utterance("t", None, transcript="Hello"), clips)
+    text = MediaSource(Utterance("t", None, transcript="Hello"), clips)
     tasks = [*(task(clips, f"{n}.wav", transcript="one") for n in range(6)), text]
     tasks.insert(2, task(clips, "film.mp4"))
     with Decoder(workers) as decoder:
@@ -44,7 +45,7 @@ def test_examples_come_in_order_and_bit_for_bit(clips: Path, workers: int) -> No
         here = load_example(asked.utterance, clips)
         assert isinstance(example, Example)
         assert (example.utterance, example.text) == (asked.utterance, here.text)
-        assert dict(example.notes) == dict(here.notes)
+        assert example.info == here.info
         for stream in ("audio", "video"):
             np.testing.assert_array_equal(getattr(example, stream), getattr(here, stream))
 
@@ -108,13 +109,14 @@ def test_a_process_that_dies_costs_one_clip(clips: Path) -> None:
 PROGRAM = """
 import sys
 from pathlib import Path
-from mmembed.data.media.pool import Decoder, Task
-from mmembed.data.example import Utterance
+from mmembed.data.manifest.utterance import Utterance
+from mmembed.data.media.load import MediaSource
+from mmembed.data.media.pool import Decoder
 
 if __name__ == "__main__":
     with Decoder(2) as decoder:
         for place in range(10**6):
-            for _ in decoder.load([Task(Utterance("a", sys.argv[1]), Path())] * 2):
+            for _ in decoder.load([MediaSource(Utterance("a", sys.argv[1]), Path())] * 2):
                 print(*(c._process.pid for c in decoder._children), flush=True)
 """
 

@@ -15,7 +15,8 @@ from helpers.clips import RATE, grey_steps, tone, write_video
 
 from mmembed.data.example import Example
 from mmembed.data.manifest.utterance import Utterance
-from mmembed.data.media.pool import Decoder, Task
+from mmembed.data.media.load import MediaSource
+from mmembed.data.media.pool import Decoder
 from mmembed.data.prepare import prepare_shards
 from mmembed.data.shards.layout import ShardSet
 from mmembed.errors import BudgetError
@@ -45,7 +46,7 @@ def test_changed_files_never_take_the_run_down(tmp_path: Path, count: int) -> No
         cut = rng.integers(len(data)) if number % 7 == 0 else None
         names.append(f"{number}.{kind}")
         (tmp_path / names[-1]).write_bytes(data[:cut])
-    tasks = [Task(Utterance(str(n), name), tmp_path) for n, name in enumerate(names)]
+    tasks = [MediaSource(Utterance(str(n), name), tmp_path) for n, name in enumerate(names)]
     times, found = [time.monotonic()], []
     with Decoder(2, seconds=LIMIT) as decoder:
         for outcome in decoder.load(tasks):

@@ -13,24 +13,26 @@ import numpy as np
 import pytest
 import soundfile
 from helpers.clips import grey_steps, tone, write_video
+from helpers.loading import load_example
 from numpy.typing import NDArray
 
 from mmembed.data.corpora.talkers.face import Face, Pose, make_look
-from mmembed.data.example import Example
+from mmembed.data.example import LONGEST, Example, ExampleInfo
 from mmembed.data.manifest.utterance import Utterance
 from mmembed.data.media import pool
-from mmembed.data.media.decode import BLOCK, LONGEST, MAX_SECONDS, stream_clip
-from mmembed.data.media.load import load_example, load_parts
-from mmembed.data.media.pool import Decoder, Task
-from mmembed.data.media.streaming import gather
-from mmembed.data.media.temporary_arrays import Spool, release
+from mmembed.data.media.load import MediaSource, gather, load_parts
+from mmembed.data.media.open import BLOCK, MediaPart
+from mmembed.data.media.pool import Decoder
+from mmembed.data.media.streaming import MAX_SECONDS, stream_clip
+from mmembed.data.media.temporary_arrays import TemporaryArray, release
 from mmembed.errors import DataError, UsageError
 
 SECONDS = 2 * BLOCK + 3.5  # two whole blocks and a part of one
 
 
 def in_blocks(path: Path, **part: float) -> Example:
-    return gather(load_parts(Utterance("a", path.name, **part), path.parent))  # type: ignore[arg-type]
+    row = Utterance("a", path.name, **part)  # type: ignore[arg-type]
+    return gather(load_parts(MediaSource(row, path.parent, longest=MAX_SECONDS)))
 
 
 def whole(path: Path, **part: float) -> Example:
@@ -38,7 +40,7 @@ def whole(path: Path, **part: float) -> Example:
 
 
 def agree(one: Example, other: Example) -> None:
-    assert one.streams == other.streams and one.notes == other.notes
+    assert one.streams == other.streams and one.info == other.info
     if other.audio is not None:
         assert one.audio is not None and one.audio.dtype == np.float16
         # One step of float16 near 4.
@@ -80,7 +82,7 @@ def test_a_film_has_the_features_of_the_whole(tmp_path: Path, name: str) -> None
     pictures = moving_face(count)
     write_video(tmp_path / name, pictures, np.arange(count) / 25, noise(16_000))
     agree(in_blocks(tmp_path / name), found := whole(tmp_path / name))
-    assert found.notes["face"] == "haar"
+    assert found.info.face == "haar"
 
 
 def test_pictures_that_stay_for_blocks_and_sound_that_ends(tmp_path: Path) -> None:
@@ -88,7 +90,7 @@ def test_pictures_that_stay_for_blocks_and_sound_that_ends(tmp_path: Path) -> No
     path = write_video(tmp_path / "slides.mp4", grey_steps([40, 60, 80, 90]), times, tone(2.0))
     agree(in_blocks(path), found := whole(path))
     assert found.video is not None and len(found.video) == 3 * BLOCK * 25 + 7
-    sizes = [len(block.values) for block in stream_clip(path, streams=("video",))]
+    sizes = [len(block.values) for block in stream_clip(MediaPart(path, streams=("video",)))]
     assert sizes == [BLOCK * 25] * 3 + [7]
 
 
@@ -116,12 +118,13 @@ def test_a_decoder_maps_what_is_long_where_that_is_wanted(long_sound: Path) -> N
     row = Utterance("a", long_sound.name, transcript="Hello")
     with Decoder() as decoder:
         tasks = [
-            Task(row, long_sound.parent, longest=longest) for longest in (MAX_SECONDS, LONGEST)
+            MediaSource(row, long_sound.parent, longest=longest)
+            for longest in (MAX_SECONDS, LONGEST)
         ]
         mapped, refused = decoder.load(tasks)
     assert isinstance(refused, DataError) and refused.reason == "too_long"
     assert isinstance(mapped, Example) and isinstance(mapped.audio, np.memmap)
-    assert (mapped.text, mapped.notes) == ("hello", {"seconds": 301.0})
+    assert (mapped.text, mapped.info) == ("hello", ExampleInfo(301.0))
     agree(mapped.only(("audio",)), in_blocks(long_sound))
     later = whole(long_sound, start=200.0).audio
     assert later is not None
@@ -133,7 +136,9 @@ def test_a_long_recording_that_is_damaged_costs_itself_alone(long_sound: Path) -
     (long_sound.parent / "cut.flac").write_bytes(data[: len(data) * 2 // 3])
     rows = [Utterance(name, f"{name}.flac") for name in ("cut", "long")]
     with Decoder() as decoder:
-        cut, good = decoder.load([Task(row, long_sound.parent, longest=400.0) for row in rows])
+        cut, good = decoder.load(
+            [MediaSource(row, long_sound.parent, longest=400.0) for row in rows]
+        )
     assert isinstance(good, Example)
     assert isinstance(cut, DataError) and cut.reason == "damaged" and "\n" not in str(cut)
 
@@ -142,7 +147,7 @@ def test_a_header_that_claims_a_day_is_refused_at_once(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mp4", grey_steps([40, 60, 80]), [0.0, 0.04, 86_000.0])
     row = Utterance("a", path.name)
     with Decoder() as decoder:
-        (refused,) = decoder.load([Task(row, tmp_path, longest=MAX_SECONDS)])
+        (refused,) = decoder.load([MediaSource(row, tmp_path, longest=MAX_SECONDS)])
     assert isinstance(refused, DataError) and refused.reason == "too_long"
     assert "at most 14400 s" in str(refused)
 
@@ -165,7 +170,7 @@ def test_all_parts_together_have_one_budget(
     monkeypatch.setattr(pool, "DECODED_A_SECOND", 1e12)
     row = Utterance("a", long_sound.name)
     with Decoder(seconds=60.0) as decoder:
-        tasks = decoder.load([Task(row, long_sound.parent, longest=400.0)])
+        tasks = decoder.load([MediaSource(row, long_sound.parent, longest=400.0)])
         deadlines = []
         monkeypatch.setattr(pool._Child, "answer", watch(pool._Child.answer, deadlines.append))
         (found,) = tasks
@@ -189,16 +194,16 @@ def test_more_than_was_allowed_is_not_kept(
     monkeypatch.setattr(pool, "BLOCK", -200)  # as if the process had sent more than it may
     with Decoder() as decoder:
         row = Utterance("a", long_sound.name)
-        (refused,) = decoder.load([Task(row, long_sound.parent, longest=302.0)])
+        (refused,) = decoder.load([MediaSource(row, long_sound.parent, longest=302.0)])
     assert isinstance(refused, DataError) and refused.reason == "too_long"
 
 
-def test_a_spool_is_the_array_and_its_pages_can_go(tmp_path: Path) -> None:
+def test_a_temporary_array_is_the_array_and_its_pages_can_go(tmp_path: Path) -> None:
     parts = [np.full((n, 3), n, np.uint8) for n in (2, 5, 1)]
-    spool = Spool()
+    array_file = TemporaryArray()
     for part in parts:
-        spool.add(part)
-    array = spool.finish()
+        array_file.add(part)
+    array = array_file.finish()
     for _ in range(2):
         np.testing.assert_array_equal(array, np.concatenate(parts))
         release(array)
@@ -211,4 +216,4 @@ def test_no_room_for_features_says_what_to_do(
 ) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path / "gone"))
     with pytest.raises(UsageError, match=r"gone: .*set TMPDIR to a folder with room"):
-        Spool()
+        TemporaryArray()

@@ -1,4 +1,4 @@
-"""What is told of a clip without decoding it: what decoding it tells, or the same refusal."""
+"""Probing a clip tells what decoding it tells, or refuses it for the same reason."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 import soundfile
 from helpers.clips import grey_steps, tone, write_video
+from helpers.loading import load_example
 from helpers.prepared import example, write_prepared
 
 from mmembed.data.feature_files import write_features
-from mmembed.data.inputs import StoredExample, open_sources
+from mmembed.data.inputs import open_sources
 from mmembed.data.manifest.utterance import Utterance
-from mmembed.data.media.header import look_at
-from mmembed.data.media.load import load_example
+from mmembed.data.media.load import MediaSource, ProbeResult, probe
+from mmembed.data.media.pool import Decoder
 from mmembed.errors import CorruptError, DataError
 
 
@@ -46,10 +47,9 @@ def test_headers_tell_what_decoding_tells(
     here: Path, media: str, span: tuple[float, float | None]
 ) -> None:
     row = Utterance("key", media, *span, transcript="Good day")
-    told, decoded = look_at(row, here), load_example(row, here)
-    assert told.notes["streams"] == list(decoded.streams) and told.text == "good day"
-    assert told.audio is told.video is None
-    assert told.notes["seconds"] == pytest.approx(decoded.notes["seconds"], abs=0.08)
+    found, decoded = probe(MediaSource(row, here)), load_example(row, here)
+    assert found.streams == decoded.streams and found.text == "good day"
+    assert found.seconds == pytest.approx(decoded.info.seconds, abs=0.08)
 
 
 @pytest.mark.parametrize(
@@ -69,48 +69,52 @@ def test_headers_tell_what_decoding_tells(
 def test_both_refuse_for_the_same_reason(here: Path, row: Utterance) -> None:
     streams = ("audio", "video") if row.media is None else ("audio", "video", "text")
     reasons = []
-    for read in (look_at, load_example):
+    source = MediaSource(row, here, streams)
+    for read in (probe, MediaSource.load):
         with pytest.raises(DataError) as refused:
-            read(row, here, streams)
+            read(source)
         reasons.append(refused.value.reason)
     assert reasons[0] == reasons[1]
 
 
 def test_streams_that_nobody_wants_are_not_told(here: Path) -> None:
-    assert look_at(Utterance("key", "film.mp4"), here, ("video",)).notes["streams"] == ["video"]
+    film = MediaSource(Utterance("key", "film.mp4"), here, ("video",))
+    assert probe(film).streams == ("video",)
     with pytest.raises(DataError, match=r"mute\.mkv: holds no audio"):
-        look_at(Utterance("key", "mute.mkv"), here, ("audio",))
+        probe(MediaSource(Utterance("key", "mute.mkv"), here, ("audio",)))
 
 
 def test_features_and_texts_need_no_header(here: Path) -> None:
-    vectors = look_at(Utterance("key", "vectors.safetensors#0"), here)
-    assert vectors.notes == {"streams": ["video"], "seconds": None} and not vectors.features
-    assert look_at(Utterance("key", None, transcript="Hi"), here).notes["streams"] == ["text"]
+    vectors = MediaSource(Utterance("key", "vectors.safetensors#0"), here)
+    assert probe(vectors) == ProbeResult(("video",), None, None)
+    words = MediaSource(Utterance("key", None, transcript="Hi"), here)
+    assert probe(words) == ProbeResult(("text",), None, "hi")
 
 
 def test_of_a_url_the_first_bytes_are_enough(here: Path, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setenv("MMEMBED_CACHE", str(tmp_path))
     fsspec.filesystem("memory").put(str(here / "sound.wav"), "/heads/sound.wav")
     fsspec.filesystem("memory").put(str(here / "text.mp4"), "/heads/text.mp4")
-    told = look_at(Utterance("key", "memory://heads/sound.wav"), here)
-    assert told.notes == {"streams": None, "seconds": None}
+    sound = MediaSource(Utterance("key", "memory://heads/sound.wav"), here)
+    assert probe(sound) == ProbeResult(None, None, None)
     with pytest.raises(DataError, match="its first bytes say so"):
-        look_at(Utterance("key", "memory://heads/text.mp4"), here)
+        probe(MediaSource(Utterance("key", "memory://heads/text.mp4"), here))
     assert not list(tmp_path.iterdir())
 
 
 def test_of_prepared_shards_the_index_is_enough(tmp_path: Path) -> None:
     made = [example(0), example(1, audio=None, text=None, transcript=None)]
     write_prepared(tmp_path, made)
-    sources = [source.header for source in open_sources([tmp_path / "shards"])]
-    assert not any(isinstance(source.origin, StoredExample) for source in sources)
-    found = [source.origin() for source in sources]  # type: ignore[operator]
-    assert [one.notes for one in found] == [
-        {"streams": ["audio", "video", "text"], "seconds": 0.5},
-        {"streams": ["video"], "seconds": 0.48},
+    sources = open_sources([tmp_path / "shards"])
+    with Decoder() as decoder:
+        found = list(decoder.probe(sources))
+    assert found == [
+        ProbeResult(("audio", "video", "text"), 0.5, "good morning"),
+        ProbeResult(("video",), 0.48, None),
     ]
     for tar in (tmp_path / "shards").glob("*.tar"):
         tar.write_bytes(bytes(tar.stat().st_size))  # which nobody reads
-    assert sources[0].origin().notes == found[0].notes  # type: ignore[operator]
+    with Decoder() as decoder:
+        assert list(decoder.probe(sources)) == found
     with pytest.raises(CorruptError):
-        open_sources([tmp_path / "shards"])[0].origin()  # type: ignore[operator]
+        sources[0].load()

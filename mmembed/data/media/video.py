@@ -1,4 +1,4 @@
-"""Decoded pictures to upright grey ones, at the levels of limited range.
+"""The video of a file: upright grey pictures at 25 Hz, at the levels of limited range.
 
 Grey is 16 for black to 235 for white, as most video stores it. Full range is brought to that; HDR
 is shown as on an ordinary screen, with reference white as white.
@@ -6,14 +6,19 @@ is shown as on an ordinary screen, with reference white as white.
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass, field
 from functools import cache
-from typing import Final
+from typing import ClassVar, Final
 
 import av
 import cv2
 import numpy as np
 from av.sidedata.sidedata import SideData
 from numpy.typing import NDArray
+
+from mmembed.config import Seconds
+from mmembed.features.video import VIDEO_RATE
 
 LARGEST_SIDE: Final = 480  # pixels; a face that fills a fifth of it still fills its crop
 BLACK: Final = 16
@@ -112,3 +117,97 @@ def _upright(picture: NDArray[np.uint8], matrix: tuple[int, int, int, int]) -> N
     if abs(a) + abs(d) < abs(b) + abs(c):
         picture, a, d = picture.T, c, b
     return picture[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
+
+
+@dataclass
+class VideoTrack:
+    """Luma planes at 25 Hz from `start`: at each step the picture then on the screen.
+
+    One growing buffer holds them: a list of arrays to stack would need the memory twice.
+
+    Attributes:
+        notes: what became of their levels.
+    """
+
+    rate: ClassVar[int] = VIDEO_RATE
+    start: Seconds
+    stop: Seconds
+    done: bool = False
+    shape: tuple[int, ...] = ()
+    filled: int = 0
+    taken: int = 0
+    shown: tuple[Seconds, Seconds, NDArray[np.uint8]] | None = None  # since, for, what
+    buffer: bytearray = field(default_factory=bytearray)
+    notes: list[str] = field(default_factory=list)
+
+    def add(self, frame: av.VideoFrame, time: Seconds | None) -> None:
+        if time is None:
+            time = self.shown_until
+        self.show_until(time)
+        self.shown = (time, shown_for(frame), luma(frame))
+        if not self.notes and (note := hdr_note(frame)) is not None:
+            self.notes.append(note)
+        self.done = time >= self.stop
+
+    @property
+    def shown_until(self) -> Seconds:
+        """When the shown picture has lasted its time."""
+        return self.shown[0] + self.shown[1] if self.shown else 0.0
+
+    def show_until(self, time: Seconds, most: int | None = None) -> bool:
+        """Repeat the shown picture for the steps before `time`.
+
+        A step asks at its middle, where rounded timestamps do no harm.
+
+        Args:
+            time: in the file.
+            most: steps at once; None = all.
+
+        Returns:
+            Whether it has got there.
+        """
+        due = round((min(time, self.stop) - self.start) * VIDEO_RATE) - self.filled
+        if self.shown is None or due <= 0:
+            return True
+        count = due if most is None else min(due, most)
+        picture = self.shown[2]
+        self.shape = self.shape or picture.shape
+        if picture.shape != self.shape:
+            picture = resize(picture, self.shape[1], self.shape[0])
+        self.buffer += picture.tobytes() * count
+        self.filled += count
+        return count == due
+
+    def close(self) -> None:
+        """Show the last picture for its time."""
+        if self.shown is not None:
+            self.show_until(self.shown_until)
+            if not self.filled and self.shown_until > self.start:
+                self.show_until(self.start + 1 / VIDEO_RATE)  # less than half a step is a step
+
+    def finish(self) -> NDArray[np.uint8] | None:
+        self.close()
+        if not self.filled:
+            return None
+        return np.frombuffer(self.buffer, np.uint8).reshape(-1, *self.shape)
+
+    @property
+    def held(self) -> int:
+        """Pictures that can be taken."""
+        return self.filled - self.taken
+
+    def take(self, most: int) -> NDArray[np.uint8]:
+        """Remove the first of the pictures held, at least one."""
+        shape = (min(most, self.held), *self.shape)
+        size = math.prod(shape)
+        taken = np.frombuffer(self.buffer[:size], np.uint8).reshape(shape)
+        del self.buffer[:size]
+        self.taken += len(taken)
+        return taken
+
+
+def shown_for(frame: av.VideoFrame) -> Seconds:
+    """How long a frame is on the screen."""
+    if frame.duration and frame.time_base:
+        return float(frame.duration * frame.time_base)
+    return 1 / VIDEO_RATE

@@ -1,18 +1,32 @@
-"""Channels of sound to one, at the level of a mono recording."""
+"""The audio of a file: samples laid out by time, brought to one channel and to 16 kHz.
+
+The level is that of a mono recording: what comes from the centre, or from left and right alike,
+keeps its own.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cache
 from math import sqrt
 from pathlib import Path
 from typing import Any, Final
 
+import av
 import numpy as np
+import soundfile
 from numpy.typing import NDArray
 
+from mmembed.config import Seconds
+from mmembed.data.media.open import BLOCK, MediaPart, damaged
 from mmembed.errors import DataError
+from mmembed.features.audio import resample
 
+SAMPLE_RATES: Final = range(1_000, 768_001)  # Hz, of sound that is believed
+MOST_PLANES: Final = 8  # AV_NUM_DATA_POINTERS
+ROUNDING: Final[Seconds] = 0.02  # timestamps that far from contiguous sound are not gaps
 HIGHEST_PEAK: Final = 4.0
 """Of sound where full scale is 1. Floats may go beyond it by some decibels, and several loud
 channels in one by 11; what is higher is on the scale of integers."""
@@ -170,3 +184,149 @@ class ToMono:
 def _is_cancelled(mid: NDArray[np.float32], side: NDArray[np.float32]) -> bool:
     kept, lost = float(np.var(mid, dtype=np.float64)), float(np.var(side, dtype=np.float64))
     return lost > 0 and kept < CANCELLED * (kept + lost)
+
+
+@dataclass
+class AudioTrack:
+    """One or two channels, mid and side, at the rate of the first frame, laid out from `start` by
+    time.
+
+    Attributes:
+        limited: whether the samples are of a format that holds nothing beyond full scale.
+        notes: what became of channels and rates.
+    """
+
+    start: Seconds
+    stop: Seconds
+    limited: bool = True
+    rate: int = 0
+    done: bool = False
+    filled: int = 0
+    taken: int = 0
+    chunks: deque[NDArray[np.float32]] = field(default_factory=deque)
+    notes: list[str] = field(default_factory=list)
+    _resampler: tuple[tuple[int, int], av.AudioResampler] | None = None
+
+    @property
+    def size(self) -> int:
+        """Samples from start to stop."""
+        return round((self.stop - self.start) * self.rate)
+
+    def add(self, frame: av.AudioFrame, time: Seconds | None) -> None:
+        self.rate = self.rate or frame.sample_rate
+        samples = self._at_rate(self._decoded(frame), frame.sample_rate)
+        if time is not None:
+            ahead = round((time - self.start) * self.rate) - self.filled
+            if not self.filled or abs(ahead) > ROUNDING * self.rate:
+                silence = min(max(ahead, 0), self.size - self.filled)
+                self._append(np.broadcast_to(np.float32(0), (1, silence)))  # takes no memory
+                samples = samples[:, max(-ahead, 0) :]
+        self._append(samples)
+        self.done = self.filled >= self.size
+
+    def _decoded(self, frame: av.AudioFrame) -> NDArray[np.float32]:
+        if frame.format.is_planar and frame.layout.nb_channels >= MOST_PLANES:
+            # PyAV reads planes beyond the last one of such frames, and crashes.
+            packer = av.AudioResampler(frame.format.packed.name, frame.layout, frame.sample_rate)
+            (frame,) = packer.resample(frame)
+        raw: NDArray[Any] = frame.to_ndarray()
+        if not frame.format.is_planar:
+            raw = raw.reshape(-1, frame.layout.nb_channels).T
+        zero, one = 0.0, 1.0
+        if raw.dtype == np.uint8:
+            zero = one = 128.0
+        elif raw.dtype.kind == "i":
+            one = np.iinfo(raw.dtype).max + 1.0
+        names = [channel.name for channel in frame.layout.channels]
+        self.limited = self.limited and len(names) < 3
+        self._note(layout_note(names))
+        return mid_and_side(raw, names, zero, one)
+
+    def _at_rate(self, samples: NDArray[np.float32], rate: int) -> NDArray[np.float32]:
+        """At the rate of the first frame."""
+        if rate == self.rate:
+            self._resampler = None
+            return samples
+        self._note(f"the sample rate changes from {self.rate} to {rate} Hz")
+        layout, setup = ("mono", "stereo")[len(samples) - 1], (rate, len(samples))
+        if self._resampler is None or self._resampler[0] != setup:
+            self._resampler = setup, av.AudioResampler("fltp", layout, self.rate)
+        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples), "fltp", layout)
+        frame.sample_rate = rate
+        parts = [part.to_ndarray() for part in self._resampler[1].resample(frame)]
+        return np.concatenate([np.zeros((len(samples), 0), np.float32), *parts], axis=1)
+
+    def _note(self, note: str | None) -> None:
+        if note is not None and note not in self.notes:
+            self.notes.append(note)
+
+    def _append(self, samples: NDArray[np.float32]) -> None:
+        self.chunks.append(samples)
+        self.filled += samples.shape[1]
+
+    @property
+    def held(self) -> int:
+        """Samples that can be taken."""
+        return min(self.filled, self.size) - self.taken
+
+    def take(self, most: int) -> NDArray[np.float32]:
+        """Remove the first of the samples held: (1, samples), or (2, samples) if any has a side."""
+        wanted = min(most, self.held)
+        self.taken += wanted
+        parts: list[NDArray[np.float32]] = []
+        while wanted:
+            chunk = self.chunks.popleft()
+            parts.append(chunk[:, :wanted])
+            if chunk.shape[1] > wanted:
+                self.chunks.appendleft(chunk[:, wanted:])
+            wanted -= parts[-1].shape[1]
+        return join(parts)
+
+
+def to_16k(
+    samples: NDArray[np.float32], rate: int, peak: float = 1.0
+) -> NDArray[np.float32] | None:
+    """Decoded audio at `rate` to 16 kHz, nowhere above `peak`; None if there is none."""
+    return np.clip(resample(samples, rate), -peak, peak) if len(samples) else None
+
+
+def finish_audio(
+    part: MediaPart, samples: NDArray[np.float32], rate: int, limited: bool
+) -> NDArray[np.float32] | None:
+    """All samples of a part, mid and side, to one channel at 16 kHz."""
+    to_mono = ToMono(part.path, limited=limited)
+    mono = to_mono(samples)
+    part.note(*to_mono.notes)
+    return to_16k(mono, rate, to_mono.peak)
+
+
+def holds_floats(file: soundfile.SoundFile) -> bool:
+    return file.subtype in ("FLOAT", "DOUBLE")
+
+
+def read_sound_file(part: MediaPart, file: soundfile.SoundFile) -> Iterator[NDArray[np.float32]]:
+    """The samples of a sound file, mid and side, in blocks."""
+    if "audio" not in part.streams:
+        raise part.no_streams()
+    rate = int(file.samplerate)
+    check_rate(part.path, rate)
+    last = file.frames if part.end is None else min(file.frames, round(part.end * rate))
+    count = max(0, last - round(part.start * rate))
+    part.check_length(count / rate)
+    if file.frames == 0 and file.format == "OGG":
+        raise damaged(part.path, "no sample is there")  # an ogg file that was cut short says so
+    if count:
+        file.seek(last - count)
+    for first in range(0, count, BLOCK * rate):
+        size = min(BLOCK * rate, count - first)
+        samples = file.read(size, dtype="float32", always_2d=True)
+        if len(samples) < size:  # than the header says
+            why = f"{first + len(samples)} of {count} samples are there"
+            raise damaged(part.path, why)
+        yield mid_and_side(samples.T, [""] * file.channels)
+
+
+def check_rate(path: Path, rate: int) -> None:
+    """Refuse a sample rate that no sound has, with a DataError."""
+    if rate not in SAMPLE_RATES:
+        raise damaged(path, f"sound at {rate} Hz")
