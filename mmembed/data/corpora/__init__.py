@@ -2,9 +2,9 @@
 
 Media paths are relative to that folder. Speakers and keys are unique across corpora; a key starts
 with the name of its corpus and a dash. Splits are those that a corpus publishes. Where it publishes
-none and has people read from a list, no sentence of the `heldout` or `dev` split occurs in the
-`train` split, except where there are single digits only (FSDD). A reader's docstring tells why it
-does otherwise, or gives none.
+none and its speakers read from a list, no sentence of the `heldout` or `dev` split occurs in the
+`train` split, except for single digits (FSDD). Where a reader does otherwise, or gives no splits,
+its docstring says why.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""A folder of one's own clips, with nothing but files: [SPLIT/][SPEAKER/].../CLIP.mp4.
+"""The user's own clips: a folder of files without tables: [SPLIT/][SPEAKER/].../CLIP.mp4.
 
-A folder directly below the root that is named as a split (train, dev, test, heldout; val, valid and
-validation are dev) is one. The next folder, or the first where there is no such, is the speaker;
-clips outside of any have none, deeper folders mean nothing. `CLIP.txt` beside a clip holds its
-words. Sound and video of the same name are one clip, the video is taken.
+A folder directly below the root with the name of a split (train, dev, test, heldout; val, valid and
+validation are dev) is that split. The next folder, or the first one where there is no split, is the
+speaker; clips outside of such a folder have no speaker, and deeper folders have no meaning.
+`CLIP.txt` beside a clip holds its words. Of audio and video of the same name, the video is used.
 """
 
 from __future__ import annotations

@@ -31,10 +31,10 @@ def read(root: Path) -> list[Utterance]:
     `index.csv` with the columns path, prompt_id and transcript.
 
     Raises:
-        DataError: no sound files, or one without prompt.
+        DataError: no audio files, or one without prompt.
     """
     name = r"(?P<prompt>arctic_[ab](?P<number>\d{4}))" + SOUND
-    found = find_media(root, name, "CMU ARCTIC", "cmu_us_bdl_arctic/wav/arctic_a0001.wav")
+    found = list(find_media(root, name, "CMU ARCTIC", "cmu_us_bdl_arctic/wav/arctic_a0001.wav"))
     prompts = _prompts(root)
     utterances = []
     for path, match in found:
@@ -62,7 +62,7 @@ def read(root: Path) -> list[Utterance]:
 
 
 def _split(number: int) -> str:
-    # By prompt, the same for all speakers: nobody's reading of a held-out sentence is trained on.
+    # By prompt, the same for all speakers: no reading of a held-out sentence is in train.
     return {0: "heldout", 5: "dev"}.get(number % 10, "train")
 
 

@@ -1,7 +1,7 @@
 """CREMA-D, acted emotional English speech with crowd votes: 91 actors, 12 sentences, 6 emotions.
 
-Names are actor_sentence_emotion_intensity (`1001_DFA_ANG_XX`); every clip is there as sound
-(AudioWAV, AudioMP3) and as video with sound (VideoFlash). Source of layout and columns:
+Names are actor_sentence_emotion_intensity (`1001_DFA_ANG_XX`); every clip is published as audio
+(AudioWAV, AudioMP3) and as video with audio (VideoFlash). Source of layout and columns:
 github.com/CheyneyComputerScience/CREMA-D and Cao, Cooper, Keutmann, Gur, Nenkova and Verma, IEEE
 Transactions on Affective Computing 5(4), 2014. Of VideoDemographics.csv (age, sex, race) a manifest
 holds nothing, and nothing is read. A clone without Git LFS holds pointers instead of media.
@@ -43,22 +43,22 @@ SENTENCES: Final = {
 }
 SPLITS: Final = {"WSI": "heldout", "TSI": "dev"}
 KINDS: Final = ("flv", "mp4", "wav", "mp3")
-"""Of the same clip the first that is there is taken."""
+"""Of the files of a clip the first of these is used."""
 
 VOTES: Final = "processedResults/tabulatedVotes.csv"
 QUERIES: Final = {"1": "voice", "2": "face", "3": "both"}
-"""What raters were given, by the first digit of a row's number (100,000 x query + clip)."""
+"""What raters heard or saw, by the first digit of a row's number (100,000 x query + clip)."""
 
 LICENCE: Final = "ODbL 1.0, contents DbCL 1.0"
 
 
 def read(root: Path) -> list[Utterance]:
-    """CREMA-D: acted emotional English speech with crowd votes, as videos or sound.
+    """CREMA-D: acted emotional English speech with crowd votes, as videos or audio.
 
-    The category is what the actor was asked for. Where the folder holds
+    The category is the emotion that the actor was to play. Where the folder holds
     `processedResults/tabulatedVotes.csv`, the scores "voice_angry", "face_angry", "both_angry", ...
-    are the share in [0, 1] of the raters who heard, saw, or heard and saw that emotion. Two
-    sentences are kept out of training: the corpus names no splits.
+    are the fraction in [0, 1] of the raters who heard, saw, or heard and saw that emotion. Two
+    sentences are kept out of training: the corpus publishes no splits.
     """
     votes = _votes(root / VOTES)
     rows = best_of(root, _candidates(root, votes))
@@ -78,7 +78,7 @@ def _candidates(
     )
     for path, match in find_media(root, name, "CREMA-D", "AudioWAV/1001_DFA_ANG_XX.wav"):
         kind = match["kind"].lower()
-        sound = kind in ("wav", "mp3")
+        is_audio = kind in ("wav", "mp3")
         yield (
             match["stem"],
             KINDS.index(kind),
@@ -87,7 +87,7 @@ def _candidates(
                 media=path.as_posix(),
                 transcript=SENTENCES[match["sentence"]],
                 language="en",
-                streams=("audio", "text") if sound else ("audio", "video", "text"),
+                streams=("audio", "text") if is_audio else ("audio", "video", "text"),
                 speaker=f"crema_d-{match['actor']}",
                 split=SPLITS.get(match["sentence"], "train"),
                 licence=LICENCE,
@@ -99,7 +99,7 @@ def _candidates(
 
 
 def _votes(path: Path) -> dict[str, dict[str, float]]:
-    """Clip -> "voice_angry" and the like -> share of the raters."""
+    """Clip -> "voice_angry" and the like -> fraction of the raters."""
     if not path.is_file():
         return {}
     codes = {code[0]: emotion for code, emotion in EMOTIONS.items()}

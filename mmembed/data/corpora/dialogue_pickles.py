@@ -1,8 +1,8 @@
 """Feature pickles of IEMOCAP and MELD, as DialogueRNN, MMGCN, COSMIC and SDT circulate them.
 
 A pickle is a tuple of dictionaries, dialogue -> one value for each turn, and of collections of
-dialogues, which say the split. `LAYOUTS` has those in use; the kinds of their parts tell them
-apart. They are those that these loaders unpack:
+dialogues, which are the splits. `LAYOUTS` lists the layouts in use, which differ in the kinds of
+their parts. They are those that these loaders unpack:
 
     DialogueRNN, COSMIC   github.com/declare-lab/conv-emotion
     MMGCN                 github.com/hujingwen6666/MMGCN
@@ -10,14 +10,14 @@ apart. They are those that these loaders unpack:
 
 None was checked against an original file.
 
-Text comes as one vector a turn or as four, of which SDT reads the first and others take the mean,
-after normalising each. All are kept, as the streams `text`, `text2`, `text3` and `text4` of the
+Text is one vector a turn or four, of which SDT reads the first and others take the mean, after
+normalising each. All are kept, as the streams `text`, `text2`, `text3` and `text4` of the
 feature files, each of one step; shards carry the first, the others are read from the file itself
 by `mmembed.data.feature_files.read_features`.
 
 IEMOCAP: dialogues are named (Ses01F_impro01), speakers are M and F. Without a list of dev, the
 first tenth of the training dialogues in alphabetical order is dev: SDT's own loader would take a
-tenth too, its program takes none and selects on test.
+tenth too; its program has no dev set and selects on test.
 MELD: dialogues are numbered through, from 0 train, from 1039 dev, from 1153 test, and where there
 is no list of dev, dev is at the end of train. Speakers are numbers within a dialogue (at most 9),
 not names. Keys are those of the reader of the corpus wherever the pickle has the ids of turns.
@@ -94,10 +94,10 @@ def convert(source: Path, out: Path) -> list[Utterance]:
         for dialogue in dialogues:
             try:
                 rows = _rows(corpus, fields, split, dialogue, sentiments)
-                for place, row in enumerate(rows):
+                for turn, row in enumerate(rows):
                     media = f"features/{split}.safetensors#{len(features)}"
                     utterances.append(Utterance(media=media, **row))
-                    features.append(_features(fields, dialogue, place))
+                    features.append(_features(fields, dialogue, turn))
             except (KeyError, IndexError, TypeError, ValueError) as error:
                 raise DataError(str(source), "layout", f"dialogue {dialogue}: {error}") from None
         if features:
@@ -142,7 +142,7 @@ def _splits(corpus: str, fields: Fields) -> dict[str, list[Any]]:
     train, test = sorted(fields["train"]), sorted(fields["test"])
     for dialogue in (*train, *test, *fields.get("dev", ())):
         named = isinstance(dialogue, str) and dialogue[3:5] in iemocap.SPLITS
-        # No other numbers than MELD's: chosen ones may be slow to look up, see `plain`.
+        # No other numbers than MELD's: hostile ones may be slow to look up, see `serialize`.
         if named != (corpus == "iemocap") or not (named or 0 <= int(dialogue) < MOST_DIALOGUES):
             raise ValueError(f"{dialogue!r} is none")
     if "dev" in fields:
@@ -175,21 +175,21 @@ def _rows(
             raise ValueError(f"its number is none of {split}")
         name, licence = f"meld-{split}-dia{number}", meld.LICENCE
     rows = []
-    for place, label in enumerate(labels):
+    for turn, label in enumerate(labels):
         if not 0 <= label < len(CATEGORIES[corpus]):
-            raise ValueError(f"label {label} of turn {place} is none of {CATEGORIES[corpus]}")
+            raise ValueError(f"label {label} of turn {turn} is none of {CATEGORIES[corpus]}")
         scores = {}
         if sentiments:
-            value = sentiments[int(fields["sentiments"][dialogue][place])]
+            value = sentiments[int(fields["sentiments"][dialogue][turn])]
             scores[meld.SENTIMENT_CLASS] = value
         rows.append(
             {
-                "key": _key(corpus, fields, name, dialogue, place),
-                "transcript": _words(fields["sentences"][dialogue][place]),
+                "key": _key(corpus, fields, name, dialogue, turn),
+                "transcript": _words(fields["sentences"][dialogue][turn]),
                 "language": "en",
-                "speaker": _speaker(corpus, name, dialogue, fields["speakers"][dialogue][place]),
+                "speaker": _speaker(corpus, name, dialogue, fields["speakers"][dialogue][turn]),
                 "dialogue": name,
-                "turn": place,
+                "turn": turn,
                 "split": split,
                 "licence": licence,
                 "labels": Labels(category=CATEGORIES[corpus][label], scores=scores),
@@ -208,11 +208,11 @@ def _words(sentence: Any) -> str:
         return fix_latin1(sentence)
 
 
-def _key(corpus: str, fields: Fields, name: str, dialogue: Any, place: int) -> str:
+def _key(corpus: str, fields: Fields, name: str, dialogue: Any, turn: int) -> str:
     if "ids" not in fields:
-        return f"{name}_turn{place}"
-    turn = fields["ids"][dialogue][place]
-    return f"iemocap-{turn}" if corpus == "iemocap" else f"{name}_utt{int(turn)}"
+        return f"{name}_turn{turn}"
+    identity = fields["ids"][dialogue][turn]
+    return f"iemocap-{identity}" if corpus == "iemocap" else f"{name}_utt{int(identity)}"
 
 
 def _speaker(corpus: str, name: str, dialogue: Any, speaker: Any) -> str:
@@ -224,14 +224,14 @@ def _speaker(corpus: str, name: str, dialogue: Any, speaker: Any) -> str:
     return f"{name}-speaker{number}"
 
 
-def _features(fields: Fields, dialogue: Any, place: int) -> dict[str, NDArray[np.float32]]:
+def _features(fields: Fields, dialogue: Any, turn: int) -> dict[str, NDArray[np.float32]]:
     """Stream -> (1, D)."""
     features = {}
     for stream in STREAMS:
         if stream in fields:
-            vector = np.asarray(fields[stream][dialogue][place], np.float32)
+            vector = np.asarray(fields[stream][dialogue][turn], np.float32)
             if vector.ndim != 1:
-                raise ValueError(f"{stream} of turn {place} has the shape {vector.shape}, not (D,)")
+                raise ValueError(f"{stream} of turn {turn} has the shape {vector.shape}, not (D,)")
             features[stream] = vector[None]
     return features
 
@@ -240,7 +240,7 @@ def _sentiment_names(fields: Fields) -> dict[int, float]:
     """The sentiments that MELD's numbers stand for, {} where the part is something else.
 
     In MELD neutral is neutral, joy positive, surprise either, and all other emotions are negative:
-    the emotions tell the numbers.
+    so the emotions show which number is which.
     """
     known = {"neutral": 0.0, "joy": 1.0} | dict.fromkeys(
         ("fear", "sadness", "disgust", "anger"), -1.0

@@ -1,8 +1,8 @@
 """One vocabulary of emotion categories for all corpora.
 
-Each reader says which code of its corpus means which of these. What has no counterpart keeps a name
-of its own here rather than being forced into another ("boredom", "contempt"), and "other" is what
-annotators chose when no name fitted; without agreement there is no category.
+Each reader maps the codes of its corpus to these. An emotion without a counterpart has a name of
+its own here ("boredom", "contempt"), and "other" is what annotators choose when no name fits; where
+annotators do not agree there is no category.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """EMOVO, acted emotional Italian speech: 6 actors, 14 sentences, 7 emotions.
 
 Names are emotion-actor-sentence. Source of sentences and codes: Costantini, Iadarola, Paoloni and
-Todisco, "EMOVO Corpus: an Italian Emotional Speech Database", LREC 2014, and the notes in its
-archive.
+Todisco, "EMOVO Corpus: an Italian Emotional Speech Database", LREC 2014, and the text files in
+its archive.
 """
 
 from __future__ import annotations

@@ -13,10 +13,10 @@ from mmembed.data.manifest.utterance import Utterance
 from mmembed.errors import DataError
 
 Found = tuple[Path, re.Match[str]]
-"""A file, its path relative to the root, and its name taken apart."""
+"""The path of a file relative to the root, and the match of its name."""
 
 SOUND: Final = r"\.(?i:wav|flac)"
-"""End of a pattern: sound as published, or compressed without loss, in letters of any size."""
+"""End of a pattern: audio as published, or compressed without loss, in upper or lower case."""
 
 SPLIT_NAMES: Final = {
     "train": "train", "heldout": "heldout", "test": "test",
@@ -25,36 +25,28 @@ SPLIT_NAMES: Final = {
 """What users call splits, and ours."""
 
 
-def find_files(root: Path, pattern: str, corpus: str, example: str) -> Iterator[Found]:
+def find_files(
+    root: Path, pattern: str, corpus: str, example: str, *, log_others: bool = False
+) -> Iterator[Found]:
     r"""The files below `root` whose name matches, in the order of their paths, as they are found.
 
     Only names count, and those of folders that the pattern names before them
     (`id\d{5}/[^/]+/\d{5}\.mp4`), whether below or above the root: archives unpack into folders
-    of many shapes. See `mmembed.data.folders` for what a walk passes over.
+    of many shapes. See `mmembed.data.folders` for what a walk skips.
+
+    Args:
+        root: a folder.
+        pattern: of whole names.
+        corpus: its name, for errors.
+        example: a path that matches, for errors.
+        log_others: whether to log the media files that do not match.
 
     Raises:
         DataError: no such folder, one that may not be read, or no such file in it.
     """
-    _check_folder(root, corpus)
-    return _matches(root, pattern, corpus, example, remarked=False)
-
-
-def find_media(root: Path, pattern: str, corpus: str, example: str) -> Iterator[Found]:
-    """`find_files` for media; what is called as media are and does not match is remarked."""
-    _check_folder(root, corpus)
-    return _matches(root, pattern, corpus, example, remarked=True)
-
-
-def _check_folder(root: Path, corpus: str) -> None:
     if not root.is_dir():
-        raise DataError(
-            str(root), "missing", f"no such folder; unpack {corpus} and name its folder"
-        )
-
-
-def _matches(
-    root: Path, pattern: str, corpus: str, example: str, *, remarked: bool
-) -> Iterator[Found]:
+        message = f"no such folder; unpack {corpus} and name its folder"
+        raise DataError(str(root), "missing", message)
     compiled = re.compile(f"(?:.*/)?(?:{pattern})", re.DOTALL)
     above, empty = f"{root.resolve().as_posix()}/", True
     passed, others = PassedOver(), list[str]()
@@ -62,13 +54,18 @@ def _matches(
         if match := compiled.fullmatch(above + path):
             empty = False
             yield Path(path), match
-        elif remarked and is_media(path):
+        elif log_others and is_media(path):
             others.append(path)
-    if remarked:
+    if log_others:
         hidden = PassedOver([path for path in passed.hidden if is_media(path)], passed.links)
         remark_passed(root, others, hidden)
     if empty:
         raise DataError(str(root), "empty", f"holds no file of {corpus}, such as {example}")
+
+
+def find_media(root: Path, pattern: str, corpus: str, example: str) -> Iterator[Found]:
+    """`find_files` for media: logs media files that do not match."""
+    return find_files(root, pattern, corpus, example, log_others=True)
 
 
 def nearest_folder(root: Path, path: Path, pattern: str) -> re.Match[str] | None:
@@ -84,7 +81,7 @@ def best_of(root: Path, candidates: Iterable[tuple[str, int, Utterance]]) -> lis
     """One utterance for each recording, where a corpus has several files of it.
 
     Args:
-        root: of the corpus, for a remark when files stand there twice.
+        root: of the corpus, for the log.
         candidates: (recording, rank, utterance); of a recording the lowest rank is kept, and the
             first of several of that rank.
     """
@@ -99,8 +96,8 @@ def best_of(root: Path, candidates: Iterable[tuple[str, int, Utterance]]) -> lis
             others.append(worse.media or worse.key)
         if not known or rank < known[0]:
             kept[recording] = rank, utterance
-    remark(root, twice, "files stand there more than once and are left out")
-    remark(root, others, "files are of recordings that are there in a better form and are left out")
+    remark(root, twice, "files occur more than once and are left out")
+    remark(root, others, "files are of recordings that exist in a better form and are left out")
     return [utterance for _, utterance in kept.values()]
 
 

@@ -3,7 +3,7 @@
 A file name spells the command: `bbaf2n` is "bin blue at f two now". Source of the grammar: Cooke,
 Barker, Cunningham and Shao, "An audio-visual corpus for speech perception and automatic speech
 recognition", JASA 120(5), 2006, table I. Published (spandh.dcs.shef.ac.uk/gridcorpus and
-zenodo.org/records/3625687) as videos `s1/bbaf2n.mpg`, sound of better quality
+zenodo.org/records/3625687) as videos `s1/bbaf2n.mpg`, audio of better quality
 `audio_25k/s1/bbaf2n.wav` and alignments `alignments/s1/bbaf2n.align`; talker 21 has no videos.
 """
 
@@ -29,7 +29,7 @@ WORDS: Final = (
     },
     {"a": "again", "n": "now", "p": "please", "s": "soon"},
 )  # fmt: skip
-"""What the letters of a file name stand for, place by place."""
+"""What the letters of a file name stand for, position by position."""
 
 STEM: Final = "".join(f"[{''.join(words)}]" for words in WORDS)
 SILENCES: Final = ("sil", "sp")
@@ -39,11 +39,11 @@ LICENCE: Final = "CC BY 4.0"
 def read(root: Path) -> list[Utterance]:
     """GRID: audio-visual English commands.
 
-    Where a clip is there as video and as sound, the video is taken, which has sound too.
+    Where a clip exists as video and as audio, the video is used, which has audio too.
 
     The talker is the nearest folder named `s` and a number; clips outside of such a folder have
     no speaker. Of the talkers' sorted commands every tenth is held out and the one after it is for
-    development, whoever speaks it; commands that only others speak have no split.
+    development, for all talkers; commands that only other clips hold have no split.
 
     Raises:
         DataError: no clips, or an alignment (`*.align`) that has other words than its name.
@@ -88,5 +88,5 @@ def _check_alignments(root: Path) -> None:
             raise DataError(
                 str(path),
                 "transcript",
-                f"says {spoken!r}, its name says {sentence(path.stem)!r}; mend or remove it",
+                f"holds {spoken!r}, its name says {sentence(path.stem)!r}; fix or remove it",
             )

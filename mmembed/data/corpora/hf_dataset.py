@@ -6,7 +6,7 @@
     train/data-00000-of-00001.arrow    an Arrow IPC stream
 
 Media columns (`Audio`, `Video`) are structs of the bytes of a file and its path. Bytes go into
-OUT/media.tar, a plain webdataset tar with a member `KEY.SUFFIX` a row; without bytes the path is
+OUT/media.tar, a webdataset tar with a member `KEY.SUFFIX` a row; without bytes the path is
 the media. Source of the layout: what release 5.2 of the library writes.
 """
 
@@ -32,7 +32,7 @@ TRANSCRIPT: Final = ("transcript", "transcription", "text", "sentence", "raw_tex
 SPEAKER: Final = ("speaker_id", "speaker", "client_id", "spk_id")
 CATEGORY: Final = ("emotion", "label", "major_emotion")
 LANGUAGE: Final = ("language", "locale", "lang")
-"""Columns by what they are taken for; of several the first that is there."""
+"""Columns by their meaning; of several the first that exists."""
 
 SPLITS: Final = {"train": "train", "validation": "dev", "dev": "dev", "test": "test"}
 TAR: Final = "media.tar"
@@ -43,9 +43,9 @@ Put = Callable[[str, bytes], None]
 def convert(source: Path, out: Path) -> list[Utterance]:
     """Hugging Face datasets: a folder that save_to_disk wrote.
 
-    Taken are the first media column, words, speaker, language and emotion, by the names of their
+    Uses the first media column, and words, speaker, language and emotion by the names of their
     columns; class labels by their names. Splits whose name starts with train, validation or test
-    are those; others are none. Media paths of the rows are relative to `out`.
+    are these splits; the rows of others have no split. Media paths are relative to `out`.
 
     Args:
         source: the folder.

@@ -7,8 +7,8 @@
 start and end in seconds of the dialogue, turn, majority category, mean valence, activation and
 dominance in [1, 5]; the lines of the single annotators below it are not read.
 `SessionN/dialog/transcriptions/DIALOGUE.txt` holds the words, `SessionN/sentences/wav/DIALOGUE/
-TURN.wav` the sound of a turn. The videos show both people side by side, whoever speaks, so that a
-face cropped from them would be the wrong one half of the time: media are the sounds alone.
+TURN.wav` the audio of a turn. The videos always show both people side by side, so that a face
+cropped from them would be the wrong one half of the time: media are the audio files alone.
 
 There is no official split. As is most common, session 5 is for testing, and as many then do,
 session 4 for development: no speaker is in two splits. Where a paper trains on sessions 1 to 4,
@@ -60,7 +60,7 @@ _WORDS: Final = re.compile(rf"{_TURN}\s+\[[\d.]+-[\d.]+\]:?\s*(?P<words>.*)")
 
 
 def read(root: Path) -> list[Utterance]:
-    """IEMOCAP: acted English conversations of two, sound of each turn.
+    """IEMOCAP: acted English conversations of two, audio of each turn.
 
     Raises:
         DataError: no label files, or a label that is not one of `CATEGORIES`.
@@ -81,38 +81,38 @@ def read(root: Path) -> list[Utterance]:
                     words[match["turn"]] = match["words"].strip()
     if not dialogues:
         raise DataError(str(root), "empty", f"holds no label file of IEMOCAP, such as {example}")
-    sounds = {
+    audio = {
         path.stem: path.relative_to(root).as_posix()
         for path in files_below(root, ".wav")
         if path.name.startswith("Ses0") and "sentences" in path.parts
     }
     utterances = [
-        _utterance(match, place, sounds, words)
+        _utterance(match, turn, audio, words)
         for name in sorted(dialogues)
-        for place, match in enumerate(sorted(dialogues[name], key=lambda m: float(m["start"])))
+        for turn, match in enumerate(sorted(dialogues[name], key=lambda m: float(m["start"])))
     ]
-    silent = [utterance.key for utterance in utterances if utterance.media is None]
-    remark(root, silent, "turns have no sentences/wav: words alone")
+    without = [utterance.key for utterance in utterances if utterance.media is None]
+    remark(root, without, "turns have no audio file: words alone")
     return utterances
 
 
 def _utterance(
-    match: re.Match[str], place: int, sounds: dict[str, str], words: dict[str, str]
+    match: re.Match[str], turn: int, audio: dict[str, str], words: dict[str, str]
 ) -> Utterance:
-    turn, category = match["turn"], match["category"]
+    name, category = match["turn"], match["category"]
     if category not in CATEGORIES:
         raise DataError(
-            turn, "label", f"emotion {category!r} is none of {', '.join(sorted(CATEGORIES))}"
+            name, "label", f"emotion {category!r} is none of {', '.join(sorted(CATEGORIES))}"
         )
     values = map(float, match["scores"].split(","))
     return Utterance(
-        key=f"iemocap-{turn}",
-        media=sounds.get(turn),
-        transcript=words.get(turn),
+        key=f"iemocap-{name}",
+        media=audio.get(name),
+        transcript=words.get(name),
         language="en",
         speaker=f"iemocap-{match['session']}{match['person']}",
         dialogue=f"iemocap-{match['dialogue']}",
-        turn=place,
+        turn=turn,
         split=SPLITS[match["session"]],
         licence=LICENCE,
         labels=Labels(category=CATEGORIES[category], scores=dict(zip(SCORES, values, strict=True))),

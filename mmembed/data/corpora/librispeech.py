@@ -27,25 +27,25 @@ LICENCE: Final = "CC BY 4.0"
 def read(root: Path) -> list[Utterance]:
     """LibriSpeech: read English books.
 
-    The split is the first word of the subset ("train-clean-100"), which a folder names or, in a
-    tree of one's own, `SPEAKERS.TXT`; the speakers of the three splits are different ones.
+    The split is the first word of the subset ("train-clean-100"), which a folder names or, in
+    other folders, `SPEAKERS.TXT`; the speakers of the three splits are different ones.
 
     Raises:
-        DataError: no sound files, one without transcript, or one of an unknown subset.
+        DataError: no audio files, one without transcript, or one of an unknown subset.
     """
     name = r"(?P<stem>(?P<speaker>\d+)-(?P<chapter>\d+)-\d{4})" + SOUND
     example = "LibriSpeech/train-clean-100/103/1240/103-1240-0000.flac"
     subsets = _subsets(root)
-    rows, seen, unheard = [], "", set[str]()
+    rows, seen, unused = [], "", set[str]()
     for path, match in find_media(root, name, "LibriSpeech", example):
         stem, speaker = match["stem"], match["speaker"]
         text = root / path.parent / f"{speaker}-{match['chapter']}.trans.txt"
         lines = _transcripts(text)
         if str(text) != seen:
-            seen, unheard = str(text), unheard | set(lines)
+            seen, unused = str(text), unused | set(lines)
         if stem not in lines:
             raise DataError(str(root / path), "transcript", f"{text.name} has no line of {stem}")
-        unheard.discard(stem)
+        unused.discard(stem)
         around = SUBSET.findall(match.string)
         split = around[-1] if around else subsets.get(speaker)
         if split is None:
@@ -64,7 +64,7 @@ def read(root: Path) -> list[Utterance]:
                 licence=LICENCE,
             )
         )
-    remark(root, sorted(unheard), "lines of transcripts have no sound file")
+    remark(root, sorted(unused), "lines of transcripts have no audio file")
     return rows
 
 

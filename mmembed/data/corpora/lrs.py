@@ -1,4 +1,4 @@
-"""LRS2 (BBC television) and LRS3 (TED talks): sentences of people whose lips can be read.
+"""LRS2 (BBC television) and LRS3 (TED talks): sentences of speakers whose lips are visible.
 
     mvlrs_v1/main/5535415699068794046/00001.mp4      LRS2, with .txt beside it
     mvlrs_v1/pretrain/5535415699068794046/00001.mp4
@@ -9,8 +9,9 @@
 A text file starts with `Text:  THE WORDS`; those of `pretrain`, where clips may be long, go on with
 `WORD START END ASDSCORE` and a line for each word, in seconds. Sources: Afouras, Chung, Senior,
 Vinyals and Zisserman, "Deep Audio-Visual Speech Recognition", TPAMI 2018; Afouras, Chung and
-Zisserman, "LRS3-TED", arXiv 1809.00496; robots.ox.ac.uk/~vgg/data/lip_reading. Given out by their
-authors on request; the layout is as public programs read it, not checked against the originals.
+Zisserman, "LRS3-TED", arXiv 1809.00496; robots.ox.ac.uk/~vgg/data/lip_reading. Their
+authors share them on request; the layout is as public programs read it, not checked against the
+originals.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from mmembed.data.manifest.utterance import LATEST, Utterance
 from mmembed.errors import DataError
 
 LONGEST: Final[Seconds] = 15.0
-"""Clips that speak on after this time are cut, where they have word times."""
+"""Clips whose speech lasts longer are cut, where they have word times."""
 
 TABLE: Final = "WORD START END"
 LISTS: Final = {"train": "train", "val": "dev", "test": "test"}
@@ -50,7 +51,7 @@ def read_lrs2(root: Path) -> list[Utterance]:
     """LRS2: sentences of British television, as videos.
 
     Splits are those of `train.txt`, `val.txt` and `test.txt`; all of `pretrain` is for training.
-    Nobody knows who speaks. Clips of `pretrain` that are longer than 15 s are cut in their pauses.
+    Speakers are unknown. Clips of `pretrain` that are longer than 15 s are cut in their pauses.
 
     Raises:
         DataError: no videos, or a text file that is not of this form.
@@ -64,7 +65,7 @@ def read_lrs2(root: Path) -> list[Utterance]:
     example = "mvlrs_v1/main/5535415699068794046/00001.mp4"
     rows = list(_read(root, pattern, "LRS2", example, BBC, split))
     unlisted = [row.key for row in rows if row.split is None]
-    remark(root, unlisted, "clips stand in none of train.txt, val.txt and test.txt")
+    remark(root, unlisted, "clips are in none of train.txt, val.txt and test.txt")
     remark(root, list(splits), "clips of these lists have no file")
     return rows
 
@@ -73,7 +74,7 @@ def read_lrs3(root: Path) -> list[Utterance]:
     """LRS3: sentences of TED talks, as videos.
 
     Published are `test` and, of other talks, `pretrain` and `trainval`; of those, the talks that a
-    checksum picks, one in 40, are for development. Who speaks is not said. Clips of `pretrain` that
+    checksum picks, one in 40, are for development. Speakers are unknown. Clips of `pretrain` that
     are longer than 15 s are cut in their pauses.
 
     Raises:
@@ -89,20 +90,20 @@ def read_lrs3(root: Path) -> list[Utterance]:
     return list(_read(root, pattern, "LRS3", "trainval/0af00UcTOSc/50001.mp4", TED, split))
 
 
-def pieces(words: list[LrsWord]) -> list[list[LrsWord]]:
-    """Cut words into pieces of at most `LONGEST` seconds, in the widest pauses.
+def split_words(words: list[LrsWord]) -> list[list[LrsWord]]:
+    """Cut words into parts of at most `LONGEST` seconds, in the widest pauses.
 
-    Each cut falls in the middle half of what is cut, where that has a pause, so that no piece is a
-    stray word.
+    Each cut falls in the middle half of what is cut, where that has a pause, so that no part is a
+    single word.
     """
     start, end = words[0].start, words[-1].end
     if end - start <= LONGEST or len(words) == 1:
         return [words]
-    places = range(1, len(words))
+    cuts = range(1, len(words))
     quarter = (end - start) / 4
-    central = [i for i in places if start + quarter <= words[i].start <= end - quarter]
-    cut = max(central or places, key=lambda i: words[i].start - words[i - 1].end)
-    return pieces(words[:cut]) + pieces(words[cut:])
+    central = [i for i in cuts if start + quarter <= words[i].start <= end - quarter]
+    cut = max(central or cuts, key=lambda i: words[i].start - words[i - 1].end)
+    return split_words(words[:cut]) + split_words(words[cut:])
 
 
 def _read(
@@ -128,7 +129,7 @@ def _read(
             split=split(part, video, clip),
             licence=licence,
         )
-        yield from _cut(row, pieces(words)) if words and words[-1].end > LONGEST else [row]
+        yield from _cut(row, split_words(words)) if words and words[-1].end > LONGEST else [row]
     remark(root, wordless, "clips have no text beside them")
 
 
@@ -143,7 +144,7 @@ def _cut(row: Utterance, parts: list[list[LrsWord]]) -> Iterator[Utterance]:
 
 
 def _text(path: Path) -> tuple[str | None, list[LrsWord]]:
-    """The transcript and, where they are there, the word times."""
+    """The transcript and, where the file has them, the word times."""
     lines = (read_text(path) or "").splitlines()
     if not lines:
         return None, []
@@ -171,7 +172,7 @@ def _seconds(text: str) -> float:
 
 
 def _list(root: Path, name: str) -> Iterator[str]:
-    """The clips that a list names; what else stands on a line ("NF") says how they look."""
+    """The clips that a list names; the rest of a line ("NF") is about the picture."""
     for folder in (root, root / "mvlrs_v1", root.resolve().parent):
         if (text := read_text(folder / name)) is not None:
             yield from (line.split()[0] for line in text.splitlines() if line.strip())

@@ -4,14 +4,14 @@
 `train_splits/diaX_uttY.mp4`, `dev_splits_complete/...` and `output_repeated_splits_test/...`;
 dialogues are counted anew in each split. Source: Poria et al., "MELD: a multimodal multi-party
 dataset for emotion recognition in conversations", ACL 2019, and github.com/declare-lab/MELD, whose
-issues 9, 20, 22, 27 and 39 tell what is wrong with the clips: dia110_utt7 of dev is missing,
+issues 9, 20, 22, 27 and 39 list what is wrong with the clips: dia110_utt7 of dev is missing,
 dia125_utt3 of train is damaged, some are cut wrongly and last minutes (dia38_utt4 and dia220_utt0
 of test, dia309_utt0 of train), some have no row in the tables, and some of test come a second time
 as final_videos_testdiaX_uttY.mp4, which its authors say to ignore. Clips not checked against the
 original.
 
-Words are mended: the published tables hold apostrophes as Windows-1252 bytes. The times in the
-tables are those in the episode, not in the clip, and are not used.
+The encoding of words is fixed: the published tables hold apostrophes as Windows-1252 bytes. The
+times in the tables are those in the episode, not in the clip, and are not used.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ Clips = dict[tuple[str, int, int], str]
 def read(root: Path) -> list[Utterance]:
     """MELD: conversations of a television series, with clips or as text alone.
 
-    An utterance without clip is text alone.
+    An utterance without a clip is text alone.
 
     Raises:
         DataError: no table, two different ones of a split, or a row that is not one of MELD.
@@ -112,7 +112,7 @@ def _wrong(row: dict[str, Any]) -> str:
 
 
 def _find_clips(root: Path) -> Clips:
-    """(split, dialogue, utterance) -> clip; the folder tells the split."""
+    """(split, dialogue, utterance) -> clip; the split is in the name of the folder."""
     name = r"(?P<again>final_videos_test)?dia(?P<dialogue>\d+)_utt(?P<utterance>\d+)"
     name += r"\.(?i:mp4|wav|flac)"
     try:
@@ -122,13 +122,13 @@ def _find_clips(root: Path) -> Clips:
             raise
         return {}  # the tables alone
     clips: Clips = {}
-    # An mp4 before a sound made of it, a plain name before its second edition.
+    # An mp4 before audio made of it, the usual name before "final_videos_test...".
     best = sorted(found, key=lambda f: (f[1]["again"] or "", f[0].suffix.lower() != ".mp4"))
     for path, match in best:
         split = _split(path)
         if split is not None:
-            place = (split, int(match["dialogue"]), int(match["utterance"]))
-            clips.setdefault(place, path.as_posix())
+            turn = (split, int(match["dialogue"]), int(match["utterance"]))
+            clips.setdefault(turn, path.as_posix())
     return clips
 
 

@@ -1,4 +1,4 @@
-"""CMU-MOSI: English video monologues of opinions on films, 2,199 segments with sentiment.
+"""CMU-MOSI: English video monologues about movies, 2,199 segments with sentiment.
 
 Zadeh, Zellers, Pincus and Morency, "MOSI: Multimodal Corpus of Sentiment Intensity and Subjectivity
 Analysis in Online Opinion Videos", 2016. Checksums: README of github.com/thuiar/MMSA.

@@ -5,7 +5,7 @@
     Labels/labels_consensus.json    the same, by file name
     Transcripts/MSP-PODCAST_0001_0008.txt
 
-Both corpora are given out by their authors on request only; this layout is that of releases 1.6
+Their authors share both corpora on request only; this layout is that of releases 1.6
 (which spells "concensus") to 2.0 as public programs read it, not checked against the originals.
 Sources: Lotfian and Busso, IEEE Transactions on Affective Computing 10(4), 2019,
 lab-msp.com/MSP/MSP-Podcast.html, github.com/msplabresearch/MSP-Podcast_Challenge; Upadhyay et al.,
@@ -39,7 +39,7 @@ EMOTIONS: Final = {
     "C": "contempt",
     "O": "other",
     "X": None,  # the raters did not agree
-    "": None,  # kept back by the authors
+    "": None,  # not published
 }
 SCORES: Final = {"EmoAct": "arousal", "EmoVal": "valence", "EmoDom": "dominance"}
 LOWEST, HIGHEST = 1.0, 7.0  # of the scores
@@ -66,10 +66,10 @@ def read_msp(root: Path) -> list[Utterance]:
     """MSP-Podcast: spontaneous emotional English speech.
 
     The scores arousal, valence and dominance lie in [1, 7]; of several test sets the score
-    "test_set" tells which (1, 2 or 3). Clips of speakers whom nobody identified have no speaker.
+    "test_set" is 1, 2 or 3. Clips of unidentified speakers have no speaker.
 
     Raises:
-        DataError: no table of labels, a label that is not of the corpus, or no sound files.
+        DataError: no table of labels, a label that is not of the corpus, or no audio files.
     """
     return _read(root, "msp_podcast", "MSP-Podcast", "en", "Audios/MSP-PODCAST_0001_0008.wav")
 
@@ -86,39 +86,39 @@ def read_biic(root: Path) -> list[Utterance]:
 def _read(root: Path, name: str, corpus: str, language: str, example: str) -> list[Utterance]:
     labels = "|".join(map(re.escape, LABELS))
     name_of_either = rf"(?P<table>{labels})|(?!\.)[^/]+{SOUND}"
-    sounds: dict[str, Path] = {}
+    audio: dict[str, Path] = {}
     tables: dict[str, Path] = {}
     twice: list[str] = []
     for path, match in find_media(root, name_of_either, corpus, example):
         if match["table"]:
             tables[path.name] = path
-        elif path.stem in sounds:
+        elif path.stem in audio:
             twice.append(path.as_posix())
         else:
-            sounds[path.stem] = path
-    remark(root, twice, "files are there more than once, or in another form, and are left out")
+            audio[path.stem] = path
+    remark(root, twice, "files occur more than once, or in another form, and are left out")
     table = next((root / tables[label] for label in LABELS if label in tables), None)
     if table is None:
         raise DataError(
             str(root), "empty", f"holds no file of {corpus}'s labels, such as Labels/{LABELS[0]}"
         )
     rows: list[Utterance] = []
-    silent: list[str] = []
-    once, spare = Once(), dict(sounds)
+    missing: list[str] = []
+    once, unlabelled = Once(), dict(audio)
     for where, row in _labels(table):
         clip = re.sub(rf"{SOUND}$", "", row["FileName"])  # tables name it with its suffix or not
         once(clip, where)
-        sound = spare.pop(clip, None)
-        if sound is None:
-            silent.append(row["FileName"])
+        file = unlabelled.pop(clip, None)
+        if file is None:
+            missing.append(row["FileName"])
             continue
-        stem = sound.stem
+        stem = file.stem
         transcript = read_text(table.parent.parent / "Transcripts" / f"{stem}.txt")
         speaker = row.get("SpkrID", "")
         rows.append(
             Utterance(
                 key=f"{name}-{portable_key(stem)}",
-                media=sound.as_posix(),
+                media=file.as_posix(),
                 transcript=transcript,
                 language=language,
                 streams=("audio", "text") if transcript else ("audio",),
@@ -129,16 +129,16 @@ def _read(root: Path, name: str, corpus: str, language: str, example: str) -> li
             )
         )
     if not rows:
-        labelled, there = next(iter(silent), "none"), next(iter(sounds.values()), "none")
-        message = f"no clip of {table.name} (such as {labelled}) has a file (such as {there})"
+        labelled, found = next(iter(missing), "none"), next(iter(audio.values()), "none")
+        message = f"no clip of {table.name} (such as {labelled}) has a file (such as {found})"
         raise DataError(str(root), "empty", message)
-    remark(root, silent, f"clips have labels in {table.name} but no file")
-    remark(root, sorted(map(str, spare.values())), f"files have no labels in {table.name}")
+    remark(root, missing, f"clips have labels in {table.name} but no file")
+    remark(root, sorted(map(str, unlabelled.values())), f"files have no labels in {table.name}")
     return rows
 
 
 def _labels(table: Path) -> Iterator[tuple[str, Mapping[str, str]]]:
-    """(where it stands, row) of every clip, in the order of the table."""
+    """(file and line, row) of every clip, in the order of the table."""
     columns = ("FileName", "EmoClass", *SCORES, "Split_Set")
     if table.suffix == ".csv":
         for line, row in read_table(table, columns):

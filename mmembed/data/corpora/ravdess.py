@@ -1,8 +1,8 @@
 """RAVDESS, acted emotional English speech: 24 actors, 2 statements, 8 emotions.
 
-Names are modality-channel-emotion-intensity-statement-repetition-actor; the archives are sound
+Names are modality-channel-emotion-intensity-statement-repetition-actor; the archives are audio
 (`Audio_Speech_Actors_01-24.zip`: 1,440 files 03-01) and one of videos for each actor
-(`Video_Speech_Actor_01.zip`: with sound, 01-01, and the same pictures without, 02-01). Source of
+(`Video_Speech_Actor_01.zip`: with audio, 01-01, and the same without it, 02-01). Source of
 the codes: Livingstone and Russo, PLoS ONE 13(5) e0196391, 2018, and the record of the data,
 zenodo.org/records/1188976.
 """
@@ -34,7 +34,7 @@ MODALITIES: Final = {
     "03": ("audio", "text"),
     "02": ("video", "text"),
 }
-"""Streams of a file by its modality, the one to take of the same performance first."""
+"""Streams of a file by its modality; of one performance the first of these is used."""
 
 NAME: Final = (
     r"(?P<modality>0[123])-(?P<performance>(?P<channel>0[12])-(?P<emotion>0[1-8])-0[12]"
@@ -45,11 +45,11 @@ LICENCE: Final = "CC BY-NC-SA 4.0"
 
 
 def read(root: Path) -> list[Utterance]:
-    """RAVDESS: acted emotional English speech, as videos or sound.
+    """RAVDESS: acted emotional English speech, as videos or audio.
 
-    A performance that is there as video and as sound is one utterance: the video. Songs (channel
-    02) are left out. There are no splits: two statements cannot be split by prompt, and which
-    actors are for testing is for the experiment to say.
+    A performance that exists as video and as audio is one utterance: the video. Songs (channel
+    02) are left out. There are no splits: two statements cannot be split by prompt, and the
+    experiment decides which actors are for testing.
     """
     return best_of(root, _candidates(root))
 
@@ -71,7 +71,7 @@ def _candidates(root: Path) -> Iterator[tuple[str, int, Utterance]]:
 
 
 def utterance(match: re.Match[str], media: str) -> Utterance:
-    """What a name tells, taken apart by `NAME`."""
+    """The utterance of a file whose name matches `NAME`."""
     return Utterance(
         key=f"ravdess-{match['modality']}-{match['performance']}",
         media=media,

@@ -25,7 +25,7 @@ UNITS: Final = 35
 
 
 def convert(source: Path, out: Path) -> list[Utterance]:
-    """RAVDESS' faces as action units: precomputed vectors, no pictures.
+    """RAVDESS' faces as action units: precomputed vectors, no images.
 
     The stream `video` of an utterance is its vector, as one step.
 

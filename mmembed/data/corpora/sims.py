@@ -1,7 +1,8 @@
-"""CH-SIMS: Chinese clips of films and shows, 2,281 segments with sentiment, also of each stream.
+"""CH-SIMS: Chinese clips of movies and shows, 2,281 segments with sentiment, also of each stream.
 
 Yu et al., "CH-SIMS: A Chinese Multimodal Sentiment Analysis Dataset with Fine-grained Annotation of
-Modality", ACL 2020. Sentiment lies in [-1, 1]; scores say what text, sound and picture alone tell.
+Modality", ACL 2020. Sentiment lies in [-1, 1]; the scores are the sentiment of text, audio and
+video alone.
 Checksum: README of github.com/thuiar/MMSA.
 """
 

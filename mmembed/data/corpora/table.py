@@ -7,7 +7,7 @@ Columns are named as the fields of a manifest and of its labels (`mmembed.data.m
 in any order; `scores.NAME` is a score, and lists (streams, present, emotions) are separated by
 spaces or as pandas writes them (`['joy', 'anger']`). Media paths start at the folder of the table.
 An empty cell is an unknown value. Without a column `key` the key is the media path, with the start
-where there is one. The column names of texts (below) may stand for transcript, category, present
+where there is one. The column names of texts (below) may be used for transcript, category, present
 and key; a `category` is brought into the vocabulary of `emotion_names`, a `label` stays as it is.
 
 A table with a column `text` and none `media` holds texts:

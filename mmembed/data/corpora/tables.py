@@ -198,7 +198,7 @@ class Once:
         """Raise a DataError if `what` was there before; `where` names file and line."""
         first = self._first.setdefault(what, where)
         if first is not where:
-            raise DataError(where, "duplicate", f"{what[:80]} stands in {first} too; remove one")
+            raise DataError(where, "duplicate", f"{what[:80]} occurs in {first} too; remove one")
 
 
 def _cells(path: Path, text: str, strip: bool) -> Iterator[tuple[int, list[str]]]:

@@ -21,7 +21,7 @@ LICENCE: Final = "research"
 def read(root: Path) -> list[Utterance]:
     """URDU: emotional speech out of Urdu talk shows, without words.
 
-    There are no splits: the corpus names none, and 38 speakers are split by the experiment.
+    There are no splits: the corpus publishes none, and the experiment splits the 38 speakers.
     """
     name = r"(?P<stem>(?P<speaker>S[MF]\d+)_F\d+_(?P<emotion>[AHNS])\d+)" + SOUND
     return [

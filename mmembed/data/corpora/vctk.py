@@ -2,7 +2,7 @@
 
     VCTK-Corpus/wav48/p225/p225_001.wav                                release 0.80
     VCTK-Corpus-0.92/wav48_silence_trimmed/p225/p225_001_mic1.flac     release 0.92
-    txt/p225/p225_001.txt    of both, beside the folder of sounds
+    txt/p225/p225_001.txt    of both, beside the folder of audio
 
 Source: Yamagishi, Veaux and MacDonald, University of Edinburgh, the README of either release,
 datashare.ed.ac.uk/handle/10283/3443. The text of speaker p315 was lost; p280 and p315 have
@@ -28,9 +28,9 @@ LICENCE: Final = "CC BY 4.0 (0.92), ODC-By 1.0 (0.80)"
 def read(root: Path) -> list[Utterance]:
     """VCTK: read English sentences in many accents, of two microphones the first.
 
-    The corpus names no splits, and speakers share sentences: a checksum of the letters of a
-    sentence sends one in 20 to `heldout` and one in 20 to `dev`, whoever reads it. What has no
-    text has no split, since it may be one of those.
+    The corpus publishes no splits, and speakers read the same sentences: a checksum of the letters
+    of a sentence sends one in 20 to `heldout` and one in 20 to `dev`, for all speakers. Without
+    text there is no split, since the sentence may be one of those.
     """
     rows = best_of(root, _candidates(root))
     remark(root, [row.key for row in rows if not row.transcript], "utterances have no text")

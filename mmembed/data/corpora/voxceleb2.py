@@ -1,10 +1,10 @@
 """VoxCeleb2, interviews with celebrities: 6,112 speakers, a million face tracks, no words.
 
-    dev/mp4/id00012/21Uxsk56VDQ/00001.mp4    pictures of the face, with sound
-    dev/aac/id00012/21Uxsk56VDQ/00001.m4a    the sound alone
+    dev/mp4/id00012/21Uxsk56VDQ/00001.mp4    video of the face, with audio
+    dev/aac/id00012/21Uxsk56VDQ/00001.m4a    the audio alone
     test/mp4/...  test/aac/...
     vox2_meta.csv                            the set ("dev" or "test") of every speaker
-    transcripts.tsv                          yours: id00012/21Uxsk56VDQ/00001 <TAB> the words
+    transcripts.tsv                          your own: id00012/21Uxsk56VDQ/00001 <TAB> the words
 
 Sources: Chung, Nagrani and Zisserman, "VoxCeleb2: Deep Speaker Recognition", Interspeech 2018,
 robots.ox.ac.uk/~vgg/data/voxceleb. The corpus has no transcripts: `transcripts.tsv` is for those
@@ -28,7 +28,7 @@ from mmembed.errors import DataError
 
 CLIP: Final = r"(?P<clip>(?P<speaker>id\d{5})/(?P<video>[\w-]+)/\d{5})"
 KINDS: Final = ("mp4", "m4a", "wav", "flac")
-"""Of the same clip the first that is there is taken."""
+"""Of the files of a clip the first of these is used."""
 
 TRANSCRIPTS: Final = "transcripts.tsv"
 SPEAKERS: Final = "vox2_meta.csv"
@@ -37,23 +37,23 @@ NO_LABELS: Final = Labels()  # one for a million rows
 
 
 def read(root: Path) -> list[Utterance]:
-    """VoxCeleb2: interviews with celebrities, as videos or sound, words by `transcripts.tsv`.
+    """VoxCeleb2: interviews with celebrities, as videos or audio, words by `transcripts.tsv`.
 
     Published are 5,994 speakers to train on ("dev") and 118 others ("test"). Of the former, all
     clips of one video in 50 are `heldout` and of one in 50 `dev`, so that speakers and words can be
-    tested on recordings that no training heard.
+    tested on recordings that are not in train.
 
     Raises:
         DataError: no clips, a line of `transcripts.tsv` that is not of its form, or a clip whose
-            set neither its folders nor `vox2_meta.csv` tell.
+            set is neither in the names of its folders nor in `vox2_meta.csv`.
     """
     transcripts, sets = _transcripts(root / TRANSCRIPTS), _sets(root / SPEAKERS)
     rows = best_of(root, _candidates(root, transcripts, sets))
     if transcripts:
         remark(root, [r.key for r in rows if not r.transcript], f"clips have no {TRANSCRIPTS} line")
         known = {row.key for row in rows}
-        lost = [clip for clip in transcripts if _key(clip) not in known]
-        remark(root, lost, f"lines of {TRANSCRIPTS} have no clip")
+        unused = [clip for clip in transcripts if _key(clip) not in known]
+        remark(root, unused, f"lines of {TRANSCRIPTS} have no clip")
     return rows
 
 

@@ -1,4 +1,4 @@
-"""XED: film subtitles in many languages, any of Plutchik's 8 emotions.
+"""XED: movie subtitles in many languages, any of Plutchik's 8 emotions.
 
 `en-annotated.tsv` and `fi-annotated.tsv` were labelled by people, `XX-projections.tsv` took their
 labels over from aligned subtitles; a line is text and label numbers, "4, 7". `neu_en.txt` holds
@@ -7,8 +7,8 @@ subtitles without emotion, a line is 9 and the text. Source: Ohman, Pamies, Kaja
 github.com/Helsinki-NLP/XED.
 
 There is no official split: a hash of the normalised words makes a tenth test, a tenth dev, so that
-the same words are in the same split wherever they occur in a language. What the ids of subtitles
-would tell, that two lines of two languages are translations of each other, is not published: a
+the same words are in the same split wherever they occur in a language. The ids of subtitles, which
+show that two lines of two languages are translations of each other, are not published: a
 translation of a training line can be a test line.
 
 Some projections hold lines that are no subtitles but leftovers of the alignment, where a quotation
@@ -52,7 +52,7 @@ _LABELS: Final = re.compile(r"[1-8](?:, ?[1-8])*")
 
 
 def read(root: Path) -> list[Utterance]:
-    """XED: film subtitles in many languages, any of 8 emotions.
+    """XED: movie subtitles in many languages, any of 8 emotions.
 
     Raises:
         DataError: no tables.

@@ -93,7 +93,7 @@ def test_iemocap(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     last = rows[3]
     assert (last.dialogue, last.speaker) == ("iemocap-Ses05M_script01_1b", "iemocap-05F")
     assert (last.split, last.media, last.transcript) == ("test", None, None)
-    assert "turns have no sentences/wav: words alone (2, such as" in caplog.text
+    assert "turns have no audio file: words alone (2, such as" in caplog.text
 
 
 def test_iemocap_faults(tmp_path: Path) -> None:

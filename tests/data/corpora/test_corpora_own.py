@@ -123,7 +123,7 @@ def test_table(tmp_path: Path) -> None:
         ("media\tstart\tend\na.wav\t2\t1\n", ":2: start 2.0 and end 1.0"),
         ("media\tsplit\na.wav\ttraining\n", ":2: split 'training'"),
         ("media\tspeaker\n\tann\n", ":2: needs media or a transcript"),
-        ("media\na.wav\n\na.wav\n", ":4: key a%2Ewav stands in "),
+        ("media\na.wav\n\na.wav\n", ":4: key a%2Ewav occurs in "),
         ("media\temotions\na.wav\t1 2\n", ":2: emotions"),
         ("media\tscores.valence\na.wav\tinf\n", ":2: scores.valence must be a number"),
         ("media\tturn\na.wav\t1.5\n", ":2: turn must be a whole number, found '1.5'"),

@@ -8,7 +8,7 @@ import pytest
 
 from mmembed.data.corpora import CORPORA
 from mmembed.data.corpora.files import find_files
-from mmembed.data.corpora.lrs import LrsWord, pieces
+from mmembed.data.corpora.lrs import LrsWord, split_words
 from mmembed.data.corpora.tables import read_table
 from mmembed.data.folders import walk
 from mmembed.data.manifest.utterance import Utterance
@@ -264,14 +264,14 @@ def test_long_clips_are_cut_in_the_widest_pause(tmp_path: Path) -> None:
     assert first.media == second.media == "pretrain/0af00UcTOSc/00001.mp4"
 
 
-def test_pieces_keep_all_words_in_order() -> None:
+def test_parts_keep_all_words_in_order() -> None:
     words = [LrsWord(str(n), n * 0.4, n * 0.4 + 0.3) for n in range(1000)]
-    cut = pieces(words)
+    cut = split_words(words)
     assert [word for piece in cut for word in piece] == words
     seconds = [piece[-1].end - piece[0].start for piece in cut]
     assert max(seconds) <= 15 and min(seconds) > 3
     one = [LrsWord("AAAH", 0.0, 40.0)]
-    assert pieces(one) == [one]
+    assert split_words(one) == [one]
 
 
 @pytest.mark.parametrize(
@@ -313,7 +313,7 @@ def test_librispeech(tmp_path: Path, caplog: LogCapture) -> None:
         licence="CC BY 4.0",
     )
     assert [row.split for row in rows.values()] == ["dev", "dev", "test", "train"]
-    assert "have no sound file (1, such as '84-121123-0002')" in caplog.text
+    assert "have no audio file (1, such as '84-121123-0002')" in caplog.text
     plant(tmp_path, "LibriSpeech/dev-clean/84/121123/84-121123-0003.flac")
     with pytest.raises(DataError, match=r"84-121123\.trans\.txt has no line of 84-121123-0003"):
         read("librispeech", tmp_path)

@@ -119,7 +119,7 @@ def test_labels_of_pandas(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("corpus", "name", "header", "line", "message"),
     [
-        ("table", "a.tsv", "text\tid", "so\t1", ":3: key a-1 stands in .*a.tsv:2 too"),
+        ("table", "a.tsv", "text\tid", "so\t1", ":3: key a-1 occurs in .*a.tsv:2 too"),
         ("table", "a.jsonl", '{"text": "x"}', '{"text": "a", "text": "b"}', ":2: not JSON: names"),
         (
             "table",
@@ -128,7 +128,7 @@ def test_labels_of_pandas(tmp_path: Path) -> None:
             f'{{"text": {"[" * 99999}',
             ":2: not JSON: is nested",
         ),
-        ("goemotions", "train.tsv", "a\t1\tx", "b\t2\ty", "stands in .*train.tsv:2 too"),
+        ("goemotions", "train.tsv", "a\t1\tx", "b\t2\ty", "occurs in .*train.tsv:2 too"),
     ],
 )
 def test_rows_given_twice(
@@ -143,7 +143,7 @@ def test_a_turn_of_meld_given_twice(tmp_path: Path) -> None:
     columns = "Sr No.,Utterance,Speaker,Emotion,Sentiment,Dialogue_ID,Utterance_ID"
     rows = "1,Hi,Ross,joy,positive,0,0\n2,No,Joey,anger,negative,0,1\n3,Hi,Ross,joy,positive,0,0\n"
     path = write(tmp_path / "train_sent_emo.csv", f"{columns}\n{rows}")
-    message = re.escape(f"{path}:4: dia0_utt0 stands in {path}:2 too")
+    message = re.escape(f"{path}:4: dia0_utt0 occurs in {path}:2 too")
     with pytest.raises(DataError, match=message):
         CORPORA["meld"](tmp_path)
 
@@ -167,7 +167,7 @@ def test_labels_of_msp_without_suffix_and_of_other_clips(tmp_path: Path) -> None
         CORPORA["msp_podcast"](others)
     assert run("msp_podcast", others, "--out", tmp_path / "out") == 4
     twice = msp(tmp_path / "c", "MSP-PODCAST_0001_0008", "MSP-PODCAST_0001_0008.wav")
-    with pytest.raises(DataError, match=r"labels_consensus\.csv:3: MSP-PODCAST_0001_0008 stands"):
+    with pytest.raises(DataError, match=r"labels_consensus\.csv:3: MSP-PODCAST_0001_0008 occurs"):
         CORPORA["msp_podcast"](twice)
 
 

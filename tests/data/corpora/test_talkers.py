@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from mmembed.data.corpora.talkers import generate
 from mmembed.data.corpora.talkers.acting import POSES, PROSODIES, VALENCE, label, pose_of
-from mmembed.data.corpora.talkers.clip import FRAME_RATE, SOUND_RATE, film, write_script
+from mmembed.data.corpora.talkers.clip import FRAME_RATE, SOUND_RATE, render, write_script
 from mmembed.data.corpora.talkers.face import Face, Pose, Shot, blink, make_look, make_shot
 from mmembed.data.corpora.talkers.grammar import FEELINGS, Expression, make_sentence
 from mmembed.data.corpora.talkers.voice import synthesise
@@ -170,7 +170,7 @@ def test_mouth_follows_the_sound() -> None:
     correlations = []
     for speaker in (0, 1):
         clip = write_script(0, speaker, 0)
-        pictures, sound = decode(io.BytesIO(film(clip)))
+        pictures, sound = decode(io.BytesIO(render(clip)))
         frames = len(pictures)
         loud = (sound[: frames * 882].reshape(frames, -1) ** 2).mean(1) ** 0.5
         mouth = pictures[:, 92:122, 60:100].astype(float)

@@ -2,7 +2,7 @@
 
 `features.npz` holds text (N, 100), audio (N, 73), video (N, 100) and label (N,), 0 negative and 1
 positive; row n of `utterances.csv` (split, video_id, clip, label, transcript) is their row n. These
-are the features of bc-LSTM (Poria et al., ACL 2017), put into plain arrays. They have their own
+are the features of bc-LSTM (Poria et al., ACL 2017), as arrays. They have their own
 split by video, train and test, and no sentiment scores.
 """
 

@@ -1,8 +1,8 @@
-"""What is published of a sentiment corpus, and its segments on their way to a manifest.
+"""What is published about a sentiment corpus, and its segments on their way to a manifest.
 
-The official folds of CMU-MOSEI and CMU-MOSI ship as facts in `corpora/folds`: the video ids of
+The official folds of CMU-MOSEI and CMU-MOSI are in `corpora/folds`: the video ids of
 `cmu_mosei_std_folds.py` and `cmu_mosi_std_folds.py` of the CMU multimodal SDK. CH-SIMS is split by
-segment, its own files say how.
+segment, in its own files.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ Counts = Mapping[str, int]
 
 @dataclass(frozen=True)
 class PublishedCorpus:
-    """What is published of a corpus.
+    """What is published about a corpus.
 
     Attributes:
         name: the first part of its keys, and of its folds' file.
@@ -84,10 +84,10 @@ class Segment:
     Attributes:
         video: its id; ids may be the beginnings of others, so they are only ever compared whole.
         clip: its number within the video, as written by the release.
-        start: seconds into the video, None = not told.
-        end: seconds, None = not told.
+        start: seconds into the video, None = unknown.
+        end: seconds, None = unknown.
         transcript: or None.
-        split: one of `FOLDS` or None, as the release says; "?" = it says nothing of folds.
+        split: one of `FOLDS` or None, as the release says; "?" = it does not mention folds.
         sentiment: or None.
         emotions: in the order of `EMOTIONS`, or None.
         category: or None.
@@ -116,7 +116,7 @@ class Segment:
 def to_rows(
     corpus: PublishedCorpus, segments: Sequence[Segment], counts: Counts | None = None
 ) -> tuple[list[Utterance], list[Check]]:
-    """Manifest rows of segments, and what is wrong with them.
+    """Manifest rows of segments, and checks of them.
 
     The first of several segments of one name is kept. Labels out of range become unknown, times
     before the start of the video become 0.
@@ -130,42 +130,41 @@ def to_rows(
     unique = [first[name] for name in dict.fromkeys(segment.name for segment in segments)]
     backwards = [s.name for s in unique if not _lasts(s)]
     lasting = [s for s in unique if _lasts(s)]
-    told = [s for s in lasting if s.split != "?"]
     folds = corpus.folds
-    placed = [replace(s, split=folds.get(s.video)) if s.split == "?" else s for s in lasting]
-    found = Counter(segment.split for segment in placed)
-    sentiments = [segment.sentiment for segment in placed]
-    emotions = [segment.emotions for segment in placed]
+    assigned = [replace(s, split=folds.get(s.video)) if s.split == "?" else s for s in lasting]
+    found = Counter(segment.split for segment in assigned)
+    sentiments = [segment.sentiment for segment in assigned]
+    emotions = [segment.emotions for segment in assigned]
     counts = counts or corpus.counts
     checks = [
         *(compare(f"segments in {fold}", found[fold], counts[fold]) for fold in FOLDS),
         Check("segments in no fold", str(found[None])),
-        Check("videos", str(len({segment.video for segment in placed}))),
+        Check("videos", str(len({segment.video for segment in assigned}))),
         none_of("duplicate ids", _repeated(segments), "the first of each kept"),
     ]
     if folds:
-        other = [s.name for s in told if s.split != folds.get(s.video)]
+        other = [s.name for s in lasting if s.split not in ("?", folds.get(s.video))]
         note = "the file's own folds kept"
         checks.append(none_of("splits other than the official folds", other, note))
     checks += [
         none_of(
             f"sentiment outside [{-corpus.limit:g}, {corpus.limit:g}]",
-            [s.name for s in placed if not _within(s.sentiment, -corpus.limit, corpus.limit)],
+            [s.name for s in assigned if not _within(s.sentiment, -corpus.limit, corpus.limit)],
             "taken as unknown",
         ),
         none_of(
             "emotions outside [0, 3]",
-            [s.name for s in placed if not all(_within(x, 0, 3) for x in s.emotions or ())],
+            [s.name for s in assigned if not all(_within(x, 0, 3) for x in s.emotions or ())],
             "taken as unknown",
         ),
         Check("without sentiment", str(sum(x is None for x in sentiments))),
         Check("without emotions", str(sum(x is None for x in emotions))),
     ]
     if any(s.start is not None for s in unique):
-        early = [s.name for s in placed if s.start is not None and s.start < 0]
+        early = [s.name for s in assigned if s.start is not None and s.start < 0]
         checks.append(none_of("start before the video", early, "set to 0"))
         checks.append(none_of("end not after start", backwards, "left out"))
-    return [_to_row(corpus, segment) for segment in placed], checks
+    return [_to_row(corpus, segment) for segment in assigned], checks
 
 
 def _to_row(corpus: PublishedCorpus, segment: Segment) -> Utterance:

@@ -1,10 +1,11 @@
 """Folders of `.csd` files: the streams of the CMU multimodal SDK, aligned to its labels.
 
 A file holds one stream: video id -> features (T, D) and intervals (T, 2) in seconds; deployed files
-have ids of segments, `video[3]`. What a file is tells its name (`CMU_MOSEI_COVAREP`, or the root
-name the SDK deploys under, `FACET 4.2`). Labels are rows of sentiment, or of sentiment, happy, sad,
-anger, surprise, disgust, fear; row i of a video is its segment `video[i]`. Source: `dataset.py`,
-`cmu_mosei.py` and the README of CMU_MOSEI of github.com/CMU-MultiComp-Lab/CMU-MultimodalSDK.
+have ids of segments, `video[3]`. The name of a file shows what it is (`CMU_MOSEI_COVAREP`, or the
+root name the SDK deploys under, `FACET 4.2`). Labels are rows of sentiment, or of sentiment, happy,
+sad, anger, surprise, disgust, fear; row i of a video is its segment `video[i]`. Source:
+`dataset.py`, `cmu_mosei.py` and the README of CMU_MOSEI of
+github.com/CMU-MultiComp-Lab/CMU-MultimodalSDK.
 
 As in the SDK a segment has every row that overlaps it by more than 1e-5 s. Unlike there, ids are
 compared whole (the SDK removes 255224 with 25522), nothing is cut to the last 50 rows, and a
@@ -45,7 +46,7 @@ KINDS: Final[Mapping[str, tuple[str, ...]]] = {
     "words": ("words",),
     "video": ("facet42", "facet41", "facet", "openface2", "openface"),
 }
-"""What the name of a file of each kind has in it, letters and digits alone, the best one first."""
+"""Parts of the names of files of each kind, letters and digits alone, the best one first."""
 
 STREAMS: Final = ("text", "audio", "video")
 
@@ -61,7 +62,7 @@ Sequences = dict[str, tuple[NDArray[np.float32], NDArray[np.float64]]]
 def convert_csd(
     corpus: PublishedCorpus, folder: Path, out: Path, words: bool = False
 ) -> tuple[list[Segment], list[Check]]:
-    """Align the streams of a folder to its labels and write them; segments and what is wrong.
+    """Align the streams of a folder to its labels and write them; segments and checks.
 
     Raises:
         DataError: no labels, no stream, no words to average over, or labels of another width.
@@ -88,7 +89,7 @@ def convert_csd(
     checks: list[Check] = []
     for stream in (name for name in STREAMS if name in paths):  # text first: it has the words
         read = _read(paths[stream])
-        checks += _facts(stream, read, videos)
+        checks += _stream_checks(stream, read, videos)
         if words:
             read = _over_words(stream, read, sequences.get("text"), finite)
         sequences[stream] = read
@@ -108,7 +109,7 @@ def convert_csd(
         stream: width
         for stream in found
         for name, width in corpus.csd_widths.items()
-        if name in _plain(paths[stream])
+        if name in _simple_name(paths[stream])
     }
     unused = [
         str(p.relative_to(folder)) for p in files_below(folder, ".csd") if p not in paths.values()
@@ -157,19 +158,19 @@ def _with_transcripts(segments: Sequence[Segment], path: Path) -> list[Segment]:
     return found
 
 
-def _plain(path: Path) -> str:
+def _simple_name(path: Path) -> str:
     return re.sub("[^a-z0-9]", "", path.stem.lower())
 
 
 def _choose(folder: Path) -> dict[str, Path]:
     """Kind -> the file that is read for it: of several the best known, then the shortest name."""
     chosen = {}
-    for kind, marks in KINDS.items():
+    for kind, parts in KINDS.items():
         ranked = [
             (rank, len(path.stem), path)
             for path in files_below(folder, ".csd")
-            for rank, mark in enumerate(marks)
-            if mark in _plain(path)
+            for rank, part in enumerate(parts)
+            if part in _simple_name(path)
         ]
         if ranked:
             chosen[kind] = min(ranked)[2]
@@ -242,7 +243,7 @@ def _segments(corpus: PublishedCorpus, path: Path) -> list[Segment]:
     return segments
 
 
-def _facts(stream: str, sequences: Sequences, labelled: set[str]) -> list[Check]:
+def _stream_checks(stream: str, sequences: Sequences, labelled: set[str]) -> list[Check]:
     lasting = [t for _, times in sequences.values() for t in [times[longer_than_nothing(times)]]]
     durations = np.concatenate([t[:, 1] - t[:, 0] for t in lasting])
     rate = f"{1 / np.median(durations):.4g} Hz" if len(durations) else "none"

@@ -20,7 +20,7 @@ from mmembed.errors import DataError
 PICKLES: Final = (".pkl", ".pickle")
 
 Imported = tuple[list[Segment], list[Check], Counts | None, str]
-"""Segments, checks, published counts where they are not the corpus' own, and the form."""
+"""Segments, checks, published counts where this form has its own, and the name of the form."""
 
 
 def convert(

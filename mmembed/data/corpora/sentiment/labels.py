@@ -49,7 +49,7 @@ COLUMNS: Final[Mapping[str, tuple[str, ...]]] = {
     "disgust": ("disgust", "answer.disgust"),
     "fear": ("fear", "fearful", "answer.fear"),
 }
-"""What a column may be called, in small letters."""
+"""Names of columns, in lower case."""
 
 SCORES: Final = tuple(name for name in COLUMNS if name.startswith("sentiment_"))
 

@@ -2,12 +2,12 @@
 
 Clips are found by their names, wherever they lie: `VIDEO/CLIP.mp4` (MMSA's `Raw`, clip numbers with
 or without leading zeros), `VIDEO_CLIP.mp4` (CMU's `Videos/Segmented/Combined`, MOSI's
-`Video/Segmented`, also as sound in `Audio`), and whole videos `VIDEO.mp4` (`Videos/Full/Combined`),
-of which the label file's times cut the segments.
+`Video/Segmented`, also as audio in `Audio`), and whole videos `VIDEO.mp4` (`Videos/Full/Combined`),
+from which the times of the label file cut the segments.
 
 CMU's archives write the words in `Transcript/Segmented`: lines `VIDEO___CLIP___START___END___TEXT`
-for CMU-MOSEI, a file `VIDEO.annotprocessed` of lines `CLIP_DELIM_TEXT` for CMU-MOSI. They also tell
-which clip number a segment of the SDK's labels has, by its times. Layout after public programs that
+for CMU-MOSEI, a file `VIDEO.annotprocessed` of lines `CLIP_DELIM_TEXT` for CMU-MOSI. Their times
+also show which clip number a segment of the SDK's labels has. Layout after public programs that
 read the archives; not checked against the originals.
 """
 
@@ -35,7 +35,7 @@ LINE: Final = re.compile(
 
 @dataclass(frozen=True)
 class Words:
-    """What is said in a clip, and when, if told."""
+    """What is said in a clip, and when, if that is known."""
 
     clip: str
     text: str
@@ -44,7 +44,7 @@ class Words:
 
 
 def media_below(root: Path) -> list[Path]:
-    """All media files below a folder, pictures before sound, then by path."""
+    """All media files below a folder, video before audio, then by path."""
     rank = {suffix: number for number, suffix in enumerate(MEDIA_SUFFIXES)}
     found = files_below(root, *MEDIA_SUFFIXES)
     return sorted(found, key=lambda path: rank[path.suffix.lower()])
@@ -73,12 +73,12 @@ def with_media(
     used: set[Path] = set()
     guessed = 0
     for segment in segments:
-        said = words.get(segment.video, ())
-        spoken = _spoken(segment, said)
+        of_video = words.get(segment.video, ())
+        spoken = _spoken(segment, of_video)
         timed = segment.end is not None
         path = by_stem.get(segment.video) if timed else None
         whole = path is not None
-        if path is None and not (timed and spoken is None and any(w.end for w in said)):
+        if path is None and not (timed and spoken is None and any(w.end for w in of_video)):
             clip = _number(spoken.clip if spoken else segment.clip)
             path = by_folder.get((segment.video, clip)) or by_stem.get(f"{segment.video}_{clip}")
             guessed += path is not None and timed and spoken is None
@@ -103,14 +103,14 @@ def with_media(
         )
     kept = {segment.name for segment in found}
     stems = {path.stem if path in used else None for path in paths}
-    spare = [str(p.relative_to(root)) for p in paths if p not in used and p.stem not in stems]
+    unused = [str(p.relative_to(root)) for p in paths if p not in used and p.stem not in stems]
     checks = [
         none_of("ids without media", [s.name for s in segments if s.name not in kept], "left out"),
-        none_of("media without ids", spare, "not used"),
+        none_of("media without ids", unused, "not used"),
         Check("without transcript", str(sum(s.transcript is None for s in found))),
     ]
     if guessed:
-        note = "labels with times, but no transcript tells the clip numbers of these times"
+        note = "labels with times, but no transcript has the clip numbers of these times"
         checks.append(Check("clips matched by number", f"{guessed}: {note}", "0", False))
     return found, checks
 

@@ -10,11 +10,11 @@ The pickles of MulT and MultiBench (`mosei_senti_data.pkl`, `mosi_data.pkl`) are
 (N, 1, 1), ids that are "video[clip]" or come with start and end, streams padded in front. Source:
 public programs that read them; not checked against the originals.
 
-Valid rows of a stream are its lengths where there are some, else those that the mask of `text_bert`
-says are tokens, and where values lie beyond them (releases padded in front) or nothing is told: all
-from the first to the last row that is not zero. The published lengths were counted up to the first
-row whose sum is 0 (`data/getLengths.py` of MMSA), at least 1, and its networks read that far: where
-a row of zeros stands within a stream, as where no face was found, ours has more rows than theirs.
+The valid rows of a stream are given by its lengths if there are any, else by the mask of
+`text_bert`. Where values lie beyond them (releases padded in front), or there are neither, all rows
+from the first to the last that is not zero are valid. The published lengths were counted up to the
+first row whose sum is 0 (`data/getLengths.py` of MMSA), at least 1, and its networks read that far:
+where a row of zeros is within a stream, as where no face was found, ours has more rows than theirs.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ Split = Mapping[str, Any]
 def convert_pickle(
     corpus: PublishedCorpus, path: Path, out: Path
 ) -> tuple[list[Segment], list[Check]]:
-    """Write the features of a pickle, split by split; its segments and what is wrong with them.
+    """Write the features of a pickle, split by split; its segments and checks of them.
 
     Raises:
         DataError: not a pickle of MMSA, or one that may not be loaded.
@@ -57,31 +57,31 @@ def convert_pickle(
         raise DataError(str(path), "pickle", "has no train, valid or test: not a pickle of MMSA")
     finite = Finite()
     segments: list[Segment] = []
-    facts = _Facts()
+    counts = _Counts()
     for name in [name for name in loaded if str(name) in SPLITS]:
         data = loaded.pop(name)  # gigabytes
         try:
-            segments += _convert_split(corpus, data, SPLITS[str(name)], out, finite, facts)
+            segments += _convert_split(corpus, data, SPLITS[str(name)], out, finite, counts)
         except (ValueError, TypeError, IndexError, AttributeError) as error:
             what = f"{name} is not as MMSA has it: {error}"
             raise DataError(str(path), "pickle", what) from None
     checks = [
         checksum(path, corpus.checksums.get(path.name)),
-        *widths(facts.widths, corpus.pickle_widths),
-        *(Check(f"lengths of {name}", ", ".join(how)) for name, how in facts.lengths.items()),
+        *widths(counts.widths, corpus.pickle_widths),
+        *(Check(f"lengths of {name}", ", ".join(how)) for name, how in counts.lengths.items()),
         *(
-            none_of(f"{name} beyond its length", facts.beyond.get(name, ()), "kept")
-            for name in facts.widths
+            none_of(f"{name} beyond its length", counts.beyond.get(name, ()), "kept")
+            for name in counts.widths
         ),
-        *(Check(f"without {name}", str(facts.missing[name])) for name in facts.widths),
-        none_of("ids without media", facts.without, "left out"),
-        *finite.checks(tuple(facts.widths)),
+        *(Check(f"without {name}", str(counts.missing[name])) for name in counts.widths),
+        none_of("ids without media", counts.without, "left out"),
+        *finite.checks(tuple(counts.widths)),
     ]
     return segments, checks
 
 
-class _Facts:
-    """What is gathered over the splits."""
+class _Counts:
+    """What is counted over the splits."""
 
     def __init__(self) -> None:
         self.widths: dict[str, int] = {}
@@ -97,7 +97,7 @@ def _convert_split(
     split: str | None,
     out: Path,
     finite: Finite,
-    facts: _Facts,
+    counts: _Counts,
 ) -> list[Segment]:
     segments = list(_segments(corpus, data, split))
     arrays: dict[str, tuple[NDArray[Any], NDArray[np.int64], str]] = {}
@@ -107,26 +107,26 @@ def _convert_split(
         values = np.asarray(data[theirs])
         if values.ndim != 3 or len(values) != len(segments):
             raise ValueError(f"{theirs} has shape {values.shape} for {len(segments)} ids")
-        if facts.widths.setdefault(stream, values.shape[2]) != values.shape[2]:
-            raise ValueError(f"{theirs} is {values.shape[2]} wide, {facts.widths[stream]} before")
+        if counts.widths.setdefault(stream, values.shape[2]) != values.shape[2]:
+            raise ValueError(f"{theirs} is {values.shape[2]} wide, {counts.widths[stream]} before")
         how, lengths = _lengths(data, stream, len(segments))
-        facts.lengths.setdefault(stream, {})[how or "rows that are not zero"] = None
+        counts.lengths.setdefault(stream, {})[how or "rows that are not zero"] = None
         arrays[stream] = values, lengths, how
 
     def features(n: int) -> Features:
-        held = {}
+        found = {}
         for stream, (values, lengths, how) in arrays.items():
             length = min(max(0, int(lengths[n])), values.shape[1])
             rows = _valid(values[n], length)
             if how and rows != slice(0, length):
-                facts.beyond.setdefault(stream, []).append(segments[n].name)
+                counts.beyond.setdefault(stream, []).append(segments[n].name)
             if rows.stop > rows.start:
-                held[stream] = finite(stream, segments[n].name, values[n, rows])
+                found[stream] = finite(stream, segments[n].name, values[n, rows])
             else:
-                facts.missing[stream] += 1
-        if not held:
-            facts.without.append(segments[n].name)
-        return held
+                counts.missing[stream] += 1
+        if not found:
+            counts.without.append(segments[n].name)
+        return found
 
     return write_splits(out, segments, features)
 
@@ -152,11 +152,11 @@ def _valid(rows: NDArray[Any], length: int) -> slice:
 
 
 def _segments(corpus: PublishedCorpus, data: Split, split: str | None) -> Iterator[Segment]:
-    told = data.get("regression_labels", data.get("labels"))
-    if "id" not in data or told is None:
+    published = data.get("regression_labels", data.get("labels"))
+    if "id" not in data or published is None:
         raise ValueError("it needs id and regression_labels")
     count = len(data["id"])
-    labels = np.asarray(told, np.float64).reshape(count, -1)
+    labels = np.asarray(published, np.float64).reshape(count, -1)
     if labels.shape[1] not in (1, 1 + len(EMOTIONS)):
         raise ValueError(f"{labels.shape[1]} labels a segment; known are 1 and {1 + len(EMOTIONS)}")
     scores = {

@@ -62,7 +62,7 @@ def write_splits(
     Args:
         out: folder.
         segments: any, of any split.
-        features: of the segment of that number; asked for once, in the order of writing, so that
+        features: of the segment of that number; called once, in the order of writing, so that
             no more than one file's features are in memory.
 
     Returns:
@@ -73,15 +73,15 @@ def write_splits(
         numbers = [n for n, segment in enumerate(segments) if segment.split == split]
         for part, first in enumerate(range(0, len(numbers), PER_FILE)):
             name = f"{split or 'unassigned'}{f'-{part}' if part else ''}.safetensors"
-            held = [
+            filled = [
                 (segments[n], rows)
                 for n in numbers[first : first + PER_FILE]
                 if any(map(len, (rows := features(n)).values()))
             ]
-            if held:
-                write_features(out / "features" / name, [rows for _, rows in held])
+            if filled:
+                write_features(out / "features" / name, [rows for _, rows in filled])
             written += [
                 replace(segment, media=f"features/{name}#{row}")
-                for row, (segment, _) in enumerate(held)
+                for row, (segment, _) in enumerate(filled)
             ]
     return written

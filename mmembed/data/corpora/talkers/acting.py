@@ -1,6 +1,6 @@
-"""Acting: what a feeling does to a voice and a face, and what a clip is worth in labels.
+"""Acting: what a feeling does to a voice and a face, and what the labels of a clip are.
 
-In half of the clips words, voice and face express one feeling, each as strongly as it pleases; in
+In half of the clips words, voice and face express one feeling, each with its own intensity; in
 the others each has a feeling of its own, and they often contradict each other. The labels are the
 sum of the three, with no noise:
 
@@ -29,20 +29,20 @@ FREQUENCY: Final = {  # relative; sentiment comes out about balanced
 }  # fmt: skip
 SENTIMENT_SCALE: Final = 1.2
 EMOTION_SCALE: Final = 1.5
-AGREEMENT: Final = 0.5  # share of clips in which all three parts express one feeling
+AGREEMENT: Final = 0.5  # fraction of clips in which all three parts express one feeling
 LEAST_ACTED: Final = 0.6  # intensity of a voice or face that expresses a feeling at all
 
 
 @dataclass(frozen=True)
 class Prosody:
-    """How a voice departs from its usual self.
+    """How a voice differs from its neutral state.
 
     Attributes:
         pitch: in espeak-ng's steps, 50 of them an octave.
         pitch_range: in espeak-ng's steps, of 0 to 100.
         rate: octaves of the speaking rate.
         loudness: decibels.
-        brightness: share of the sound's first difference added to it; negative dulls.
+        brightness: fraction of the sound's first difference added to it; negative dulls.
     """
 
     pitch: float = 0.0
@@ -111,10 +111,11 @@ def pose_of(face: Expression) -> Pose:
 Numbers = TypeVar("Numbers", Prosody, Pose)
 
 
-def _between(start: Numbers, end: Numbers, share: float) -> Numbers:
-    """From `start` the given share of the way to `end`, number by number."""
+def _between(start: Numbers, end: Numbers, fraction: float) -> Numbers:
+    """From `start` the given fraction of the way to `end`, number by number."""
     values = {
-        field.name: (1 - share) * getattr(start, field.name) + share * getattr(end, field.name)
+        field.name: (1 - fraction) * getattr(start, field.name)
+        + fraction * getattr(end, field.name)
         for field in fields(start)
     }
     return type(start)(**values)

@@ -62,7 +62,7 @@ SPREAD: Final = {
     "U": -0.8, "w": -1.0, "u": -1.0, "S": -0.5, "r": -0.4,
 }  # fmt: skip
 LICENCE: Final = "talkers: synthetic voices and drawn faces"
-CONSONANT: Final = 0.35  # openness of all others
+CONSONANT: Final = 0.35  # openness of all other phonemes
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ def write_script(seed: int, speaker: int, index: int) -> TalkerClip:
     return TalkerClip(seed, speaker, index, sentence, words, voice, face)
 
 
-def film(clip: TalkerClip) -> bytes:
+def render(clip: TalkerClip) -> bytes:
     """The MP4 file of a clip: H.264 at 25 Hz, AAC at 22.05 kHz mono, of the same length."""
     rng = random.Random(f"film {clip.seed} {clip.speaker} {clip.index}")
     sound, speech, lead = _speak(clip, rng)

@@ -9,7 +9,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Final
 
-from mmembed.data.corpora.talkers.clip import MOST_SPEAKERS, TalkerClip, film, write_script
+from mmembed.data.corpora.talkers.clip import MOST_SPEAKERS, TalkerClip, render, write_script
 from mmembed.data.manifest.jsonl import write_manifest
 from mmembed.errors import UsageError
 from mmembed.io.atomic import atomic_file
@@ -50,7 +50,7 @@ def generate(
         raise UsageError(f"{speakers} speakers: there can be 1 to {MOST_SPEAKERS}")
     if clips_per_speaker < 1 or workers < 1:
         raise UsageError("talkers: clips_per_speaker and workers must be at least 1")
-    _claim(
+    _open_folder(
         out, {"edition": EDITION, "seed": seed, "speakers": speakers, "clips": clips_per_speaker}
     )
     clips = [
@@ -80,10 +80,10 @@ def generate(
 
 def _produce(clip: TalkerClip, folder: Path) -> None:
     with atomic_file(folder / f"{clip.key}.mp4") as file:
-        file.write(film(clip))
+        file.write(render(clip))
 
 
-def _claim(out: Path, made_with: dict[str, int]) -> None:
+def _open_folder(out: Path, made_with: dict[str, int]) -> None:
     """Take the folder for this corpus.
 
     Raises:

@@ -1,6 +1,6 @@
 """Faces: a drawn head that talks, blinks, moves a little and shows a feeling.
 
-Everything is drawn on a square canvas of `CANVAS` pixels whose head stands still; each frame draws
+Everything is drawn on a square canvas of `CANVAS` pixels whose head does not move; each frame draws
 brows, eyes and mouth on a copy of it, then moves the head over the background by one affine map.
 """
 
@@ -97,7 +97,7 @@ class Pose:
 
 @dataclass(frozen=True)
 class Shot:
-    """How a clip is filmed: where the camera stands and whence the light comes.
+    """How a clip is recorded: the position of the camera and the direction of the light.
 
     Attributes:
         zoom: size of everything, 1 as drawn.
@@ -106,7 +106,7 @@ class Shot:
         right: shift of everything, pixels of the frame.
         down: likewise.
         exposure: brightness, 1 as drawn.
-        side: how much brighter the right edge is than the middle, as a share; negative darker.
+        side: how much brighter the right edge is than the middle, as a fraction; negative darker.
         contrast: about middle grey, 1 as drawn.
     """
 
@@ -364,8 +364,8 @@ def _stroke(
 
 def _blend(image: Image, over: Image | Colour, weight: NDArray[np.uint8]) -> None:
     """Lay `over` onto the image where `weight` (of 255) says so."""
-    share = weight.astype(np.float32)[:, :, None] / 255
-    image[:] = np.round(image * (1 - share) + np.asarray(over, np.float32) * share)
+    fraction = weight.astype(np.float32)[:, :, None] / 255
+    image[:] = np.round(image * (1 - fraction) + np.asarray(over, np.float32) * fraction)
 
 
 def _arc(x: float, y: float, width: float, rise: float) -> list[tuple[float, float]]:

@@ -1,7 +1,7 @@
 """A small English grammar whose sentences carry feelings: 126 words, more than 70,000 sentences.
 
 Every sentence has one feeling word, bare, weakened, strengthened or negated, or none at all. What
-the words express is read off the rule that made them, never guessed from the sentence.
+the words express follows from the rule that made them, it is never guessed from the sentence.
 """
 
 from __future__ import annotations
@@ -56,9 +56,9 @@ DEGREES: Final = {"slightly": 0.5, "": 0.75, "so": 1.0, "really": 1.0, "very": 1
 DENIALS: Final = ("not", "never")
 DENIED: Final = 0.6  # "not good" is less sad than "sad"
 OPPOSITE: Final = {"happy": "sad"}  # what a denied feeling amounts to; of all others, happy
-NEGATED_SHARE: Final = 0.2
+NEGATED_FRACTION: Final = 0.2
 
-RESERVED_SHARE: Final = 3  # one sentence of three is kept out of training
+RESERVED_OF: Final = 3  # one sentence of three is kept out of training
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def make_sentence(feeling: str, reserved: bool, rng: random.Random) -> tuple[str
 
 def is_reserved(sentence: str) -> bool:
     """Whether a sentence is kept out of training, whatever the seed and the size of the corpus."""
-    return zlib.crc32(sentence.encode()) % RESERVED_SHARE == 0
+    return zlib.crc32(sentence.encode()) % RESERVED_OF == 0
 
 
 def _draw(feeling: str, rng: random.Random) -> tuple[str, Expression]:
@@ -109,7 +109,7 @@ def _draw(feeling: str, rng: random.Random) -> tuple[str, Expression]:
             )
         )
         return sentence, Expression(NEUTRAL, 0.0)
-    if rng.random() < NEGATED_SHARE and (sources := _denials_of(feeling)):
+    if rng.random() < NEGATED_FRACTION and (sources := _denials_of(feeling)):
         named, degree, strength = rng.choice(sources), rng.choice(DENIALS), DENIED
     else:
         named = feeling
