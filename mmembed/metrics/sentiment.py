@@ -6,8 +6,8 @@ https://github.com/CMU-MultiComp-Lab/CMU-MultimodalSDK, and of the tables that c
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Final
+from collections.abc import Callable, Mapping
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -40,115 +40,119 @@ def pearson(truth: ArrayLike, predicted: ArrayLike) -> float:
     return float(np.clip(x @ y / np.sqrt((x @ x) * (y @ y)), -1, 1))
 
 
-def emotion_scores(
-    truth: ArrayLike, predicted: ArrayLike, names: Sequence[str], threshold: ArrayLike
-) -> dict[str, dict[str, float]]:
-    """The MOSEI scores of each emotion, as a question of present or absent.
+def emotion_scores(truth: ArrayLike, predicted: ArrayLike, threshold: float) -> dict[str, float]:
+    """The MOSEI scores of one emotion, as a question of present or absent.
 
     Args:
-        truth: (N, E) in [0, 3]; an emotion is present where it is above 0.
-        predicted: (N, E) any real numbers.
-        names: E emotions.
-        threshold: one number or (E,); predicted present where above it.
+        truth: (N,) in [0, 3]; the emotion is present where it is above 0.
+        predicted: (N,) any real numbers.
+        threshold: predicted present where above it.
 
     Returns:
-        For each name: wa, the weighted accuracy (TP N / P + TN) / (2 N) with P present and N
-        absent items, which is the mean of both recalls (chance 0.5; with one side empty, the
-        recall of the other); f1, weighted by the support of both sides.
+        wa, the weighted accuracy (TP N / P + TN) / (2 N) with P present and N absent items, which
+        is the mean of both recalls (chance 0.5; with one side empty, the recall of the other);
+        f1, weighted by the support of both sides.
     """
-    present, shown = _pair(np.asarray(truth) > 0, np.asarray(predicted) > np.asarray(threshold))
-    if present.ndim != 2 or present.shape[1] != len(names):
-        raise ValueError(f"emotions need shape (N, {len(names)}), found {present.shape}")
-    return {
-        name: {
-            "wa": unweighted_average_recall(present[:, e], shown[:, e]),
-            "f1": weighted_f1(present[:, e], shown[:, e]),
-        }
-        for e, name in enumerate(names)
-    }
+    present, shown = _pair(np.asarray(truth) > 0, np.asarray(predicted) > threshold)
+    return {"wa": unweighted_average_recall(present, shown), "f1": weighted_f1(present, shown)}
 
 
-def constant_sentiment(train_truth: ArrayLike) -> dict[str, float]:
-    """Score -> the constant answer that is best for it in the training split.
+def majority_emotion_scores(train_truth: ArrayLike, truth: ArrayLike) -> dict[str, float]:
+    """`emotion_scores` of the majority class (present or absent) in training."""
+    majority = _majority(np.asarray(train_truth) > 0)
+    return emotion_scores(truth, np.full(np.shape(truth), majority), 0.5)
 
-    The mean for `mae` (and `correlation`, where every constant has 0), the majority class for each
-    class score.
+
+def best_constant(train_truth: ArrayLike, metric: str) -> float:
+    """The constant prediction of sentiment that is best on (N,) training truth.
+
+    The mean for "mae" (and "correlation", where every constant has 0), else a value of the majority
+    class.
+
+    Args:
+        train_truth: (N,).
+        metric: of `SENTIMENT_METRICS` or `SIMS_METRICS`.
     """
     train = np.asarray(train_truth, np.float64)
-    nonneg = 1.0 if _majority(train >= 0) else -1.0
-    pos = 1.0 if _majority(train[train != 0] > 0) else -1.0
-    return {
-        "mae": float(train.mean()),
-        "correlation": float(train.mean()),
-        "acc2_nonneg": nonneg,
-        "f1_nonneg": nonneg,
-        "acc2_pos": pos,
-        "f1_pos": pos,
-        "acc7": _majority(_seven(train)),
-    }
+    if metric not in _CLASSES:
+        return float(train.mean())
+    classes = _CLASSES[metric]
+    train = train[train != 0] if classes.polar else train
+    return classes.values[int(_majority(classes.number(train)))]
 
 
-def constant_sims(train_truth: ArrayLike) -> dict[str, float]:
-    """As `constant_sentiment` for the scores of CH-SIMS: the mean, or a number of the majority."""
-    train = np.asarray(train_truth, np.float64)
-    two = (-1.0, 1.0)[int(_majority(_class(train, _TWO)))]
-    return {
-        "mae": float(train.mean()),
-        "correlation": float(train.mean()),
-        "acc2": two,
-        "weighted_f1": two,
-        "acc3": (-1.0, 0.0, 1.0)[int(_majority(_class(train, _THREE)))],
-        "acc5": (-1.0, -0.4, 0.0, 0.4, 1.0)[int(_majority(_class(train, _FIVE)))],
-    }
+class _Classes(NamedTuple):
+    """How a metric cuts sentiment into classes.
+
+    Attributes:
+        number: of each value the number of its class.
+        values: one of each class.
+        polar: items whose truth is 0 are left out.
+    """
+
+    number: Callable[[Floats], Indices]
+    values: tuple[float, ...]
+    polar: bool = False
 
 
-def majority_emotions(
-    train_truth: ArrayLike, truth: ArrayLike, names: Sequence[str]
-) -> dict[str, dict[str, float]]:
-    """`emotion_scores` of each emotion's majority class (present or absent) in training."""
-    often = [float(_majority(column)) for column in (np.asarray(train_truth) > 0).T]
-    return emotion_scores(truth, np.tile(often, (len(np.asarray(truth)), 1)), names, 0.5)
-
-
-def _seven(values: Floats) -> Floats:
-    return np.asarray(np.rint(np.clip(values, -SENTIMENT_BOUND, SENTIMENT_BOUND)))  # halves to even
-
-
-_TWO, _THREE, _FIVE = (0.0,), (-0.1, 0.1), (-0.7, -0.1, 0.1, 0.7)
-
-
-def _class(values: Floats, upper: Sequence[float]) -> Indices:
-    """Of each value the number of its class; `upper` are the upper bounds of all but the last.
+def _up_to(*upper: float) -> Callable[[Floats], Indices]:
+    """Classes by the upper bounds of all but the last.
 
     In float32, as labels are stored: 0.1 is not above the bound 0.1.
     """
-    classes = np.digitize(values.astype(np.float32), np.array(upper, np.float32), right=True)
-    return classes.astype(np.int64)
+    bounds = np.array(upper, np.float32)
+    return lambda x: np.digitize(x.astype(np.float32), bounds, right=True).astype(np.int64)
 
 
-def _in_unit(score: Metric) -> Metric:
+def _rounded(x: Floats) -> Indices:
+    """Halves to even; the lowest class is 0."""
+    clipped = np.clip(x, -SENTIMENT_BOUND, SENTIMENT_BOUND)
+    return np.rint(clipped).astype(np.int64) + SENTIMENT_BOUND
+
+
+_NONNEGATIVE = _Classes(lambda x: (x >= 0).astype(np.int64), (-1.0, 1.0))
+_POSITIVE = _Classes(lambda x: (x > 0).astype(np.int64), (-1.0, 1.0), polar=True)
+_TWO = _Classes(_up_to(0.0), (-1.0, 1.0))
+_CLASSES: Final[Mapping[str, _Classes]] = {
+    "acc2_nonneg": _NONNEGATIVE,
+    "f1_nonneg": _NONNEGATIVE,
+    "acc2_pos": _POSITIVE,
+    "f1_pos": _POSITIVE,
+    "acc7": _Classes(_rounded, (-3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0)),
+    "acc2": _TWO,
+    "weighted_f1": _TWO,
+    "acc3": _Classes(_up_to(-0.1, 0.1), (-1.0, 0.0, 1.0)),
+    "acc5": _Classes(_up_to(-0.7, -0.1, 0.1, 0.7), (-1.0, -0.4, 0.0, 0.4, 1.0)),
+}
+
+
+def _of_classes(name: str) -> Metric:
+    """The metric of a name in `_CLASSES`: accuracy, or weighted F1."""
+    score, (number, _, polar) = weighted_f1 if "f1" in name else accuracy, _CLASSES[name]
+
+    def metric(x: Floats, y: Floats) -> float:
+        if polar:
+            x, y = x[x != 0], y[x != 0]
+            if not len(x):
+                return float("nan")
+        return score(number(x), number(y))
+
+    return metric
+
+
+def _mae(x: Floats, y: Floats) -> float:
+    return float(np.abs(x - y).mean())
+
+
+def _in_unit(metric: Metric) -> Metric:
     """Of both sides clipped to [-1, 1]."""
-    return lambda x, y: score(np.clip(x, -1, 1), np.clip(y, -1, 1))
-
-
-def _of_polar(score: Metric) -> Metric:
-    """Of (> 0) against (<= 0), without the items whose truth is 0."""
-
-    def scored(x: Floats, y: Floats) -> float:
-        polar = x != 0
-        return score(x[polar] > 0, y[polar] > 0) if polar.any() else float("nan")
-
-    return scored
+    return lambda x, y: metric(np.clip(x, -1, 1), np.clip(y, -1, 1))
 
 
 SENTIMENT_METRICS: Final[Mapping[str, Metric]] = {
     "correlation": pearson,
-    "mae": lambda x, y: float(np.abs(x - y).mean()),
-    "acc2_nonneg": lambda x, y: accuracy(x >= 0, y >= 0),
-    "f1_nonneg": lambda x, y: weighted_f1(x >= 0, y >= 0),
-    "acc2_pos": _of_polar(accuracy),
-    "f1_pos": _of_polar(weighted_f1),
-    "acc7": lambda x, y: accuracy(_seven(x), _seven(y)),
+    "mae": _mae,
+    **{n: _of_classes(n) for n in ("acc2_nonneg", "f1_nonneg", "acc2_pos", "f1_pos", "acc7")},
 }
 """The metrics of a sentiment regression on CMU-MOSEI, for truth in [-3, 3] and predictions (N,).
 
@@ -159,19 +163,15 @@ sides clipped to [-3, 3] and rounded, halves to even, then compared. (The README
 rounds by sign and ceiling instead.)
 """
 
-
 SIMS_METRICS: Final[Mapping[str, Metric]] = {
     "correlation": _in_unit(pearson),
-    "mae": _in_unit(lambda x, y: float(np.abs(x - y).mean())),
-    "acc2": lambda x, y: accuracy(_class(x, _TWO), _class(y, _TWO)),
-    "weighted_f1": lambda x, y: weighted_f1(_class(x, _TWO), _class(y, _TWO)),
-    "acc3": lambda x, y: accuracy(_class(x, _THREE), _class(y, _THREE)),
-    "acc5": lambda x, y: accuracy(_class(x, _FIVE), _class(y, _FIVE)),
+    "mae": _in_unit(_mae),
+    **{n: _of_classes(n) for n in ("acc2", "weighted_f1", "acc3", "acc5")},
 }
 """The metrics of a sentiment regression on CH-SIMS, by the conventions of MMSA
 (github.com/thuiar/MMSA, `eval_sims_regression`), for truth in [-1, 1] and predictions (N,).
 
 mae and correlation: both sides clipped to [-1, 1]. acc2 and weighted_f1: (<= 0) against (> 0), all
-items. acc3: up to -0.1, up to 0.1, above. acc5: up to -0.7, -0.1, 0.1, 0.7,
-above. Before 2021-04 MMSA swapped truth and prediction of F1.
+items. acc3: up to -0.1, up to 0.1, above. acc5: up to -0.7, -0.1, 0.1, 0.7, above. Before 2021-04
+MMSA swapped truth and prediction of F1.
 """

@@ -27,7 +27,7 @@ from mmembed.errors import UsageError
 from mmembed.io.json import write_json
 from mmembed.method import Method
 from mmembed.methods.emotion import EmotionConfig, EmotionRegressor
-from mmembed.metrics.sentiment import emotion_scores, majority_emotions
+from mmembed.metrics.sentiment import emotion_scores, majority_emotion_scores
 from mmembed.studies.embeddings_data import (
     SPLITS,
     EmbeddedClips,
@@ -282,7 +282,7 @@ class EmotionStudy(Study):
                 continue
             learned = self._intensities(e, train[self._known(e, train)])
             truth = self._intensities(e, known)
-            constant |= majority_emotions(learned, truth, [emotion])
+            constant[emotion] = majority_emotion_scores(learned, truth)
             groups = self._clips.groups(known)
             counts[emotion] = {
                 "items": len(known),
@@ -308,10 +308,9 @@ class EmotionStudy(Study):
                 continue
             shown = []
             for on_dev, on_test in zip(*told, strict=True):
-                chosen = _threshold(self._intensities(e, dev[tuned]), on_dev[tuned, e][:, None])
-                answer = on_test[asked, e][:, None]
+                chosen = _threshold(self._intensities(e, dev[tuned]), on_dev[tuned, e])
                 truth = self._intensities(e, rows[asked])
-                shown.append(emotion_scores(truth, answer, [emotion], chosen)[emotion])
+                shown.append(emotion_scores(truth, on_test[asked, e], chosen))
             found[emotion] = {name: _spread([s[name] for s in shown]) for name in ("wa", "f1")}
         return found
 
@@ -321,8 +320,8 @@ class EmotionStudy(Study):
         return known
 
     def _intensities(self, emotion: int, rows: Rows) -> NDArray[np.float32]:
-        """(n, 1) of some clips."""
-        intensities: NDArray[np.float32] = self._clips.emotions[rows, emotion].numpy()[:, None]
+        """(n,) of some clips."""
+        intensities: NDArray[np.float32] = self._clips.emotions[rows, emotion].numpy()
         return intensities
 
     def _predictions(self, subset: str, methods: Sequence[Method]) -> dict[str, Any]:
@@ -363,11 +362,11 @@ def _threshold(truth: NDArray[np.float32], predicted: NDArray[np.float32]) -> fl
     """The intensity from which an emotion counts as present: best balanced accuracy.
 
     Args:
-        truth: (n, 1) of dev clips that are labelled for it.
-        predicted: (n, 1).
+        truth: (n,) of dev clips that are labelled for it.
+        predicted: (n,).
     """
     candidates = np.quantile(predicted, np.linspace(0.05, 0.95, 19))
-    scores = [emotion_scores(truth, predicted, ["it"], c)["it"]["wa"] for c in candidates]
+    scores = [emotion_scores(truth, predicted, c)["wa"] for c in candidates]
     return float(candidates[int(np.argmax(scores))])
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final, Literal
@@ -20,6 +20,7 @@ Task = Literal["sentiment", "sims", "classes", "labels"]
 GROUP: Final = "group"  # where it is not known what the groups are: older files do not say
 DRAWS: Final = 1000  # of the bootstrap
 LOWER_IS_BETTER: Final = frozenset({"mae"})
+ONE_NUMBER: Final = frozenset({"sentiment", "sims"})  # tasks whose predictions are (N,)
 POLAR: Final = frozenset({"acc2_pos", "f1_pos"})  # count no item whose sentiment is 0
 BY_LABEL: Final = frozenset({"macro_f1", "auroc"})  # means over labels
 WITH_INTERVAL: Final = frozenset({"mae", "correlation", "acc2_pos"})  # and the deciding metric
@@ -53,12 +54,6 @@ truth (N,) class numbers, predictions (N, C) logits or probabilities. labels: tr
 NaN = not known, predictions (N, E) probabilities.
 """
 
-CONSTANTS: Final[Mapping[Task, Callable[[Array], Mapping[str, float]]]] = {
-    "sentiment": sentiment.constant_sentiment,
-    "sims": sentiment.constant_sims,
-}
-"""Task that predicts one number -> metric -> the constant that is best on training truth (N,)."""
-
 
 def sentiment_task(limit: float) -> Task:
     """The task of sentiment in [-limit, limit]: each corpus is scored by its own conventions."""
@@ -91,8 +86,8 @@ class TestSet:
 
     def constant(self, metric: str) -> Array:
         """(N, ...) the constant prediction that scores best on the training items."""
-        if self.task in CONSTANTS:
-            constant = np.array(CONSTANTS[self.task](self.train)[metric], np.float32)
+        if self.task in ONE_NUMBER:
+            constant = np.array(sentiment.best_constant(self.train, metric), np.float32)
         elif self.task == "classes":
             majority = np.bincount(self.train, minlength=len(self.names)).argmax()
             constant = np.eye(len(self.names), dtype=np.float32)[majority]
@@ -213,7 +208,7 @@ class TestSet:
 
     def left_out(self) -> Iterator[str]:
         """What is not defined or not in a mean, and why."""
-        if self.task in CONSTANTS:
+        if self.task in ONE_NUMBER:
             if self.task == "sentiment" and not (self.truth != 0).any():
                 yield f"{', '.join(sorted(POLAR))}: no item whose sentiment is not 0"
             if np.ptp(self.truth) == 0:
