@@ -1,4 +1,4 @@
-"""The values everything else passes around, and the legend of shape letters.
+"""The values that everything else passes around, and the shape notation.
 
 Shape letters, used in every docstring of the project:
 
@@ -217,8 +217,8 @@ class Packed(_Sequences):
 
 Steps = TypeVar("Steps", Packed, Padded)
 """What a layer takes and gives: packed steps, or padded ones where a graph must have no shapes that
-depend on lengths (`mmembed.traceable`). Shapes are told for packed steps, (N, ...); padded ones are
-(B, T, ...)."""
+depend on lengths (`mmembed.traceable`). Docstrings give the shape of packed steps, (N, ...); padded
+ones have (B, T, ...)."""
 
 
 @dataclass(frozen=True)

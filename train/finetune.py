@@ -79,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             open_run_folder(out, to_dict(study.run))
             check_data(out, to_dict(study.run))
         done = out / "results.json"
-        if not world.share(done.exists()):
+        if not world.broadcast(done.exists()):
             studies = {out: study, **{out / name: s for name, s in study.controls.items()}}
             jobs = [job for folder, one in studies.items() for job in _jobs(one, folder)]
             _train_all(jobs, world)

@@ -59,7 +59,7 @@ def main(argv: list[str] | None = None) -> None:
             open_run_folder(out, to_dict(run), mutable=MUTABLE_FIELDS)
             check_data(out, to_dict(run))
             _describe(run, corpus, out)
-        if world.share((out / "evaluation.json").exists()):
+        if world.broadcast((out / "evaluation.json").exists()):
             return
         torch.manual_seed(run.loop.seed)
         method = CtcSpeaker(run.method).to(world.device)
@@ -139,7 +139,7 @@ def _train(
                             rate=rate,
                             clip=run.optim.clip,
                             world=world,
-                            requests=lambda: (stop.asked, due()),
+                            requests=lambda: (stop.requested, due()),
                         )
                     position = _after(position, epoch, step, result)
                     if log:

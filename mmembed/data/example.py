@@ -1,4 +1,8 @@
-"""An example: one utterance, decoded and turned into features."""
+"""An example: one utterance, decoded and turned into features.
+
+Four words for one thing: an `Utterance` is a row of a manifest, an `Example` its decoded features,
+an `Item` these in tensors, a `Record` what a shard stores of it.
+"""
 
 from __future__ import annotations
 
@@ -85,10 +89,10 @@ class Example:
     @property
     def streams(self) -> tuple[str, ...]:
         """The streams this example has."""
-        held = {"audio": self.audio, "video": self.video, "text": self.text}
+        features = {"audio": self.audio, "video": self.video, "text": self.text}
         return tuple(
             name
-            for name, value in held.items()
+            for name, value in features.items()
             if (value is not None and len(value)) or len(self.features.get(name, ()))
         )
 

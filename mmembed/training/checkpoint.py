@@ -61,8 +61,8 @@ def save_checkpoint(
 ) -> Path:
     """Write `folder/step-N`, in the place of a damaged one; keep the newest two that are whole.
 
-    The bytes are made first and written by this process: whatever the disk has against them is an
-    OSError that names the file. For one program at a time.
+    The bytes are made first and written by this process: an error of the disk is an OSError that
+    names the file. For one program at a time.
     """
     final = folder / f"step-{position.total:08d}"
     if final.exists() and not _defect(final):
@@ -103,7 +103,7 @@ def save_checkpoint(
 def load_latest(
     folder: Path, method: nn.Module, optimizer: torch.optim.Optimizer, world: World = ALONE
 ) -> Position | None:
-    """Restore the newest whole checkpoint; a damaged one is named and passed over.
+    """Restore the newest whole checkpoint; a damaged one is logged and skipped.
 
     The main process chooses and reads it; all processes restore the same bytes. Leftovers of killed
     saves are removed. For one program at a time.
@@ -114,7 +114,7 @@ def load_latest(
     Raises:
         CorruptError: it is whole, and not of this method or not of this optimiser.
     """
-    chosen = world.share(_newest(folder) if world.is_main else None)
+    chosen = world.broadcast(_newest(folder) if world.is_main else None)
     if chosen is None:
         return None
     path, files = chosen
@@ -123,11 +123,11 @@ def load_latest(
         state: dict[str, Any] = torch.load(trainer, map_location="cpu", weights_only=True)
         method.load_state_dict(load(files[WEIGHTS]))
         optimizer.load_state_dict(state["optimizer"])
-        for parameter, held in optimizer.state.items():
-            if any(value.ndim and value.shape != parameter.shape for value in held.values()):
+        for parameter, slots in optimizer.state.items():
+            if any(value.ndim and value.shape != parameter.shape for value in slots.values()):
                 raise ValueError("the optimiser's state has other shapes than the weights")
         position = Position(**state["position"])
-        machine = dict(state.get("machine", {}))  # older ones do not tell
+        machine = dict(state.get("machine", {}))  # missing in older ones
     except MmembedError:  # a signal
         raise
     except Exception as error:  # what loaders raise on other bytes than their own is not declared

@@ -19,18 +19,18 @@ def check_data(out: Path, config: Mapping[str, Any]) -> None:
     """Keep in OUT/data.json what the shards that the settings name hold.
 
     Args:
-        out: folder of a run, claimed already.
+        out: folder of a run, opened already.
         config: all its settings, nested.
 
     Raises:
         UsageError: the run began with other shards; names the settings.
     """
-    found = dict(_digests(config))
+    digests = dict(_digests(config))
     if not (out / FILE).exists():
-        write_json(out / FILE, found)
+        write_json(out / FILE, digests)
         return
-    known = read_json(out / FILE)
-    if changed := [name for name in found if known.get(name) != found[name]]:
+    recorded = read_json(out / FILE)
+    if changed := [name for name in digests if recorded.get(name) != digests[name]]:
         raise UsageError(
             f"{out} holds a run on other data ({', '.join(changed)}: shards were replaced since): "
             "choose another --out, or remove the folder to start again"
@@ -49,7 +49,7 @@ def _digests(value: object, name: str = "") -> Iterator[tuple[str, str]]:
             try:
                 digest = ShardSet(folder).digest
             except MmembedError:
-                continue  # its reader will say what is wrong
+                continue  # opening it reports what is wrong
             below = "" if str(folder) == str(value) else f"/{Path(folder).name}"
             yield name + below, digest
 

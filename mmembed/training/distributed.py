@@ -19,17 +19,17 @@ from torch.distributed.rendezvous import rendezvous
 
 from mmembed.training.heartbeat import Heartbeat
 
-TIMEOUT = datetime.timedelta(minutes=10)  # a lost process ends the others; nothing hangs for ever
+TIMEOUT = datetime.timedelta(minutes=10)  # after it a lost process ends the others
 
 Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
 class World:
-    """One process among its equals.
+    """One process among all that train together.
 
-    `gather`, `collect`, `share` and `wait` may be called by processes that are far apart in time:
-    they wait as long as the others are alive.
+    `gather`, `collect`, `broadcast` and `wait` may be called by processes that are far apart in
+    time: they wait as long as the others are alive.
     """
 
     rank: int
@@ -59,7 +59,7 @@ class World:
         dist.gather_object(value, values if self.is_main else None)
         return values if self.is_main else []
 
-    def share(self, value: Value) -> Value:
+    def broadcast(self, value: Value) -> Value:
         """The main process's value, on each process."""
         if self.size == 1:
             return value
@@ -83,7 +83,7 @@ ALONE = World(0, 1, torch.device("cpu"))
 
 
 def follow_parent() -> None:
-    """Be asked to stop when the process that started this one is gone, even killed (Linux)."""
+    """Get SIGTERM when the process that started this one is gone, even killed (Linux)."""
     if sys.platform == "linux":
         set_parent_death_signal = 1
         ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGTERM)

@@ -21,13 +21,13 @@ EVERY: Final = 2.0  # seconds between two signs of life
 
 
 class Heartbeat:
-    """One process among those that beat; ends with the process, or when it is told to.
+    """One process among those that beat; ends with the process, or by `end`.
 
     Args:
         store: of all processes.
         rank: of this process.
         size: processes.
-        timeout: since the last sign of life of a process, until it is taken for lost.
+        timeout: since the last sign of life of a process, until it counts as lost.
     """
 
     def __init__(self, store: Store, rank: int, size: int, timeout: datetime.timedelta) -> None:

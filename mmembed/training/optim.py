@@ -42,8 +42,8 @@ def learning_rate(config: OptimConfig, done: float, step: float = 0.0) -> float:
 
     Args:
         config: settings.
-        done: the share of training, in [0, 1], that lies behind before the step.
-        step: the share of training that the step is. The warm-up counts it as done, so that the
+        done: the fraction of training, in [0, 1], that lies behind before the step.
+        step: the fraction of training that the step is. The warm-up counts it as done, so that the
             first step is no step of rate 0; the decay does not, so that the last one is none.
     """
     if done + step < config.warmup:

@@ -22,7 +22,7 @@ class StopRequest:
     A request that the block did not end for is made again when the block ends: no signal is lost.
 
     Attributes:
-        asked: whether this process was asked to stop.
+        requested: whether this process was asked to stop.
     """
 
     def __init__(self) -> None:
@@ -30,7 +30,7 @@ class StopRequest:
         self._before: dict[signal.Signals, Any] = {}
 
     @property
-    def asked(self) -> bool:
+    def requested(self) -> bool:
         return self._number is not None
 
     def __enter__(self) -> StopRequest:

@@ -93,12 +93,12 @@ def train_step(
     method = _method(model)
     sums, counts = accumulate_gradients(model, micro_batches, world)
     norm = nn.utils.clip_grad_norm_(model.parameters(), clip)
-    asked = torch.tensor(requests(), dtype=torch.float64).to(sums.device, non_blocking=True)
-    totals = _total(torch.cat([sums, asked]), world)
-    *known, gradient_norm = torch.cat([counts, totals, norm.double()[None]]).tolist()  # waits
+    requested = torch.tensor(requests(), dtype=torch.float64).to(sums.device, non_blocking=True)
+    totals = _total(torch.cat([sums, requested]), world)
+    *values, gradient_norm = torch.cat([counts, totals, norm.double()[None]]).tolist()  # waits
 
     names = _weighted(method)
-    labelled, terms, made = known[: len(names)], known[len(names) :], known[2 * len(names) :]
+    labelled, terms, made = values[: len(names)], values[len(names) :], values[2 * len(names) :]
     losses = {
         name: total / max(1.0, count)
         for name, count, total in zip(names, labelled, terms, strict=False)

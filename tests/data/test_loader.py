@@ -6,20 +6,27 @@ import hashlib
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from itertools import count, islice
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from helpers.pretraining import clip
 from helpers.support import random_item
 
 from mmembed.batch import STREAMS, Batch, stream_subsets
+from mmembed.data.dataset import Examples
 from mmembed.data.item import Augmentation, Item
-from mmembed.data.loader import TrainingLoader, ahead
+from mmembed.data.loader import SpeechItems, TrainingLoader, ahead
 from mmembed.data.sampler import draw, plan_epoch
+from mmembed.data.shards.layout import Record, shard_path, write_shard
+from mmembed.data.shards.records import to_record
 from mmembed.errors import CorruptError, DataError, MmembedError, UsageError
+from mmembed.features.text import Vocabulary
 
 SUBSETS = [*stream_subsets(), STREAMS, STREAMS]
 LENGTHS = np.array([16 + 9 * number for number in range(len(SUBSETS))])
@@ -195,3 +202,51 @@ def alive(pid: int) -> bool:
             return file.read().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
+
+
+def speech_items(folder: Path, change: Callable[[Record], Record]) -> SpeechItems:
+    """Of two clips, their records changed."""
+    records = [change(Record(*to_record(clip(number, 80)))) for number in (0, 1)]
+    write_shard(shard_path(folder, 0), records, {})
+    examples = Examples([folder])
+    transcripts = examples.transcripts()
+    units = Vocabulary.train(transcripts, 40, "char")
+    return SpeechItems(examples, STREAMS, transcripts, units, units, {"made-1": 0})
+
+
+def test_an_item_is_that_of_its_record_without_its_json(tmp_path: Path) -> None:
+    def broken(record: Record) -> Record:
+        return replace(record, members={**record.members, "json": {"utterance": {"key": 3}}})
+
+    items = speech_items(tmp_path, broken)
+    read, example = items.read(1), clip(1, 80)
+    assert example.audio is not None and example.video is not None
+    assert torch.equal(read.inputs["audio"], torch.from_numpy(example.audio).float())
+    assert torch.equal(read.inputs["video"], torch.from_numpy(example.video))
+    assert torch.equal(read.inputs["text"], read.transcript) and len(read.transcript) > 10
+    assert (read.key, read.speaker, items.read(0).speaker) == ("made-01", 0, -1)
+    assert items.frames.tolist() == [20, 20]
+
+
+@pytest.mark.parametrize(
+    ("features", "found"),
+    [
+        (None, "nothing"),
+        (np.zeros((79, 80), np.float16), r"float16 \(79, 80\)"),
+        (np.zeros((80, 40), np.float16), r"float16 \(80, 40\)"),
+        (np.zeros((80, 80)), r"float64 \(80, 80\)"),
+        (np.zeros((80, 80), "S2"), r"S2 \(80, 80\)"),
+    ],
+)
+def test_features_that_are_not_those_of_the_index_are_refused(
+    tmp_path: Path, features: np.ndarray | None, found: str
+) -> None:
+    def other(record: Record) -> Record:
+        members = {n: m for n, m in record.members.items() if n != "audio.npy"}
+        return replace(
+            record, members=members | ({} if features is None else {"audio.npy": features})
+        )
+
+    items = speech_items(tmp_path, other)
+    with pytest.raises(CorruptError, match=f"^made-00: .*audio is .*{found}, not float16"):
+        items.read(0)

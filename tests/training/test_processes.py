@@ -99,7 +99,7 @@ with join_world() as world:
         for key, value in state.items():
             first, second = world.gather(value)
             assert torch.equal(first, second), (name, key)
-    assert world.share("ours" if world.is_main else "theirs") == "ours"
+    assert world.broadcast("ours" if world.is_main else "theirs") == "ours"
     assert world.collect(world.rank) == ([0, 1] if world.is_main else [])
     try:
         load_latest(root / "older" / str(world.rank), torch.nn.Linear(1, 1), optimizer, world)
@@ -134,7 +134,7 @@ if os.environ["RANK"] == "1":
 with distributed.join_world() as world:
     if world.is_main:
         time.sleep(12)
-    assert world.share(world.rank) == 0
+    assert world.broadcast(world.rank) == 0
     if not world.is_main:
         time.sleep(12)
     world.wait()

@@ -18,9 +18,9 @@ def handlers() -> list[object]:
 def test_a_request_is_seen_when_the_loop_looks() -> None:
     before = handlers()
     with pytest.raises(Stopped, match="saved"), StopRequest() as stop:
-        assert not stop.asked
+        assert not stop.requested
         signal.raise_signal(signal.SIGTERM)
-        assert stop.asked
+        assert stop.requested
         assert handlers() == [signal.SIG_DFL] * 3  # a second one ends the process
         raise Stopped("saved")
     assert handlers() == before
