@@ -3,7 +3,7 @@
 mmembed inspect data/ravdess --html ravdess.html
 
 Counts, hours, speakers, labels, transcripts, vectors, repeats, what failed, and what looks like a
-mistake. Nothing is decoded; of a manifest of media only what it says itself can be told.
+mistake. Nothing is decoded; of a manifest of media only what it says itself is known.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import tyro
 
 from mmembed.commands.progress import progress
 from mmembed.data.inspect.summary import Summary, summarise
-from mmembed.data.inspect.summary_lines import facts, warnings
+from mmembed.data.inspect.summary_lines import summary_lines, warnings
 from mmembed.data.locations import Location, find_locations
 from mmembed.errors import UsageError, printable
 
@@ -44,12 +44,12 @@ class Inspect:
 def main(argv: Sequence[str] | None = None) -> None:
     """Print what there is, and write the page if asked."""
     settings = tyro.cli(Inspect, prog="mmembed inspect", args=argv, description=__doc__)
-    places = find_locations(settings.path)
-    if settings.html is not None and len(places) > 1:
-        names = ", ".join(place.path.name for place in places)
+    locations = find_locations(settings.path)
+    if settings.html is not None and len(locations) > 1:
+        names = ", ".join(location.path.name for location in locations)
         raise UsageError(f"{settings.path}: --html takes one folder of several; name one: {names}")
-    for number, place in enumerate(places):
-        summary = _look(place, settings.seed)
+    for number, location in enumerate(locations):
+        summary = _look(location, settings.seed)
         print(("\n" if number else "") + as_text(summary), flush=True)
     if settings.html is not None:
         from mmembed.report.inspect import write_contents  # draws: takes a second to import
@@ -59,15 +59,15 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def as_text(summary: Summary) -> str:
     """The lines for a terminal."""
-    lines = [printable(str(summary.place.path))]
-    lines += [_wrapped(name, text) for name, text in facts(summary)]
+    lines = [printable(str(summary.location.path))]
+    lines += [_wrapped(name, text) for name, text in summary_lines(summary)]
     lines += [_wrapped("warning", text) for text in warnings(summary)]
     return "\n".join(lines)
 
 
-def _look(place: Location, seed: int) -> Summary:
+def _look(location: Location, seed: int) -> Summary:
     with progress("inspect %", 100) as update:
-        return summarise(place, seed, lambda done, of: update(100 * done // of))
+        return summarise(location, seed, lambda done, of: update(100 * done // of))
 
 
 def _wrapped(name: str, text: str) -> str:

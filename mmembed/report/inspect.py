@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from mmembed.data.inspect.summary import Summary
-from mmembed.data.inspect.summary_lines import facts, sentiment_classes, warnings
+from mmembed.data.inspect.summary_lines import sentiment_classes, summary_lines, warnings
 from mmembed.errors import printable
 from mmembed.report import plots
 from mmembed.report.pictures import picture_url
@@ -25,15 +25,15 @@ def write_contents(summary: Summary, out: Path) -> Path:
     Raises:
         CorruptError: the face crops that were chosen are damaged.
     """
-    path = summary.place.path
+    path = summary.location.path
     return write_page(
         "inspect.html",
         out,
-        title=(path.parent if summary.place.manifest else path).resolve().name,
+        title=(path.parent if summary.location.manifest else path).resolve().name,
         path=path,
         cards=_cards(summary),
         warnings=warnings(summary),
-        facts=facts(summary),
+        facts=summary_lines(summary),
         lengths=_lengths(summary),
         labels=_labels(summary),
         speakers=_speakers(summary),
@@ -48,28 +48,34 @@ def write_contents(summary: Summary, out: Path) -> Path:
 
 
 def _cards(summary: Summary) -> list[tuple[str, str, str]]:
-    hours = f"{sum(summary.seconds) / 3600:,.2f}" if summary.seconds else DASH
+    seconds, speakers = summary.numbers("seconds"), len(summary.counts("speaker"))
+    hours = f"{seconds.sum() / 3600:,.2f}" if len(seconds) else DASH
     broken = summary.broken.total()
     return [
-        (f"{summary.count:,}", "utterances", f"{broken:,} more cannot be used" if broken else ""),
-        (hours, "hours", f"of {len(summary.seconds):,} utterances"),
-        (f"{len(summary.speakers):,}" if summary.speakers else DASH, "speakers", ""),
-        (f"{len(summary.vocabulary):,}" if summary.words else DASH, "different words", ""),
+        (f"{len(summary):,}", "utterances", f"{broken:,} more cannot be used" if broken else ""),
+        (hours, "hours", f"of {len(seconds):,} utterances"),
+        (f"{speakers:,}" if speakers else DASH, "speakers", ""),
+        (f"{len(summary.vocabulary):,}" if summary.vocabulary else DASH, "different words", ""),
         (f"{len(warnings(summary))}", "warnings", ""),
     ]
 
 
 def _lengths(summary: Summary) -> list[plots.Plot]:
-    values = (("seconds", summary.seconds), ("words in a transcript", summary.words))
-    return [plots.histogram(each, label, "utterances") for label, each in values if each]
+    values = {"seconds": "seconds", "words": "words in a transcript"}
+    return [
+        plots.histogram(each.tolist(), label, "utterances")
+        for name, label in values.items()
+        if len(each := summary.numbers(name))
+    ]
 
 
 def _labels(summary: Summary) -> dict[str, plots.Plot]:
+    scores = summary.numbers("sentiment")
     kinds: dict[str, Mapping[str, int]] = {
-        "Categories": _most(summary.categories),
-        "Emotions present": _most(summary.emotions_present),
-        "Labels, several of one utterance": _most(summary.present),
-        "Sentiment": sentiment_classes(summary.sentiment) if summary.sentiment else {},
+        "Categories": _most(summary.counts("category")),
+        "Emotions present": _most({name: present for name, (_, present) in summary.emotions().items()}),
+        "Labels, several of one utterance": _most(summary.counts("present")),
+        "Sentiment": sentiment_classes(scores) if len(scores) else {},
     }
     return {
         title: plots.count_bars(counts, f"utterances ({title.lower()})")
@@ -79,7 +85,7 @@ def _labels(summary: Summary) -> dict[str, plots.Plot]:
 
 
 def _speakers(summary: Summary) -> plots.Plot | None:
-    sizes = {name: splits.total() for name, splits in summary.speakers.items()}
+    sizes = summary.counts("speaker")
     if len(sizes) > MAX_BARS:
         return plots.histogram(list(sizes.values()), "utterances of a speaker", "speakers")
     return plots.count_bars(_most(sizes), "utterances by speaker") if sizes else None

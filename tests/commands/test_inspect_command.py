@@ -18,8 +18,12 @@ from mmembed.commands.cli import run_program
 from mmembed.commands.inspect import main
 from mmembed.data.feature_files import write_features
 from mmembed.data.inspect import summary_lines as words
-from mmembed.data.inspect.summary import SAMPLES, Sample, Summary, in_several_splits, summarise
-from mmembed.data.inspect.summary_lines import facts, sentiment_classes, tally
+from mmembed.data.inspect.summary import SAMPLES, Sample, Summary, summarise
+from mmembed.data.inspect.summary_lines import (
+    format_counts,
+    sentiment_classes,
+    summary_lines,
+)
 from mmembed.data.locations import Location, find_locations
 from mmembed.data.manifest.jsonl import write_manifest
 from mmembed.data.manifest.utterance import Labels, Utterance
@@ -37,7 +41,7 @@ def inspect(*arguments: object) -> int:
 def look(path: Path) -> tuple[dict[str, str], list[str]]:
     (place,) = find_locations(path)
     summary = summarise(place)
-    return dict(facts(summary)), words.warnings(summary)
+    return dict(summary_lines(summary)), words.warnings(summary)
 
 
 def manifest(tmp_path: Path, *rows: Utterance) -> Path:
@@ -113,7 +117,7 @@ def test_a_prepared_folder_by_hand(tmp_path: Path) -> None:
 def test_lengths_of_shards_without_notes_come_from_the_features(tmp_path: Path) -> None:
     examples = [example(0, notes={}), example(1, notes={}, audio=None)]  # 50 / 100 Hz, 12 / 25 Hz
     (place,) = find_locations(write_prepared(tmp_path, examples))
-    assert list(summarise(place).seconds) == [0.5, 0.48]
+    assert summarise(place).numbers("seconds").tolist() == [0.5, 0.48]
 
 
 def test_rows_that_are_not_prepared_are_counted(tmp_path: Path) -> None:
@@ -160,7 +164,7 @@ def test_equal_checksums_are_not_yet_equal_sounds(tmp_path: Path) -> None:
         assert row.audio is not None
         forged = StoredMember(row.audio.tar, row.audio.member._replace(crc32=7))
         summary.add(StoredRow(Utterance(f"k{number}", None), audio=forged))
-    assert summary.same_sound.count == 0
+    assert summary.repeats("same_audio").count == 0
 
 
 @pytest.mark.parametrize(
@@ -187,8 +191,14 @@ def test_speakers_dialogues_and_media_in_several_splits_are_leaks(
 
 
 def test_several_splits() -> None:
-    held = {"b": ["dev", "test"], "a": ["train", "test"], "c": ["train", "heldout"]}
-    assert in_several_splits(held) == ["a", "b"]
+    summary = Summary(Location(Path("m.jsonl")))
+    speakers = {"b": ["dev", "test"], "a": ["train", None, "test"], "c": ["train", "heldout"]}
+    for name, splits in speakers.items():
+        for split in splits:
+            key, media = f"{name}-{split}", f"{name}\udcff.mp4"
+            summary.add(StoredRow(Utterance(key, media, speaker=name, split=split)))
+    assert summary.split_across("speaker") == ["a", "b"]
+    assert summary.split_across("media") == ["a\udcff.mp4", "b\udcff.mp4"]
 
 
 def test_precomputed_features(tmp_path: Path) -> None:
@@ -257,8 +267,8 @@ def test_embeddings_are_a_summary_each(tmp_path: Path, capsys: Capture) -> None:
 
 
 def test_small_pieces() -> None:
-    assert tally({"b": 1, "a": 1, "c": 1200}) == "1,200 c, 1 a, 1 b"
-    assert tally({str(n): 1 for n in range(15)}).endswith(", and 3 more names")
+    assert format_counts({"b": 1, "a": 1, "c": 1200}) == "1,200 c, 1 a, 1 b"
+    assert format_counts({str(n): 1 for n in range(15)}).endswith(", and 3 more names")
     scores = [-9.0, -2.5, -0.5, 0.5, 1.5, 2.5, 3.0]  # halves go to the even class
     assert list(sentiment_classes(scores).values()) == [1, 1, 0, 2, 0, 2, 1]
 

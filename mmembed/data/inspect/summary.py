@@ -1,22 +1,28 @@
-"""What a corpus holds, counted row by row: nothing but numbers and names is kept."""
+"""What a corpus holds: its rows as columns, and what is counted of them.
+
+Of a row only numbers and names are kept, packed by Arrow: some 250 bytes for each of a million.
+"""
 
 from __future__ import annotations
 
+import os
 import random
-from array import array
-from collections import Counter, defaultdict
-from collections.abc import Hashable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from mmembed.batch import STREAMS, subset_name
 from mmembed.data.feature_files import SUFFIX
 from mmembed.data.locations import FAILED, Json, Location, Progress
-from mmembed.data.manifest.utterance import EMOTIONS, Labels, Utterance
+from mmembed.data.manifest.utterance import EMOTIONS
+from mmembed.data.shards.format import Member
 from mmembed.data.stored_rows import StoredMember, StoredRow, read_rows
 from mmembed.errors import DataError
 from mmembed.io.json import parse_json
@@ -26,53 +32,72 @@ EXAMPLES: Final = 3  # repeats that are named
 NO_SPLIT: Final = "without split"
 NONE_PRESENT: Final = "none of them"
 NOT_LOOKED_AT: Final = "not looked at yet"
+
+_BATCH: Final = 10_000  # rows that are packed at once
 _FEATURE_ROW: Final = SUFFIX + "#"
+_UNLABELLED: Final = (None,) * len(EMOTIONS)
+_NAMES: Final = (
+    "split", "speaker", "dialogue", "streams", "language", "licence", "face", "category"
+)  # fmt: skip
+_NUMBERS: Final = ("seconds", "words", "sentiment", *EMOTIONS)
+_ROWS: Final = pa.schema(
+    [
+        *((name, pa.string()) for name in ("key", *_NAMES)),
+        *((name, pa.float64()) for name in _NUMBERS),
+        ("present", pa.list_(pa.string())),
+        ("media", pa.binary()),  # a file that utterances are parts of
+        # Hashes: 64 bits tell the rows of a corpus apart.
+        ("same_media", pa.int64()),  # of the file and the times in it
+        ("same_words", pa.int64()),  # of the transcript and the speaker, where both are known
+        ("same_audio", pa.int64()),  # of size and CRC-32 of the audio features
+        ("tar", pa.dictionary(pa.int32(), pa.binary())),
+        ("offset", pa.int64()),
+        ("size", pa.int64()),
+    ]
+)
+_SCORES: Final = pa.schema([("name", pa.string()), ("value", pa.float64())])
+_VECTORS: Final = pa.schema(
+    [("stream", pa.string()), *((name, pa.int64()) for name in ("width", "steps", "bad", "is_bad"))]
+)
 
 
-@dataclass
-class Range:
-    """Numbers of which only count, extremes and mean are wanted."""
+class _Columns:
+    """A table that grows by rows; the last ones are not packed yet."""
 
-    count: int = 0
-    low: float = np.inf
-    high: float = -np.inf
-    total: float = 0.0
+    def __init__(self, schema: pa.Schema) -> None:
+        self._schema = schema
+        self._rows: list[tuple[Any, ...]] = []
+        self._batches: list[pa.RecordBatch] = []
 
-    def add(self, value: float) -> None:
-        self.count += 1
-        self.low, self.high = min(self.low, value), max(self.high, value)
-        self.total += value
+    def __len__(self) -> int:
+        return int(self.table.num_rows)
+
+    def add(self, *row: Any) -> None:
+        self._rows.append(row)
+        if len(self._rows) == _BATCH:
+            self._pack()
 
     @property
-    def mean(self) -> float:
-        return self.total / self.count if self.count else np.nan
+    def table(self) -> pa.Table:
+        """All rows."""
+        self._pack()
+        return pa.Table.from_batches(self._batches, self._schema)
+
+    def grouped(self, by: str | list[str], *of: tuple[str, str]) -> list[dict[str, Any]]:
+        """Aggregates such as ("value", "mean"), in the order in which the groups come first."""
+        groups = self.table.group_by(by, use_threads=False).aggregate(list(of))
+        rows: list[dict[str, Any]] = groups.to_pylist()
+        return rows
+
+    def _pack(self) -> None:
+        if self._rows:
+            columns = zip(zip(*self._rows, strict=True), self._schema.types, strict=True)
+            arrays = [pa.array(column, kind) for column, kind in columns]
+            self._batches.append(pa.record_batch(arrays, self._schema))
+            self._rows = []
 
 
-@dataclass
-class Vectors:
-    """Precomputed features of one stream, or embeddings.
-
-    Attributes:
-        widths: D -> how many utterances.
-        steps: of all utterances.
-        not_finite: values that are NaN or infinite.
-        spoilt: utterances that hold such values.
-    """
-
-    widths: Counter[int] = field(default_factory=Counter)
-    steps: int = 0
-    not_finite: int = 0
-    spoilt: int = 0
-
-    def add(self, values: NDArray[Any]) -> None:
-        self.widths[values.shape[-1]] += 1
-        self.steps += len(values) if values.ndim > 1 else 1
-        bad = values.size - int(np.isfinite(values).sum())
-        self.not_finite += bad
-        self.spoilt += bad > 0
-
-
-@dataclass
+@dataclass(frozen=True)
 class Repeats:
     """Things that occur again.
 
@@ -81,19 +106,8 @@ class Repeats:
         examples: (first key, key) of the first few.
     """
 
-    count: int = 0
-    examples: list[tuple[str, str]] = field(default_factory=list)
-    _first: dict[int, str] = field(default_factory=dict)  # by hash: 64 bits tell a corpus apart
-
-    def add(self, what: Hashable, key: str) -> None:
-        first = self._first.setdefault(hash(what), key)
-        if first is not key:
-            self.found(first, key)
-
-    def found(self, first: str, key: str) -> None:
-        self.count += 1
-        if len(self.examples) < EXAMPLES:
-            self.examples.append((first, key))
+    count: int
+    examples: tuple[tuple[str, str], ...]
 
 
 class Sample:
@@ -111,184 +125,142 @@ class Sample:
             self.items[place] = item
 
 
-@dataclass
 class Summary:
-    """The numbers of one place; counters count utterances.
+    """The rows of one location.
 
     Attributes:
-        place: what was looked at.
-        seed: of the samples.
-        count: utterances.
-        splits: split -> utterances, `NO_SPLIT` where none is named.
-        hours: split -> hours of utterances whose length is known.
-        seconds: known lengths.
-        speakers: speaker -> split -> utterances.
-        dialogues: dialogue -> split -> utterances.
-        torn: media files of which more than one split holds parts.
-        streams: "audio+video", ..., "none" or `NOT_LOOKED_AT` -> utterances.
-        languages, licences, faces, categories: name -> utterances.
-        present: emotion, or `NONE_PRESENT` -> utterances; several may hold of one.
-        asked: utterances that were asked which emotions are present.
-        sentiment: all scores in [-3, 3].
-        emotions: name -> intensities in [0, 3].
-        emotions_present: name -> utterances with an intensity above 0.
-        scores: name -> other numbers.
-        words: length of each transcript.
+        location: what was looked at.
+        rows: a row for each utterance, see `_ROWS`.
+        scores: a row for each score of an utterance that has a name.
+        vectors: a row for each stream of precomputed features, or "pooled": width, steps, and how
+            many values are not finite.
         vocabulary: word -> how often.
-        vectors: stream -> precomputed features, or "pooled".
-        same_media: the same times of the same file.
-        same_words: the same words by the same speaker, where both are known.
-        same_sound: the same sound features, compared byte by byte.
         broken: reason -> rows that cannot be used or were left out.
-        failures: the first few as (key, message).
+        failures: the first few of these as (key, message).
         texts: sample of (key, transcript).
         crops: sample of (key, where the face crops lie).
     """
 
-    place: Location
-    seed: int = 0
-    count: int = 0
-    splits: Counter[str] = field(default_factory=Counter)
-    hours: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
-    seconds: array[float] = field(default_factory=lambda: array("d"))
-    speakers: dict[str, Counter[str]] = field(default_factory=dict)
-    dialogues: dict[str, Counter[str]] = field(default_factory=dict)
-    torn: set[str] = field(default_factory=set)
-    streams: Counter[str] = field(default_factory=Counter)
-    languages: Counter[str] = field(default_factory=Counter)
-    licences: Counter[str] = field(default_factory=Counter)
-    faces: Counter[str] = field(default_factory=Counter)
-    categories: Counter[str] = field(default_factory=Counter)
-    present: Counter[str] = field(default_factory=Counter)
-    asked: int = 0
-    sentiment: array[float] = field(default_factory=lambda: array("d"))
-    emotions: dict[str, Range] = field(default_factory=lambda: {name: Range() for name in EMOTIONS})
-    emotions_present: Counter[str] = field(default_factory=Counter)
-    scores: defaultdict[str, Range] = field(default_factory=lambda: defaultdict(Range))
-    words: array[int] = field(default_factory=lambda: array("l"))
-    vocabulary: Counter[str] = field(default_factory=Counter)
-    vectors: defaultdict[str, Vectors] = field(default_factory=lambda: defaultdict(Vectors))
-    same_media: Repeats = field(default_factory=Repeats)
-    same_words: Repeats = field(default_factory=Repeats)
-    same_sound: Repeats = field(default_factory=Repeats)
-    broken: Counter[str] = field(default_factory=Counter)
-    failures: list[tuple[str, str]] = field(default_factory=list)
-    _split_of: dict[str, str] = field(default_factory=dict)
-    _sounds: dict[tuple[int, int], tuple[str, StoredMember]] = field(default_factory=dict)
+    def __init__(self, location: Location, seed: int = 0) -> None:
+        self.location = location
+        self.rows, self.scores, self.vectors = map(_Columns, (_ROWS, _SCORES, _VECTORS))
+        self.vocabulary: Counter[str] = Counter()
+        self.broken: Counter[str] = Counter()
+        self.failures: list[tuple[str, str]] = []
+        self.texts, self.crops = Sample(SAMPLES, seed), Sample(SAMPLES, seed)
 
-    def __post_init__(self) -> None:
-        self.texts = Sample(SAMPLES, self.seed)
-        self.crops = Sample(SAMPLES, self.seed)
+    def __len__(self) -> int:
+        return len(self.rows)
 
     def add(self, row: StoredRow) -> None:
-        utterance = row.utterance
-        self.count += 1
-        split = utterance.split or NO_SPLIT
-        self.splits[split] += 1
-        if row.seconds is not None:
-            self.seconds.append(row.seconds)
-            self.hours[split] += row.seconds / 3600
-        for held, name in (
-            (self.speakers, utterance.speaker),
-            (self.dialogues, utterance.dialogue),
-        ):
-            if name is not None:
-                held.setdefault(name, Counter())[split] += 1
-        self.streams[_streams(row.streams)] += 1
-        for counter, value in (
-            (self.languages, utterance.language),
-            (self.licences, utterance.licence),
-            (self.faces, row.face),
-        ):
-            if value is not None:
-                counter[value] += 1
-        self._add_labels(utterance.labels)
-        self._add_source(utterance)
-        if row.text:
-            words = row.text.split()
-            self.words.append(len(words))
+        utterance, labels, words = row.utterance, row.utterance.labels, row.text.split()
+        present, media, speaker = labels.present, utterance.media, utterance.speaker
+        same_media = same_words = same_audio = None
+        tar = offset = size = None
+        if media is not None:
+            same_media = hash((media, utterance.start, utterance.end))
+        if words:
             self.vocabulary.update(words)
             self.texts.add((utterance.key, utterance.transcript or row.text))
-        for name, values in row.vectors.items():
-            self.vectors[name].add(values)
+            same_words = None if speaker is None else hash((speaker, row.text))
+        if row.audio is not None:
+            _, offset, size, checksum = row.audio.member
+            tar, same_audio = os.fsencode(row.audio.tar), hash((size, checksum))
         if row.video is not None:
             self.crops.add((utterance.key, row.video))
-        self._add_repeats(row)
+        self.rows.add(
+            utterance.key, utterance.split or NO_SPLIT, speaker, utterance.dialogue,
+            _streams(row.streams), utterance.language, utterance.licence, row.face, labels.category,
+            row.seconds, len(words) or None, labels.sentiment, *(labels.emotions or _UNLABELLED),
+            None if present is None else sorted({*present}) or [NONE_PRESENT],
+            None if media is None or _FEATURE_ROW in media else os.fsencode(media),
+            same_media, same_words, same_audio, tar, offset, size,
+        )  # fmt: skip
+        for name, value in labels.scores.items():
+            self.scores.add(name, value)
+        for name, array in row.vectors.items():
+            bad = array.size - int(np.isfinite(array).sum())
+            steps = len(array) if array.ndim > 1 else 1
+            self.vectors.add(name, array.shape[-1], steps, bad, int(bad > 0))
 
     def fail(self, key: str, reason: str, message: str) -> None:
         self.broken[reason] += 1
         if len(self.failures) < SAMPLES:
             self.failures.append((key, message))
 
-    def _add_labels(self, labels: Labels) -> None:
-        if labels.category is not None:
-            self.categories[labels.category] += 1
-        if labels.present is not None:
-            self.asked += 1
-            self.present.update(set(labels.present) or {NONE_PRESENT})
-        if labels.sentiment is not None:
-            self.sentiment.append(labels.sentiment)
-        for name, value in zip(EMOTIONS, labels.emotions or (), strict=False):
-            if value is not None:
-                self.emotions[name].add(value)
-                self.emotions_present[name] += value > 0
-        for name, value in labels.scores.items():
-            self.scores[name].add(value)
+    def counts(self, name: str) -> dict[str, int]:
+        """Value -> rows, of a column of names or lists of names; nulls are not counted."""
+        column = self.rows.table[name].drop_null()
+        column = pc.list_flatten(column) if pa.types.is_list(column.type) else column
+        return {pair["values"]: pair["counts"] for pair in column.value_counts().to_pylist()}
 
-    def _add_source(self, utterance: Utterance) -> None:
-        split, media = _apart(utterance.split), utterance.media
-        if split == NO_SPLIT or media is None or _FEATURE_ROW in media:
-            return
-        if self._split_of.setdefault(media, split) != split:
-            self.torn.add(media)
+    def numbers(self, name: str) -> NDArray[np.float64]:
+        """The values of a column of numbers that are known."""
+        numbers: NDArray[np.float64] = self.rows.table[name].drop_null().to_numpy()
+        return numbers
 
-    def _add_repeats(self, row: StoredRow) -> None:
-        utterance = row.utterance
-        if utterance.media is not None:
-            self.same_media.add((utterance.media, utterance.start, utterance.end), utterance.key)
-        if row.text and utterance.speaker is not None:
-            self.same_words.add((utterance.speaker, row.text), utterance.key)
-        if row.audio is not None:
-            _, _, size, checksum = row.audio.member
-            key, first = self._sounds.setdefault((size, checksum), (utterance.key, row.audio))
-            # 32 bits of checksum are few for a large corpus, so the bytes have the last word.
-            if first is not row.audio and first.same_bytes(row.audio):
-                self.same_sound.found(key, utterance.key)
+    def hours(self) -> dict[str, float]:
+        """Split -> hours of utterances whose length is known."""
+        sums = self.rows.grouped("split", ("seconds", "sum"))
+        return {row["split"]: (row["seconds_sum"] or 0.0) / 3600 for row in sums}
+
+    def emotions(self) -> dict[str, tuple[int, int]]:
+        """Emotion -> rows with an intensity of it, and with one above 0."""
+        found = {name: self.numbers(name) for name in EMOTIONS}
+        return {name: (len(x), int((x > 0).sum())) for name, x in found.items() if len(x)}
+
+    def split_across(self, name: str) -> list[str]:
+        """The values of a column that occur in more than one of train, dev and test.
+
+        Held-out utterances are by speakers of the training split, and said to be.
+        """
+        table = self.rows.table.select([name, "split"]).drop_null()
+        split = pc.replace_substring(table["split"], "heldout", "train")
+        table = table.set_column(1, "split", split).filter(pc.not_equal(split, NO_SPLIT))
+        splits = table.group_by(name).aggregate([("split", "count_distinct")])
+        values = splits.filter(pc.greater(splits["split_count_distinct"], 1))[name].to_pylist()
+        return sorted(map(os.fsdecode, values))
+
+    def repeats(self, name: str) -> Repeats:
+        """What occurs again in a column of hashes: `same_media`, `same_words`, `same_audio`."""
+        table = self.rows.table.select(["key", name, "tar", "offset", "size"])
+        table = table.filter(pc.is_valid(table[name]))
+        _, first, inverse = np.unique(
+            table[name].to_numpy(), return_index=True, return_inverse=True
+        )
+        earlier = first[inverse].tolist()
+        again = np.flatnonzero(first[inverse] != np.arange(len(table))).tolist()
+        if name == "same_audio":  # 32 bits of checksum are few for a large corpus: compare bytes
+            again = [i for i in again if _audio(table, i).same_bytes(_audio(table, earlier[i]))]
+        keys = table["key"]
+        examples = [(keys[earlier[i]].as_py(), keys[i].as_py()) for i in again[:EXAMPLES]]
+        return Repeats(len(again), tuple(examples))
+
+
+def _audio(table: pa.Table, row: int) -> StoredMember:
+    tar, offset, size = (table[name][row].as_py() for name in ("tar", "offset", "size"))
+    return StoredMember(Path(os.fsdecode(tar)), Member("audio.npy", offset, size, 0))
 
 
 def summarise(
-    place: Location, seed: int = 0, on_progress: Progress = lambda done, of: None
+    location: Location, seed: int = 0, on_progress: Progress = lambda done, of: None
 ) -> Summary:
-    """Count what a place holds.
+    """Count what a location holds.
 
     Raises:
         DataError: a manifest is broken.
         CorruptError: a shard is damaged.
     """
-    summary = Summary(place, seed)
-    for row in read_rows(place, on_progress):
+    summary = Summary(location, seed)
+    for row in read_rows(location, on_progress):
         if isinstance(row, DataError):
             summary.fail(row.item, row.reason, str(row))
         else:
             summary.add(row)
-    for failure in _failures(place.path / FAILED):
+    for failure in _failures(location.path / FAILED):
         key = str(failure.get("key", failure.get("item")))
         summary.fail(key, str(failure.get("reason")), str(failure.get("message")))
     return summary
-
-
-def in_several_splits(held: Mapping[str, Iterable[str]]) -> list[str]:
-    """The names that occur in more than one of train, dev and test."""
-    return sorted(
-        name
-        for name, splits in held.items()
-        if len({_apart(split) for split in splits} - {NO_SPLIT}) > 1
-    )
-
-
-def _apart(split: str | None) -> str:
-    """Held-out utterances are by speakers of the training split, and said to be."""
-    return "train" if split == "heldout" else split or NO_SPLIT
 
 
 def _streams(streams: Iterable[str] | None) -> str:

@@ -3,53 +3,56 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Final
+from itertools import groupby
+from operator import itemgetter
+from typing import Any, Final
 
 import numpy as np
 
 from mmembed.batch import STREAMS
-from mmembed.data.inspect.summary import NOT_LOOKED_AT, Range, Summary, in_several_splits
+from mmembed.data.inspect.summary import NOT_LOOKED_AT, Summary
 from mmembed.data.locations import Location
 from mmembed.data.manifest.jsonl import count_rows
 
 LISTED: Final = 12  # names of one kind; the others are counted
 NAMED: Final = 3  # items that a warning names
 
-Fact = tuple[str, str]
+Line = tuple[str, str]
 
 
-def facts(summary: Summary) -> list[Fact]:
-    """(what, how much) in the order of interest; what nobody knows is left out."""
-    held: list[Fact] = [
-        ("utterances", f"{summary.count:,} ({tally(summary.splits) or 'none is whole yet'})"),
-        ("made", _made(summary.place)),
+def summary_lines(summary: Summary) -> list[Line]:
+    """(what, how much) in the order of interest; what is not known is left out."""
+    splits = format_counts(summary.counts("split")) or "none is whole yet"
+    lines: list[Line] = [
+        ("utterances", f"{len(summary):,} ({splits})"),
+        ("made", _made(summary.location)),
         ("length", _length(summary)),
-        ("speakers", _per(summary.speakers, "utterances")),
-        ("dialogues", _per(summary.dialogues, "turns")),
-        ("languages", tally(summary.languages)),
-        ("streams", _streams(summary)),
-        ("faces", _faces(summary.faces)),
-        *((f"{name} vectors", text) for name, text in _vectors(summary)),
+        ("speakers", _per(summary.counts("speaker"), "utterances")),
+        ("dialogues", _per(summary.counts("dialogue"), "turns")),
+        ("languages", format_counts(summary.counts("language"))),
+        ("streams", _streams(summary.counts("streams"))),
+        ("faces", _faces(summary.counts("face"))),
+        *_vectors(summary),
         ("transcripts", _words(summary)),
-        ("categories", tally(summary.categories)),
+        ("categories", format_counts(summary.counts("category"))),
         ("emotions", _emotions(summary)),
-        ("labels", f"{tally(summary.present)}, of {summary.asked:,}" if summary.asked else ""),
+        ("labels", _present(summary)),
         ("sentiment", _sentiment(summary)),
-        *((name, _range(held)) for name, held in sorted(summary.scores.items())),
+        *_scores(summary),
         ("repeats", _repeats(summary)),
-        ("broken", tally(summary.broken)),
-        ("licences", tally(summary.licences)),
+        ("broken", format_counts(summary.broken)),
+        ("licences", format_counts(summary.counts("licence"))),
     ]
-    return [(name, text) for name, text in held if text]
+    return [(name, text) for name, text in lines if text]
 
 
 def warnings(summary: Summary) -> list[str]:
     """What is likely to be a mistake, each in a line."""
     found = []
     for what, names in (
-        ("speakers", in_several_splits(summary.speakers)),
-        ("dialogues", in_several_splits(summary.dialogues)),
-        ("media files", sorted(summary.torn)),
+        ("speakers", summary.split_across("speaker")),
+        ("dialogues", summary.split_across("dialogue")),
+        ("media files", summary.split_across("media")),
     ):
         if names:
             found.append(
@@ -57,29 +60,30 @@ def warnings(summary: Summary) -> list[str]:
                 f"a split say little of new {what}"
             )
     for what, repeats in (
-        ("with the media and times of another", summary.same_media),
-        ("with the sound of another", summary.same_sound),
+        ("with the media and times of another", summary.repeats("same_media")),
+        ("with the sound of another", summary.repeats("same_audio")),
     ):
         if repeats.count:
             pairs = [f"{key} as {first}" for first, key in repeats.examples]
             found.append(f"utterances {what}: {_some(pairs, repeats.count)}")
-    for name, vectors in sorted(summary.vectors.items()):
-        if vectors.not_finite:
-            where = f"in {vectors.spoilt:,} of {vectors.widths.total():,} utterances"
-            found.append(f"{name} values that are not finite: {vectors.not_finite:,}, {where}")
-        if len(vectors.widths) > 1:
-            widths = ", ".join(f"{count:,} of {width}" for width, count in vectors.widths.items())
+    for name, vectors in _by_stream(summary):
+        total, bad = (sum(x[key] for x in vectors) for key in ("steps_count", "bad_sum"))
+        if bad:
+            where = f"in {sum(x['is_bad_sum'] for x in vectors):,} of {total:,} utterances"
+            found.append(f"{name} values that are not finite: {bad:,}, {where}")
+        if len(vectors) > 1:
+            widths = ", ".join(f"{x['steps_count']:,} of {x['width']}" for x in vectors)
             found.append(f"{name} vectors of several widths: {widths}")
     if summary.broken:
         keys = _some([key for key, _ in summary.failures], summary.broken.total())
         found.append(f"utterances that cannot be used: {keys}")
-    rows = _count_rows(summary.place)
-    if rows > (done := summary.count + summary.broken.total()):
+    rows = 0 if (manifest := summary.location.manifest) is None else count_rows(manifest)
+    if rows > (done := len(summary) + summary.broken.total()):
         found.append(f"rows of the manifest that are not prepared yet: {rows - done:,} of {rows:,}")
     return found
 
 
-def tally(counts: Mapping[str, int] | Mapping[int, int]) -> str:
+def format_counts(counts: Mapping[str, int] | Mapping[int, int]) -> str:
     """`"960 train, 240 test"`, the most frequent first, long lists cut."""
     ordered = sorted(counts.items(), key=lambda item: (-item[1], str(item[0])))
     parts = [f"{count:,} {name}" for name, count in ordered[:LISTED]]
@@ -95,8 +99,8 @@ def sentiment_classes(values: Iterable[float]) -> dict[str, int]:
     }
 
 
-def _made(place: Location) -> str:
-    made = place.metadata
+def _made(location: Location) -> str:
+    made = location.metadata
     if "encoder_sha256" in made:
         layers, rate = len(made.get("layers") or ()), made.get("frame_rate")
         encoder = str(made["encoder_sha256"])[:12]
@@ -105,40 +109,41 @@ def _made(place: Location) -> str:
     return f"features of {', '.join(map(str, made['streams']))}" if made.get("streams") else ""
 
 
-def _streams(summary: Summary) -> str:
+def _streams(subsets: Mapping[str, int]) -> str:
     """How many have each combination, and where there are several, each stream."""
-    combined = tally(summary.streams)
-    if len(summary.streams) < 2:
+    combined = format_counts(subsets)
+    if len(subsets) < 2:
         return combined
     each = {
-        stream: sum(n for name, n in summary.streams.items() if stream in name.split("+"))
+        stream: sum(n for name, n in subsets.items() if stream in name.split("+"))
         for stream in STREAMS
     }
     return f"{', '.join(f'{n:,} have {stream}' for stream, n in each.items())}: {combined}"
 
 
 def _length(summary: Summary) -> str:
-    if not summary.seconds:
-        return "unknown until it is decoded" if NOT_LOOKED_AT in summary.streams else ""
-    low, median, high, most = np.percentile(summary.seconds, [0, 50, 95, 100])
-    hours = f"{sum(summary.seconds) / 3600:.2f} h"
-    if len(summary.splits) > 1:
-        by_split = ", ".join(f"{summary.hours[split]:.2f} {split}" for split in summary.splits)
+    seconds = summary.numbers("seconds")
+    if not len(seconds):
+        return "unknown until it is decoded" if NOT_LOOKED_AT in summary.counts("streams") else ""
+    low, median, high, most = np.percentile(seconds, [0, 50, 95, 100])
+    hours = f"{seconds.sum() / 3600:.2f} h"
+    if len(in_split := summary.hours()) > 1:
+        by_split = ", ".join(f"{share:.2f} {split}" for split, share in in_split.items())
         hours += f" ({by_split})"
     text = (
         f"{hours}; shortest {low:.2f} s, median {median:.2f}, 95 % {high:.2f}, longest {most:.2f}"
     )
-    unknown = summary.count - len(summary.seconds)
+    unknown = len(summary) - len(seconds)
     return f"{text}; of {unknown:,} unknown" if unknown else text
 
 
-def _per(held: Mapping[str, Mapping[str, int]], what: str) -> str:
+def _per(counts: Mapping[str, int], what: str) -> str:
     """How many, and how large the smallest, the usual and the largest are."""
-    if not held:
+    if not counts:
         return ""
-    sizes = sorted(sum(splits.values()) for splits in held.values())
+    sizes = sorted(counts.values())
     middle = float(np.median(sizes))
-    return f"{len(held):,} with {_between(sizes[0], sizes[-1], what)}, median {middle:,.0f}"
+    return f"{len(counts):,} with {_between(sizes[0], sizes[-1], what)}, median {middle:,.0f}"
 
 
 def _faces(faces: Mapping[str, int]) -> str:
@@ -146,53 +151,73 @@ def _faces(faces: Mapping[str, int]) -> str:
     if not total:
         return ""
     found = total - faces.get("full frame", 0)
-    return f"found in {100 * found / total:.1f} % of {total:,} ({tally(faces)})"
+    return f"found in {100 * found / total:.1f} % of {total:,} ({format_counts(faces)})"
 
 
-def _vectors(summary: Summary) -> Iterable[Fact]:
-    for name, vectors in sorted(summary.vectors.items()):
-        widths = " or ".join(map(str, sorted(vectors.widths)))
-        total = vectors.widths.total()
-        yield name, f"{total:,} of width {widths}, {vectors.steps / total:,.1f} steps each"
+def _by_stream(summary: Summary) -> Iterable[tuple[str, list[dict[str, Any]]]]:
+    """Stream, or "pooled" -> its vectors by width."""
+    sums = [("steps", "count"), ("steps", "sum"), ("bad", "sum"), ("is_bad", "sum")]
+    groups = summary.vectors.grouped(["stream", "width"], *sums)
+    groups.sort(key=itemgetter("stream"))
+    return ((name, list(found)) for name, found in groupby(groups, itemgetter("stream")))
+
+
+def _vectors(summary: Summary) -> Iterable[Line]:
+    for name, vectors in _by_stream(summary):
+        widths = " or ".join(map(str, sorted(x["width"] for x in vectors)))
+        total, steps = (sum(x[key] for x in vectors) for key in ("steps_count", "steps_sum"))
+        yield f"{name} vectors", f"{total:,} of width {widths}, {steps / total:,.1f} steps each"
 
 
 def _words(summary: Summary) -> str:
-    if not summary.words:
+    words = summary.numbers("words")
+    if not len(words):
         return ""
-    low, median, most = np.percentile(summary.words, [0, 50, 100])
+    low, median, most = np.percentile(words, [0, 50, 100])
     once = sum(count == 1 for count in summary.vocabulary.values())
     return (
-        f"{len(summary.words):,} with {_between(low, most, 'words')}, median {median:.0f}; "
+        f"{len(words):,} with {_between(low, most, 'words')}, median {median:.0f}; "
         f"{summary.vocabulary.total():,} words, {len(summary.vocabulary):,} different, "
         f"{once:,} of them once"
     )
 
 
 def _emotions(summary: Summary) -> str:
-    asked = max(held.count for held in summary.emotions.values())
-    return f"present: {tally(summary.emotions_present)}, of {asked:,}" if asked else ""
+    emotions = summary.emotions()
+    if not emotions:
+        return ""
+    present = {name: present for name, (_, present) in emotions.items()}
+    return f"present: {format_counts(present)}, of {max(emotions.values())[0]:,}"
+
+
+def _present(summary: Summary) -> str:
+    asked = len(summary) - summary.rows.table["present"].null_count
+    return f"{format_counts(summary.counts('present'))}, of {asked:,}" if asked else ""
 
 
 def _sentiment(summary: Summary) -> str:
-    if not summary.sentiment:
+    scores = summary.numbers("sentiment")
+    if not len(scores):
         return ""
-    by_class = sentiment_classes(summary.sentiment)
+    by_class = sentiment_classes(scores)
     classes = ", ".join(f"{count:,} at {name}" for name, count in by_class.items())
-    mean = np.mean(summary.sentiment)
-    return f"{len(summary.sentiment):,} scores, mean {mean:.2f}; rounded: {classes}"
+    return f"{len(scores):,} scores, mean {np.mean(scores):.2f}; rounded: {classes}"
 
 
-def _range(held: Range) -> str:
-    return f"{held.count:,} from {held.low:g} to {held.high:g}, mean {held.mean:.3g}"
+def _scores(summary: Summary) -> Iterable[Line]:
+    of = [("value", name) for name in ("count", "min", "max", "mean")]
+    for row in sorted(summary.scores.grouped("name", *of), key=itemgetter("name")):
+        count, low, high, mean = (row[f"value_{name}"] for _, name in of)
+        yield row["name"], f"{count:,} from {low:g} to {high:g}, mean {mean:.3g}"
 
 
 def _repeats(summary: Summary) -> str:
     parts = [
         f"{repeats.count:,} {what}"
         for what, repeats in (
-            ("with the media and times of another", summary.same_media),
-            ("with the sound of another", summary.same_sound),
-            ("with the words of another by the same speaker", summary.same_words),
+            ("with the media and times of another", summary.repeats("same_media")),
+            ("with the sound of another", summary.repeats("same_audio")),
+            ("with the words of another by the same speaker", summary.repeats("same_words")),
         )
         if repeats.count
     ]
@@ -208,9 +233,3 @@ def _some(names: Sequence[str], total: int | None = None) -> str:
 
 def _between(low: float, high: float, what: str) -> str:
     return f"{low:,.0f} {what} each" if low == high else f"{low:,.0f} to {high:,.0f} {what}"
-
-
-def _count_rows(place: Location) -> int:
-    if place.manifest is None:
-        return 0
-    return count_rows(place.manifest)
