@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
-from mmembed.data.shards.reader import MANIFEST, parse_manifest
+from mmembed.data.shards.metadata import MANIFEST, parse_manifest
 from mmembed.errors import CorruptError, UsageError
 
 MANIFEST_SUFFIXES: Final = (".jsonl", ".parquet")

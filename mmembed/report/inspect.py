@@ -73,7 +73,9 @@ def _labels(summary: Summary) -> dict[str, plots.Plot]:
     scores = summary.numbers("sentiment")
     kinds: dict[str, Mapping[str, int]] = {
         "Categories": _most(summary.counts("category")),
-        "Emotions present": _most({name: present for name, (_, present) in summary.emotions().items()}),
+        "Emotions present": _most(
+            {name: present for name, (_, present) in summary.emotions().items()}
+        ),
         "Labels, several of one utterance": _most(summary.counts("present")),
         "Sentiment": sentiment_classes(scores) if len(scores) else {},
     }

@@ -351,6 +351,16 @@ def test_a_shard_of_another_encoder_is_found(tmp_path: Path, capsys: Capture) ->
     assert "its encoder_sha256 is 'fed', of the folder '0123456789abcdef'" in printed
 
 
+def test_layers_may_have_the_names_of_older_versions(tmp_path: Path) -> None:
+    write_embeddings(tmp_path, [embedding(0)], ["audio"])
+    older = {"layers": ["audio 0", "video on clock", "fused"]}
+    change_json(tmp_path / "manifest.json", lambda metadata: metadata.update(older))
+    sidecar = shard_path(tmp_path, 0).with_suffix(".json")
+    for layers, code in ((older["layers"], 0), (["audio 0", "video aligned", "fused"], 0), (5, 4)):
+        change_json(sidecar, lambda index, new=layers: index["provenance"].update(layers=new))
+        assert verify(tmp_path) == code
+
+
 @pytest.mark.parametrize("length", [0.0, 9.0, 1e6])
 def test_unusual_lengths_are_told_and_harm_nobody(
     tmp_path: Path, capsys: Capture, length: float

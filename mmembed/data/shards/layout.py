@@ -1,8 +1,7 @@
 """Folders of shards: where the shards stand, what they have in common, and how they are read.
 
-Several parts make this one name: `shardfile` (one shard: its format, written whole or not at all),
-`shardindex` (the indices of all shards as columns), `shardset` (reading), `remote` and `cache`
-(folders behind a URL).
+One shard is `format`, its index among all others `index`, what they have in common `metadata`;
+`reader` reads them, here or behind a URL.
 """
 
 from __future__ import annotations
@@ -20,7 +19,8 @@ from mmembed.data.shards.format import (
     write_shard,
 )
 from mmembed.data.shards.index import write_index
-from mmembed.data.shards.reader import MANIFEST, LocalFolder, ShardSet
+from mmembed.data.shards.metadata import MANIFEST
+from mmembed.data.shards.reader import LocalFolder, ShardSet
 from mmembed.errors import CorruptError
 from mmembed.io.atomic import atomic_file, sync_folder
 

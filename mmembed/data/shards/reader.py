@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Final
@@ -17,7 +17,6 @@ from mmembed.data.shards.format import (
     FOLDER_INDEX,
     Member,
     Record,
-    parse_object,
     read_member,
     read_sidecar,
 )
@@ -31,52 +30,12 @@ from mmembed.data.shards.index import (
     map_index,
     shard_names,
 )
+from mmembed.data.shards.metadata import MANIFEST, parse_manifest
 from mmembed.errors import CorruptError, DataError
 from mmembed.io.cache import Descriptor
 from mmembed.io.remote import RemoteFolder, as_url
 
-MANIFEST: Final = "manifest.json"
-
 _OPEN_FILES: Final = 64  # kept open by a set
-
-
-def _is_count(value: object) -> bool:
-    return type(value) is int and 0 <= value < 2**63
-
-
-def _is_text(value: object) -> bool:
-    return isinstance(value, str)
-
-
-def _is_texts(value: object) -> bool:
-    return isinstance(value, list) and all(map(_is_text, value))
-
-
-_RENAMED_LAYERS: Final = {"video on clock": "video aligned", "text on clock": "text aligned"}
-"""Names of layers in folders that mmembed 0.1 wrote -> their names now."""
-
-_FIELDS: Final[Mapping[str, Callable[[object], bool]]] = {
-    **dict.fromkeys(("streams", "layers", "granularity", "inputs"), _is_texts),
-    **dict.fromkeys(("encoder", "encoder_sha256", "inputs_sha256", "plan", "command"), _is_text),
-    **dict.fromkeys(("clips", "utterances", "records_per_shard", "width"), _is_count),
-    "frame_rate": lambda rate: type(rate) in (int, float) and 0 < rate < 1e6,  # type: ignore[operator]
-}
-"""What readers rely on in a manifest that has these entries."""
-
-
-def parse_manifest(name: str, data: bytes) -> dict[str, Any]:
-    """What `manifest.json` holds.
-
-    Raises:
-        CorruptError: it is no JSON object, or one of its entries is of another type.
-    """
-    manifest = parse_object(name, data)
-    for entry, fits in _FIELDS.items():
-        if entry in manifest and not fits(manifest[entry]):
-            raise CorruptError(f"{name}: damaged: {entry} is {repr(manifest[entry])[:80]}")
-    if "layers" in manifest:
-        manifest["layers"] = [_RENAMED_LAYERS.get(layer, layer) for layer in manifest["layers"]]
-    return manifest
 
 
 class LocalFolder:

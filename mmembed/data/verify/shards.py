@@ -23,7 +23,7 @@ from mmembed.data.locations import FAILED, Json, Location, Progress
 from mmembed.data.manifest.jsonl import read_each_row, row_name
 from mmembed.data.shards.format import members_of, parse_sidecar, read_member
 from mmembed.data.shards.layout import shard_path
-from mmembed.data.shards.reader import MANIFEST
+from mmembed.data.shards.metadata import MANIFEST, rename_layers
 from mmembed.data.shards.records import FEATURES, from_record, to_record
 from mmembed.data.verify.defect import (
     Defect,
@@ -137,7 +137,7 @@ class _Checks:
     norms: dict[str, float] = field(default_factory=dict)
 
     def shard(self, tar: Path, index: Json) -> Iterator[Defect]:
-        yield from check_origin(tar, index["provenance"], self.metadata)
+        yield from check_origin(tar, rename_layers(index["provenance"]), self.metadata)
         if not tar.is_file():
             again = f"delete {tar.stem}.json and make it again"
             yield corrupt(tar, "missing", f"only its index is there; {again}")
