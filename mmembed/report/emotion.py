@@ -42,10 +42,10 @@ def _counts(test: Json) -> str:
     if "counts" not in test:
         return ""
     items = count_groups(test["items"], "item")
-    counts = f"Scores are of {items} of {count_groups(test['groups'], test['grouping'])}"
+    counts = f"The scores are of {items} of {count_groups(test['groups'], test['grouping'])}"
     polar = test["counts"].get("acc2_pos", test)
     if polar["items"] < test["items"]:
-        counts += f", those of > 0 of {polar['items']:,} of {polar['groups']:,}"
+        counts += f"; those marked > 0 are of {polar['items']:,} items of {polar['groups']:,}"
     return counts + "."
 
 

@@ -65,7 +65,7 @@ class Plot:
     Attributes:
         svg: the element; together with the style sheet the only markup that no template writes.
         description: the drawing in words; no other drawing of a page has the same.
-        width: of the page, in percent: narrow drawings stay narrow, so that their letters match.
+        width: fraction of the page's; narrow drawings stay narrow, so that their letters match.
     """
 
     svg: Markup
@@ -94,7 +94,7 @@ def curves(panels: Mapping[str, Curve], across: int) -> Plot:
         marker = "o" if np.size(x) <= MARKED_POINTS else None
         axis.plot(_thin(x), _thin(y), color=PALETTE[0], marker=marker, markersize=3)
         axis.set(title=title, xlabel="step")
-        axis.xaxis.get_major_locator().set_params(integer=True)
+        axis.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
         axis.margins(x=0.02)
     return _plot(figure, f"curves of {', '.join(panels)}")
 
@@ -275,4 +275,4 @@ def _plot(figure: Figure, description: str) -> Plot:
     svg = re.sub(r' id="([^"]*)"', lambda m: f' id="{prefix}-{m[1]}"' if m[1] in used else "", svg)
     svg = re.sub(r'(href="#|url\(#)', rf"\1{prefix}-", svg)
     svg = svg.replace(_TEXT, "currentColor").replace(_GRID, "var(--grid)")
-    return Plot(Markup(svg), description, 100 * figure.get_figwidth() / WIDTH)  # noqa: S704
+    return Plot(Markup(svg), description, figure.get_figwidth() / WIDTH)  # noqa: S704

@@ -185,6 +185,13 @@ def test_one_part_alone_is_enough(run: Path) -> None:
     assert "12.3 %" in text
 
 
+def test_the_fields_of_older_runs_give_the_same_page(run: Path, tmp_path: Path) -> None:
+    new = write_report(run, tmp_path / "new.html").read_bytes()
+    results = run / "emotion/results.json"
+    results.write_text(results.read_text().replace('"constant"', '"trivial"'))
+    assert write_report(run, tmp_path / "old.html").read_bytes() == new
+
+
 def test_nothing_to_report_is_a_usage_error(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="nothing to report"):
         write_report(tmp_path)
