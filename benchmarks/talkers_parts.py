@@ -24,8 +24,10 @@ from mmembed.batch import subset_name
 from mmembed.data.corpora.talkers.acting import VALENCE
 from mmembed.data.corpora.talkers.clip import write_script
 from mmembed.metrics.sentiment import pearson
+from mmembed.studies.baselines import ridge
 from mmembed.studies.embeddings_data import read_folder
-from mmembed.studies.probe import STRENGTHS, group_folds, ridge
+from mmembed.studies.probe import PENALTIES
+from mmembed.studies.splits import group_folds
 
 SUBSETS = (("audio",), ("video",), ("text",), ("audio", "video", "text"))
 PARTS = ("words", "voice", "face")
@@ -77,16 +79,15 @@ def cross_predict(vectors: Floats, targets: Floats, speakers: NDArray[np.str_]) 
     predicted = np.empty_like(targets)
     for held_out in group_folds(speakers, FOLDS):
         train = ~held_out
-        inner = np.zeros((len(STRENGTHS), int(train.sum()), targets.shape[1]))
+        inner = np.zeros((len(PENALTIES), int(train.sum()), targets.shape[1]))
         for unseen in group_folds(speakers[train], FOLDS):
             inner[:, unseen] = ridge(
-                vectors[train][~unseen],
-                targets[train][~unseen],
+                (vectors[train][~unseen], targets[train][~unseen]),
                 vectors[train][unseen],
-                STRENGTHS,
+                PENALTIES,
             )
         errors = ((inner - targets[train]) ** 2).mean(1)  # (strengths, C)
-        answers = ridge(vectors[train], targets[train], vectors[held_out], STRENGTHS)
+        answers = ridge((vectors[train], targets[train]), vectors[held_out], PENALTIES)
         for column, best in enumerate(errors.argmin(0)):
             predicted[held_out, column] = answers[best, :, column]
     return predicted

@@ -33,7 +33,7 @@ turn_emotion Padded (B, T) int64 (of each turn of a dialogue, UNLABELLED where i
 
 STEPWISE: Final = ("turn_emotion",)  # targets whose labels are counted by step, not by item
 
-CONTEXT: Final = ("turn_speaker", "prompt", "row", "language", "asked")
+CONTEXT: Final = ("turn_speaker", "token_label", "row", "language", "label_mask")
 """What a method may need to know beside inputs: turn_speaker Padded (B, T) int64 (who speaks each
 turn, numbered within the dialogue), prompt Padded (B, T) int64 (the emotion that each text token
 names, -1 for all others), row (B,) int64 (the item's number in the training set, -1 = not in it),

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import mmap
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from mmembed.batch import subset_name
 from mmembed.data.manifest.embedded import ROW
-from mmembed.data.shards.layout import ShardSet
+from mmembed.data.shards.layout import Record, ShardSet
 from mmembed.errors import CorruptError, UsageError
 from mmembed.io.arrow import ArrowFile
 from mmembed.io.atomic import atomic_file
@@ -33,6 +33,8 @@ from mmembed.io.locks import file_lock
 from mmembed.io.remote import as_url
 
 PARTS: Final = ("pooled", "layers")
+GRANULARITY: Final = {"pooled": "utterance", "layers": "utterance", "frames": "frame"}
+"""Part of a record -> what `mmembed extract --granularity` calls it."""
 COPY, ABOUT, LOCK = "vectors.arrow", "vectors.json", ".vectors.lock"
 
 LABELS: Final = ("category", "sentiment", "sentiment_limit", "emotions", "present")
@@ -110,27 +112,12 @@ def load_embeddings(
         raise UsageError(f"part {part!r}: one of {', '.join(PARTS)}")
     shards = ShardSet(folder)
     places = _places(shards, split)
-    member = f"{part}.npy"
     vectors: Vectors | None = None
     columns: dict[str, list[Any]] = {name: [] for name in COLUMNS}
     scores: list[Mapping[str, float]] = []
-    for row, place in enumerate(places):
-        record = shards.read(place, [member, "json"])
-        if member not in record.members:
-            held = shards.manifest.get("granularity", ())
-            why = f"extract with --granularity utterance, not {' '.join(held)} alone"
-            none = "these are no embeddings: mmembed extract makes some"
-            raise UsageError(
-                f"{folder}: {record.key} has no {part} vectors; {why if held else none}"
-            )
-        vector = record.members[member]
+    for row, (record, vector) in enumerate(read_arrays(shards, places, part)):
         if vectors is None:
             vectors = np.empty((len(places), *vector.shape), np.float32)
-        if vector.shape != vectors.shape[1:]:
-            raise CorruptError(
-                f"{folder}: {part} of {record.key} is {vector.shape}, of others "
-                f"{vectors.shape[1:]}; mmembed verify tells more"
-            )
         vectors[row] = vector
         try:
             values = columns_of(record.key, record.members["json"], record.meta)
@@ -148,6 +135,38 @@ def load_embeddings(
     except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
         raise CorruptError(f"{folder}: a record describes itself wrongly: {error}") from None
     return Embeddings(vectors, table, shards.manifest)
+
+
+def read_arrays(
+    shards: ShardSet, places: Iterable[int], part: str
+) -> Iterator[tuple[Record, NDArray[Any]]]:
+    """The records at these places with their JSON, and the array of a part of each.
+
+    All arrays have one shape; "frames" (T, D) may be of any number.
+
+    Raises:
+        UsageError: a record lacks the part.
+        CorruptError: an array has another shape than the first, or a shard is damaged.
+    """
+    member = f"{part}.npy"
+    shape: tuple[int, ...] | None = None
+    for place in places:
+        record = shards.read(place, [member, "json"])
+        array = record.members.get(member)
+        if not isinstance(array, np.ndarray):
+            described = record.members.get("json")
+            fix = f"extract it with --granularity {GRANULARITY[part]}"
+            if isinstance(described, dict) and "utterance" in described:  # prepared, not extracted
+                fix = "these are no embeddings: mmembed extract makes some"
+            raise UsageError(f"{shards.folder}: {record.key} holds no {part}; {fix}")
+        own = array.shape[1:] if part == "frames" else array.shape
+        if shape is not None and own != shape:
+            raise CorruptError(
+                f"{shards.folder}: {part} of {record.key} is {array.shape}, of others {shape}; "
+                "mmembed verify tells more"
+            )
+        shape = own
+        yield record, array
 
 
 def map_embeddings(folder: Path | str) -> Embeddings:

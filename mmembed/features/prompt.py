@@ -56,11 +56,11 @@ class Prompt:
 
     Attributes:
         ids: (T,) int64.
-        owner: (T,) int64, the number of the emotion word that each token belongs to, -1 = none.
+        token_label: (T,) int64, the number of the emotion word that each token is of, -1 = none.
     """
 
     ids: Tensor
-    owner: Tensor
+    token_label: Tensor
 
 
 def emotion_prompt(
@@ -89,7 +89,7 @@ def masked_prompt(
     length: int = 64,
     template: str = "emotion {mask} in tweet {text}",
 ) -> Prompt:
-    """A statement on the text with a mask in place of the emotion; the mask's token has owner 0.
+    """A statement on the text with a mask in place of the emotion; the mask's token has label 0.
 
     Raises:
         UsageError: the mask is not among the first `length` tokens.
@@ -102,23 +102,23 @@ def masked_prompt(
 
 
 def _prompt(tokens: Tokens, words: list[str], spans: list[Span], length: int) -> Prompt:
-    owners = []
+    labels = []
     for span in tokens.spans:
-        owning = [n for n, word in enumerate(spans) if span is not None and _overlap(span, word)]
-        if len(owning) > 1:
+        inside = [n for n, word in enumerate(spans) if span is not None and _overlap(span, word)]
+        if len(inside) > 1:
             raise UsageError(
-                f"the tokenizer makes one token of {' and '.join(words[n] for n in owning)}"
+                f"the tokenizer makes one token of {' and '.join(words[n] for n in inside)}"
             )
-        owners.append(owning[0] if owning else -1)
+        labels.append(inside[0] if inside else -1)
     if len(tokens.ids) > length:
         raise UsageError(
             f"{len(words)} emotion words take {len(tokens.ids)} tokens of {length}: "
             "ask for fewer, or allow more tokens"
         )
-    lost = [word for n, word in enumerate(words) if n not in owners]
+    lost = [word for n, word in enumerate(words) if n not in labels]
     if lost:
         raise UsageError(f"no token of {lost[0]!r} is left within {length} tokens")
-    return Prompt(torch.tensor(tokens.ids), torch.tensor(owners))
+    return Prompt(torch.tensor(tokens.ids), torch.tensor(labels))
 
 
 def _overlap(one: Span, other: Span) -> bool:

@@ -87,7 +87,7 @@ class MemoConfig(DemuxConfig):
 class PromptedMethod(Method):
     """What Demux and MEmo share: a text backbone, and losses of several labels.
 
-    Batches have inputs "text" (B, T) token ids and context "prompt" (B, T), both made by
+    Batches have inputs "text" (B, T) token ids and context "token_label" (B, T), both made by
     `features.prompt`, and targets "emotions" (B, E) in [0, 1].
     """
 
@@ -174,18 +174,19 @@ class PromptedMethod(Method):
         return rho
 
 
-def owner_means(states: Packed, owner: Padded, count: int) -> Tensor:
-    """(B, count, D) mean of the states of each owner's tokens; 0 for an owner without any.
+def span_means(states: Packed, token_label: Padded, count: int) -> Tensor:
+    """(B, count, D) mean of the states of each span of tokens; 0 for a span without any.
 
     Args:
         states: (N, D).
-        owner: (B, T) int64 in [-1, count), of the same lengths; -1 = nobody's.
-        count: how many owners an item has.
+        token_label: (B, T) int64 in [-1, count), of the same lengths: the span of each token, -1 =
+            of none.
+        count: spans of an item.
     """
-    whose = owner.pack().values
-    owned = whose >= 0
-    values = precise(states.values)[owned]
-    slot = (states.item_index() * count + whose)[owned]
+    labels = token_label.pack().values
+    inside = labels >= 0
+    values = precise(states.values)[inside]
+    slot = (states.item_index() * count + labels)[inside]
     width = values.shape[1]
     total = values.new_zeros(len(states.lengths) * count, width).index_add(0, slot, values)
     number = torch.bincount(slot, minlength=len(total)).clamp(min=1)
@@ -208,21 +209,21 @@ class Demux(PromptedMethod):
 
     def read(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """See `PromptedMethod`."""
-        prompt = batch.context["prompt"]
-        assert isinstance(prompt, Padded)
-        return self.judge(self.states(batch), prompt)
+        token_label = batch.context["token_label"]
+        assert isinstance(token_label, Padded)
+        return self.classify(self.states(batch), token_label)
 
-    def judge(self, states: Packed, prompt: Padded) -> tuple[Tensor, Tensor]:
-        """Logits (B, E) and embeddings (B, E, D) from states (N, D) and the owners of tokens."""
+    def classify(self, states: Packed, token_label: Padded) -> tuple[Tensor, Tensor]:
+        """Logits (B, E) and embeddings (B, E, D) from states (N, D) and the words of tokens."""
         sizes = torch.tensor([len(members(emotion)) for emotion in self.emotions])
-        cluster = torch.arange(len(sizes)).repeat_interleave(sizes).to(prompt.values.device)
-        inside = prompt.values.clamp(min=0, max=len(cluster) - 1)
-        whole = torch.where(prompt.values >= 0, cluster[inside], -1)
-        embeddings = owner_means(states, Padded(whole, prompt.lengths), len(sizes))
+        cluster = torch.arange(len(sizes)).repeat_interleave(sizes).to(token_label.values.device)
+        inside = token_label.values.clamp(min=0, max=len(cluster) - 1)
+        whole = torch.where(token_label.values >= 0, cluster[inside], -1)
+        embeddings = span_means(states, Padded(whole, token_label.lengths), len(sizes))
         if self.config.cluster == "mean":
             logits: Tensor = self.head(embeddings)[..., 0]
             return logits, embeddings
-        each = self.head(owner_means(states, prompt, len(cluster)))[..., 0]
+        each = self.head(span_means(states, token_label, len(cluster)))[..., 0]
         best = [part.amax(1) for part in each.split(sizes.tolist(), 1)]
         return torch.stack(best, 1), embeddings
 
@@ -260,9 +261,9 @@ class Memo(PromptedMethod):
 
     def read(self, batch: Batch) -> tuple[Tensor, None]:
         """See `PromptedMethod`."""
-        prompt = batch.context["prompt"]
-        assert isinstance(prompt, Padded)
-        mask = owner_means(self.states(batch), prompt, 1)[:, 0]
+        token_label = batch.context["token_label"]
+        assert isinstance(token_label, Padded)
+        mask = span_means(self.states(batch), token_label, 1)[:, 0]
         if self.head is not None:
             logits: Tensor = self.head(mask)
             return logits, None

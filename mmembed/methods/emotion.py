@@ -75,15 +75,15 @@ class EmotionRegressor(Method):
         self.scale.copy_(vectors.std(0, unbiased=False).clamp(min=1e-3))
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """Sums of squared errors over labelled items; of each the mean over the emotions asked."""
+        """Sums of squared errors over labelled items, means over an item's labelled emotions."""
         predicted = self.predict(batch)
         sums = {}
         for name in self.terms:
             target = batch.targets[name]
             assert isinstance(target, Tensor)
-            asked = batch.context.get("asked")
-            if name == "emotions" and isinstance(asked, Tensor):
-                target = target.masked_fill(~asked, torch.nan)
+            label_mask = batch.context.get("label_mask")
+            if name == "emotions" and isinstance(label_mask, Tensor):
+                target = target.masked_fill(~label_mask, torch.nan)
             sums[name] = masked_squared_error(predicted[name], target).sum()
         return sums
 

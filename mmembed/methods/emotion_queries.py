@@ -9,7 +9,7 @@ and marked with a vector of its own,
     z_be = Block(P q_e / |q_e|; F_b)          logit_be = w tanh(V z_be + v) + c
     loss = sum over labelled clips of the mean over e of BCE(sigmoid(logit_be), emotions_be > 0)
 
-where e runs over the emotions that the clip's annotators were asked for (context "asked"), so that
+where e runs over the emotions that the clip is labelled for (context "label_mask"), so that
 corpora of different label sets train together.
 
 The set of emotions is an input: `score` takes any words. Emotions do not see each other, so what is
@@ -116,7 +116,7 @@ class EmotionQueries(Method):
         self.queries.copy_(queries)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """Sum over labelled items; of each the mean over the emotions it was asked for."""
+        """Sum over labelled items; of each the mean over the emotions it is labelled for."""
         if not batch.count("emotions"):
             return {}
         emotions = batch.targets["emotions"]
@@ -125,9 +125,9 @@ class EmotionQueries(Method):
         logits = precise(self.score(batch, self.queries)[known])
         present = (emotions[known] > 0).to(logits.dtype)
         errors = F.binary_cross_entropy_with_logits(logits, present, reduction="none")
-        asked = batch.context.get("asked", torch.ones_like(emotions, dtype=torch.bool))
-        assert isinstance(asked, Tensor)
-        weights = asked[known].to(logits)
+        label_mask = batch.context.get("label_mask", torch.ones_like(emotions, dtype=torch.bool))
+        assert isinstance(label_mask, Tensor)
+        weights = label_mask[known].to(logits)
         means = (errors * weights).sum(1) / weights.sum(1).clamp(min=1)
         return {"emotions": means.sum()}
 
@@ -138,9 +138,9 @@ class EmotionQueries(Method):
     def score(self, batch: Batch, queries: Tensor) -> Tensor:
         """(B, E) logits of any emotions, given as vectors (E, D_q) of their words."""
         frames = self._frames(batch.inputs, len(batch))
-        asked = self.project_query(F.normalize(queries.to(self.always.dtype)))
+        projected = self.project_query(F.normalize(queries.to(self.always.dtype)))
         lengths = torch.full((len(batch),), len(queries))
-        x = Packed(asked.repeat(len(batch), 1), lengths)
+        x = Packed(projected.repeat(len(batch), 1), lengths)
         here, there = x.values.new_zeros(len(x.values)), x.values.new_zeros(len(frames.values))
         for block in self.blocks:
             x = block(x, here, frames, there)
@@ -149,12 +149,12 @@ class EmotionQueries(Method):
 
     def _frames(self, inputs: Mapping[str, Packed | Padded], size: int) -> Packed:
         """The frames (N, D) of all streams of each item, one item after another."""
-        parts, owners = [self.always.expand(size, -1)], [torch.arange(size)]
+        parts, items = [self.always.expand(size, -1)], [torch.arange(size)]
         for stream, project in self.project.items():
             if stream in inputs and bool(inputs[stream].lengths.any()):
                 packed = inputs[stream].pack()
                 parts.append(project(packed.values.to(self.always.dtype)) + self.marks[stream])
-                owners.append(packed.item_index().cpu())
-        owner = torch.cat(owners)
-        order = owner.argsort(stable=True).to(self.always.device)
-        return Packed(torch.cat(parts)[order], owner.bincount(minlength=size))
+                items.append(packed.item_index().cpu())
+        item = torch.cat(items)
+        order = item.argsort(stable=True).to(self.always.device)
+        return Packed(torch.cat(parts)[order], item.bincount(minlength=size))

@@ -31,11 +31,11 @@ from mmembed.method import Method
 from mmembed.methods.demux import Demux, DemuxConfig, Memo, MemoConfig, PromptedMethod
 from mmembed.metrics.multilabel import macro_f1
 from mmembed.studies.demux_data import (
-    Posts,
-    judge,
+    DemuxTexts,
     linear_baseline,
+    predict_prompts,
+    prompt_batch,
     prompt_for,
-    prompted,
     read_rows,
 )
 from mmembed.studies.scoring import Array, TestSet, finite
@@ -126,7 +126,7 @@ def new_method(
     frozen: tuple[int, ...] = ()
     if run.leave_out:
         prompt = emotion_prompt(run.emotions, "", tokenizer, run.length)
-        frozen = tuple(sorted(set(prompt.ids[prompt.owner >= 0].tolist())))
+        frozen = tuple(sorted(set(prompt.ids[prompt.token_label >= 0].tolist())))
     config = DemuxConfig(
         emotions=emotions_of(run, variant),
         local="inter" if loss == "inter" else "complete" if loss == "complete" else "intra",
@@ -144,19 +144,19 @@ def new_method(
 
 
 @dataclass(frozen=True)
-class Question:
-    """How a test is asked.
+class PromptedTest:
+    """How a method is prompted in a test.
 
     Attributes:
-        posts: name of its posts.
+        part: name of its texts.
         names: of its labels.
         columns: of each label, the emotions of training of which one has to be present.
-        words: what Demux is asked. The emotions of training: the answer is the likeliest of the
-            label's own. Other words are the labels themselves.
+        words: what stands in Demux's prompt. With the emotions of training a label gets the
+            highest probability of its columns. Other words are the labels themselves.
         cluster: how Demux makes one logit of a cluster.
     """
 
-    posts: str
+    part: str
     names: tuple[str, ...]
     columns: Columns
     words: tuple[str, ...]
@@ -176,20 +176,20 @@ class DemuxStudy(Study):
                 there = ", ".join(sorted({row.language or "?" for row in rows["test"]}))
                 raise UsageError(f"{run.shards}: no text for {name}; its languages are {there}")
         self.run: DemuxRun = _complete(run, parts["train"])
-        self._posts = {name: Posts.of(part, self.run.emotions) for name, part in parts.items()}
+        self._parts = {name: DemuxTexts.of(part, self.run.emotions) for name, part in parts.items()}
         self._data = describe([run.shards], parts["train"], "texts")
-        self._questions = _questions(self.run, list(tests))
+        self._prompted = _prompted_tests(self.run, list(tests))
         self.variants = trained_variants(self.run)
-        held = {test: self._held(question) for test, question in self._questions.items()}
-        self.tests, self.notes = decided(held, self.run.shards)
+        tests_of = {test: self._test_set(prompted) for test, prompted in self._prompted.items()}
+        self.tests, self.notes = decided(tests_of, self.run.shards)
         _, self._tokenizer = load_backbone(self.run.backbone)
         self._prompts: dict[object, list[Prompt]] = {}
 
-    def _held(self, question: Question) -> TestSet:
-        posts, train = self._posts[question.posts], self._posts["train"]
-        truth, known = (_pool(some.labels, question.columns).numpy() for some in (posts, train))
-        groups, kind = posts.groups.names, posts.groups.kind
-        return TestSet("labels", "macro_f1", posts.keys, groups, truth, known, question.names, kind)
+    def _test_set(self, prompted: PromptedTest) -> TestSet:
+        texts, train = self._parts[prompted.part], self._parts["train"]
+        truth, known = (_pool(some.labels, prompted.columns).numpy() for some in (texts, train))
+        groups, kind = texts.groups.names, texts.groups.kind
+        return TestSet("labels", "macro_f1", texts.keys, groups, truth, known, prompted.names, kind)
 
     def trained_on(self) -> TrainedOn:
         """See `Study`."""
@@ -197,12 +197,12 @@ class DemuxStudy(Study):
 
     def size(self, variant: str, split: str) -> int:
         """Texts of a split."""
-        return len(self._posts[split].keys)
+        return len(self._parts[split].keys)
 
     def batch(self, variant: str, split: str, rows: Sequence[int]) -> Batch:
         """Their prompts, and the emotions that the variant is trained on."""
-        keys, prompts = self._posts[split].keys, self._trained_on(variant, split)
-        return prompted(
+        keys, prompts = self._parts[split].keys, self._trained_on(variant, split)
+        return prompt_batch(
             [keys[row] for row in rows],
             [prompts[row] for row in rows],
             self._labels(variant, split)[list(rows)],
@@ -216,50 +216,52 @@ class DemuxStudy(Study):
         """(N, E) of the emotions that a variant is trained on."""
         known = emotions_of(self.run, variant)
         columns = [self.run.emotions.index(emotion) for emotion in known]
-        return self._posts[split].labels[:, columns]
+        return self._parts[split].labels[:, columns]
 
     def _trained_on(self, variant: str, split: str) -> list[Prompt]:
         return self._read(kind_of(variant), split, emotions_of(self.run, variant))
 
     def _read(self, kind: type[PromptedMethod], part: str, words: tuple[str, ...]) -> list[Prompt]:
-        """The prompts of some posts; each is made once."""
+        """The prompts of some texts; each is made once."""
         key = kind, part, words
         if key not in self._prompts:
             self._prompts[key] = [
                 prompt_for(kind, text, words, self._tokenizer, self.run.length)
-                for text in self._posts[part].texts
+                for text in self._parts[part].texts
             ]
         return self._prompts[key]
 
     def method(self, variant: str) -> Method:
-        """Demux or MEmo around the pretrained backbone, told how its labels go together."""
+        """Demux or MEmo around the pretrained backbone, with the correlation of the labels."""
         backbone, tokenizer = load_backbone(self.run.backbone)
         method = new_method(self.run, variant, backbone, tokenizer)
         method.correlate(self._labels(variant, "train"))
         return method
 
-    def answers(self, variant: str, test: str, method: Method) -> Array | None:
+    def predict(self, variant: str, test: str, method: Method) -> Array | None:
         """Probabilities; None of MEmo for new words, and of methods made for another test."""
-        question = self._questions[test]
+        prompted = self._prompted[test]
         left_out = variant.partition(WITHOUT)[2]
         if left_out and left_out != test:
             return None
         if isinstance(method, Demux):
-            method.ask(question.words)
-            method.config = replace(method.config, cluster=question.cluster)
+            method.ask(prompted.words)
+            method.config = replace(method.config, cluster=prompted.cluster)
         assert isinstance(method, PromptedMethod)
-        if method.emotions != question.words:
+        if method.emotions != prompted.words:
             return None
-        found = judge(method, self._read(type(method), question.posts, question.words))
-        own = question.words == self.run.emotions
-        answers: Array = (_pool(found, question.columns) if own else found).numpy()
-        return answers
+        prompts = self._read(type(method), prompted.part, prompted.words)
+        predicted = predict_prompts(method, prompts)
+        if prompted.words == self.run.emotions:
+            predicted = _pool(predicted, prompted.columns)
+        probabilities: Array = predicted.numpy()
+        return probabilities
 
     def baselines(self, test: str) -> dict[str, Array]:
         """Logistic regressions on the backbone as it came; they know the emotions of all tests."""
-        question = self._questions[test]
-        found = torch.from_numpy(self._linear[question.posts])
-        return {"logistic regression": _pool(found, question.columns).numpy()}
+        prompted = self._prompted[test]
+        predicted = torch.from_numpy(self._linear[prompted.part])
+        return {"logistic regression": _pool(predicted, prompted.columns).numpy()}
 
     def extras(self, out: Path, trained: Trained) -> dict[str, Any]:
         """Macro F1 on dev, of the emotions a variant was trained on: to choose settings by.
@@ -269,10 +271,10 @@ class DemuxStudy(Study):
 
         def dev(variant: str, method: Method) -> float | None:
             assert isinstance(method, PromptedMethod)
-            found = judge(method, self._trained_on(variant, "dev"))
+            predicted = predict_prompts(method, self._trained_on(variant, "dev"))
             truth = self._labels(variant, "dev")
             shown = (truth > 0).any(0)
-            return finite(macro_f1(truth[:, shown], found[:, shown] > 0.5))
+            return finite(macro_f1(truth[:, shown], predicted[:, shown] > 0.5))
 
         return {
             "dev_macro_f1": {
@@ -283,7 +285,7 @@ class DemuxStudy(Study):
 
     @cached_property
     def _linear(self) -> dict[str, Array]:
-        return linear_baseline(self.run.backbone, self._posts)
+        return linear_baseline(self.run.backbone, self._parts)
 
 
 def _of(rows: Sequence[Utterance], language: str) -> list[Utterance]:
@@ -326,26 +328,28 @@ def _complete(run: DemuxRun, train: Sequence[Utterance]) -> DemuxRun:
     return replace(run, emotions=emotions, variants=variants, backbone=backbone)
 
 
-def _questions(run: DemuxRun, parts: Sequence[str]) -> dict[str, Question]:
-    """Test -> how it is asked."""
+def _prompted_tests(run: DemuxRun, parts: Sequence[str]) -> dict[str, PromptedTest]:
+    """Test -> how a method is prompted in it."""
     own: Columns = tuple((place,) for place in range(len(run.emotions)))
     if run.leave_out:
         return {
-            emotion: Question(parts[0], (emotion,), ((run.emotions.index(emotion),),), run.emotions)
+            emotion: PromptedTest(
+                parts[0], (emotion,), ((run.emotions.index(emotion),),), run.emotions
+            )
             for emotion in run.leave_out
         }
-    found = {part: Question(part, run.emotions, own, run.emotions) for part in parts}
+    found = {part: PromptedTest(part, run.emotions, own, run.emotions) for part in parts}
     if run.clusters:
         names = tuple(sorted(parse_emotions(run.clusters)))
-        columns = tuple(_known(run, name) for name in names)
-        asked = Question(parts[0], names, columns, names)
-        found["clusters by mean"] = asked
-        found["clusters by max"] = replace(asked, cluster="max")
-        found["clusters by member"] = replace(asked, words=run.emotions)
+        columns = tuple(_members_of(run, name) for name in names)
+        clusters = PromptedTest(parts[0], names, columns, names)
+        found["clusters by mean"] = clusters
+        found["clusters by max"] = replace(clusters, cluster="max")
+        found["clusters by member"] = replace(clusters, words=run.emotions)
     return found
 
 
-def _known(run: DemuxRun, cluster: str) -> tuple[int, ...]:
+def _members_of(run: DemuxRun, cluster: str) -> tuple[int, ...]:
     places = tuple(
         place for place, emotion in enumerate(run.emotions) if emotion in members(cluster)
     )

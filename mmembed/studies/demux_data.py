@@ -1,4 +1,4 @@
-"""Posts with several labels: read from shards, behind prompts, and judged by a linear baseline."""
+"""Texts with several labels: read from shards, behind prompts, and for a linear baseline."""
 
 from __future__ import annotations
 
@@ -24,18 +24,19 @@ from mmembed.features.prompt import Prompt, Tokenizer, emotion_prompt, masked_pr
 from mmembed.features.social_text import normalise_post
 from mmembed.methods.demux import Demux, PromptedMethod
 from mmembed.metrics.multilabel import macro_f1
+from mmembed.studies.baselines import best_on_dev
 from mmembed.studies.groups import Groups, group_items
 from mmembed.studies.scoring import Array
+from mmembed.studies.splits import SPLITS
 from mmembed.studies.text_vectors import text_vectors
 
-SPLITS: Final = ("train", "dev", "test")
-BATCH: Final = 128  # posts judged at once
+BATCH: Final = 128  # texts predicted at once
 STRENGTHS: Final = (0.1, 1.0, 10.0, 100.0)  # C of the logistic regression, chosen on dev
 BALANCE: Final = (None, "balanced")  # weights of present and absent, likewise
 
 
 @dataclass(frozen=True)
-class Posts:
+class DemuxTexts:
     """Texts and what is present in them.
 
     Attributes:
@@ -51,19 +52,18 @@ class Posts:
     groups: Groups
 
     @classmethod
-    def of(cls, rows: Sequence[Utterance], emotions: Sequence[str]) -> Posts:
+    def of(cls, rows: Sequence[Utterance], emotions: Sequence[str]) -> DemuxTexts:
         """Rows with labels; a cluster is present where one of its members is."""
         marks = [
             [not set(members(emotion)).isdisjoint(row.labels.present or ()) for emotion in emotions]
             for row in rows
         ]
         keys = tuple(row.key for row in rows)
-        speakers, dialogues = [row.speaker for row in rows], [row.dialogue for row in rows]
         return cls(
             keys,
             tuple(normalise_post(row.transcript or "") for row in rows),
             torch.tensor(marks, dtype=torch.float32).view(len(rows), len(emotions)),
-            group_items(keys, speakers, dialogues, "text"),
+            group_items(rows, "text"),
         )
 
 
@@ -89,35 +89,37 @@ def read_rows(folder: str) -> dict[str, list[Utterance]]:
 def prompt_for(
     method: type[PromptedMethod], text: str, words: Sequence[str], tokenizer: Tokenizer, length: int
 ) -> Prompt:
-    """A text as the method reads it: behind the words that are asked, or behind a mask."""
+    """A text as the method reads it: behind the emotion words, or behind a mask."""
     if issubclass(method, Demux):
         return emotion_prompt(words, text, tokenizer, length)
     return masked_prompt(text, tokenizer, length)
 
 
-def prompted(keys: Sequence[str], prompts: Sequence[Prompt], labels: Tensor | None = None) -> Batch:
+def prompt_batch(
+    keys: Sequence[str], prompts: Sequence[Prompt], labels: Tensor | None = None
+) -> Batch:
     """A batch as `PromptedMethod` wants it."""
     return Batch(
         tuple(keys),
         {"text": Padded.stack([prompt.ids for prompt in prompts])},
         {} if labels is None else {"emotions": labels},
-        {"prompt": Padded.stack([prompt.owner for prompt in prompts])},
+        {"token_label": Padded.stack([prompt.token_label for prompt in prompts])},
     )
 
 
 @torch.no_grad()
-def judge(method: PromptedMethod, prompts: Sequence[Prompt]) -> Tensor:
+def predict_prompts(method: PromptedMethod, prompts: Sequence[Prompt]) -> Tensor:
     """(N, E) probabilities; prompts of like length are read together."""
     order = sorted(range(len(prompts)), key=lambda row: len(prompts[row].ids))
-    found = torch.empty(len(prompts), len(method.emotions))
+    predicted = torch.empty(len(prompts), len(method.emotions))
     for start in range(0, len(order), BATCH):
         rows = order[start : start + BATCH]
-        batch = prompted([str(row) for row in rows], [prompts[row] for row in rows])
-        found[rows] = method.predict(batch)["emotions"]
-    return found
+        batch = prompt_batch([str(row) for row in rows], [prompts[row] for row in rows])
+        predicted[rows] = method.predict(batch)["emotions"]
+    return predicted
 
 
-def linear_baseline(backbone: str, posts: Mapping[str, Posts]) -> dict[str, Array]:
+def linear_baseline(backbone: str, parts: Mapping[str, DemuxTexts]) -> dict[str, Array]:
     """Name -> (N, E) probabilities by logistic regressions, one for each emotion.
 
     They read the mean state of a text by the backbone as it came. Strength and balance of present
@@ -125,19 +127,21 @@ def linear_baseline(backbone: str, posts: Mapping[str, Posts]) -> dict[str, Arra
 
     Args:
         backbone: see `load_backbone`.
-        posts: "train", "dev" and others.
+        parts: "train", "dev" and others.
     """
-    texts = [text for some in posts.values() for text in some.texts]
-    ends = np.cumsum([len(some.keys) for some in posts.values()])
-    parts = np.split(text_vectors(backbone, texts).numpy(), ends[:-1])
-    vectors = dict(zip(posts, parts, strict=True))
-    best, best_score = None, -1.0
-    for strength, balance in itertools.product(STRENGTHS, BALANCE):
-        one = LogisticRegression(C=strength, class_weight=balance, max_iter=1000)
-        with warnings.catch_warnings(action="ignore"):  # an emotion that all texts have
-            model = OneVsRestClassifier(one).fit(vectors["train"], posts["train"].labels.numpy())
-        score = macro_f1(posts["dev"].labels > 0, model.predict_proba(vectors["dev"]) > 0.5)
-        if score > best_score:
-            best, best_score = model, score
-    assert best is not None
+    texts = [text for some in parts.values() for text in some.texts]
+    ends = np.cumsum([len(some.keys) for some in parts.values()])
+    together = text_vectors(backbone, texts).numpy()
+    vectors = dict(zip(parts, np.split(together, ends[:-1]), strict=True))
+    models = [
+        OneVsRestClassifier(LogisticRegression(C=strength, class_weight=balance, max_iter=1000))
+        for strength, balance in itertools.product(STRENGTHS, BALANCE)
+    ]
+    truth = parts["dev"].labels > 0
+    with warnings.catch_warnings(action="ignore"):  # an emotion that all texts have
+        best = best_on_dev(
+            models,
+            (vectors["train"], parts["train"].labels.numpy()),
+            lambda model: macro_f1(truth, model.predict_proba(vectors["dev"]) > 0.5),
+        )
     return {name: best.predict_proba(some).astype(np.float32) for name, some in vectors.items()}

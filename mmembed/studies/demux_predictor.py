@@ -15,7 +15,7 @@ from mmembed.features.social_text import normalise_post
 from mmembed.methods.demux import Demux, PromptedMethod
 from mmembed.nn.weights import load_weights
 from mmembed.studies.demux import DEFAULT, DemuxRun, new_method, trained_variants
-from mmembed.studies.demux_data import judge, prompt_for
+from mmembed.studies.demux_data import predict_prompts, prompt_for
 from mmembed.studies.predictors import TrainedRun, load_run
 from mmembed.studies.scoring import Array
 
@@ -93,7 +93,7 @@ class TextPredictor:
         prompts = [
             prompt_for(kind, normalise_post(text), words, self.tokenizer, length) for text in texts
         ]
-        each = torch.stack([judge(method, prompts) for method in self.methods])
+        each = torch.stack([predict_prompts(method, prompts) for method in self.methods])
         columns = [known.index(word) for word in emotions]
         probabilities: Array = each.mean(0)[:, columns].numpy()
         return probabilities

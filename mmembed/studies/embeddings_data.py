@@ -24,16 +24,15 @@ from mmembed.config import read_json
 from mmembed.data.manifest.embedded import utterance_of
 from mmembed.data.manifest.utterance import EMOTIONS, SENTIMENT_LIMITS, Labels, Utterance
 from mmembed.data.shards.layout import ShardSet
+from mmembed.embeddings.read import read_arrays
 from mmembed.errors import CorruptError, UsageError
 from mmembed.studies.groups import Groups, group_items
 
 Part = Literal["layers", "frames"]
 Rows = NDArray[np.int64]
 
-SPLITS: Final = ("train", "dev", "test")
 NAN: Final = float("nan")
 _AGREE: Final = ("split", "speaker", "labels")  # of a clip, in all folders
-_GRANULARITY: Final[Mapping[Part, str]] = {"layers": "utterance", "frames": "frame"}
 
 
 @dataclass(frozen=True)
@@ -113,12 +112,7 @@ class EmbeddedClips:
 
     def groups(self, rows: Sequence[int] | Rows) -> Groups:
         """Those of some clips: speakers, where unknown dialogues, else each clip by itself."""
-        some = [self.utterances[row] for row in rows]
-        return group_items(
-            [row.key for row in some],
-            [row.speaker for row in some],
-            [row.dialogue for row in some],
-        )
+        return group_items([self.utterances[row] for row in rows])
 
 
 def subset_folders(folder: Path) -> dict[str, Path]:
@@ -273,25 +267,14 @@ def _check_scale(folders: Mapping[str, Path], rows: Sequence[Utterance]) -> None
 
 def _read_steps(shards: ShardSet, wanted: Sequence[int], part: Part, layers: int) -> list[Tensor]:
     """Those of the records at these places."""
-    member = f"{part}.npy"
-    shape: tuple[int, ...] | None = None
-    found: list[Tensor] = []
-    for index in wanted:
-        record = shards.read(index, [member])
-        values = record.members.get(member)
-        if not isinstance(values, np.ndarray):
-            raise UsageError(
-                f"{shards.folder}: {record.key} holds no {part}; extract it with --granularity "
-                f"{_GRANULARITY[part]}"
-            )
-        own = values.shape if part == "layers" else values.shape[1:]
-        shape = shape or own
-        if values.ndim != 2 or own != shape or (part == "layers" and layers not in (0, own[0])):
+    steps = []
+    for record, array in read_arrays(shards, wanted, part):
+        if array.ndim != 2 or (part == "layers" and layers not in (0, len(array))):
             raise CorruptError(
-                f"{shards.folder}: {part} of {record.key} is {values.shape}, of others {shape}; "
-                "mmembed verify tells more"
+                f"{shards.folder}: {part} of {record.key} is {array.shape}, not of {layers} "
+                "layers; mmembed verify tells more"
             )
-        if not np.isfinite(values).all():
+        if not np.isfinite(array).all():
             raise CorruptError(f"{shards.folder}: {part} of {record.key} is not finite")
-        found.append(torch.from_numpy(values.astype(np.float32)))
-    return found
+        steps.append(torch.from_numpy(array.astype(np.float32)))
+    return steps

@@ -29,13 +29,13 @@ from mmembed.method import Method
 from mmembed.methods.emotion import EmotionConfig, EmotionRegressor
 from mmembed.metrics.sentiment import emotion_scores, majority_emotion_scores
 from mmembed.studies.embeddings_data import (
-    SPLITS,
     EmbeddedClips,
     Rows,
     read_embeddings,
     subset_folders,
 )
 from mmembed.studies.scoring import Array, TestSet, sentiment_task
+from mmembed.studies.splits import SPLITS
 from mmembed.studies.study import FinetuneLoop, FinetuneRun, Study, Trained
 from mmembed.studies.trained_on import Learned, TrainedOn, describe
 from mmembed.studies.training_distance import FOLDER, TrainingDistances
@@ -178,7 +178,7 @@ class EmotionStudy(Study):
             tuple(self._clips.keys[row] for row in rows),
             {"embedding": Padded(values, torch.full((len(rows),), values.shape[1]))},
             {"sentiment": self._clips.sentiment[rows], "emotions": told},
-            {"asked": known},
+            {"label_mask": known},
         )
 
     def method(self, variant: str) -> Method:
@@ -188,7 +188,7 @@ class EmotionStudy(Study):
         model.standardise_by(torch.stack(train))
         return model
 
-    def answers(self, variant: str, test: str, method: Method) -> Array | None:
+    def predict(self, variant: str, test: str, method: Method) -> Array | None:
         """Sentiment of the test clips."""
         if variant not in self._asked(test) or not self._learns(variant):
             return None

@@ -29,6 +29,7 @@ from mmembed.errors import UsageError
 from mmembed.method import Method
 from mmembed.methods.emotion_queries import EmotionQueries, EmotionQueriesConfig
 from mmembed.metrics.multilabel import auroc, label_auroc
+from mmembed.studies.baselines import best_on_dev
 from mmembed.studies.emotion_queries_data import EmotionQueryClips, read_clips
 from mmembed.studies.results import TestPredictions
 from mmembed.studies.scoring import Array, TestSet, finite
@@ -44,7 +45,7 @@ ALL, WITHOUT, UNSEEN, NEAREST = "all", "without-", "unseen-", "nearest-seen"
 
 
 @dataclass(frozen=True)
-class QueriesRun(FinetuneRun):
+class EmotionQueriesRun(FinetuneRun):
     """One run; everything that decides its result.
 
     Attributes:
@@ -71,9 +72,9 @@ class QueriesRun(FinetuneRun):
     loop: FinetuneLoop = field(default_factory=lambda: FinetuneLoop(epochs=10, batch=32))
 
 
-def emotion_queries() -> QueriesRun:
+def emotion_queries() -> EmotionQueriesRun:
     """Any emotion word asked of a clip; some are left out of training in turn."""
-    return QueriesRun()
+    return EmotionQueriesRun()
 
 
 def asking(word: str) -> str:
@@ -81,10 +82,10 @@ def asking(word: str) -> str:
     return PHRASE.format(word)
 
 
-class QueriesStudy(Study):
+class EmotionQueriesStudy(Study):
     """Variants: "all" emotions, and "without-E" for each that is left out."""
 
-    def __init__(self, run: QueriesRun) -> None:
+    def __init__(self, run: EmotionQueriesRun) -> None:
         if not run.backbone:
             raise UsageError("no text encoder: give --backbone, a folder or a name on the hub")
         self._splits, self.emotions, encoder = read_clips(run.embeddings, run.streams, run.reads)
@@ -106,7 +107,7 @@ class QueriesStudy(Study):
             num_emotions=len(self.emotions),
             query_width=self.vectors.shape[1],
         )
-        self.run: QueriesRun = replace(run, encoder=encoder, method=method)
+        self.run: EmotionQueriesRun = replace(run, encoder=encoder, method=method)
         self.variants = (ALL, *(f"{WITHOUT}{emotion}" for emotion in run.leave_out))
         self._parts = {
             (variant, split): self._known(self._splits[split], variant)
@@ -167,7 +168,7 @@ class QueriesStudy(Study):
             clips.keys,
             {"embedding": clips.padded()},
             {"emotions": emotions.nan_to_num()},
-            {"asked": ~emotions.isnan()},
+            {"label_mask": ~emotions.isnan()},
         )
 
     def method(self, variant: str) -> Method:
@@ -177,7 +178,7 @@ class QueriesStudy(Study):
         model.ask_by(self.vectors[learned])
         return model
 
-    def answers(self, variant: str, test: str, method: Method) -> Array | None:
+    def predict(self, variant: str, test: str, method: Method) -> Array | None:
         """How likely each label is; a variant is asked for what it was trained without alone."""
         if variant not in (ALL, test.replace(UNSEEN, WITHOUT)):
             return None
@@ -208,7 +209,7 @@ class QueriesStudy(Study):
     def baselines(self, test: str) -> dict[str, Array]:
         """Of what is learned, a ridge regression for each emotion on all that the words read.
 
-        Ridge for the reason that `recipes.probe` gives; its strength is chosen on dev.
+        Ridge for the reason that `mmembed.studies.probe` gives; its strength is chosen on dev.
         """
         if test != "seen":
             return {}
@@ -221,17 +222,13 @@ class QueriesStudy(Study):
         """(N,) how far the rows (N, W) that are asked show an emotion, about 0 to 1."""
         known = {split: self._splits[split].emotions[:, emotion].numpy() for split in told}
         rows = {split: ~np.isnan(found) for split, found in known.items()}
-        fitted = [
-            make_pipeline(StandardScaler(), Ridge(strength * asked.shape[1])).fit(
-                told["train"][rows["train"]], known["train"][rows["train"]]
-            )
-            for strength in STRENGTHS
-        ]
         truth, vectors = known["dev"][rows["dev"], None], told["dev"][rows["dev"]]
-        if len({*truth[:, 0].tolist()}) < 2:  # dev cannot tell
-            return np.asarray(fitted[len(fitted) // 2].predict(asked), np.float32)
-        areas = [auroc(truth, model.predict(vectors)[:, None]) for model in fitted]
-        best = fitted[int(np.argmax(areas))]
+        two = len({*truth[:, 0].tolist()}) == 2  # else dev cannot tell
+        best = best_on_dev(
+            [make_pipeline(StandardScaler(), Ridge(s * asked.shape[1])) for s in STRENGTHS],
+            (told["train"][rows["train"]], known["train"][rows["train"]]),
+            (lambda model: auroc(truth, model.predict(vectors)[:, None])) if two else None,
+        )
         return np.asarray(best.predict(asked), np.float32)
 
     def _statistics(self, clips: EmotionQueryClips) -> Array:

@@ -18,13 +18,13 @@ from mmembed.errors import UsageError
 from mmembed.metrics.bootstrap import count_groups
 from mmembed.studies.embeddings_data import (
     NAN,
-    SPLITS,
     EmbeddedClips,
     Part,
     read_embeddings,
     subset_folders,
 )
 from mmembed.studies.groups import Groups, group_items
+from mmembed.studies.splits import SPLITS, deal
 
 ADJECTIVES: Final = {
     "anger": "angry", "disgust": "disgusted", "fear": "fearful", "joy": "happy",
@@ -61,7 +61,7 @@ class EmotionQueryClips:
 
     def groups(self) -> Groups:
         """Of the N clips."""
-        return _groups(self.rows)
+        return group_items(self.rows)
 
     def take(self, rows: Sequence[int]) -> EmotionQueryClips:
         """Some of them."""
@@ -114,7 +114,7 @@ def read_clips(
                 raise UsageError(f"{first[key]} and {folder}: both hold {key}; name each clip once")
             first[key] = folder
     rows = [row for found in read.values() for row in found.utterances]
-    splits = _splits(read, _groups(rows))
+    splits = _splits(read, group_items(rows))
     told = [emotions for found in read.values() for emotions in _told(found.utterances)]
     names = tuple(sorted({name for emotions in told for name in emotions}))
     clips = EmotionQueryClips(
@@ -138,12 +138,6 @@ def _read(folder: str, streams: str, reads: Part) -> EmbeddedClips:
     if not len(clips):
         raise UsageError(f"{folder}: no clip has a label of emotion")
     return clips
-
-
-def _groups(rows: Sequence[Utterance]) -> Groups:
-    return group_items(
-        [row.key for row in rows], [row.speaker for row in rows], [row.dialogue for row in rows]
-    )
 
 
 def _known(labels: Labels) -> dict[str, float] | str:
@@ -189,5 +183,5 @@ def _group_splits(
     if len(own) < 3:
         count = count_groups(len(own), kind)
         raise UsageError(f"{folder}: {count}; train, dev and test need one each")
-    dealt = {0: "test", 1: "dev"}
-    return {name: dealt.get(place % EVERY, "train") for place, name in enumerate(sorted(own))}
+    test, dev, *_ = deal(sorted(own), EVERY)
+    return {n: "test" if n in test else "dev" if n in dev else "train" for n in own}

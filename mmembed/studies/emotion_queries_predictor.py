@@ -15,7 +15,7 @@ from mmembed.embedder import Embedder
 from mmembed.errors import CorruptError, UsageError
 from mmembed.methods.emotion_queries import EmotionQueries
 from mmembed.nn.weights import read_module
-from mmembed.studies.emotion_queries import ALL, QueriesRun, asking
+from mmembed.studies.emotion_queries import ALL, EmotionQueriesRun, asking
 from mmembed.studies.predictors import TrainedRun, load_run
 from mmembed.studies.text_vectors import text_vectors
 
@@ -32,7 +32,7 @@ class QueriesPredictor:
     """
 
     embedder: Embedder
-    run: TrainedRun[QueriesRun]
+    run: TrainedRun[EmotionQueriesRun]
     queries: Sequence[EmotionQueries]
     streams: tuple[str, ...]
     _vectors: dict[str, Tensor] = field(default_factory=dict)  # of the words asked so far
@@ -46,7 +46,7 @@ class QueriesPredictor:
             UsageError: the encoder is another.
         """
         embedder = Embedder.from_pretrained(encoder)
-        run = load_run(folder, QueriesRun)
+        run = load_run(folder, EmotionQueriesRun)
         if run.settings.encoder != embedder.sha256:
             raise UsageError(
                 f"{encoder}: not the encoder of {folder}, whose SHA-256 is {run.settings.encoder}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple, Self
+
 import torch
 from torch import Tensor
 
@@ -29,3 +31,24 @@ def features_of(example: Example, where: str) -> dict[str, Tensor]:
                 "items: make their features again, or leave them out",
             )
     return features
+
+
+class Standardise(NamedTuple):
+    """What gives training items mean 0 and standard deviation 1 in every column.
+
+    Attributes:
+        mean: (...) of the training items.
+        scale: (...) their standard deviation; of columns that hardly vary `floor`.
+    """
+
+    mean: Tensor
+    scale: Tensor
+
+    @classmethod
+    def by(cls, train: Tensor, floor: float = 1e-5) -> Self:
+        """Measure training items (N, ...)."""
+        return cls(train.mean(0), train.std(0, unbiased=False).clamp(min=floor))
+
+    def __call__(self, items: Tensor) -> Tensor:
+        """(N', ...) standardised."""
+        return (items - self.mean) / self.scale

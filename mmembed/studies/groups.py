@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from mmembed.data.manifest.utterance import Utterance
+
 
 @dataclass(frozen=True)
 class Groups:
@@ -21,28 +23,17 @@ class Groups:
     kind: str
 
 
-def group_items(
-    keys: Sequence[str],
-    speakers: Sequence[str | None],
-    dialogues: Sequence[str | None],
-    item: str = "clip",
-) -> Groups:
+def group_items(rows: Sequence[Utterance], item: str = "clip") -> Groups:
     """Group items by speaker, where that is not known by dialogue, else each by itself.
 
     Args:
-        keys: N, all different.
-        speakers: N; None or blank where it is not known.
-        dialogues: N; likewise.
+        rows: N, of different keys.
         item: what a single item is called, such as "text".
     """
     found: list[tuple[str, str]] = []
-    for key, speaker, dialogue in zip(keys, speakers, dialogues, strict=True):
-        if speaker and speaker.strip():
-            found.append(("speaker", speaker))
-        elif dialogue and dialogue.strip():
-            found.append(("dialogue", dialogue))
-        else:
-            found.append((item, key))
+    for row in rows:
+        known = {"speaker": row.speaker, "dialogue": row.dialogue, item: row.key}
+        found.append(next((kind, n) for kind, n in known.items() if n and n.strip()))
     kinds = [kind for kind in ("speaker", "dialogue", item) if any(kind == one for one, _ in found)]
     return Groups(
         tuple(f"{kind} {name}" if len(kinds) > 1 else name for kind, name in found),

@@ -25,7 +25,6 @@ from typing import Any, Final, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.linear_model import LogisticRegression
 
 from mmembed.batch import Batch
 from mmembed.data.shards.layout import ShardSet
@@ -34,13 +33,13 @@ from mmembed.errors import UsageError
 from mmembed.method import Method
 from mmembed.methods.layer_anchor import LayerAnchor, LayerAnchorConfig
 from mmembed.metrics.similarity import most_similar_group
+from mmembed.studies.baselines import logistic_regression
 from mmembed.studies.layer_anchor_data import Fold, LayerAnchorClips, make_folds, read_corpora
 from mmembed.studies.layer_anchor_vowels import Vowels, read_vowels, vowel_similarity
 from mmembed.studies.scoring import METRICS, Array, TestSet
 from mmembed.studies.study import FinetuneLoop, FinetuneRun, Study, Trained
 from mmembed.training.optim import OptimConfig
 
-STRENGTHS: Final = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # of the logistic regression, chosen on dev
 ORACLE: Final = "oracle"
 UNALIGNED: Final = ", not aligned"
 BY_VOWELS: Final = "group by vowels"
@@ -177,7 +176,7 @@ class LayerAnchorStudy(Study):
         )
 
     @torch.no_grad()
-    def answers(self, variant: str, test: str, method: Method) -> Array:
+    def predict(self, variant: str, test: str, method: Method) -> Array:
         """(N, C) logits of the fold's test clips among all of the target; 0 for the others."""
         fold = self._fold(variant)
         logits = np.zeros((len(self._target), len(self.run.classes)), np.float32)
@@ -296,11 +295,8 @@ def _regress(fold: Fold, layers: slice) -> NDArray[np.int64]:
         return wide
 
     source = fold.train.in_language(0)
-    fitted = [
-        LogisticRegression(C=strength, max_iter=2000).fit(columns(source), source.emotion.numpy())
-        for strength in STRENGTHS
-    ]
-    vectors, truth = columns(fold.dev), fold.dev.emotion.numpy()
-    best = max(fitted, key=lambda model: float(model.score(vectors, truth)))
-    classes: NDArray[np.int64] = best.predict(columns(fold.test))
+    model = logistic_regression(
+        (columns(source), source.emotion.numpy()), (columns(fold.dev), fold.dev.emotion.numpy())
+    )
+    classes: NDArray[np.int64] = model.predict(columns(fold.test))
     return classes

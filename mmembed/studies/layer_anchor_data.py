@@ -17,8 +17,10 @@ from mmembed.data.sampler import derive_seed
 from mmembed.errors import UsageError
 from mmembed.metrics.similarity import covariance_similarity, layer_similarity
 from mmembed.studies.embeddings_data import EmbeddedClips, read_folder
+from mmembed.studies.feature_tensors import Standardise
 from mmembed.studies.groups import group_items
 from mmembed.studies.scoring import Indices
+from mmembed.studies.splits import deal, hold_out
 
 HELD_OUT: Final = 0.3  # of the training speakers, to choose epochs by; of six one is too few
 VARIES: Final = 1e-4  # a layer that varies less, of a stream that no clip has, is not read
@@ -82,10 +84,9 @@ class LayerAnchorClips:
         """The same without emotions."""
         return replace(self, emotion=torch.full_like(self.emotion, UNLABELLED))
 
-    def standardised(self, by: Tensor) -> LayerAnchorClips:
-        """The same in deviations from the mean of other vectors (N', L, W)."""
-        scale = by.std(0, unbiased=False).clamp(min=1e-3)
-        return replace(self, vectors=(self.vectors - by.mean(0)) / scale)
+    def standardised(self, by: Standardise) -> LayerAnchorClips:
+        """The same with standardised vectors."""
+        return replace(self, vectors=by(self.vectors))
 
     def batch(self) -> Batch:
         """All of them."""
@@ -142,9 +143,7 @@ def read_corpora(
         if absent := [name for name in classes if name not in found.categories]:
             raise UsageError(f"{folder}: no clip of class {', '.join(absent)}")
     rows = [row for found in read for row in found.utterances]
-    names = group_items(
-        [row.key for row in rows], [row.speaker for row in rows], [row.dialogue for row in rows]
-    ).names
+    names = group_items(rows).names
     parts = names[: len(read[0])], names[len(read[0]) :]
     clips = [
         _clips(found, part, classes, number)
@@ -194,16 +193,17 @@ def make_folds(
             f"--folds {count}: each needs a {target.grouping}, and two others to learn from; the "
             f"target has {len(actors)}"
         )
-    known, dev = source.split(_held_out(talkers))
+    known, dev = source.split(hold_out(talkers, HELD_OUT))
     folds = []
-    for tested in (actors[number::count] for number in range(count)):
+    for tested in deal(actors, count):
         adapt, test = target.split(tested)
-        by = [known.vectors, adapt.vectors]
+        vectors = [known.vectors, adapt.vectors]
         if standardise == "both":
-            by = [torch.cat(by)] * 2
+            vectors = [torch.cat(vectors)] * 2
+        by = [Standardise.by(one, floor=1e-3) for one in vectors]
         of_source, others = known.standardised(by[0]), adapt.standardised(by[1])
         train = of_source + others.hidden()
-        labelled, chooses = others.split(_held_out([a for a in actors if a not in tested]))
+        labelled, chooses = others.split(hold_out([a for a in actors if a not in tested], HELD_OUT))
         # An epoch is as many steps as the others'.
         repeated = labelled.take(np.resize(np.arange(len(labelled)), len(train)))
         folds.append(
@@ -224,7 +224,3 @@ def _shuffled(clips: LayerAnchorClips) -> list[str]:
     names = sorted(set(clips.speakers.tolist()))
     order = np.random.default_rng(derive_seed("speakers", len(names))).permutation(len(names))
     return [names[place] for place in order]
-
-
-def _held_out(speakers: Sequence[str]) -> Sequence[str]:
-    return speakers[: max(1, round(HELD_OUT * len(speakers)))]

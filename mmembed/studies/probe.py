@@ -24,12 +24,14 @@ from sklearn.metrics import confusion_matrix
 
 from mmembed.data.manifest.utterance import Utterance
 from mmembed.errors import UsageError
-from mmembed.metrics.bootstrap import bootstrap_interval, count_groups, plural
+from mmembed.metrics.bootstrap import bootstrap_interval
 from mmembed.metrics.classes import unweighted_average_recall
+from mmembed.studies.baselines import ridge
 from mmembed.studies.embeddings_data import read_folder
+from mmembed.studies.splits import group_folds
 
 # Penalties, in units of the mean squared length of the standardised vectors: 1e-3 to 10.
-STRENGTHS: Final = tuple(10.0 ** (half / 2) for half in range(-6, 3))
+PENALTIES: Final[Sequence[float]] = tuple(10.0 ** (half / 2) for half in range(-6, 3))
 INNER_FOLDS: Final = 4
 
 Vectors = NDArray[np.float64]
@@ -100,30 +102,15 @@ def centre_speakers(data: Labelled) -> Labelled:
     return replace(data, vectors=vectors)
 
 
-def group_folds(groups: Names, folds: int, grouping: str = "speaker") -> list[NDArray[np.bool_]]:
-    """(N,) masks of the held-out items: groups in alphabetical order, dealt out in turn.
-
-    Raises:
-        UsageError: fewer groups than folds.
-    """
-    names = sorted(set(groups.tolist()))
-    if len(names) < folds:
-        found = count_groups(len(names), grouping)
-        raise UsageError(f"{folds} folds need as many {plural(grouping)}, found {found}")
-    return [np.isin(groups, names[fold::folds]) for fold in range(folds)]
-
-
 def cross_predict(data: Labelled, folds: int) -> Names:
-    """(N,) the class of each item as told by a probe that never met its group."""
+    """(N,) the class of each item, predicted by a probe that never met its group."""
     vectors, labels, groups = data.vectors, data.labels, data.groups
     predicted = labels.copy()
     for held_out in group_folds(groups, folds, data.grouping):
-        train = ~held_out
-        inner = group_folds(groups[train], INNER_FOLDS, data.grouping)
-        strength = _choose_strength(vectors[train], labels[train], inner)
-        predicted[held_out] = _fit_predict(
-            vectors[train], labels[train], vectors[held_out], [strength]
-        )[strength]
+        train = vectors[~held_out], labels[~held_out]
+        inner = group_folds(groups[~held_out], INNER_FOLDS, data.grouping)
+        penalty = _choose_penalty(*train, inner)
+        (predicted[held_out],) = _predict(*train, vectors[held_out], [penalty])
     return predicted
 
 
@@ -158,42 +145,19 @@ def probe(data: Labelled, *, folds: int) -> dict[str, Any]:
     }
 
 
-def _choose_strength(vectors: Vectors, labels: Names, folds: Sequence[NDArray[np.bool_]]) -> float:
-    found = {strength: labels.copy() for strength in STRENGTHS}
+def _choose_penalty(vectors: Vectors, labels: Names, folds: Sequence[NDArray[np.bool_]]) -> float:
+    """The one of the highest UAR over all folds together."""
+    predicted = np.empty((len(PENALTIES), len(labels)), labels.dtype)
     for held_out in folds:
-        answers = _fit_predict(vectors[~held_out], labels[~held_out], vectors[held_out], STRENGTHS)
-        for strength, answer in answers.items():
-            found[strength][held_out] = answer
-    best: float = max(STRENGTHS, key=lambda s: unweighted_average_recall(labels, found[s]))
-    return best
+        train = vectors[~held_out], labels[~held_out]
+        predicted[:, held_out] = _predict(*train, vectors[held_out], PENALTIES)
+    scores = [unweighted_average_recall(labels, one) for one in predicted]
+    return PENALTIES[int(np.argmax(scores))]
 
 
-def _fit_predict(
-    train: Vectors, labels: Names, test: Vectors, strengths: Sequence[float]
-) -> dict[float, Names]:
-    """Strength -> predictions for `test`."""
-    classes = np.array(sorted(set(labels.tolist())))
-    answers = ridge(train, np.where(labels[:, None] == classes, 1.0, -1.0), test, strengths)
-    return {s: classes[a.argmax(1)] for s, a in zip(strengths, answers, strict=True)}
-
-
-def ridge(train: Vectors, target: Vectors, test: Vectors, strengths: Sequence[float]) -> Vectors:
-    """(S, N', C) what ridge regressions on standardised vectors answer, one for each strength.
-
-    In the dual: one eigendecomposition of the training items' inner products serves all strengths.
-
-    Args:
-        train: (N, W).
-        target: (N, C) of them.
-        test: (N', W).
-        strengths: S penalties, in units of the mean squared length of the standardised vectors.
-    """
-    mean, scale = train.mean(0), np.maximum(train.std(0), 1e-6)
-    standard = (train - mean) / scale
-    width = max(1, int((train.std(0) > 1e-6).sum()))  # columns that vary
-    squares, turn = np.linalg.eigh(standard @ standard.T / width)
-    likeness = (test - mean) / scale @ standard.T / width @ turn
-    turned = turn.T @ (target - target.mean(0))
-    return np.stack(
-        [likeness @ (turned / (squares + s)[:, None]) + target.mean(0) for s in strengths]
-    )
+def _predict(train: Vectors, labels: Names, test: Vectors, penalties: Sequence[float]) -> Names:
+    """(S, N') classes of `test`, by one ridge regression for each penalty."""
+    classes, numbers = np.unique(labels, return_inverse=True)
+    targets = 2.0 * np.eye(len(classes))[numbers] - 1
+    predicted: Names = classes[ridge((train, targets), test, penalties).argmax(2)]
+    return predicted

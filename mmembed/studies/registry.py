@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from mmembed.studies.demux import DemuxStudy, demux
 from mmembed.studies.emotion import EmotionStudy, emotion
-from mmembed.studies.emotion_queries import QueriesStudy, emotion_queries
+from mmembed.studies.emotion_queries import EmotionQueriesStudy, emotion_queries
 from mmembed.studies.layer_anchor import LayerAnchorStudy, layer_anchor
 from mmembed.studies.sdt import SDTStudy, sdt
 from mmembed.studies.self_mm import SelfMmStudy, self_mm
@@ -34,5 +34,5 @@ RECIPES: Final[Mapping[str, Recipe]] = {
     "sdt": Recipe(sdt, SDTStudy),
     "demux": Recipe(demux, DemuxStudy),
     "layer_anchor": Recipe(layer_anchor, LayerAnchorStudy),
-    "emotion_queries": Recipe(emotion_queries, QueriesStudy),
+    "emotion_queries": Recipe(emotion_queries, EmotionQueriesStudy),
 }

@@ -15,7 +15,6 @@ from typing import Any, Final
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 from mmembed.batch import UNLABELLED, Batch, Padded
@@ -23,6 +22,7 @@ from mmembed.io.json import write_json
 from mmembed.method import Method
 from mmembed.methods.sdt import SDT, Explanation, SDTConfig, balanced_weights
 from mmembed.metrics.classes import weighted_f1
+from mmembed.studies.baselines import logistic_regression
 from mmembed.studies.scoring import Array, TestSet
 from mmembed.studies.sdt_data import Dialogue, read_dialogues, to_batch
 from mmembed.studies.study import FinetuneLoop, FinetuneRun, Study, Trained
@@ -130,7 +130,7 @@ class SDTStudy(Study):
         return SDT(config)
 
     @torch.no_grad()
-    def answers(self, variant: str, test: str, method: Method) -> Array:
+    def predict(self, variant: str, test: str, method: Method) -> Array:
         """(N, C) logits of the labelled turns."""
         batch = self.batch(variant, test, range(self.size(variant, test)))
         logits = method.predict(batch)["turn_emotion"]
@@ -141,14 +141,9 @@ class SDTStudy(Study):
 
     def baselines(self, test: str) -> dict[str, Array]:
         """A logistic regression on the turn's own vectors, strength chosen on dev."""
-        vectors, classes = self._turns("train"), self._emotions("train")
-        fitted = [
-            LogisticRegression(C=strength, max_iter=1000).fit(vectors, classes)
-            for strength in STRENGTHS
-        ]
-        dev, truth = self._turns("dev"), self._emotions("dev")
-        best = max(fitted, key=lambda model: weighted_f1(truth, model.predict(dev)))
-        likely: Array = best.predict_proba(self._turns(test)).astype(np.float32)
+        train, dev = ((self._turns(split), self._emotions(split)) for split in ("train", "dev"))
+        model = logistic_regression(train, dev, weighted_f1, STRENGTHS)
+        likely: Array = model.predict_proba(self._turns(test)).astype(np.float32)
         return {"logistic regression": likely}
 
     def extras(self, out: Path, trained: Trained) -> dict[str, Any]:

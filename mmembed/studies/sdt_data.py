@@ -14,11 +14,11 @@ from mmembed.batch import STREAMS, UNLABELLED, Batch, Padded
 from mmembed.data.dataset import Examples
 from mmembed.data.manifest.utterance import Utterance
 from mmembed.errors import UsageError
-from mmembed.studies.feature_tensors import features_of
+from mmembed.studies.feature_tensors import Standardise, features_of
+from mmembed.studies.splits import SPLITS, hold_out
 from mmembed.studies.text_vectors import text_vectors
 
-SPLITS: Final = ("train", "dev", "test")
-HELD_OUT: Final = 10  # one of so many training dialogues is dev where there is no dev split
+HELD_OUT: Final = 0.1  # of the training dialogues, where there is no dev split
 
 
 @dataclass(frozen=True)
@@ -78,14 +78,6 @@ class _Turn:
     vectors: dict[str, Tensor]  # stream -> (D,), those it has
 
 
-@dataclass(frozen=True)
-class _Scale:
-    """Of one stream: mean and deviation (D,) of the training turns."""
-
-    mean: Tensor
-    deviation: Tensor
-
-
 def to_batch(dialogues: Sequence[Dialogue]) -> Batch:
     """Dialogues as items, turns as steps."""
     return Batch(
@@ -135,9 +127,8 @@ def read_dialogues(folders: Sequence[str], backbone: str = "") -> Dialogues:
                 f"{where}: one training dialogue alone and no split dev; another is needed to "
                 "choose epochs by"
             )
-        names = sorted(splits["train"])
-        held = names[: max(1, len(names) // HELD_OUT)]
-        splits["dev"] = {name: splits["train"].pop(name) for name in held}
+        chosen = hold_out(sorted(splits["train"]), HELD_OUT)
+        splits["dev"] = {name: splits["train"].pop(name) for name in chosen}
     training = [turn for part in splits["train"].values() for turn in part]
     classes = sorted({turn.row.labels.category or "" for turn in training} - {""})
     if len(classes) < 2:
@@ -206,7 +197,9 @@ def _grouped(turns: Sequence[_Turn]) -> dict[str, dict[str, list[_Turn]]]:
     return {split: dict(sorted(parts.items())) for split, parts in splits.items()}
 
 
-def _scales(turns: Sequence[_Turn], training: Sequence[_Turn], where: str) -> dict[str, _Scale]:
+def _scales(
+    turns: Sequence[_Turn], training: Sequence[_Turn], where: str
+) -> dict[str, Standardise]:
     """Of each stream that training turns have."""
     scales = {}
     for name in STREAMS:
@@ -214,9 +207,7 @@ def _scales(turns: Sequence[_Turn], training: Sequence[_Turn], where: str) -> di
         if len(widths) > 1:
             raise UsageError(f"{where}: {name} vectors have the widths {sorted(widths)}")
         if known := [turn.vectors[name] for turn in training if name in turn.vectors]:
-            vectors = torch.stack(known)
-            spread = vectors.std(0, unbiased=False).clamp(min=1e-5)
-            scales[name] = _Scale(vectors.mean(0), spread)
+            scales[name] = Standardise.by(torch.stack(known))
     if not scales and any(_words(turn.row) for turn in training):
         raise UsageError(
             f"{where}: transcripts but no features: give --backbone FOLDER, a text encoder to "
@@ -230,7 +221,7 @@ def _scales(turns: Sequence[_Turn], training: Sequence[_Turn], where: str) -> di
 def _dialogue(
     name: str,
     turns: Sequence[_Turn],
-    scales: Mapping[str, _Scale],
+    scales: Mapping[str, Standardise],
     classes: Sequence[str],
     num_speakers: int,
 ) -> Dialogue:
@@ -238,7 +229,7 @@ def _dialogue(
     for stream, scale in scales.items():
         for vector, turn in zip(streams[stream], turns, strict=True):
             if stream in turn.vectors:
-                vector.copy_((turn.vectors[stream] - scale.mean) / scale.deviation)
+                vector.copy_(scale(turn.vectors[stream]))
     speakers = [number if number < num_speakers else -1 for number in _speakers(turns)]
     number = {category: place for place, category in enumerate(classes)}
     emotion = [number.get(turn.row.labels.category or "", UNLABELLED) for turn in turns]

@@ -92,7 +92,7 @@ class Study(ABC):
         """A new method, its weights drawn from torch's default generator."""
 
     @abstractmethod
-    def answers(self, variant: str, test: str, method: Method) -> Array | None:
+    def predict(self, variant: str, test: str, method: Method) -> Array | None:
         """(N, ...) predictions for a test's items; None where the variant has nothing to say."""
 
     def rows(self, variant: str, test: str, method: Method) -> Mapping[str, Array]:
@@ -100,7 +100,7 @@ class Study(ABC):
 
         The rows depend on variant and test alone.
         """
-        told = self.answers(variant, test, method)
+        told = self.predict(variant, test, method)
         return {} if told is None else {variant: told}
 
     def baselines(self, test: str) -> Mapping[str, Array]:

@@ -169,9 +169,13 @@ def test_spans_come_from_offsets_or_word_by_word(kind: type[PairTokenizer], fast
         for length in (64, 24):
             ours = emotion_prompt(EMOTIONS, text, wrapped, length)
             theirs = emotion_prompt(EMOTIONS, text, inner, length)
-            assert torch.equal(ours.ids, theirs.ids) and torch.equal(ours.owner, theirs.owner)
+            assert torch.equal(ours.ids, theirs.ids) and torch.equal(
+                ours.token_label, theirs.token_label
+            )
         ours, theirs = masked_prompt(text, wrapped), masked_prompt(text, inner)
-        assert torch.equal(ours.ids, theirs.ids) and torch.equal(ours.owner, theirs.owner)
+        assert torch.equal(ours.ids, theirs.ids) and torch.equal(
+            ours.token_label, theirs.token_label
+        )
     with pytest.raises(UsageError, match="emotion words take"):
         emotion_prompt(EMOTIONS, "ok", wrapped, 6)
 
@@ -237,7 +241,7 @@ def test_a_real_model_of_transformers(tmp_path: Path) -> None:
     prompt = emotion_prompt(("joy", "enjoyment"), "so joy", tokenizer)
     # [CLS] joy or enjoy ##ment [SEP] so joy [SEP]
     assert prompt.ids.tolist() == [2, 6, 5, 7, 8, 3, 9, 6, 3]
-    assert prompt.owner.tolist() == [-1, 0, -1, 1, 1, -1, -1, -1, -1]
+    assert prompt.token_label.tolist() == [-1, 0, -1, 1, 1, -1, -1, -1, -1]
     for length in range(1, 7):  # six tokens before the text
         with pytest.raises(UsageError, match="emotion words take"):
             emotion_prompt(("joy", "enjoyment"), "so joy", tokenizer, length)

@@ -74,7 +74,7 @@ def test_other_folders_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="holds no shards"):
         load_embeddings(tmp_path)
     prepared = write_prepared(tmp_path / "out", [example(0)])
-    with pytest.raises(UsageError, match="clip-0 has no pooled vectors; these are no embeddings"):
+    with pytest.raises(UsageError, match="clip-0 holds no pooled; these are no embeddings"):
         load_embeddings(prepared / "shards")
     write_shard(shard_path(tmp_path / "none", 0), [], {})
     with pytest.raises(UsageError, match="hold no record"):

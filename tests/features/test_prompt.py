@@ -29,14 +29,14 @@ def test_spans_are_the_words(kind: str, emotions: tuple[str, ...]) -> None:
     prompt = emotion_prompt(emotions, text, tokenizer)
     plain = " or ".join(filter(None, (" ".join(words[:-1]), words[-1])))
     alone = tokenizer.tokenize(plain, "", 64)
-    owned = prompt.owner >= 0
-    assert owned.nonzero().max() < len(alone.ids)
+    labelled = prompt.token_label >= 0
+    assert labelled.nonzero().max() < len(alone.ids)
     for number, word in enumerate(words):
-        place = (prompt.owner == number).nonzero().flatten().tolist()
-        assert tokenizer.text_of(prompt.ids[prompt.owner == number].tolist()) == word
+        place = (prompt.token_label == number).nonzero().flatten().tolist()
+        assert tokenizer.text_of(prompt.ids[prompt.token_label == number].tolist()) == word
         inside = set(range(place[0], place[-1])) - set(place)  # none but spaces between
         assert all(tokenizer.text_of([int(prompt.ids[i])]).strip() == "" for i in inside)
-    rest = tokenizer.text_of(prompt.ids[~owned].tolist())
+    rest = tokenizer.text_of(prompt.ids[~labelled].tolist())
     assert rest.count("or") == (1 if len(words) == 1 else 2)
 
 
@@ -45,7 +45,7 @@ def test_pieces_by_hand() -> None:
         ("joy", "enjoyment", "quiet pride"), "joyful", TOKENIZERS["wordpiece"]()
     )
     # [start] joy enjoy ##ment or q ##u ##i ##e ##t pri ##de [end] joy ##f ##u ##l [end]
-    assert prompt.owner.tolist() == [-1, 0, 1, 1, -1, 2, 2, 2, 2, 2, 2, 2, *[-1] * 6]
+    assert prompt.token_label.tolist() == [-1, 0, 1, 1, -1, 2, 2, 2, 2, 2, 2, 2, *[-1] * 6]
 
 
 @pytest.mark.parametrize("kind", TOKENIZERS)
@@ -56,7 +56,10 @@ def test_only_the_text_is_cut(kind: str) -> None:
     for length in (least, least + 3):
         cut = emotion_prompt(EMOTIONS, " ".join(POSTS), tokenizer, length)
         assert len(cut.ids) == length
-        assert cut.owner[cut.owner >= 0].tolist() == whole.owner[whole.owner >= 0].tolist()
+        assert (
+            cut.token_label[cut.token_label >= 0].tolist()
+            == whole.token_label[whole.token_label >= 0].tolist()
+        )
     with pytest.raises(UsageError, match="emotion words take"):
         emotion_prompt(EMOTIONS, "ok", tokenizer, least - 2)
 
@@ -82,8 +85,11 @@ def test_the_mask_is_found(kind: str, template: str) -> None:
     tokenizer = TOKENIZERS[kind]()
     prompt = masked_prompt(POSTS[3], tokenizer, template=template)
     (mask,) = set(tokenizer.tokenize(tokenizer.mask_token, None, 9).ids) - {0, 1}
-    assert torch.equal(prompt.owner == 0, prompt.ids == mask) and (prompt.owner == 0).sum() == 1
-    assert set(prompt.owner.tolist()) == {0, -1}
+    assert (
+        torch.equal(prompt.token_label == 0, prompt.ids == mask)
+        and (prompt.token_label == 0).sum() == 1
+    )
+    assert set(prompt.token_label.tolist()) == {0, -1}
 
 
 def test_a_mask_that_was_cut_off_is_told() -> None:

@@ -123,7 +123,7 @@ def batch_of(prompts: Sequence[Prompt], labels: torch.Tensor | None = None) -> B
         tuple(f"item-{n}" for n in range(len(prompts))),
         {"text": Padded.stack([prompt.ids for prompt in prompts])},
         {} if labels is None else {"emotions": labels},
-        {"prompt": Padded.stack([prompt.owner for prompt in prompts])},
+        {"token_label": Padded.stack([prompt.token_label for prompt in prompts])},
     )
 
 

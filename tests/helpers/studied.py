@@ -59,7 +59,7 @@ class Told(Study):
     def method(self, variant: str) -> Method:
         raise AssertionError("nothing is trained")
 
-    def answers(self, variant: str, test: str, method: nn.Module) -> Array:  # type: ignore[override]
+    def predict(self, variant: str, test: str, method: nn.Module) -> Array:  # type: ignore[override]
         assert isinstance(method, Seed)
         return self._answers[variant][method.number]
 

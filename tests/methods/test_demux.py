@@ -24,7 +24,7 @@ from mmembed.batch import Batch, Packed, Padded
 from mmembed.features.emotion_words import wheel_correlation
 from mmembed.features.prompt import emotion_prompt
 from mmembed.losses import multilabel
-from mmembed.methods.demux import Demux, DemuxConfig, Memo, MemoConfig, owner_means
+from mmembed.methods.demux import Demux, DemuxConfig, Memo, MemoConfig, span_means
 from mmembed.training.distributed import World
 from mmembed.training.step import train_step
 
@@ -77,7 +77,9 @@ STATES = Packed(
     ),
     torch.tensor([7, 4]),
 )  # fmt: skip
-OWNER = Padded(torch.tensor([[-1, 0, 0, -1, 1, 2, 2], [0, 1, 2, 2, 5, 5, 5]]), torch.tensor([7, 4]))
+TOKEN_LABEL = Padded(
+    torch.tensor([[-1, 0, 0, -1, 1, 2, 2], [0, 1, 2, 2, 5, 5, 5]]), torch.tensor([7, 4])
+)
 
 
 def head(x: float, y: float) -> float:
@@ -85,13 +87,13 @@ def head(x: float, y: float) -> float:
 
 
 def test_clusters_by_hand() -> None:
-    logits, embeddings = hand_made("mean").judge(STATES, OWNER)
+    logits, embeddings = hand_made("mean").classify(STATES, TOKEN_LABEL)
     # Over all tokens of the cluster, not over its members' means.
     means = torch.tensor([[[0.5, 0.5], [1.0, 0.0]], [[-1.0, 0.0], [1.0, 1.0]]])
     torch.testing.assert_close(embeddings, means)
     expected = [[head(0.5, 0.5), head(1, 0)], [head(-1, 0), head(1, 1)]]
     torch.testing.assert_close(logits, torch.tensor(expected))
-    logits, _ = hand_made("max").judge(STATES, OWNER)
+    logits, _ = hand_made("max").classify(STATES, TOKEN_LABEL)
     expected = [
         [head(0.5, 0.5), max(head(3, 3), head(0, -1.5))],
         [head(-1, 0), max(head(0, 2), head(1.5, 0.5))],
@@ -99,12 +101,12 @@ def test_clusters_by_hand() -> None:
     torch.testing.assert_close(logits, torch.tensor(expected))
 
 
-def test_an_owner_without_tokens_has_a_zero_mean_and_no_item_leaks() -> None:
-    means = owner_means(STATES, OWNER, 4)
+def test_a_span_without_tokens_has_a_zero_mean_and_no_item_leaks() -> None:
+    means = span_means(STATES, TOKEN_LABEL, 4)
     assert not means[:, 3].any()
-    alone = owner_means(
+    alone = span_means(
         Packed(STATES.values[7:], STATES.lengths[1:]),
-        Padded(OWNER.values[1:], OWNER.lengths[1:]),
+        Padded(TOKEN_LABEL.values[1:], TOKEN_LABEL.lengths[1:]),
         4,
     )
     assert torch.equal(alone[0], means[1])
@@ -116,11 +118,11 @@ def test_logits_follow_a_renumbering_exactly(cluster: str) -> None:
     but a new order of logits and embeddings, bit by bit.
     """
     method = hand_made(cluster)
-    logits, embeddings = method.judge(STATES, OWNER)
+    logits, embeddings = method.classify(STATES, TOKEN_LABEL)
     numbers = torch.tensor([2, 0, 1, -1])  # joy comes after the cluster; -1 stays -1
-    inside = OWNER.values.clamp(max=2)
+    inside = TOKEN_LABEL.values.clamp(max=2)
     method.ask(("hope or optimism", "joy"))
-    moved = method.judge(STATES, Padded(numbers[inside], OWNER.lengths))
+    moved = method.classify(STATES, Padded(numbers[inside], TOKEN_LABEL.lengths))
     assert torch.equal(moved[0], logits.flip(1)) and torch.equal(moved[1], embeddings.flip(1))
 
 
@@ -201,28 +203,28 @@ def test_an_item_without_text_stays_finite() -> None:
     prompts = [emotion_prompt(EMOTIONS, POSTS[0], tokenizer())]
     batch = batch_of([*prompts, *prompts], LABELS[:2])
     lengths = torch.tensor([len(prompts[0].ids), 0])
-    text, owner = batch.inputs["text"].values, batch.context["prompt"]
-    assert isinstance(owner, Padded)
+    text, token_label = batch.inputs["text"].values, batch.context["token_label"]
+    assert isinstance(token_label, Padded)
     batch = Batch(
         batch.keys,
         {"text": Padded(text, lengths)},
         batch.targets,
-        {"prompt": Padded(owner.values, lengths)},
+        {"token_label": Padded(token_label.values, lengths)},
     )
     assert all(value.isfinite() for value in small_demux(global_weight=1.0)(batch).values())
 
 
 def test_frozen_words_stay() -> None:
-    owned = posts(ROWS)
-    prompt = owned.context["prompt"]
+    prompted = posts(ROWS)
+    prompt = prompted.context["token_label"]
     assert isinstance(prompt, Padded)
-    ids = owned.inputs["text"].values[prompt.mask & (prompt.values >= 0)].unique()
+    ids = prompted.inputs["text"].values[prompt.mask & (prompt.values >= 0)].unique()
     method = small_demux(frozen=tuple(ids.tolist()))
     before = method.backbone.words.weight.detach().clone()  # type: ignore[union-attr]
     optimizer = torch.optim.AdamW(method.parameters(), weight_decay=0.1)
     for _ in range(3):
-        train_step(method, optimizer, [owned], rate=1e-2, clip=1.0, world=ALONE)
-    method.predict(owned)
+        train_step(method, optimizer, [prompted], rate=1e-2, clip=1.0, world=ALONE)
+    method.predict(prompted)
     after = method.backbone.words.weight.detach()  # type: ignore[union-attr]
     moved = (after != before).any(1)
     assert not moved[ids].any() and moved.sum() == len(before) - len(ids)
@@ -232,7 +234,7 @@ def test_memo_reads_the_mask() -> None:
     batch = masked_posts(ROWS)
     word_ids = ((5,), (6, 7), (8, 9, 10), (11,))
     method = small_memo(readout="words", word_ids=word_ids).eval()
-    text, prompt = batch.inputs["text"], batch.context["prompt"]
+    text, prompt = batch.inputs["text"], batch.context["token_label"]
     assert isinstance(prompt, Padded) and isinstance(method, Memo)
     with torch.no_grad():
         logits, embeddings = method.read(batch)

@@ -94,10 +94,10 @@ def test_emotions_that_were_not_asked_for_do_not_count() -> None:
         for e in columns:
             p = 1 / (1 + math.exp(-logits[row][e]))
             total -= math.log(p if truth[row][e] > 0 else 1 - p) / len(columns)
-    some = Batch(batch.keys, batch.inputs, batch.targets, {"asked": asked})
+    some = Batch(batch.keys, batch.inputs, batch.targets, {"label_mask": asked})
     assert method(some)["emotions"].item() == pytest.approx(total, rel=1e-5)
     other = batch.targets["emotions"].masked_fill(~asked, 3.0)
-    changed = Batch(batch.keys, batch.inputs, {"emotions": other}, {"asked": asked})
+    changed = Batch(batch.keys, batch.inputs, {"emotions": other}, {"label_mask": asked})
     assert torch.equal(method(changed)["emotions"], method(some)["emotions"])
 
 

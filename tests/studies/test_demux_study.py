@@ -76,8 +76,8 @@ def test_what_a_method_reads(shards: Path, bert: Path) -> None:
     assert batch.keys == ("en-train-5", "en-train-2")
     text = batch.inputs["text"]
     # [CLS] anger fear or joy [SEP], then "user ..."; the emotion words own their tokens.
-    owners = batch.context["prompt"]
-    assert owners.values[:, :6].tolist() == [[-1, 0, 1, -1, 2, -1]] * 2  # type: ignore[union-attr]
+    token_label = batch.context["token_label"]
+    assert token_label.values[:, :6].tolist() == [[-1, 0, 1, -1, 2, -1]] * 2  # type: ignore[union-attr]
     assert made.lengths("intra")[5] == int(text.lengths[0])
     masked = made.batch("memo", "train", [5, 2])
     assert int(masked.inputs["text"].values[0, 2]) == 4  # emotion [MASK] in tweet

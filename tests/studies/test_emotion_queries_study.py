@@ -24,7 +24,7 @@ from mmembed.embedder import Embedder, save_encoder
 from mmembed.encoder import Encoder
 from mmembed.errors import CorruptError, UsageError
 from mmembed.features.text import Vocabulary
-from mmembed.studies.emotion_queries import QueriesRun, QueriesStudy, asking
+from mmembed.studies.emotion_queries import EmotionQueriesRun, EmotionQueriesStudy, asking
 from mmembed.studies.emotion_queries_data import ADJECTIVES, read_clips
 from mmembed.studies.emotion_queries_predictor import QueriesPredictor
 from mmembed.studies.finished_runs import mismatch
@@ -94,11 +94,11 @@ def bert(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(write_random_bert(tmp_path_factory.mktemp("bert"), words, spread=0.5))
 
 
-def study(folder: Path, bert: str, **settings: Any) -> QueriesStudy:
+def study(folder: Path, bert: str, **settings: Any) -> EmotionQueriesStudy:
     embeddings = (acted(folder), rated(folder))
     settings = {"leave_out": ("angry", "happy"), **settings}
-    return QueriesStudy(
-        QueriesRun(embeddings=embeddings, streams="audio", backbone=bert, **settings)
+    return EmotionQueriesStudy(
+        EmotionQueriesRun(embeddings=embeddings, streams="audio", backbone=bert, **settings)
     )
 
 
@@ -137,11 +137,11 @@ def test_what_is_left_out_is_neither_heard_nor_asked(tmp_path: Path, bert: str) 
     assert clips == 6 * 6 + 3 * 12
     batch = made.batch("without-angry", "train", range(made.size("without-angry", "train")))
     assert len(batch) == clips - 6 * 2 - 3 * 4  # rated: numbers 2, 8 are angry, and 0, 6 a little
-    targets, asked = batch.targets["emotions"], batch.context["asked"]
-    assert isinstance(targets, torch.Tensor) and isinstance(asked, torch.Tensor)
-    assert targets.shape == asked.shape == (len(batch), 6) and not targets.isnan().any()
+    targets, label_mask = batch.targets["emotions"], batch.context["label_mask"]
+    assert isinstance(targets, torch.Tensor) and isinstance(label_mask, torch.Tensor)
+    assert targets.shape == label_mask.shape == (len(batch), 6) and not targets.isnan().any()
     acts = [row for row, key in enumerate(batch.keys) if key.startswith("acted")]
-    assert asked[acts].sum(1).tolist() == [2] * len(acts)
+    assert label_mask[acts].sum(1).tolist() == [2] * len(acts)
     whole = made.batch("all", "dev", [0])
     assert whole.inputs["embedding"].values.shape == (1, 5, WIDTH)
     method = made.method("without-angry")
@@ -172,22 +172,22 @@ def test_frames_of_any_length_are_read(tmp_path: Path, bert: str) -> None:
         for n, name in enumerate(("angry", "sad"))
         for frames in [np.full((1 + speaker + n, 3), n, np.float16)]
     ]
-    run = QueriesRun(
+    run = EmotionQueriesRun(
         embeddings=(write(tmp_path / "k", records),), streams="audio", reads="frames",
         backbone=bert, leave_out=(),
     )  # fmt: skip
-    made = QueriesStudy(run)
+    made = EmotionQueriesStudy(run)
     assert made.lengths("all") == [3, 4, 4, 5]  # of s2 and s3
     assert made.batch("all", "train", [0, 3]).inputs["embedding"].lengths.tolist() == [3, 5]
     assert made.baselines("seen")["ridge regression"].shape == (2, 2)
-    answers = made.answers("all", "seen", made.method("all").eval())
+    answers = made.predict("all", "seen", made.method("all").eval())
     assert answers is not None and np.isfinite(answers).all()
 
 
 def test_a_variant_answers_for_what_it_lacks(tmp_path: Path, bert: str) -> None:
     made = study(tmp_path, bert)
     method = made.method("without-angry").eval()
-    assert made.answers("without-angry", "seen", method) is None
+    assert made.predict("without-angry", "seen", method) is None
     assert made.rows("without-angry", "unseen-happy", method) == {}
     rows = made.rows("without-angry", "unseen-angry", method)
     assert set(rows) == {"without-angry", "nearest-seen"}
@@ -217,7 +217,7 @@ def test_bad_settings_are_told(
         "embeddings": (acted(tmp_path),), "streams": "audio", "backbone": bert, "leave_out": (),
     }  # fmt: skip
     with pytest.raises(UsageError, match=told):
-        QueriesStudy(QueriesRun(**{**settings, **change}))
+        EmotionQueriesStudy(EmotionQueriesRun(**{**settings, **change}))
 
 
 def test_folders_that_do_not_serve_are_told(tmp_path: Path) -> None:
@@ -294,9 +294,9 @@ def test_clips_are_asked_as_the_study_asks(
     ])  # fmt: skip
     capsys.readouterr()
     queries = QueriesPredictor.from_run(out, encoder)
-    run = QueriesRun(embeddings=(folder,), streams="audio", backbone=bert, leave_out=())
-    again = QueriesStudy(run)
-    told = np.mean([again.answers("all", "seen", one) for one in queries.queries], 0)
+    run = EmotionQueriesRun(embeddings=(folder,), streams="audio", backbone=bert, leave_out=())
+    again = EmotionQueriesStudy(run)
+    told = np.mean([again.predict("all", "seen", one) for one in queries.queries], 0)
     for row, key in enumerate(again.tests["seen"].keys):
         clip = next(clip for clip in clips if clip.key == key)
         found = queries(clip, ["sad", "happy", "angry"])

@@ -90,7 +90,7 @@ def test_no_tested_speaker_is_trained_on_and_each_is_tested_once(study: LayerAnc
     tested = {}
     for variant in study.variants:
         torch.manual_seed(0)
-        logits = study.answers(variant, "target", study.method(variant))
+        logits = study.predict(variant, "target", study.method(variant))
         assert logits is not None
         answered = np.flatnonzero(np.abs(logits).sum(1))
         groups = {held.groups[row] for row in answered}

@@ -9,20 +9,17 @@ import numpy as np
 import pytest
 from helpers import ragged
 from helpers.prepared import described, embedding, write_embeddings
-from sklearn.linear_model import Ridge
-from sklearn.preprocessing import StandardScaler
 
 from mmembed.commands.probe import main
 from mmembed.data.shards.layout import Record
 from mmembed.errors import UsageError
 from mmembed.studies.probe import (
     Labelled,
-    _fit_predict,
     centre_speakers,
-    group_folds,
     probe,
     read_labelled,
 )
+from mmembed.studies.splits import group_folds
 
 SPEAKERS = np.repeat([f"s{n}" for n in range(8)], 12)
 LABELS = np.tile(["anger", "fear", "joy"], 32)
@@ -36,31 +33,6 @@ def made(strength: float) -> Labelled:
         vectors[label == LABELS, column] += strength
     vectors[:, 9] += 20 * np.repeat(random.standard_normal(8), 12)
     return Labelled(vectors, LABELS, SPEAKERS, {"all": slice(0, 10)})
-
-
-def test_folds_split_speakers() -> None:
-    folds = group_folds(SPEAKERS, 4)
-    assert np.array_equal(sum(fold.astype(int) for fold in folds), np.ones(96))
-    for fold in folds:
-        assert not set(SPEAKERS[fold]) & set(SPEAKERS[~fold])
-    assert set(SPEAKERS[folds[0]]) == {"s0", "s4"}
-    with pytest.raises(UsageError, match="9 folds need as many speakers, found 8"):
-        group_folds(SPEAKERS, 9)
-
-
-def test_is_the_ridge_regression_of_the_textbook() -> None:
-    """The dual solution gives the answers of scikit-learn's primal one, constant columns or not."""
-    random = np.random.default_rng(1)
-    train, test = random.standard_normal((30, 200)), random.standard_normal((20, 200))
-    train[:, 150:] = test[:, 150:] = 3.0
-    labels = np.array(["a", "b", "c"] * 10)
-    scaler = StandardScaler().fit(train)
-    target = np.where(labels[:, None] == ["a", "b", "c"], 1.0, -1.0)
-    found = _fit_predict(train, labels, test, [0.01, 1.0])
-    for strength in (0.01, 1.0):
-        plain = Ridge(alpha=strength * 150).fit(scaler.transform(train), target)
-        expected = np.array(["a", "b", "c"])[plain.predict(scaler.transform(test)).argmax(1)]
-        assert np.array_equal(found[strength], expected)
 
 
 def test_finds_what_is_there() -> None:

@@ -24,11 +24,12 @@ from mmembed.data.manifest.utterance import Labels, Utterance
 from mmembed.data.shards.layout import Record, ShardSet, shard_path, write_shard
 from mmembed.data.shards.records import to_record
 from mmembed.errors import UsageError
-from mmembed.studies.emotion_queries import QueriesRun, QueriesStudy
+from mmembed.studies.emotion_queries import EmotionQueriesRun, EmotionQueriesStudy
 from mmembed.studies.emotion_queries_data import ADJECTIVES
 from mmembed.studies.layer_anchor import LayerAnchorRun, LayerAnchorStudy
 from mmembed.studies.results import TestPredictions
-from mmembed.studies.self_mm import SelfMmRun, SelfMmStudy, read_items, read_streams
+from mmembed.studies.self_mm import SelfMmRun, SelfMmStudy
+from mmembed.studies.self_mm_data import read_items, read_streams
 
 STREAMS = ("audio", "video", "text")
 
@@ -167,10 +168,10 @@ def test_emotion_queries(
 ) -> None:
     """Emotions where they are labelled, else the category; nobody is in two splits."""
     folder, out = str(ragged_corpus / "embeddings"), tmp_path / "out"
-    settings = QueriesRun(
+    settings = EmotionQueriesRun(
         embeddings=(folder,), streams="audio", backbone=bert, leave_out=(), reads=reads
     )  # fmt: skip
-    study = QueriesStudy(settings)
+    study = EmotionQueriesStudy(settings)
     splits: dict[str, set[object]] = {}
     seen = []
     for split in ("train", "dev", "test"):

@@ -104,8 +104,8 @@ def test_turns_are_put_in_order_and_numbered(tmp_path: Path) -> None:
 
 def test_the_first_tenth_of_the_dialogues_is_held_out(tmp_path: Path) -> None:
     data = read_dialogues([write(tmp_path / "a", pairs({"test": 4, "train": 28})[::-1])])
-    assert list(numbers(data, "dev", "emotion")) == ["train-00", "train-01"]
-    assert len(data.splits["train"]) == 26 and len(data.splits["test"]) == 4
+    assert list(numbers(data, "dev", "emotion")) == ["train-00", "train-01", "train-02"]
+    assert len(data.splits["train"]) == 25 and len(data.splits["test"]) == 4
     folders = [
         write(tmp_path / "b", pairs({"train": 20})),
         write(tmp_path / "c", pairs({"dev": 2})),
@@ -171,7 +171,7 @@ def test_variants_and_their_batches(tmp_path: Path) -> None:
         other = {**alone.inputs, **alone.targets}[name]
         assert isinstance(part, Padded) and isinstance(other, Padded)
         assert torch.equal(part.pack().values, other.pack().values)
-    answers = [study.answers(name, "test", method.eval()) for name, method in methods.items()]
+    answers = [study.predict(name, "test", method.eval()) for name, method in methods.items()]
     assert all(np.shape(answer) == (2, 2) for answer in answers)
     assert study.tests["test"].keys == ("test-00_1", "test-01_1")
     unknown = SDTStudy(SDTRun(shards=(write(tmp_path / "b", pairs({"train": 20, "test": 2})),)))

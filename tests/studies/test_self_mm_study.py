@@ -13,7 +13,8 @@ from mmembed_train.finetune import main
 
 from mmembed.errors import UsageError
 from mmembed.studies.results import TestPredictions
-from mmembed.studies.self_mm import SelfMmRun, SelfMmStudy, read_items, with_dev
+from mmembed.studies.self_mm import SelfMmRun, SelfMmStudy
+from mmembed.studies.self_mm_data import read_items, with_dev
 
 
 def study(folder: Path) -> SelfMmStudy:
@@ -27,7 +28,7 @@ def test_the_last_tenth_of_the_videos_is_held_out(tmp_path: Path) -> None:
         "no item of the split dev has a sentiment: 8 training items are held out for it"
     ]
     assert {split: len(some) for split, some in items.items()} == {"train": 72, "dev": 8, "test": 8}
-    assert set(items["dev"].videos) == {"train-video-18", "train-video-19"}
+    assert set(items["dev"].groups.names) == {"train-video-18", "train-video-19"}
     whole = read_items(write_features(tmp_path / "b", {"train": 8, "dev": 4, "test": 4}))
     assert len(whole["train"]) == 8
 

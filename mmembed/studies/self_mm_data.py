@@ -1,0 +1,222 @@
+"""SelfMmItems of Self-MM: streams and a sentiment each, from feature shards or our embeddings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mmembed.batch import STREAMS
+from mmembed.data.dataset import Examples
+from mmembed.data.manifest.utterance import SENTIMENT_LIMITS, Labels, Utterance
+from mmembed.errors import UsageError
+from mmembed.studies.embeddings_data import read_embeddings, subset_folders
+from mmembed.studies.feature_tensors import Standardise, features_of
+from mmembed.studies.groups import Groups, group_items
+from mmembed.studies.splits import SPLITS, hold_out
+
+POLARITY: Final = {"negative": -1.0, "positive": 1.0}
+HELD_OUT: Final = 0.1  # of the training groups, where there is no dev split
+
+
+@dataclass(frozen=True)
+class SelfMmItems:
+    """Labelled items of a split.
+
+    Attributes:
+        rows: N manifest rows.
+        streams: stream -> N tensors (T, D), T = 0 where it is missing.
+    """
+
+    rows: tuple[Utterance, ...]
+    streams: Mapping[str, Sequence[Tensor]]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """N keys."""
+        return tuple(row.key for row in self.rows)
+
+    @property
+    def groups(self) -> Groups:
+        """Which of the N belong together: videos, or speakers."""
+        return group_items(self.rows)
+
+    @cached_property
+    def sentiment(self) -> Tensor:
+        """(N,) float32."""
+        return torch.tensor([sentiment_of(row.labels) for row in self.rows])
+
+    @property
+    def limit(self) -> float:
+        """Sentiment is rated in [-limit, limit]."""
+        return self.rows[0].labels.sentiment_limit or SENTIMENT_LIMITS[0]
+
+    def take(self, rows: Sequence[int]) -> SelfMmItems:
+        """Some of them."""
+        return SelfMmItems(
+            tuple(self.rows[row] for row in rows),
+            {name: [steps[row] for row in rows] for name, steps in self.streams.items()},
+        )
+
+    def means(self) -> NDArray[np.float32]:
+        """(N, all widths) means over time, streams side by side; 0 where one is missing."""
+        parts = [
+            torch.stack([x.mean(0) if len(x) else torch.zeros(x.shape[1]) for x in steps])
+            for steps in self.streams.values()
+        ]
+        together: NDArray[np.float32] = torch.cat(parts, 1).numpy()
+        return together
+
+
+def read_items(folder: Path) -> dict[str, SelfMmItems]:
+    """Split -> items of a folder of feature shards that have a sentiment.
+
+    Raises:
+        UsageError: no folder is given, or features of one stream differ in width.
+        DataError: a feature is not finite.
+    """
+    if not str(folder) or str(folder) == ".":
+        raise UsageError("no data: give --shards DIR, a folder of prepared features")
+    found: dict[str, list[tuple[Utterance, Mapping[str, Tensor]]]] = {}
+    widths: dict[str, int] = {}
+    for example in Examples([folder]):
+        row = example.utterance
+        if sentiment_of(row.labels) is None or row.split not in SPLITS or not example.features:
+            continue
+        steps = features_of(example, str(folder))
+        for name, x in steps.items():
+            if widths.setdefault(name, x.shape[1]) != x.shape[1]:
+                raise UsageError(
+                    f"{folder}: {name} of {row.key} is {x.shape[1]} wide, of others {widths[name]}"
+                )
+        found.setdefault(row.split, []).append((row, steps))
+    _check_scale(folder, [row for rows in found.values() for row, _ in rows])
+    streams = [name for name in STREAMS if name in widths]
+    return {
+        split: SelfMmItems(
+            tuple(row for row, _ in rows),
+            {s: [x.get(s, torch.zeros(0, widths[s])) for _, x in rows] for s in streams},
+        )
+        for split, rows in found.items()
+    }
+
+
+def read_streams(folder: Path) -> dict[str, SelfMmItems]:
+    """Split -> items of a folder of embedding shards; streams are its single-stream subsets.
+
+    Raises:
+        UsageError: no single stream.
+    """
+    folders = {s: place for s, place in subset_folders(folder).items() if s in STREAMS}
+    if not folders:
+        raise UsageError(f"{folder}: holds no single stream; extract with --streams every")
+    clips = read_embeddings(
+        folders, lambda row: sentiment_of(row.labels) is not None and row.split in SPLITS
+    )
+    _check_scale(folder, clips.utterances)
+    streams = [stream for stream in folders if len(clips.rows[stream])]
+    splits = {}
+    for split in SPLITS:
+        rows = np.flatnonzero(clips.splits == split)
+        if len(rows):
+            values = {stream: clips.values(stream, rows) for stream in streams}
+            splits[split] = SelfMmItems(tuple(clips.utterances[row] for row in rows), values)
+    return splits
+
+
+def _check_scale(folder: Path, rows: Sequence[Utterance]) -> None:
+    """How strong a feeling is and which it is are no labels of one study; see `sentiment_of`."""
+    scales: dict[str, str] = {}
+    for row in rows:
+        limit = row.labels.sentiment_limit or SENTIMENT_LIMITS[0]
+        scale = "a category alone"
+        if row.labels.sentiment is not None:
+            scale = f"a sentiment in [-{limit:g}, {limit:g}]"
+        scales.setdefault(scale, row.key)
+    if len(scales) > 1:
+        each = ", ".join(f"{key} has {scale}" for scale, key in scales.items())
+        raise UsageError(f"{folder}: labels on different scales: {each}; study them apart")
+
+
+def sentiment_of(labels: Labels) -> float | None:
+    """How positive an item is, where its corpus says it: by degree, or by category alone."""
+    if labels.sentiment is not None:
+        return labels.sentiment
+    return POLARITY.get(labels.category or "")
+
+
+def with_dev(
+    splits: Mapping[str, SelfMmItems], folder: Path
+) -> tuple[dict[str, SelfMmItems], list[str]]:
+    """The splits, some of training held out as dev where there is none; and notes on that.
+
+    Raises:
+        UsageError: no labelled items to train or to test on, or a single one to train on.
+    """
+    if lacking := [split for split in ("train", "test") if split not in splits]:
+        raise UsageError(
+            f"{folder}: no item of the split {' and '.join(lacking)} has a sentiment (or the "
+            f"category {' or '.join(POLARITY)})"
+        )
+    if "dev" in splits:
+        return dict(splits), []
+    if len(splits["train"]) < 2:
+        raise UsageError(
+            f"{folder}: one labelled item of the split train and none of dev: another is needed "
+            "to choose epochs by"
+        )
+    parts = _hold_out(splits["train"])
+    return {**splits, **parts}, [
+        f"no item of the split dev has a sentiment: {len(parts['dev'])} training items are held "
+        "out for it"
+    ]
+
+
+def _hold_out(train: SelfMmItems) -> dict[str, SelfMmItems]:
+    """The last tenth of the training groups as dev; of one group alone the last tenth of it."""
+    groups = train.groups.names if len({*train.groups.names}) > 1 else train.keys
+    late = set(hold_out([*dict.fromkeys(groups)][::-1], HELD_OUT))
+    rows = range(len(train))
+    return {
+        "train": train.take([row for row in rows if groups[row] not in late]),
+        "dev": train.take([row for row in rows if groups[row] in late]),
+    }
+
+
+def standardised(
+    splits: Mapping[str, SelfMmItems], each_step: bool = False
+) -> dict[str, SelfMmItems]:
+    """All splits, with mean 0 and standard deviation 1 of the training steps in every column.
+
+    A stream that no training item has is left out.
+
+    Args:
+        splits: with "train" among them.
+        each_step: steps are layers, and each of them is standardised by itself.
+    """
+    join = torch.stack if each_step else torch.cat
+    scales = {
+        name: Standardise.by(join(steps))
+        for name, items in splits["train"].streams.items()
+        if (steps := [x for x in items if len(x)])
+    }
+    return {
+        split: replace(
+            items,
+            streams={
+                name: [scale(x) if len(x) else x for x in items.streams[name]]
+                for name, scale in scales.items()
+            },
+        )
+        for split, items in splits.items()
+    }
