@@ -1,8 +1,8 @@
 """Text encoders: token ids in, a state for each token out.
 
-Any `nn.Module` that is a `Backbone` serves. Two are here: a small one of our own, and everything
-that the library transformers loads from a folder or by its name on a hub (BERT, XLM-R, BERTweet,
-MiniLM). The library comes with `pip install 'mmembed[text]'` and is imported when it is asked for.
+Any `nn.Module` that is a `Backbone` can be used. `load_backbone` makes one of every model that
+transformers loads from a folder or by its name on the hub (BERT, XLM-R, BERTweet, MiniLM). That
+library is the extra `text`, and is imported when it is needed.
 """
 
 from __future__ import annotations
@@ -13,10 +13,8 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
-from mmembed.batch import Padded
 from mmembed.errors import UsageError
 from mmembed.features.prompt import Span, Tokens
-from mmembed.nn.transformer import Block
 
 
 class Backbone(Protocol):
@@ -41,36 +39,6 @@ class Backbone(Protocol):
 
     def vocabulary_logits(self, states: Tensor) -> Tensor:
         """(..., D) -> (..., V): which token a state stands for, by the masked-language head."""
-
-
-class TokenTransformer(nn.Module):
-    """A small encoder of pre-norm blocks with rotary positions; starts at random."""
-
-    def __init__(
-        self, vocabulary_size: int, width: int, num_heads: int, num_layers: int, dropout: float
-    ) -> None:
-        super().__init__()
-        self.width = width
-        self.words = nn.Embedding(vocabulary_size, width)
-        nn.init.normal_(self.words.weight, std=width**-0.5)
-        self.blocks = nn.ModuleList(Block(width, num_heads, dropout) for _ in range(num_layers))
-        self.norm = nn.LayerNorm(width)
-
-    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """See `Backbone`."""
-        tokens = Padded(ids, mask.sum(1).cpu()).pack()
-        x = tokens.with_values(self.words(tokens.values))
-        positions = tokens.positions().float()
-        for block in self.blocks:
-            x = block(x, positions)
-        normed: Tensor = self.norm(x.values)
-        states = normed.new_zeros(*ids.shape, self.width)
-        states[mask] = normed
-        return states
-
-    def vocabulary_logits(self, states: Tensor) -> Tensor:
-        """See `Backbone`; the head is the table of word embeddings."""
-        return states @ self.words.weight.T
 
 
 class HubBackbone(nn.Module):

@@ -15,7 +15,6 @@ from torch import Tensor
 
 from mmembed.errors import UsageError
 from mmembed.features.emotion_words import members
-from mmembed.features.text import MASK, Vocabulary
 
 Span = tuple[int, int]  # characters, the second one exclusive
 
@@ -123,38 +122,3 @@ def _prompt(tokens: Tokens, words: list[str], spans: list[Span], length: int) ->
 
 def _overlap(one: Span, other: Span) -> bool:
     return max(one[0], other[0]) < min(one[1], other[1])
-
-
-class VocabularyTokenizer:
-    """A `Vocabulary` as a tokenizer of prompts: FIRST separator SECOND.
-
-    The separator gets the first id after the vocabulary's own. Texts are normalised beforehand
-    (`features.text.normalise_transcript`), as the vocabulary wants them.
-    """
-
-    mask_token = "<mask>"  # noqa: S105 - a token of text
-
-    def __init__(self, vocabulary: Vocabulary) -> None:
-        self._vocabulary = vocabulary
-        self.separator = len(vocabulary)
-        self.size = len(vocabulary) + 1
-
-    def tokenize(self, first: str, second: str | None, length: int) -> Tokens:
-        """See `Tokenizer`."""
-        ids: list[int] = []
-        spans: list[Span | None] = []
-        start = 0
-        for place, part in enumerate(first.split(self.mask_token)):
-            if place:
-                ids.append(MASK)
-                spans.append((start - len(self.mask_token), start))
-            inner = start + len(part) - len(part.lstrip())  # a space beside a mask is no token
-            for token, begin, end in self._vocabulary.encode_spans(part.strip()):
-                ids.append(token)
-                spans.append((inner + begin, inner + end))
-            start += len(part) + len(self.mask_token)
-        if second is None:
-            return Tokens(tuple(ids[:length]), tuple(spans[:length]))
-        rest = self._vocabulary.encode(second)[: max(0, length - len(ids) - 1)]
-        ids += [self.separator, *rest]
-        return Tokens(tuple(ids), (*spans, *[None] * (len(ids) - len(spans))))

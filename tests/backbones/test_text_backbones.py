@@ -9,14 +9,13 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.prompted import EMOTIONS, POSTS, PairTokenizer, WordPieceTokenizer
+from helpers.prompted import EMOTIONS, POSTS, PairTokenizer, TokenTransformer, WordPieceTokenizer
 from helpers.tiny_bert import write_random_bert
 from torch import Tensor, nn
 
 from mmembed.backbones.text import (
     HubBackbone,
     HubTokenizer,
-    TokenTransformer,
     load_backbone,
     token_types,
 )

@@ -8,20 +8,20 @@ from functools import cache
 from typing import Literal
 
 import torch
+from torch import Tensor, nn
 
-from mmembed.backbones.text import TokenTransformer
 from mmembed.batch import Batch, Padded
 from mmembed.features.prompt import (
     Prompt,
     Span,
     Tokenizer,
     Tokens,
-    VocabularyTokenizer,
     emotion_prompt,
     masked_prompt,
 )
-from mmembed.features.text import Vocabulary
+from mmembed.features.text import MASK, Vocabulary
 from mmembed.methods.demux import Demux, DemuxConfig, Memo, MemoConfig
+from mmembed.nn.transformer import Block
 
 EMOTIONS = ("joy", "enjoyment", "hope or optimism", "quiet pride")
 POSTS = (
@@ -91,6 +91,41 @@ class WordPieceTokenizer(PairTokenizer):
         return super().text_of(ids).replace(" ##", "")
 
 
+class VocabularyTokenizer:
+    """A `Vocabulary` as a tokenizer of prompts: FIRST separator SECOND.
+
+    The separator gets the first id after the vocabulary's own. Texts are normalised beforehand
+    (`features.text.normalise_transcript`), as the vocabulary wants them.
+    """
+
+    mask_token = "<mask>"
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        self._vocabulary = vocabulary
+        self.separator = len(vocabulary)
+        self.size = len(vocabulary) + 1
+
+    def tokenize(self, first: str, second: str | None, length: int) -> Tokens:
+        """See `Tokenizer`."""
+        ids: list[int] = []
+        spans: list[Span | None] = []
+        start = 0
+        for place, part in enumerate(first.split(self.mask_token)):
+            if place:
+                ids.append(MASK)
+                spans.append((start - len(self.mask_token), start))
+            inner = start + len(part) - len(part.lstrip())  # a space beside a mask is no token
+            for token, begin, end in self._vocabulary.encode_spans(part.strip()):
+                ids.append(token)
+                spans.append((inner + begin, inner + end))
+            start += len(part) + len(self.mask_token)
+        if second is None:
+            return Tokens(tuple(ids[:length]), tuple(spans[:length]))
+        rest = self._vocabulary.encode(second)[: max(0, length - len(ids) - 1)]
+        ids += [self.separator, *rest]
+        return Tokens(tuple(ids), (*spans, *[None] * (len(ids) - len(spans))))
+
+
 class PieceTokenizer(VocabularyTokenizer):
     """A sentencepiece vocabulary of ours, learned from a handful of posts."""
 
@@ -137,6 +172,36 @@ def posts(rows: Sequence[int], emotions: Sequence[str] = EMOTIONS) -> Batch:
 def masked_posts(rows: Sequence[int]) -> Batch:
     """The same posts behind a mask."""
     return batch_of([masked_prompt(POSTS[row], tokenizer()) for row in rows], LABELS[list(rows)])
+
+
+class TokenTransformer(nn.Module):
+    """A small encoder of pre-norm blocks with rotary positions; starts at random."""
+
+    def __init__(
+        self, vocabulary_size: int, width: int, num_heads: int, num_layers: int, dropout: float
+    ) -> None:
+        super().__init__()
+        self.width = width
+        self.words = nn.Embedding(vocabulary_size, width)
+        nn.init.normal_(self.words.weight, std=width**-0.5)
+        self.blocks = nn.ModuleList(Block(width, num_heads, dropout) for _ in range(num_layers))
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """See `Backbone`."""
+        tokens = Padded(ids, mask.sum(1).cpu()).pack()
+        x = tokens.with_values(self.words(tokens.values))
+        positions = tokens.positions().float()
+        for block in self.blocks:
+            x = block(x, positions)
+        normed: Tensor = self.norm(x.values)
+        states = normed.new_zeros(*ids.shape, self.width)
+        states[mask] = normed
+        return states
+
+    def vocabulary_logits(self, states: Tensor) -> Tensor:
+        """See `Backbone`; the head is the table of word embeddings."""
+        return states @ self.words.weight.T
 
 
 def small_backbone() -> TokenTransformer:
