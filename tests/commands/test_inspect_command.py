@@ -16,6 +16,7 @@ from helpers.prepared import embedding, example, write_embeddings, write_prepare
 
 from mmembed.commands.cli import run_program
 from mmembed.commands.inspect import main
+from mmembed.data.example import ExampleInfo
 from mmembed.data.feature_files import write_features
 from mmembed.data.inspect import summary_lines as words
 from mmembed.data.inspect.summary import SAMPLES, Sample, Summary, summarise
@@ -91,7 +92,7 @@ def test_a_prepared_folder_by_hand(tmp_path: Path) -> None:
     examples = [
         example(0, labels=Labels(emotions=(3.0, 0, 0.5, 0, 0, 0), scores={"valence": 2.0})),
         example(1, video=None, labels=Labels(present=("joy", "love"), scores={"valence": 4.0})),
-        example(2, notes={"seconds": 1.5, "face": "full frame"}, labels=Labels(present=())),
+        example(2, info=ExampleInfo(1.5, "full frame"), labels=Labels(present=())),
         example(3, split="test", labels=Labels(present=("joy",))),
     ]
     held, warned = look(write_prepared(tmp_path, examples, failed, size=4))
@@ -115,7 +116,10 @@ def test_a_prepared_folder_by_hand(tmp_path: Path) -> None:
 
 
 def test_lengths_of_shards_without_notes_come_from_the_features(tmp_path: Path) -> None:
-    examples = [example(0, notes={}), example(1, notes={}, audio=None)]  # 50 / 100 Hz, 12 / 25 Hz
+    examples = [
+        example(0, info=ExampleInfo()),
+        example(1, info=ExampleInfo(), audio=None),
+    ]  # 50 / 100 Hz, 12 / 25 Hz
     (place,) = find_locations(write_prepared(tmp_path, examples))
     assert summarise(place).numbers("seconds").tolist() == [0.5, 0.48]
 
@@ -362,7 +366,7 @@ def test_hostile_content_is_shown_and_not_obeyed(tmp_path: Path, capsys: Capture
         tmp_path,
         [
             example(0, key="<img-src=x-onerror=alert(1)>", transcript=HOSTILE, labels=labels,
-                    notes={"face": HOSTILE}, media=HOSTILE, split="dev", **known),
+                    info=ExampleInfo(face=HOSTILE), media=HOSTILE, split="dev", **known),
             example(1, labels=labels, media=HOSTILE, split="test", **known),
         ],
         failed,
