@@ -32,7 +32,7 @@ import tyro
 from mmembed.batch import STREAMS, parse_subset, stream_subsets, subset_name
 from mmembed.commands.cli import leave, run_program
 from mmembed.commands.progress import progress
-from mmembed.data.checks import Check, gathered
+from mmembed.data.checks import Check, collect_skipped
 from mmembed.data.inputs import (
     check_keys,
     digest_of,
@@ -167,7 +167,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     wanted = tuple(s for s in STREAMS if any(s in held for held in settings.folders.values()))
     inputs = expand_inputs(settings.inputs, sys.stdin)
-    with gathered() as remarks:
+    with collect_skipped() as skipped:
         sources = open_sources(inputs, wanted, settings.face_model, longest=settings.max_seconds)
     check_keys(sources)
     plan = Plan(sources, settings.folders, settings.records_per_shard)
@@ -196,7 +196,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         update(total)
     with finishing(settings.out) if plan.complete else nullcontext(False) as ours:
         if ours:
-            _finish(settings, plan, provenance, remarks)
+            _finish(settings, plan, provenance, skipped)
         else:
             print(part.waiting, flush=True)
 
@@ -244,15 +244,15 @@ def _dry_run(settings: Extract, plan: Plan, content: Content, provenance: Any) -
     _check_budget(settings, plan, len(run.failures), "would fail")
 
 
-def _finish(settings: Extract, plan: Plan, provenance: Any, remarks: Sequence[Check]) -> None:
+def _finish(settings: Extract, plan: Plan, provenance: Any, skipped: Sequence[Check]) -> None:
     """Gather what failed, index the shards, write other formats, say what came out."""
-    passed_over = [asdict(replace(check, items=check.items[:NAMED])) for check in remarks]
+    passed_over = [asdict(replace(check, items=check.items[:NAMED])) for check in skipped]
     failures = 0
     for folder, streams in plan.folders.items():
         sweep_temporaries(folder)
         listed = [f for p in shard_sidecars(folder) for f in p["provenance"]["failed"]]
         write_lines(folder / "failed.jsonl", listed)
-        finish(folder, **provenance(streams), **({"remarks": passed_over} if remarks else {}))
+        finish(folder, **provenance(streams), **({"remarks": passed_over} if skipped else {}))
         index_shards(folder)
         write_formats(folder, settings.format)
         failures += len(listed)

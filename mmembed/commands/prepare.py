@@ -161,7 +161,7 @@ def _corpus_command(
         shards.hold()
         if alone:
             integrity.write_report(shards.out, ())  # of an earlier start
-        with integrity.gathered() as remarks:
+        with integrity.collect_skipped() as skipped:
             try:
                 rows = convert(source, shards.out)
             except ValueError as error:  # of a row made of what no reader had thought of
@@ -172,7 +172,7 @@ def _corpus_command(
         if checks:
             print(integrity.describe(checks), flush=True)
         if any(row.media or row.transcript for row in rows):
-            _prepare(shards, rows, shards.out, rows, [*checks, *remarks])
+            _prepare(shards, rows, shards.out, rows, [*checks, *skipped])
         else:
             path = shards.out / "manifest.jsonl"
             write_manifest(path, rows)
@@ -190,7 +190,7 @@ def _prepare(
     report: Sequence[integrity.Check] = (),
 ) -> None:
     """Make the shards of `rows`; `written` is the manifest to be written, where there is none, and
-    `report` what its reader has remarked.
+    `report` what its reader found.
     """
     out = shards.out / "shards"
     jobs = plan_shards(

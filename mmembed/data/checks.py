@@ -67,30 +67,30 @@ def checksum(path: Path, published: str | None) -> Check:
     return Check(f"SHA-256 of {path.name}", found, published, found == published)
 
 
-_remarks: Final[ContextVar[list[Check] | None]] = ContextVar("remarks", default=None)
+_collected: Final[ContextVar[list[Check] | None]] = ContextVar("collected", default=None)
 
 
-def remark(root: Path, items: Sequence[str], what: str) -> None:
+def log_skipped(root: Path, items: Sequence[str], what: str) -> None:
     """Say on the log that a corpus is not quite as expected; nothing where `items` is empty.
 
-    Within `gathered` it is a check, too, with the names of all items.
+    Within `collect_skipped` it becomes a check too, with the names of all items.
     """
     if not items:
         return
     _log.warning("%s: %s (%d, such as %a)", root, what, len(items), as_text(items[0]))
-    if (kept := _remarks.get()) is not None:
+    if (kept := _collected.get()) is not None:
         kept.append(none_of(as_text(what), map(as_text, items)))
 
 
 @contextmanager
-def gathered() -> Iterator[list[Check]]:
-    """The remarks that are made within the block, as checks."""
+def collect_skipped() -> Iterator[list[Check]]:
+    """What `log_skipped` says within the block, as checks."""
     found: list[Check] = []
-    token = _remarks.set(found)
+    token = _collected.set(found)
     try:
         yield found
     finally:
-        _remarks.reset(token)
+        _collected.reset(token)
 
 
 def write_report(out: Path, checks: Sequence[Check]) -> None:

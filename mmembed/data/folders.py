@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-from mmembed.data.checks import remark
+from mmembed.data.checks import log_skipped
 from mmembed.errors import DataError
 from mmembed.io.json import as_text
 
@@ -116,7 +116,7 @@ def is_media(name: str) -> bool:
 
 
 def media_below(root: Path, used: str = "") -> list[str]:
-    """The media files below a folder, relative to it, sorted; what is passed over is remarked.
+    """The media files below a folder, relative to it, sorted; what is passed over is logged.
 
     Args:
         root: the folder.
@@ -128,18 +128,18 @@ def media_below(root: Path, used: str = "") -> list[str]:
             found.append(path)
         elif not used or PurePosixPath(path).suffix.lower() != used:
             others.append(path)
-    remark_passed(root, others, passed)
+    log_passed_over(root, others, passed)
     return found
 
 
-def remark_passed(root: Path, others: list[str], passed: PassedOver) -> None:
+def log_passed_over(root: Path, others: list[str], passed: PassedOver) -> None:
     """Say what of a folder is not used: files by their suffix, what is hidden, linked folders."""
     kinds = Counter(as_text(PurePosixPath(path).suffix) or "without suffix" for path in others)
     for kind, names in (("hidden", passed.hidden), ("linked folders", passed.links)):
         if names:
             kinds[kind] = len(names)
     counted = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
-    remark(root, [*others, *passed.links, *passed.hidden], f"passed over {counted}")
+    log_skipped(root, [*others, *passed.links, *passed.hidden], f"passed over {counted}")
 
 
 def files_below(root: Path, *suffixes: str) -> list[Path]:

@@ -13,7 +13,7 @@ import soundfile
 
 from mmembed.commands.cli import run_program
 from mmembed.commands.prepare import main
-from mmembed.data.checks import gathered
+from mmembed.data.checks import collect_skipped
 from mmembed.data.corpora import CORPORA
 from mmembed.data.folders import MEDIA_SUFFIXES, PassedOver, walk
 from mmembed.data.inputs import expand_inputs, open_sources
@@ -89,13 +89,13 @@ def test_corpora_take_suffixes_of_any_size_and_name_what_they_leave_out(
     stem = "03-01-05-01-02-01"
     plant(tmp_path, f"Actor_01/{stem}-01.wav", f"Actor_02/{stem}-02.WAV", "Actor_03/take 3.Mp3")
     plant(tmp_path, "Actor_04/01-01-05-01-02-01-04.MP4", f"Actor_04/{stem}-04.wav", "readme.txt")
-    with gathered() as remarks:
+    with collect_skipped() as skipped:
         rows = CORPORA["ravdess"](tmp_path)
     assert [Path(row.media or "").name for row in rows] == [
         f"{stem}-01.wav", f"{stem}-02.WAV", "01-01-05-01-02-01-04.MP4",
     ]  # fmt: skip
     assert f"{tmp_path}: passed over 1 .Mp3 (1, such as 'Actor_03/take 3.Mp3')" in caplog.text
-    assert [check.items for check in remarks] == [
+    assert [check.items for check in skipped] == [
         ("Actor_03/take 3.Mp3",), (f"Actor_04/{stem}-04.wav",),
     ]  # fmt: skip
 

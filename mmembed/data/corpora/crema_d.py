@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
-from mmembed.data.checks import remark
+from mmembed.data.checks import log_skipped
 from mmembed.data.corpora.files import best_of, find_media
 from mmembed.data.corpora.tables import read_table
 from mmembed.data.manifest.utterance import Labels, Utterance
@@ -63,9 +63,9 @@ def read(root: Path) -> list[Utterance]:
     votes = _votes(root / VOTES)
     rows = best_of(root, _candidates(root, votes))
     stems = {row.key.removeprefix("crema_d-") for row in rows}
-    remark(root, sorted(set(votes) - stems), "clips have votes but no file")
+    log_skipped(root, sorted(set(votes) - stems), "clips have votes but no file")
     if votes:
-        remark(root, sorted(stems - set(votes)), "clips have no votes")
+        log_skipped(root, sorted(stems - set(votes)), "clips have no votes")
     return rows
 
 

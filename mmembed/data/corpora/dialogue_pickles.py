@@ -32,7 +32,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from mmembed.data.checks import remark
+from mmembed.data.checks import log_skipped
 from mmembed.data.corpora import iemocap, meld
 from mmembed.data.corpora.tables import fix_latin1
 from mmembed.data.feature_files import write_features
@@ -112,10 +112,10 @@ def convert(source: Path, out: Path) -> list[Utterance]:
             for stream, x in turn.items()
             if not np.isfinite(x).all()
         ]
-        remark(source, broken, "vectors are not finite")
+        log_skipped(source, broken, "vectors are not finite")
     used = {dialogue for dialogues in splits.values() for dialogue in dialogues}
     left = [str(dialogue) for dialogue in fields["labels"] if dialogue not in used]
-    remark(source, left, "dialogues are in no split and are left out")
+    log_skipped(source, left, "dialogues are in no split and are left out")
     return utterances
 
 

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
-from mmembed.data.checks import remark
-from mmembed.data.folders import PassedOver, is_media, remark_passed, walk
+from mmembed.data.checks import log_skipped
+from mmembed.data.folders import PassedOver, is_media, log_passed_over, walk
 from mmembed.data.manifest.utterance import Utterance
 from mmembed.errors import DataError
 
@@ -58,7 +58,7 @@ def find_files(
             others.append(path)
     if log_others:
         hidden = PassedOver([path for path in passed.hidden if is_media(path)], passed.links)
-        remark_passed(root, others, hidden)
+        log_passed_over(root, others, hidden)
     if empty:
         raise DataError(str(root), "empty", f"holds no file of {corpus}, such as {example}")
 
@@ -96,8 +96,10 @@ def best_of(root: Path, candidates: Iterable[tuple[str, int, Utterance]]) -> lis
             others.append(worse.media or worse.key)
         if not known or rank < known[0]:
             kept[recording] = rank, utterance
-    remark(root, twice, "files occur more than once and are left out")
-    remark(root, others, "files are of recordings that exist in a better form and are left out")
+    log_skipped(root, twice, "files occur more than once and are left out")
+    log_skipped(
+        root, others, "files are of recordings that exist in a better form and are left out"
+    )
     return [utterance for _, utterance in kept.values()]
 
 

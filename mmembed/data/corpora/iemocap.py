@@ -26,7 +26,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Final
 
-from mmembed.data.checks import remark
+from mmembed.data.checks import log_skipped
 from mmembed.data.corpora.files import find_files
 from mmembed.data.corpora.tables import decode_text
 from mmembed.data.folders import files_below
@@ -92,7 +92,7 @@ def read(root: Path) -> list[Utterance]:
         for turn, match in enumerate(sorted(dialogues[name], key=lambda m: float(m["start"])))
     ]
     without = [utterance.key for utterance in utterances if utterance.media is None]
-    remark(root, without, "turns have no audio file: words alone")
+    log_skipped(root, without, "turns have no audio file: words alone")
     return utterances
 
 

@@ -15,7 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
-from mmembed.data.checks import remark
+from mmembed.data.checks import log_skipped
 from mmembed.data.corpora.files import SOUND, find_media, read_text
 from mmembed.data.manifest.utterance import Utterance
 from mmembed.errors import DataError
@@ -64,7 +64,7 @@ def read(root: Path) -> list[Utterance]:
                 licence=LICENCE,
             )
         )
-    remark(root, sorted(unused), "lines of transcripts have no audio file")
+    log_skipped(root, sorted(unused), "lines of transcripts have no audio file")
     return rows
 
 

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Final
 
 from mmembed.config import Seconds
-from mmembed.data.checks import remark
+from mmembed.data.checks import log_skipped
 from mmembed.data.corpora.files import find_media, read_text
 from mmembed.data.manifest.utterance import LATEST, Utterance
 from mmembed.errors import DataError
@@ -65,8 +65,8 @@ def read_lrs2(root: Path) -> list[Utterance]:
     example = "mvlrs_v1/main/5535415699068794046/00001.mp4"
     rows = list(_read(root, pattern, "LRS2", example, BBC, split))
     unlisted = [row.key for row in rows if row.split is None]
-    remark(root, unlisted, "clips are in none of train.txt, val.txt and test.txt")
-    remark(root, list(splits), "clips of these lists have no file")
+    log_skipped(root, unlisted, "clips are in none of train.txt, val.txt and test.txt")
+    log_skipped(root, list(splits), "clips of these lists have no file")
     return rows
 
 
@@ -130,7 +130,7 @@ def _read(
             licence=licence,
         )
         yield from _cut(row, split_words(words)) if words and words[-1].end > LONGEST else [row]
-    remark(root, wordless, "clips have no text beside them")
+    log_skipped(root, wordless, "clips have no text beside them")
 
 
 def _cut(row: Utterance, parts: list[list[LrsWord]]) -> Iterator[Utterance]:

@@ -20,7 +20,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, Final
 
-from mmembed.data.checks import remark
+from mmembed.data.checks import log_skipped
 from mmembed.data.corpora.files import find_files, find_media
 from mmembed.data.corpora.tables import Once, read_table
 from mmembed.data.manifest.utterance import Labels, Utterance
@@ -58,7 +58,7 @@ def read(root: Path) -> list[Utterance]:
             rows = _read_table(tables[split], split, clips)
             without = [row.key for row in rows if row.media is None]
             if clips:
-                remark(root, without, f"turns of {split} have no clip: words alone")
+                log_skipped(root, without, f"turns of {split} have no clip: words alone")
             utterances += rows
     return utterances
 

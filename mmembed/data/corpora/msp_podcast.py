@@ -21,7 +21,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
-from mmembed.data.checks import remark
+from mmembed.data.checks import log_skipped
 from mmembed.data.corpora.files import SOUND, find_media, read_text
 from mmembed.data.corpora.tables import Once, read_table
 from mmembed.data.manifest.utterance import Labels, Utterance, portable_key
@@ -96,7 +96,7 @@ def _read(root: Path, name: str, corpus: str, language: str, example: str) -> li
             twice.append(path.as_posix())
         else:
             audio[path.stem] = path
-    remark(root, twice, "files occur more than once, or in another form, and are left out")
+    log_skipped(root, twice, "files occur more than once, or in another form, and are left out")
     table = next((root / tables[label] for label in LABELS if label in tables), None)
     if table is None:
         raise DataError(
@@ -132,8 +132,10 @@ def _read(root: Path, name: str, corpus: str, language: str, example: str) -> li
         labelled, found = next(iter(missing), "none"), next(iter(audio.values()), "none")
         message = f"no clip of {table.name} (such as {labelled}) has a file (such as {found})"
         raise DataError(str(root), "empty", message)
-    remark(root, missing, f"clips have labels in {table.name} but no file")
-    remark(root, sorted(map(str, unlabelled.values())), f"files have no labels in {table.name}")
+    log_skipped(root, missing, f"clips have labels in {table.name} but no file")
+    log_skipped(
+        root, sorted(map(str, unlabelled.values())), f"files have no labels in {table.name}"
+    )
     return rows
 
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from mmembed.data.checks import remark
+from mmembed.data.checks import log_skipped
 from mmembed.data.corpora.files import SOUND, best_of, find_media
 from mmembed.data.manifest.utterance import Labels, Utterance
 
@@ -67,7 +67,7 @@ def _candidates(root: Path) -> Iterator[tuple[str, int, Utterance]]:
             list(MODALITIES).index(modality),
             utterance(match, path.as_posix()),
         )
-    remark(root, songs, "songs are left out, this is a corpus of speech")
+    log_skipped(root, songs, "songs are left out, this is a corpus of speech")
 
 
 def utterance(match: re.Match[str], media: str) -> Utterance:

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from mmembed.data.checks import remark
+from mmembed.data.checks import log_skipped
 from mmembed.data.corpora.files import SOUND, best_of, find_media, read_text
 from mmembed.data.manifest.utterance import Utterance
 
@@ -33,7 +33,7 @@ def read(root: Path) -> list[Utterance]:
     text there is no split, since the sentence may be one of those.
     """
     rows = best_of(root, _candidates(root))
-    remark(root, [row.key for row in rows if not row.transcript], "utterances have no text")
+    log_skipped(root, [row.key for row in rows if not row.transcript], "utterances have no text")
     return rows
 
 

@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from mmembed.data.checks import remark
+from mmembed.data.checks import log_skipped
 from mmembed.data.corpora.files import best_of, find_media
 from mmembed.data.corpora.tables import Once, read_table
 from mmembed.data.manifest.utterance import Labels, Utterance
@@ -50,10 +50,12 @@ def read(root: Path) -> list[Utterance]:
     transcripts, sets = _transcripts(root / TRANSCRIPTS), _sets(root / SPEAKERS)
     rows = best_of(root, _candidates(root, transcripts, sets))
     if transcripts:
-        remark(root, [r.key for r in rows if not r.transcript], f"clips have no {TRANSCRIPTS} line")
+        log_skipped(
+            root, [r.key for r in rows if not r.transcript], f"clips have no {TRANSCRIPTS} line"
+        )
         known = {row.key for row in rows}
         unused = [clip for clip in transcripts if _key(clip) not in known]
-        remark(root, unused, f"lines of {TRANSCRIPTS} have no clip")
+        log_skipped(root, unused, f"lines of {TRANSCRIPTS} have no clip")
     return rows
 
 

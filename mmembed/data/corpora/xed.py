@@ -23,7 +23,7 @@ import zlib
 from pathlib import Path
 from typing import Final
 
-from mmembed.data.checks import remark
+from mmembed.data.checks import log_skipped
 from mmembed.data.corpora.files import find_files
 from mmembed.data.corpora.tables import read_cells
 from mmembed.data.manifest.utterance import Labels, Utterance
@@ -70,7 +70,7 @@ def read(root: Path) -> list[Utterance]:
         ]
         used = {number for number, *_ in labelled}
         others = [str(number) for number, _ in lines if number not in used]
-        remark(root / path, others, "lines have no text or no label numbers and are left out")
+        log_skipped(root / path, others, "lines have no text or no label numbers and are left out")
         utterances += [
             Utterance(
                 key=f"xed-{match['stem']}-{number}",

@@ -207,12 +207,12 @@ def test_lrs2(tmp_path: Path, caplog: LogCapture) -> None:
         "lrs2-pretrain-1-00001": ("train", "A CAT"),
     }
     assert rows["lrs2-main-4-00004"].streams == ("audio", "video")
-    for remark in (
+    for message in (
         "have no text beside them (1, such as 'mvlrs_v1/main/4/00004.mp4')",
         "none of train.txt, val.txt and test.txt (1, such as 'lrs2-main-4-00004')",
         "clips of these lists have no file (1, such as '9/00009')",
     ):
-        assert remark in caplog.text
+        assert message in caplog.text
 
 
 def test_lrs3(tmp_path: Path) -> None:
