@@ -23,10 +23,10 @@ def read(root: Path) -> list[Utterance]:
 
     Keys and speakers start with the name of the folder, so that those of several differ.
     """
-    return best_of(root, _candidates(root))
+    return best_of(root, _rows(root), lambda row: str(row.media).lower().endswith(SOUND_SUFFIXES))
 
 
-def _candidates(root: Path) -> Iterator[tuple[str, int, Utterance]]:
+def _rows(root: Path) -> Iterator[Utterance]:
     corpus = root.resolve().name
     if not root.is_dir():
         raise DataError(str(root), "missing", "no such folder; name a folder of clips")
@@ -39,14 +39,10 @@ def _candidates(root: Path) -> Iterator[tuple[str, int, Utterance]]:
         speakers = folders[1:] if split else folders
         clip = path.with_suffix("").as_posix()
         transcript = read_text((root / path).with_suffix(".txt"))
-        yield (
-            clip,
-            int(path.suffix.lower() in SOUND_SUFFIXES),
-            Utterance(
-                key=portable_key(f"{corpus}-{clip}"),
-                media=path.as_posix(),
-                transcript=transcript,
-                speaker=as_text(f"{corpus}-{speakers[0]}") if speakers else None,
-                split=split,
-            ),
+        yield Utterance(
+            key=portable_key(f"{corpus}-{clip}"),
+            media=path.as_posix(),
+            transcript=transcript,
+            speaker=as_text(f"{corpus}-{speakers[0]}") if speakers else None,
+            split=split,
         )

@@ -9,7 +9,6 @@ holds nothing, and nothing is read. A clone without Git LFS holds pointers inste
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -20,13 +19,9 @@ from mmembed.data.manifest.utterance import Labels, Utterance
 from mmembed.errors import DataError
 
 EMOTIONS: Final = {
-    "ANG": "angry",
-    "DIS": "disgust",
-    "FEA": "fearful",
-    "HAP": "happy",
-    "NEU": "neutral",
+    "ANG": "angry", "DIS": "disgust", "FEA": "fearful", "HAP": "happy", "NEU": "neutral",
     "SAD": "sad",
-}
+}  # fmt: skip
 SENTENCES: Final = {
     "DFA": "Don't forget a jacket.",
     "IEO": "It's eleven o'clock.",
@@ -43,7 +38,7 @@ SENTENCES: Final = {
 }
 SPLITS: Final = {"WSI": "heldout", "TSI": "dev"}
 KINDS: Final = ("flv", "mp4", "wav", "mp3")
-"""Of the files of a clip the first of these is used."""
+"""Two of video, two of audio; of the files of a clip the first of these is used."""
 
 VOTES: Final = "processedResults/tabulatedVotes.csv"
 QUERIES: Final = {"1": "voice", "2": "face", "3": "both"}
@@ -61,7 +56,25 @@ def read(root: Path) -> list[Utterance]:
     sentences are kept out of training: the corpus publishes no splits.
     """
     votes = _votes(root / VOTES)
-    rows = best_of(root, _candidates(root, votes))
+    name = (
+        rf"(?P<stem>(?P<actor>\d{{4}})_(?P<sentence>{'|'.join(SENTENCES)})"
+        rf"_(?P<emotion>{'|'.join(EMOTIONS)})_(?:LO|MD|HI|XX?))\.(?i:{'|'.join(KINDS)})"
+    )
+    found = (
+        Utterance(
+            key=f"crema_d-{match['stem']}",
+            media=path.as_posix(),
+            transcript=SENTENCES[match["sentence"]],
+            language="en",
+            streams=("audio", "text") if _kind(path) > 1 else ("audio", "video", "text"),
+            speaker=f"crema_d-{match['actor']}",
+            split=SPLITS.get(match["sentence"], "train"),
+            licence=LICENCE,
+            labels=Labels(category=EMOTIONS[match["emotion"]], scores=votes.get(match["stem"], {})),
+        )
+        for path, match in find_media(root, name, "CREMA-D", "AudioWAV/1001_DFA_ANG_XX.wav")
+    )
+    rows = best_of(root, found, lambda row: _kind(Path(str(row.media))))
     stems = {row.key.removeprefix("crema_d-") for row in rows}
     log_skipped(root, sorted(set(votes) - stems), "clips have votes but no file")
     if votes:
@@ -69,33 +82,8 @@ def read(root: Path) -> list[Utterance]:
     return rows
 
 
-def _candidates(
-    root: Path, votes: Mapping[str, Mapping[str, float]]
-) -> Iterator[tuple[str, int, Utterance]]:
-    name = (
-        rf"(?P<stem>(?P<actor>\d{{4}})_(?P<sentence>{'|'.join(SENTENCES)})"
-        rf"_(?P<emotion>{'|'.join(EMOTIONS)})_(?:LO|MD|HI|XX?))\.(?P<kind>(?i:{'|'.join(KINDS)}))"
-    )
-    for path, match in find_media(root, name, "CREMA-D", "AudioWAV/1001_DFA_ANG_XX.wav"):
-        kind = match["kind"].lower()
-        is_audio = kind in ("wav", "mp3")
-        yield (
-            match["stem"],
-            KINDS.index(kind),
-            Utterance(
-                key=f"crema_d-{match['stem']}",
-                media=path.as_posix(),
-                transcript=SENTENCES[match["sentence"]],
-                language="en",
-                streams=("audio", "text") if is_audio else ("audio", "video", "text"),
-                speaker=f"crema_d-{match['actor']}",
-                split=SPLITS.get(match["sentence"], "train"),
-                licence=LICENCE,
-                labels=Labels(
-                    category=EMOTIONS[match["emotion"]], scores=votes.get(match["stem"], {})
-                ),
-            ),
-        )
+def _kind(path: Path) -> int:
+    return KINDS.index(path.suffix[1:].lower())
 
 
 def _votes(path: Path) -> dict[str, dict[str, float]]:

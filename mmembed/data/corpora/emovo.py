@@ -14,14 +14,9 @@ from mmembed.data.corpora.files import SOUND, find_media
 from mmembed.data.manifest.utterance import Labels, Utterance
 
 EMOTIONS: Final = {
-    "neu": "neutral",
-    "gio": "happy",
-    "tri": "sad",
-    "rab": "angry",
-    "pau": "fearful",
-    "dis": "disgust",
-    "sor": "surprised",
-}
+    "neu": "neutral", "gio": "happy", "tri": "sad", "rab": "angry", "pau": "fearful",
+    "dis": "disgust", "sor": "surprised",
+}  # fmt: skip
 SENTENCES: Final = {
     "b1": "Gli operai si alzano presto.",
     "b2": "I vigili sono muniti di pistola.",

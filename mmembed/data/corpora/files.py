@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from operator import attrgetter
 from pathlib import Path
 from typing import Final
 
@@ -77,30 +78,37 @@ def nearest_folder(root: Path, path: Path, pattern: str) -> re.Match[str] | None
     return None
 
 
-def best_of(root: Path, candidates: Iterable[tuple[str, int, Utterance]]) -> list[Utterance]:
+def best_of(
+    root: Path,
+    rows: Iterable[Utterance],
+    rank: Callable[[Utterance], int],
+    recording: Callable[[Utterance], str] = attrgetter("key"),
+) -> list[Utterance]:
     """One utterance for each recording, where a corpus has several files of it.
 
     Args:
         root: of the corpus, for the log.
-        candidates: (recording, rank, utterance); of a recording the lowest rank is kept, and the
-            first of several of that rank.
+        rows: an utterance for each file.
+        rank: of the rows of a recording the lowest rank is kept, and the first of that rank.
+        recording: what the row is a recording of.
     """
-    kept: dict[str, tuple[int, Utterance]] = {}
+    kept: dict[str, Utterance] = {}
     twice, others = [], []
-    for recording, rank, utterance in candidates:
-        known = kept.get(recording)
-        if known and known[0] == rank:
-            twice.append(utterance.media or utterance.key)
-        elif known:
-            worse = utterance if rank > known[0] else known[1]
+    for row in rows:
+        known = kept.setdefault(recording(row), row)
+        if known is row:
+            continue
+        if rank(row) == rank(known):
+            twice.append(row.media or row.key)
+        else:
+            worse, better = sorted((known, row), key=rank, reverse=True)
             others.append(worse.media or worse.key)
-        if not known or rank < known[0]:
-            kept[recording] = rank, utterance
+            kept[recording(row)] = better
     log_skipped(root, twice, "files occur more than once and are left out")
     log_skipped(
         root, others, "files are of recordings that exist in a better form and are left out"
     )
-    return [utterance for _, utterance in kept.values()]
+    return list(kept.values())
 
 
 def read_text(path: Path) -> str | None:

@@ -69,7 +69,7 @@ def read(root: Path) -> list[Utterance]:
         )
         for path, stem, is_video, talker in found
     ]
-    return best_of(root, ((row.key, "video" not in (row.streams or ()), row) for row in rows))
+    return best_of(root, rows, lambda row: "video" not in (row.streams or ()))
 
 
 def sentence(stem: str) -> str:

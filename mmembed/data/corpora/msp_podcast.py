@@ -44,14 +44,9 @@ EMOTIONS: Final = {
 SCORES: Final = {"EmoAct": "arousal", "EmoVal": "valence", "EmoDom": "dominance"}
 LOWEST, HIGHEST = 1.0, 7.0  # of the scores
 SPLITS: Final = {
-    "Train": "train",
-    "Development": "dev",
-    "Validation": "dev",
-    "Test": "test",
-    "Test1": "test",
-    "Test2": "test",
-    "Test3": "test",
-}
+    "Train": "train", "Development": "dev", "Validation": "dev", "Test": "test", "Test1": "test",
+    "Test2": "test", "Test3": "test",
+}  # fmt: skip
 LABELS: Final = (
     "labels_consensus.csv",
     "labels_concensus.csv",

@@ -19,15 +19,9 @@ from mmembed.data.corpora.files import SOUND, best_of, find_media
 from mmembed.data.manifest.utterance import Labels, Utterance
 
 EMOTIONS: Final = {
-    "01": "neutral",
-    "02": "calm",
-    "03": "happy",
-    "04": "sad",
-    "05": "angry",
-    "06": "fearful",
-    "07": "disgust",
-    "08": "surprised",
-}
+    "01": "neutral", "02": "calm", "03": "happy", "04": "sad", "05": "angry", "06": "fearful",
+    "07": "disgust", "08": "surprised",
+}  # fmt: skip
 STATEMENTS: Final = {"01": "Kids are talking by the door.", "02": "Dogs are sitting by the door."}
 MODALITIES: Final = {
     "01": ("audio", "video", "text"),
@@ -51,22 +45,23 @@ def read(root: Path) -> list[Utterance]:
     02) are left out. There are no splits: two statements cannot be split by prompt, and the
     experiment decides which actors are for testing.
     """
-    return best_of(root, _candidates(root))
+    ranks = list(MODALITIES.values())
+    return best_of(
+        root,
+        _rows(root),
+        lambda row: ranks.index(row.streams or ()),
+        lambda row: row.key.removeprefix("ravdess-")[3:],  # all but the modality
+    )
 
 
-def _candidates(root: Path) -> Iterator[tuple[str, int, Utterance]]:
+def _rows(root: Path) -> Iterator[Utterance]:
     name = NAME + rf"(?:\.(?i:mp4)|{SOUND})"
     songs = []
     for path, match in find_media(root, name, "RAVDESS", "Actor_01/03-01-05-01-02-01-01.wav"):
-        modality = match["modality"]
         if match["channel"] != SPEECH:
             songs.append(path.as_posix())
-            continue
-        yield (
-            match["performance"],
-            list(MODALITIES).index(modality),
-            utterance(match, path.as_posix()),
-        )
+        else:
+            yield utterance(match, path.as_posix())
     log_skipped(root, songs, "songs are left out, this is a corpus of speech")
 
 

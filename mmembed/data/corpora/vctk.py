@@ -32,31 +32,27 @@ def read(root: Path) -> list[Utterance]:
     of a sentence sends one in 20 to `heldout` and one in 20 to `dev`, for all speakers. Without
     text there is no split, since the sentence may be one of those.
     """
-    rows = best_of(root, _candidates(root))
+    rows = best_of(root, _rows(root), lambda row: "_mic2." in str(row.media))
     log_skipped(root, [row.key for row in rows if not row.transcript], "utterances have no text")
     return rows
 
 
-def _candidates(root: Path) -> Iterator[tuple[str, int, Utterance]]:
-    name = r"(?P<stem>(?P<speaker>[ps]\d+)_\d{3})(?:_mic(?P<microphone>[12]))?" + SOUND
+def _rows(root: Path) -> Iterator[Utterance]:
+    name = r"(?P<stem>(?P<speaker>[ps]\d+)_\d{3})(?:_mic[12])?" + SOUND
     example = "wav48_silence_trimmed/p225/p225_001_mic1.flac"
     for path, match in find_media(root, name, "VCTK", example):
         stem, speaker = match["stem"], match["speaker"]
         corpus = (root / path).resolve().parents[2]
         transcript = read_text(corpus / "txt" / speaker / f"{stem}.txt")
-        yield (
-            stem,
-            int(match["microphone"] or 1),
-            Utterance(
-                key=f"vctk-{stem}",
-                media=path.as_posix(),
-                transcript=transcript,
-                language="en",
-                streams=("audio", "text") if transcript else ("audio",),
-                speaker=f"vctk-{speaker}",
-                split=_split(transcript) if transcript else None,
-                licence=LICENCE,
-            ),
+        yield Utterance(
+            key=f"vctk-{stem}",
+            media=path.as_posix(),
+            transcript=transcript,
+            language="en",
+            streams=("audio", "text") if transcript else ("audio",),
+            speaker=f"vctk-{speaker}",
+            split=_split(transcript) if transcript else None,
+            licence=LICENCE,
         )
 
 

@@ -48,7 +48,11 @@ def read(root: Path) -> list[Utterance]:
             set is neither in the names of its folders nor in `vox2_meta.csv`.
     """
     transcripts, sets = _transcripts(root / TRANSCRIPTS), _sets(root / SPEAKERS)
-    rows = best_of(root, _candidates(root, transcripts, sets))
+    rows = best_of(
+        root,
+        _rows(root, transcripts, sets),
+        lambda row: KINDS.index(str(row.media).rpartition(".")[2].lower()),
+    )
     if transcripts:
         log_skipped(
             root, [r.key for r in rows if not r.transcript], f"clips have no {TRANSCRIPTS} line"
@@ -59,15 +63,12 @@ def read(root: Path) -> list[Utterance]:
     return rows
 
 
-def _candidates(
-    root: Path, transcripts: dict[str, str], sets: dict[str, str]
-) -> Iterator[tuple[str, int, Utterance]]:
-    pattern = rf"(?P<kind>(?i:{'|'.join(KINDS)}))"
+def _rows(root: Path, transcripts: dict[str, str], sets: dict[str, str]) -> Iterator[Utterance]:
+    name = rf"{CLIP}\.(?i:{'|'.join(KINDS)})"
+    example = "dev/mp4/id00012/21Uxsk56VDQ/00001.mp4"
     folder = re.compile(r"/(dev|test)/")
-    for path, match in find_media(
-        root, rf"{CLIP}\.{pattern}", "VoxCeleb2", "dev/mp4/id00012/21Uxsk56VDQ/00001.mp4"
-    ):
-        clip, speaker, kind = match["clip"], match["speaker"], match["kind"].lower()
+    for path, match in find_media(root, name, "VoxCeleb2", example):
+        clip, speaker = match["clip"], match["speaker"]
         around = folder.findall(match.string)
         published = around[-1] if around else sets.get(speaker)
         if published is None:
@@ -75,20 +76,16 @@ def _candidates(
                 str(root / path), "split", f"neither a folder dev or test nor {SPEAKERS} names it"
             )
         transcript = transcripts.get(clip)
-        streams = ("audio", "video") if kind == "mp4" else ("audio",)
-        yield (
-            clip,
-            KINDS.index(kind),
-            Utterance(
-                key=_key(clip),
-                media=path.as_posix(),
-                transcript=transcript,
-                streams=(*streams, "text") if transcript else streams,
-                speaker=f"voxceleb2-{speaker}",
-                split="test" if published == "test" else _split(match["video"]),
-                licence=LICENCE,
-                labels=NO_LABELS,
-            ),
+        streams = ("audio", "video") if path.suffix.lower() == ".mp4" else ("audio",)
+        yield Utterance(
+            key=_key(clip),
+            media=path.as_posix(),
+            transcript=transcript,
+            streams=(*streams, "text") if transcript else streams,
+            speaker=f"voxceleb2-{speaker}",
+            split="test" if published == "test" else _split(match["video"]),
+            licence=LICENCE,
+            labels=NO_LABELS,
         )
 
 

@@ -30,15 +30,9 @@ from mmembed.data.manifest.utterance import Labels, Utterance
 from mmembed.features.text import normalise_transcript
 
 EMOTIONS: Final = {
-    "1": "anger",
-    "2": "anticipation",
-    "3": "disgust",
-    "4": "fear",
-    "5": "joy",
-    "6": "sadness",
-    "7": "surprise",
-    "8": "trust",
-}
+    "1": "anger", "2": "anticipation", "3": "disgust", "4": "fear", "5": "joy", "6": "sadness",
+    "7": "surprise", "8": "trust",
+}  # fmt: skip
 NEUTRAL: Final = "9"
 LICENCE: Final = "CC BY 4.0"
 
