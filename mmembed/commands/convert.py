@@ -1,19 +1,22 @@
-"""Turn a circulating pickle or .csd file into files that anyone may read without trust.
+"""Turn a pickle or .csd file into files that can be read without running anything.
 
-What the file is, is seen from what it holds:
+    mmembed convert unaligned_50.pkl --out mosei
+    mmembed prepare manifest mosei/manifest.jsonl --out shards
+
+The command finds out what the file is:
 
 - MMSA's dicts of splits (CMU-MOSEI, CMU-MOSI, CH-SIMS), and the tuples of dicts by dialogue that
   DialogueRNN and SDT read, become OUT/features/SPLIT.safetensors and OUT/manifest.jsonl with a line
   for every utterance;
 - a .csd file becomes OUT/features/NAME.safetensors and OUT/manifest.jsonl with a line for every
-  video, and OUT/intervals.safetensors with the seconds from and to of each of its steps;
-- any other pickle of plain values becomes OUT/arrays.npz and OUT/values.json, where
-  {"$array": NAME} or {"$bytes": NAME} stands for what NAME has in the former, tuples and sets are
-  lists, {"$complex": [REAL, IMAGINARY]} is a complex number, and {"$dict": [[KEY, VALUE], ...]} a
-  dict whose keys are not all texts.
+  video, and OUT/intervals.safetensors with start and end in seconds of each of its steps;
+- any other pickle of plain values becomes OUT/arrays.npz and OUT/values.json. There
+  {"$array": NAME} or {"$bytes": NAME} stands for the array NAME, {"$complex": [REAL, IMAGINARY]}
+  for a complex number, and {"$dict": [[KEY, VALUE], ...]} for a dict whose keys are not all texts;
+  tuples and sets are lists.
 
-`mmembed prepare manifest OUT/manifest.jsonl` goes on from there. Nothing that a pickle asks for is
-run. Large files: MMEMBED_READER_GIB and MMEMBED_READER_SECONDS set what reading may take.
+Nothing that a pickle asks for is run. For large files, MMEMBED_READER_GIB and
+MMEMBED_READER_SECONDS raise the limits of memory and time.
 """
 
 from __future__ import annotations
@@ -56,12 +59,13 @@ SEQUENCES: Final[Mapping[Stream, tuple[str, ...]]] = {
 
 @dataclass(frozen=True)
 class Convert:
-    """What is converted.
+    """Settings of the command.
 
     Attributes:
-        source: a pickle or .csd file.
-        out: folder for what is written.
-        stream: what a .csd file holds; told from the name of its sequence where that is known.
+        source: The pickle or .csd file to read.
+        out: The folder to write to.
+        stream: The stream that a .csd file holds. Needed only where the name of its sequence does
+            not show it.
     """
 
     source: tyro.conf.Positional[Path]

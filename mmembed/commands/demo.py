@@ -1,4 +1,6 @@
-"""The main job, end to end, on clips made here: prepare, pretrain, extract, finetune, report.
+"""Run the whole pipeline on synthetic clips: prepare, pretrain, extract, finetune, report.
+
+    mmembed demo --out demo
 
 Every step is a program of its own, started as a user would start it, and does nothing when its work
 is done: the same command continues after an interruption.
@@ -28,15 +30,15 @@ SIGNALLED = (75, 130)
 
 @dataclass(frozen=True)
 class Demo:
-    """How large and where.
+    """Settings of the command.
 
     Attributes:
-        out: folder for everything.
-        speakers: synthetic speakers.
-        clips_per_speaker: of each.
-        epochs: of pre-training.
-        processes: of torchrun.
-        seed: of corpus and training.
+        out: The folder for all results.
+        speakers: How many synthetic speakers there are.
+        clips_per_speaker: How many clips each speaker has.
+        epochs: How many epochs the encoder is pre-trained for.
+        processes: How many processes torchrun starts.
+        seed: The seed of the corpus and of training.
     """
 
     out: Path = Path("demo")
@@ -60,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     ]  # fmt: skip
     extract = [
         *torchrun, _program("mmembed_export.extract"), str(shards), "--streams", "every",
-        "--records-per-shard", "256",  # shards are what processes share
+        "--records-per-shard", "256",  # small shards: each process makes some of them
     ]  # fmt: skip
     steps = {
         "make a corpus of talkers": [
@@ -96,12 +98,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     _run("write the report", [*mmembed, "report", str(out)])
     print(
         f"\nword error rate {results['wer']:.1%} and speaker accuracy "
-        f"{results['speaker_accuracy']:.1%} on utterances never trained on;\nsentiment "
-        f"correlation {results['sentiment_correlation'][every]:.3f} on speakers never heard "
+        f"{results['speaker_accuracy']:.1%} on utterances that are not in train;\nsentiment "
+        f"correlation {results['sentiment_correlation'][every]:.3f} on new speakers "
         f"(untrained encoder {results['sentiment_correlation_untrained']:.3f}).\n"
         f"{(time.monotonic() - started) / 60:.1f} minutes. Report: {out / 'report.html'}\n"
-        "It knows synthetic voices and drawn faces alone: `mmembed predict CLIP"
-        f"{'' if out == Demo.out else f' --run {out}'}` marks other clips as outside of that."
+        "It was trained on synthetic voices and drawn faces alone: `mmembed predict CLIP"
+        f"{'' if out == Demo.out else f' --run {out}'}` says so of other clips."
     )
 
 

@@ -44,38 +44,19 @@ from mmembed.data.corpora import (
 from mmembed.data.manifest.utterance import Utterance
 
 CORPORA: Final[Mapping[str, Callable[[Path], list[Utterance]]]] = {
-    "biic_podcast": msp_podcast.read_biic,
-    "clips": clips.read,
-    "cmu_arctic": cmu_arctic.read,
-    "crema_d": crema_d.read,
-    "emodb": emodb.read,
-    "emovo": emovo.read,
-    "fsdd": fsdd.read,
-    "goemotions": goemotions.read,
-    "grid": grid.read,
-    "iemocap": iemocap.read,
-    "librispeech": librispeech.read,
-    "lrs2": lrs.read_lrs2,
-    "lrs3": lrs.read_lrs3,
-    "meld": meld.read,
-    "msp_podcast": msp_podcast.read_msp,
-    "ravdess": ravdess.read,
-    "semeval2018": semeval2018.read,
-    "table": table.read,
-    "urdu": urdu.read,
-    "vctk": vctk.read,
-    "voxceleb2": voxceleb2.read,
-    "xed": xed.read,
-}
+    "biic_podcast": msp_podcast.read_biic, "clips": clips.read, "cmu_arctic": cmu_arctic.read,
+    "crema_d": crema_d.read, "emodb": emodb.read, "emovo": emovo.read, "fsdd": fsdd.read,
+    "goemotions": goemotions.read, "grid": grid.read, "iemocap": iemocap.read,
+    "librispeech": librispeech.read, "lrs2": lrs.read_lrs2, "lrs3": lrs.read_lrs3,
+    "meld": meld.read, "msp_podcast": msp_podcast.read_msp, "ravdess": ravdess.read,
+    "semeval2018": semeval2018.read, "table": table.read, "urdu": urdu.read, "vctk": vctk.read,
+    "voxceleb2": voxceleb2.read, "xed": xed.read,
+}  # fmt: skip
 
 CONVERTERS: Final[Mapping[str, Callable[[Path, Path], list[Utterance]]]] = {
-    "dialogue_pickles": dialogue_pickles.convert,
-    "hf_dataset": hf_dataset.convert,
-    "mosei": mosei.convert,
-    "mosei_words": mosei.convert_words,
-    "mosi": mosi.convert,
-    "mosi_words": mosi.convert_words,
-    "ravdess_faces": ravdess_faces.convert,
+    "dialogue_pickles": dialogue_pickles.convert, "hf_dataset": hf_dataset.convert,
+    "mosei": mosei.convert, "mosei_words": mosei.convert_words, "mosi": mosi.convert,
+    "mosi_words": mosi.convert_words, "ravdess_faces": ravdess_faces.convert,
     "sims": sims.convert,
-}
+}  # fmt: skip
 """Readers that write media or features to a second folder, where their rows' paths start."""

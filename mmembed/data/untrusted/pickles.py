@@ -5,17 +5,16 @@ A pickle is a program: it may name any function of any module and have it called
 - every opcode is looked at first; names that are not on a short list, or that are computed, opcodes
   that build other objects, and whatever follows the end are refused before anything is built;
 - a name on the list stands for a function of this module and never for what it is named after, so
-  that numpy's own unpickling, which trusts what it is told of shapes and types, is not reached
-  before that was checked;
+  that numpy unpickles, trusting shapes and types, only after these are checked;
 - all of it happens in a process with limits, and what comes back is no pickle.
 
 The scanner is own code on the tables and readers of `pickletools`: its `genops` takes four times as
 long on lists of numbers (2.1 against 0.5 microseconds each), which is too slow for files of a
 gigabyte, and no library in use checks pickles against a list of allowed names.
 
-All protocols are read, numpy's of both major versions, and files of Python 2, whose byte strings
-become text by latin-1: words beyond ASCII in them may be UTF-8 and want
-`text.encode("latin1").decode()`. This is the only module that may unpickle.
+All protocols are read, those of both major versions of numpy, and files of Python 2, whose byte
+strings become text by latin-1: words beyond ASCII in them may be UTF-8, as which
+`text.encode("latin1").decode()` reads them. This is the only module that may unpickle.
 """
 
 from __future__ import annotations
@@ -191,7 +190,7 @@ _TYPES: Final = re.compile(r"\?|[biufc]\d{1,2}|[SU]\d{0,9}|O\d?")
 
 
 class _Array(np.ndarray[Any, Any]):
-    """An array whose state is checked before numpy sees it: numpy believes what it is told."""
+    """An array whose state is checked before numpy sees it, since numpy does not check it."""
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         _version, shape, kind, fortran, data = state
@@ -214,9 +213,9 @@ def _checked(kind: _Type, shape: tuple[int, ...], data: Any) -> np.dtype[Any]:
     ):
         raise UnsafeFileError(f"an array of shape {shape} and {dtype} with other data", "damaged")
     if dtype.kind == "U" and isinstance(data, bytes | bytearray):
-        letters = np.frombuffer(data, np.dtype("u4").newbyteorder(dtype.byteorder))
-        if letters.max(initial=0) > sys.maxunicode:
-            raise UnsafeFileError("an array of text that is none", "damaged")
+        characters = np.frombuffer(data, np.dtype("u4").newbyteorder(dtype.byteorder))
+        if characters.max(initial=0) > sys.maxunicode:
+            raise UnsafeFileError("an array of text with invalid characters", "damaged")
     return dtype
 
 
@@ -255,10 +254,6 @@ def _encode(text: str, encoding: str) -> bytes:
     return text.encode("latin1")
 
 
-def _ordered_dict(pairs: Any = ()) -> dict[Any, Any]:
-    return dict(pairs)
-
-
 def _default_dict(factory: object = None, *pairs: Any) -> dict[Any, Any]:
     if not isinstance(factory, _Name | None):
         raise UnsafeFileError("a defaultdict of something else")
@@ -283,7 +278,7 @@ _READ_AS: Final[Mapping[tuple[str, ...], Mapping[str, Callable[..., Any]]]] = {
     ("numpy.core.numeric", "numpy._core.numeric"): {"_frombuffer": _from_buffer},
     ("numpy",): {"ndarray": _factory, "dtype": _Type},
     ("_codecs",): {"encode": _encode},
-    ("collections",): {"OrderedDict": _ordered_dict, "defaultdict": _default_dict},
+    ("collections",): {"OrderedDict": dict, "defaultdict": _default_dict},
     ("builtins", "__builtin__"): {
         "set": set,
         "frozenset": frozenset,
