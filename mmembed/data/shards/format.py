@@ -36,7 +36,7 @@ from mmembed.io.atomic import atomic_file, sync_folder
 from mmembed.io.checksum import crc32
 
 FOLDER_INDEX: Final = "index.arrow"
-"""All indices of a folder in one file, see `mmembed.data.shards.index`."""
+"""All indices of a folder in one file, see `mmembed.data.shards.index_file`."""
 
 _FIELDS: Final = {"bytes", "count", "provenance", "records", "sha256"}
 _KINDS: Final = "biufcSU"  # of arrays: numbers and text, each value of at least a byte

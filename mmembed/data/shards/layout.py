@@ -1,7 +1,7 @@
 """Folders of shards: where the shards stand, what they have in common, and how they are read.
 
-One shard is `format`, its index among all others `index`, what they have in common `metadata`;
-`reader` reads them, here or behind a URL.
+One shard is `format`, the indices of all shards as columns `index`, the file of these `index_file`,
+what all shards have in common `metadata`; `reader` reads them, here or behind a URL.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from mmembed.data.shards.format import (
     to_json,
     write_shard,
 )
-from mmembed.data.shards.index import write_index
+from mmembed.data.shards.index_file import write_index
 from mmembed.data.shards.metadata import MANIFEST
 from mmembed.data.shards.reader import LocalFolder, ShardSet
 from mmembed.errors import CorruptError

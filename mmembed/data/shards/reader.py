@@ -20,14 +20,12 @@ from mmembed.data.shards.format import (
     read_member,
     read_sidecar,
 )
-from mmembed.data.shards.index import (
-    NUMBERS,
-    TEXTS,
-    Shard,
-    ShardIndex,
+from mmembed.data.shards.index import NUMBERS, TEXTS, Shard, ShardIndex
+from mmembed.data.shards.index_file import (
     fingerprint,
     gather,
     map_index,
+    same_rows,
     shard_names,
 )
 from mmembed.data.shards.metadata import MANIFEST, parse_manifest
@@ -205,7 +203,7 @@ class ShardSet:
         """
         table = self._index.table()
         for number, (tar, sidecar) in enumerate(self._sidecars(self._files.sizes())):
-            if not self._index.holds(number, tar, sidecar, table):
+            if not same_rows(self._index, number, tar, sidecar, table):
                 where = f"{self._files.name}/{tar.removesuffix('.tar')}.json"
                 raise CorruptError(f"{where}: not what was here when the folder was opened")
         for shard in self._index.shards:

@@ -22,7 +22,7 @@ from numpy.lib import format as npy
 import mmembed.data.shards.index
 from mmembed.commands.cli import run_program
 from mmembed.data.shards.format import decode
-from mmembed.data.shards.index import _SCHEMA, _checksum
+from mmembed.data.shards.index import SCHEMA, column_checksum
 from mmembed.data.shards.layout import (
     Record,
     ShardSet,
@@ -213,7 +213,7 @@ def forge(folder: Path, change: Callable[[pa.RecordBatch], pa.RecordBatch]) -> N
     about = json.loads(seal["about"])
     # As a reader sees the buffers.
     seen = pa.ipc.read_record_batch(rows.serialize(), rows.schema)
-    about["checksums"] = {name: _checksum(seen.column(name)) for name in _SCHEMA.names}
+    about["checksums"] = {name: column_checksum(seen.column(name)) for name in SCHEMA.names}
     sealed = json.dumps(about).encode()
     with pa.ipc.new_file(path, schema) as writer:
         metadata = {"about": sealed, "crc32": str(crc32(sealed))}
@@ -325,7 +325,7 @@ def read_apart(*folders: Path, flips: int = 0) -> subprocess.CompletedProcess[st
 
 def read_apart_here(flips: int, folders: list[str]) -> None:
     if flips:
-        mmembed.data.shards.index._checksum = lambda column: AnyNumber()  # type: ignore[assignment]
+        mmembed.data.shards.index.column_checksum = lambda column: AnyNumber()  # type: ignore[assignment]
         mmembed.data.shards.index.crc32 = lambda *_: AnyNumber()  # type: ignore[assignment]
         path = Path(folders[0]) / "index.arrow"
         whole, draw = path.read_bytes(), np.random.default_rng(0)
