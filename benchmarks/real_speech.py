@@ -115,7 +115,8 @@ def _extract(out: Path, row: str, encoder: Path) -> None:
 def _baselines(out: Path) -> None:
     """eGeMAPS functionals and log-mel statistics of RAVDESS as embedding shards of one layer."""
     from mmembed.data.dataset import Examples
-    from mmembed.data.manifest.jsonl import read_manifest, to_row
+    from mmembed.data.manifest.jsonl import read_manifest
+    from mmembed.data.manifest.utterance import to_row
     from mmembed.data.media.decode import load_clip
     from mmembed.data.shards.layout import Record, finish, is_committed, shard_path, write_shard
 

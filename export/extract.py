@@ -39,6 +39,7 @@ from mmembed.data.inputs import (
     expand_inputs,
     open_sources,
 )
+from mmembed.data.manifest.utterance import without_secrets
 from mmembed.data.media.pool import TIMEOUT, Decoder
 from mmembed.data.media.streaming import MAX_SECONDS
 from mmembed.data.prepare import Rank
@@ -47,13 +48,20 @@ from mmembed.embedder import Embedder
 from mmembed.embedder.embedder import BATCH_SIZE
 from mmembed.embeddings.dry_run import check_writable, dry_run
 from mmembed.embeddings.formats import Format, write_formats
-from mmembed.embeddings.record import Content, Dtype, Granularity, Precision
-from mmembed.embeddings.write import Plan, Subset, Threads, make_shards
+from mmembed.embeddings.write import (
+    Content,
+    Dtype,
+    Granularity,
+    Plan,
+    Precision,
+    Subset,
+    Threads,
+    make_shards,
+)
 from mmembed.errors import BudgetError, UsageError
 from mmembed.io.atomic import sweep_temporaries
 from mmembed.io.json import write_lines
 from mmembed.io.locks import finishing
-from mmembed.io.remote import without_secrets
 from mmembed.training.distributed import follow_parent, local_device
 from mmembed.training.run_folder import is_run_folder, open_run_folder
 

@@ -9,7 +9,8 @@ import torch
 from helpers.support import random_item, small_encoder_config, small_method, with_padding
 
 from mmembed.batch import STREAMS, Batch, Padded, stream_subsets
-from mmembed.data.item import EMPTY, Item, collate
+from mmembed.data.example import EMPTY
+from mmembed.data.item import Item, collate
 from mmembed.encoder import Encoder
 
 

@@ -15,8 +15,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
+from mmembed.data.manifest.utterance import as_text
 from mmembed.io.atomic import atomic_file
-from mmembed.io.json import as_text, dumps, parse_json
+from mmembed.io.json import dumps, parse_json
 
 REPORT: Final = "integrity.json"
 

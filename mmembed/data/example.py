@@ -1,4 +1,4 @@
-"""An example: one utterance, decoded and turned into features.
+"""An example: one utterance, decoded and turned into features; and these as tensors.
 
 Four words for one thing: an `Utterance` is a row of a manifest, an `Example` its decoded features,
 an `Item` these in tensors, a `Record` what a shard stores of it.
@@ -11,12 +11,15 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from mmembed.config import Seconds
 from mmembed.data.manifest.utterance import Utterance
-from mmembed.features.audio import FEATURE_RATE
-from mmembed.features.video import VIDEO_RATE
+from mmembed.features.audio import FEATURE_RATE, MEL_BANDS
+from mmembed.features.text import Vocabulary
+from mmembed.features.video import CROP, VIDEO_RATE
 from mmembed.io.json import shown
 
 LONGEST: Final[Seconds] = 300.0
@@ -111,3 +114,29 @@ class Example:
             text=self.text if "text" in streams else None,
             features={name: x for name, x in self.features.items() if name in streams},
         )
+
+    def tensors(self, vocabulary: Vocabulary) -> dict[str, Tensor]:
+        """What an encoder with this vocabulary of subwords reads; see `to_inputs`."""
+        text = None if self.text is None else torch.tensor(vocabulary.encode(self.text))
+        return to_inputs(self.audio, self.video, None if text is None else text.long())
+
+
+EMPTY: Final[Mapping[str, Tensor]] = {
+    "audio": torch.zeros(0, MEL_BANDS),
+    "video": torch.zeros(0, CROP, CROP, dtype=torch.uint8),
+    "text": torch.zeros(0, dtype=torch.int64),
+}
+
+
+def to_inputs(
+    audio: NDArray[np.float16] | None, video: NDArray[np.uint8] | None, text: Tensor | None
+) -> dict[str, Tensor]:
+    """The streams of an item from log-mel, face crops and tokens; None = missing."""
+    inputs = dict(EMPTY)
+    if audio is not None:
+        inputs["audio"] = torch.from_numpy(audio.astype(np.float32))
+    if video is not None:
+        inputs["video"] = torch.from_numpy(video)
+    if text is not None:
+        inputs["text"] = text
+    return inputs

@@ -15,8 +15,8 @@ from pathlib import Path, PurePosixPath
 from typing import Final
 
 from mmembed.data.checks import log_skipped
+from mmembed.data.manifest.utterance import as_text
 from mmembed.errors import DataError
-from mmembed.io.json import as_text
 
 PICTURE_SUFFIXES: Final = (
     ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".flv",

@@ -17,15 +17,15 @@ from mmembed.config import Seconds
 from mmembed.data.dataset import Examples
 from mmembed.data.example import LONGEST
 from mmembed.data.folders import MEDIA_SUFFIXES, media_below
-from mmembed.data.manifest.jsonl import SUFFIXES, ManifestRow, read_each_row, to_row
-from mmembed.data.manifest.utterance import Utterance, portable_key
+from mmembed.data.manifest.jsonl import SUFFIXES, ManifestRow, read_each_row
+from mmembed.data.manifest.utterance import Utterance, portable_key, to_row, without_secrets
 from mmembed.data.media.load import MediaSource, ProbeResult, ReadySource, Source
 from mmembed.data.media.streaming import check_longest
 from mmembed.errors import CorruptError, DataError, UsageError
 from mmembed.features.audio import FEATURE_RATE
 from mmembed.features.text import normalise_transcript
 from mmembed.features.video import VIDEO_RATE
-from mmembed.io.remote import as_url, without_secrets
+from mmembed.io.remote import as_url
 
 MakeSource: TypeAlias = Callable[..., MediaSource]
 

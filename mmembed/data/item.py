@@ -10,21 +10,14 @@ from typing import Final
 import cv2
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from mmembed.batch import STREAMS, UNLABELLED, Batch, Packed, Padded, stream_subsets
-from mmembed.data.example import Example
+from mmembed.data.example import EMPTY
 from mmembed.features.audio import LOG_SCALE, MEL_BANDS
-from mmembed.features.text import MASK, Vocabulary
+from mmembed.features.text import MASK
 from mmembed.features.video import CROP
 from mmembed.losses.ctc import ctc_steps_needed
-
-EMPTY: Final[Mapping[str, Tensor]] = {
-    "audio": torch.zeros(0, MEL_BANDS),
-    "video": torch.zeros(0, CROP, CROP, dtype=torch.uint8),
-    "text": torch.zeros(0, dtype=torch.int64),
-}
 
 # Of the log-mel:
 BAND_MASKS: Final = 2
@@ -59,32 +52,6 @@ class Item:
     transcript: Tensor = EMPTY["text"]
     masked_text: Tensor = EMPTY["text"]
     speaker: int = UNLABELLED
-
-
-def to_inputs(
-    audio: NDArray[np.float16] | None, video: NDArray[np.uint8] | None, text: Tensor | None
-) -> dict[str, Tensor]:
-    """The streams of an item from log-mel, face crops and tokens; None = missing."""
-    inputs = dict(EMPTY)
-    if audio is not None:
-        inputs["audio"] = torch.from_numpy(audio.astype(np.float32))
-    if video is not None:
-        inputs["video"] = torch.from_numpy(video)
-    if text is not None:
-        inputs["text"] = text
-    return inputs
-
-
-def to_item(example: Example, vocabulary: Vocabulary) -> Item:
-    """An example in tensors, without labels.
-
-    Args:
-        example: an utterance.
-        vocabulary: subwords of the text stream.
-    """
-    text = None if example.text is None else vocabulary.encode(example.text)
-    tokens = None if text is None else torch.tensor(text, dtype=torch.int64)
-    return Item(example.key, to_inputs(example.audio, example.video, tokens))
 
 
 def collate(items: Sequence[Item]) -> Batch:

@@ -22,7 +22,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from mmembed.batch import STREAMS, UNLABELLED, Batch
 from mmembed.data.dataset import Examples
-from mmembed.data.item import EMPTY, Augmentation, Item, augment, collate, to_inputs
+from mmembed.data.example import EMPTY, to_inputs
+from mmembed.data.item import Augmentation, Item, augment, collate
 from mmembed.data.sampler import EpochPlan, Integers, derive_seed, partition_batch
 from mmembed.errors import CorruptError, MmembedError, UsageError
 from mmembed.features.text import Vocabulary

@@ -20,8 +20,8 @@ from mmembed.batch import STREAMS
 from mmembed.config import Seconds
 from mmembed.data.example import Example
 from mmembed.data.fingerprints import Prints, drop_if_changed, with_media
-from mmembed.data.manifest.jsonl import ManifestRow, row_name, to_row
-from mmembed.data.manifest.utterance import Utterance
+from mmembed.data.manifest.jsonl import ManifestRow, row_name
+from mmembed.data.manifest.utterance import Utterance, to_row
 from mmembed.data.media import pool
 from mmembed.data.media.load import MediaSource
 from mmembed.data.media.pool import Decoder

@@ -17,9 +17,8 @@ from mmembed.batch import STREAMS
 from mmembed.data.example import ExampleInfo
 from mmembed.data.feature_files import SUFFIX, read_features
 from mmembed.data.locations import Json, Location, Progress
-from mmembed.data.manifest.embedded import utterance_of
 from mmembed.data.manifest.jsonl import count_rows, each_row
-from mmembed.data.manifest.utterance import Utterance
+from mmembed.data.manifest.utterance import Utterance, utterance_of
 from mmembed.data.shards.format import Member, members_of, read_local_sidecar, read_member
 from mmembed.data.shards.records import FEATURES, read_description
 from mmembed.errors import CorruptError, DataError

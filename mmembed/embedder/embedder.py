@@ -11,18 +11,18 @@ from typing import Any, Final, Literal, overload
 
 import torch
 from numpy.typing import ArrayLike
+from torch import Tensor
 
 from mmembed import __version__
-from mmembed.batch import STREAMS, Encoding, Padded
+from mmembed.batch import STREAMS, Encoding, Packed, Padded
 from mmembed.config import Hz, Seconds
 from mmembed.data.example import Example
-from mmembed.data.item import collate, to_item
 from mmembed.data.media.pool import Decoder
 from mmembed.data.media.streaming import MAX_SECONDS
 from mmembed.embedder import hub
 from mmembed.embedder.card import trained_on
 from mmembed.embedder.clip import Described, as_clip, parse_streams, usable
-from mmembed.embedder.embedding import Embedding, Word
+from mmembed.embedder.embedding import Array, Embedding, Word
 from mmembed.embedder.folder import FILES, HEAD, Saved, read_folder, write_folder
 from mmembed.embedder.recogniser import Recogniser
 from mmembed.embedder.windows import Encoded, WordMiddle, align_words, batches, encode_long
@@ -287,31 +287,39 @@ class Embedder:
                     for example, words, origin in zip(examples, known, origins, strict=True)
                 ]
                 encoded = self._encode(examples, recogniser, timed)
+
+        def array(tensor: Tensor) -> Array:
+            return tensor if tensors else tensor.numpy()
+
         embeddings = []
-        for example, each, transcript, origin in zip(
-            examples, encoded, known, origins, strict=True
-        ):
+        rows = zip(examples, encoded, known, origins, strict=True)
+        for example, each, transcript, origin in rows:
             times = (torch.arange(len(each.frames)) + 0.5) / FRAME_RATE
-            embedding = Embedding(
-                key=example.key,
-                streams=example.streams,
-                seconds=example.info.seconds,
-                pooled=each.layers[-1].clone(),
-                frames=each.frames,
-                times=times if _has_frames(example) else times * torch.nan,
-                layers=each.layers,
-                layer_names=self.encoder.layer_names,
-                transcript=transcript,
-                transcript_from=origin,
-                aligned=self._words(example, transcript, each),
+            aligned = self._words(example, transcript, each)
+            if not isinstance(aligned, str):
+                aligned = tuple(word._replace(vector=array(word.vector)) for word in aligned)
+            embeddings.append(
+                Embedding(
+                    key=example.key,
+                    streams=example.streams,
+                    seconds=example.info.seconds,
+                    pooled=array(each.layers[-1].clone()),
+                    frames=array(each.frames),
+                    times=array(times if _has_frames(example) else times * torch.nan),
+                    layers=array(each.layers),
+                    layer_names=self.encoder.layer_names,
+                    transcript=transcript,
+                    transcript_from=origin,
+                    aligned=aligned,
+                )
             )
-            embeddings.append(embedding if tensors else embedding.numpy())
         return embeddings
 
     def hidden(self, examples: Sequence[Example]) -> EncoderOutput:
         """The outputs of all layers for examples, each with at least one stream."""
-        items = [to_item(example, self.vocabulary) for example in examples]
-        return self.encoder.encode(collate(items).to(self.device).inputs)
+        tensors = [example.tensors(self.vocabulary) for example in examples]
+        packed = {s: Packed.concatenate([each[s] for each in tensors]) for s in STREAMS}
+        return self.encoder.encode({s: steps.to(self.device) for s, steps in packed.items()})
 
     def _encode(
         self,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, TypeAlias
 from urllib.parse import unquote
 
@@ -58,15 +58,6 @@ class Embedding:
     transcript: str | None
     transcript_from: Literal["given", "ctc"] | None
     aligned: tuple[Word, ...] | str = field(repr=False)  # words, or why there are none
-
-    def numpy(self) -> Embedding:
-        """The same with numpy arrays for tensors."""
-        names = ("pooled", "frames", "times", "layers")
-        arrays = {name: getattr(self, name).numpy() for name in names}
-        aligned = self.aligned
-        if not isinstance(aligned, str):
-            aligned = tuple(word._replace(vector=word.vector.numpy()) for word in aligned)
-        return replace(self, **arrays, aligned=aligned)
 
     @property
     def words(self) -> tuple[Word, ...]:

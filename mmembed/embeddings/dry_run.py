@@ -13,8 +13,7 @@ from pathlib import Path
 from mmembed.batch import STREAMS, subset_name
 from mmembed.data.media.load import ProbeResult
 from mmembed.embeddings.formats import Format
-from mmembed.embeddings.record import Content
-from mmembed.embeddings.write import Plan
+from mmembed.embeddings.write import Content, Plan
 from mmembed.encoder import FRAME_RATE
 from mmembed.errors import DataError, UsageError
 from mmembed.io.locks import is_locked

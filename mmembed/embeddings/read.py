@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from mmembed.batch import subset_name
-from mmembed.data.manifest.embedded import ROW
+from mmembed.data.manifest.utterance import ROW
 from mmembed.data.shards.layout import Record, ShardSet
 from mmembed.errors import CorruptError, UsageError
 from mmembed.io.arrow import ArrowFile

@@ -65,21 +65,6 @@ def shown(value: object) -> str:
         return type(value).__name__
 
 
-def check_text(name: str, text: str) -> None:
-    """Refuse, with a ValueError, what no UTF-8 file or column can hold."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise ValueError(f"{name} holds half a character (a surrogate): {shown(text)}") from None
-
-
-def as_text(name: str) -> str:
-    """The name of a file as text: each byte that is not UTF-8 as %XX."""
-    if name.isascii():
-        return name
-    return "".join(f"%{ord(c) & 255:02X}" if "\udc80" <= c <= "\udcff" else c for c in name)
-
-
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeVar
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 import fsspec
 
@@ -241,17 +241,6 @@ def _raise_final(item: str, error: Exception) -> None:
         raise DataError(item, "refused", f"the server refuses it ({error})") from None
     if not isinstance(error, OSError) and type(error).__module__.split(".")[0] not in _LIBRARIES:
         raise error
-
-
-def without_secrets(media: str) -> str:
-    """A URL without what may be secret: user and password, and all that follows a `?`."""
-    if "://" not in media:
-        return media
-    try:
-        parts = urlsplit(media)
-    except ValueError:  # no URL, but what stands before the @ may be secret all the same
-        return media[: media.index("://") + 3] + "..."
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment=""))
 
 
 def _sha256(path: Path) -> str:

@@ -14,7 +14,8 @@ import torch
 
 from mmembed.batch import STREAMS, UNLABELLED, stream_subsets, subset_name
 from mmembed.ctc import greedy_tokens
-from mmembed.data.item import EMPTY, Item, collate
+from mmembed.data.example import EMPTY
+from mmembed.data.item import Item, collate
 from mmembed.data.loader import SpeechItems
 from mmembed.features.text import BLANK, Vocabulary
 from mmembed.method import Method

@@ -21,8 +21,13 @@ from torch import Tensor
 
 from mmembed.batch import STREAMS, subset_name
 from mmembed.config import read_json
-from mmembed.data.manifest.embedded import utterance_of
-from mmembed.data.manifest.utterance import EMOTIONS, SENTIMENT_LIMITS, Labels, Utterance
+from mmembed.data.manifest.utterance import (
+    EMOTIONS,
+    SENTIMENT_LIMITS,
+    Labels,
+    Utterance,
+    utterance_of,
+)
 from mmembed.data.shards.layout import ShardSet
 from mmembed.embeddings.read import read_arrays
 from mmembed.errors import CorruptError, UsageError

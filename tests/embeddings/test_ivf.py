@@ -11,7 +11,7 @@ import pytest
 from helpers.prepared import embedding, write_embeddings
 from numpy.typing import NDArray
 
-from mmembed.embeddings.ivf import KEPT, LOOKED_INTO, Partition, open_partition
+from mmembed.embeddings.ivf import KEPT, NPROBE, Partition, open_partition
 from mmembed.embeddings.search import EmbeddingSearch, VectorIndex
 from mmembed.errors import CorruptError, UsageError
 
@@ -58,7 +58,7 @@ def test_only_some_parts_are_looked_into(partition: Partition) -> None:
     query = partition.centres[7].astype(float)
     parts = np.argsort(-(partition.centres @ partition.centres[7]))
     sizes = np.diff(partition.bounds)[parts].cumsum()
-    looked = int(np.searchsorted(sizes, LOOKED_INTO * 2400 / 49)) + 1
+    looked = int(np.searchsorted(sizes, NPROBE * 2400 / 49)) + 1
     held = [partition.order[slice(*partition.bounds[[p, p + 1]])] for p in parts[:looked]]
     assert parts[0] == 7 and looked < 30
     assert partition.near(query, 10, None).tolist() == np.concatenate(held).tolist()

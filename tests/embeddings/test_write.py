@@ -12,12 +12,11 @@ from helpers.encoders import write_encoder
 from helpers.prepared import example
 
 from mmembed.data.example import Example
-from mmembed.data.manifest.embedded import utterance_of
+from mmembed.data.manifest.utterance import utterance_of
 from mmembed.data.media.load import ReadySource
 from mmembed.data.shards.layout import Record, ShardSet, shard_sidecars
 from mmembed.embedder import Embedder
-from mmembed.embeddings.record import Content
-from mmembed.embeddings.write import Plan, Subset, Threads, make_shards
+from mmembed.embeddings.write import Content, Plan, Subset, Threads, make_shards
 from mmembed.errors import DataError
 
 SUBSETS: list[Subset] = [("audio",), ("text",), ("audio", "video")]

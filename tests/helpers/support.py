@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import torch
 
 from mmembed.batch import Batch, Padded
-from mmembed.data.item import EMPTY, Item
+from mmembed.data.example import EMPTY
+from mmembed.data.item import Item
 from mmembed.encoder import EncoderConfig
 from mmembed.method import Method
 from mmembed.methods.ctc_speaker import CtcSpeaker, CtcSpeakerConfig

@@ -13,9 +13,8 @@ from pathlib import Path
 
 from mmembed.data.corpora.files import SPLIT_NAMES, best_of, read_text
 from mmembed.data.folders import SOUND_SUFFIXES, media_below
-from mmembed.data.manifest.utterance import Utterance, portable_key
+from mmembed.data.manifest.utterance import Utterance, as_text, portable_key
 from mmembed.errors import DataError
-from mmembed.io.json import as_text
 
 
 def read(root: Path) -> list[Utterance]:

@@ -41,8 +41,7 @@ from mmembed.data.corpora.tables import (
     read_table,
     split_list,
 )
-from mmembed.data.manifest.jsonl import from_row
-from mmembed.data.manifest.utterance import Labels, Utterance, portable_key
+from mmembed.data.manifest.utterance import Labels, Utterance, from_row, portable_key
 from mmembed.errors import DataError
 from mmembed.io.json import parse_json, shown
 

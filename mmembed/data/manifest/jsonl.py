@@ -10,26 +10,19 @@ its default. `media` is absolute or relative to the folder of the manifest. A na
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import fields
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Final, TypeAlias
 
 from mmembed.data.manifest.parquet import count_table_rows, read_rows, write_rows
-from mmembed.data.manifest.utterance import EMOTIONS, Labels, Utterance
+from mmembed.data.manifest.utterance import Utterance, from_row, to_row
 from mmembed.errors import DataError
 from mmembed.io.atomic import atomic_file
-from mmembed.io.json import parse_json, shown
+from mmembed.io.json import parse_json
 
 TABLE: Final = ".parquet"
 SUFFIXES: Final = (".jsonl", TABLE)
 
-_FIELDS: Final = tuple(field.name for field in fields(Utterance))
-_LABELS: Final = tuple(field.name for field in fields(Labels))
-_NUMBERS: Final = ("start", "end", "sentiment", "sentiment_limit")
-_NAMES: Final = ("streams", "present")  # lists of strings
 _MARKS: Final = (b"\xff\xfe", b"\xfe\xff")  # of UTF-16
 
 ManifestRow: TypeAlias = Utterance | DataError
@@ -180,106 +173,3 @@ def _without_duplicates(path: Path, utterances: Iterable[Utterance]) -> Iterator
             raise DataError(f"{path}:{number}", "duplicate", f"a second {utterance.key}")
         seen.add(utterance.key)
         yield utterance
-
-
-def to_row(utterance: Utterance) -> dict[str, object]:
-    """An utterance as plain JSON values; fields that hold their default are left out."""
-    row = _changed(utterance)
-    labels = _changed(utterance.labels)
-    if "labels" in row:
-        row["labels"] = _jsonable(labels)
-    return _jsonable(row)
-
-
-def from_row(row: object) -> Utterance:
-    """The inverse of `to_row`.
-
-    Raises:
-        ValueError: one line saying which field is wrong and what is allowed.
-    """
-    values = _checked(row, _FIELDS, "a manifest row")
-    if values.get("key") is None:
-        raise ValueError("a manifest row needs a key")
-    values["labels"] = labels_from_row(values.get("labels", {}))
-    values.setdefault("media", None)
-    if values.get("start", 0.0) is None:
-        raise ValueError("start must be a number, found null")
-    return Utterance(**values)
-
-
-def labels_from_row(row: object) -> Labels:
-    """The labels of a row; {} has none.
-
-    Raises:
-        ValueError: one line saying which is wrong and what is allowed.
-    """
-    labels = _checked(row, _LABELS, "labels")
-    if (emotions := labels.get("emotions")) is not None:
-        if not isinstance(emotions, list) or len(emotions) != len(EMOTIONS):
-            what = f"{len(EMOTIONS)} values in [0, 3], in the order {', '.join(EMOTIONS)}"
-            raise ValueError(f"emotions {shown(emotions)}: {what}")
-        labels["emotions"] = tuple(
-            None if value is None else _number("emotions", value) for value in emotions
-        )
-    scores = labels.get("scores", {})
-    if not isinstance(scores, Mapping):
-        raise ValueError(f"scores must be an object of numbers, found {shown(scores)}")
-    labels["scores"] = {name: _score(name, value) for name, value in scores.items()}
-    return Labels(**labels)
-
-
-def _jsonable(values: dict[str, object]) -> dict[str, object]:
-    return {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}
-
-
-def _changed(item: Utterance | Labels) -> dict[str, object]:
-    plain = Utterance(key="-", media=None) if isinstance(item, Utterance) else Labels()
-    return {
-        field.name: getattr(item, field.name)
-        for field in fields(item)
-        if getattr(item, field.name) != getattr(plain, field.name) or field.name == "key"
-    }
-
-
-def _checked(row: object, allowed: tuple[str, ...], what: str) -> dict[str, Any]:
-    if not isinstance(row, Mapping):
-        raise ValueError(f"{what} must be a JSON object, found {shown(row)}")
-    unknown = [name for name in row if name not in allowed]
-    if unknown:
-        raise ValueError(f"unknown field {_named(unknown)}; allowed are {', '.join(allowed)}")
-    return {name: _converted(name, value) for name, value in row.items()}
-
-
-def _named(names: Sequence[object]) -> str:
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return ", ".join(shown(name).strip("'") for name in names[:3]) + more
-
-
-def _converted(name: str, value: Any) -> Any:
-    """A field as `Utterance` and `Labels` have it; those of several values are left to others."""
-    if value is None or name in ("labels", "emotions", "scores"):
-        return value
-    if name in _NUMBERS:
-        return _number(name, value)
-    if name in _NAMES:
-        if not isinstance(value, list) or not all(isinstance(x, str) for x in value):
-            raise ValueError(f"{name} must be a list of strings, found {shown(value)}")
-        return tuple(value)
-    if name == "turn":
-        if not isinstance(value, int) or isinstance(value, bool):
-            raise ValueError(f"turn must be a whole number, found {shown(value)}")
-    elif not isinstance(value, str):
-        raise ValueError(f"{name} must be a string, found {shown(value)}")
-    return value
-
-
-def _number(name: str, value: object) -> float:
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        with suppress(OverflowError):  # of whole numbers of hundreds of digits
-            if math.isfinite(value):
-                return float(value)
-    raise ValueError(f"{name} must be a number, found {shown(value)}")
-
-
-def _score(name: str, value: object) -> float:
-    return _number(f"score {shown(name)}", value)

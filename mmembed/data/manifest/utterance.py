@@ -1,17 +1,18 @@
-"""One row of a manifest: where an utterance is and what is known of it."""
+"""One row of a manifest: where an utterance is, what is known of it, and both as plain JSON."""
 
 from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Final
-from urllib.parse import quote, urlsplit
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, fields
+from typing import Any, Final
+from urllib.parse import quote, urlsplit, urlunsplit
 
 from mmembed.batch import STREAMS
 from mmembed.config import Seconds
-from mmembed.io.json import check_text, shown
+from mmembed.io.json import shown
 
 SPLITS: Final = ("train", "dev", "test", "heldout")
 """`heldout`: utterances never trained on, by speakers of the training split (closed-set tasks)."""
@@ -167,3 +168,182 @@ def portable_key(name: str) -> str:
     Different names give different keys; `urllib.parse.unquote` gives the name back.
     """
     return quote(os.fsencode(name), safe="").replace(".", "%2E").replace("~", "%7E")
+
+
+_FIELDS: Final = tuple(field.name for field in fields(Utterance))
+
+
+_LABELS: Final = tuple(field.name for field in fields(Labels))
+
+
+_NUMBERS: Final = ("start", "end", "sentiment", "sentiment_limit")
+
+
+_NAMES: Final = ("streams", "present")  # lists of strings
+
+
+def to_row(utterance: Utterance) -> dict[str, object]:
+    """An utterance as plain JSON values; fields that hold their default are left out."""
+    row = _changed(utterance)
+    labels = _changed(utterance.labels)
+    if "labels" in row:
+        row["labels"] = _jsonable(labels)
+    return _jsonable(row)
+
+
+def from_row(row: object) -> Utterance:
+    """The inverse of `to_row`.
+
+    Raises:
+        ValueError: one line saying which field is wrong and what is allowed.
+    """
+    values = _checked(row, _FIELDS, "a manifest row")
+    if values.get("key") is None:
+        raise ValueError("a manifest row needs a key")
+    values["labels"] = labels_from_row(values.get("labels", {}))
+    values.setdefault("media", None)
+    if values.get("start", 0.0) is None:
+        raise ValueError("start must be a number, found null")
+    return Utterance(**values)
+
+
+def labels_from_row(row: object) -> Labels:
+    """The labels of a row; {} has none.
+
+    Raises:
+        ValueError: one line saying which is wrong and what is allowed.
+    """
+    labels = _checked(row, _LABELS, "labels")
+    if (emotions := labels.get("emotions")) is not None:
+        if not isinstance(emotions, list) or len(emotions) != len(EMOTIONS):
+            what = f"{len(EMOTIONS)} values in [0, 3], in the order {', '.join(EMOTIONS)}"
+            raise ValueError(f"emotions {shown(emotions)}: {what}")
+        labels["emotions"] = tuple(
+            None if value is None else _number("emotions", value) for value in emotions
+        )
+    scores = labels.get("scores", {})
+    if not isinstance(scores, Mapping):
+        raise ValueError(f"scores must be an object of numbers, found {shown(scores)}")
+    labels["scores"] = {name: _score(name, value) for name, value in scores.items()}
+    return Labels(**labels)
+
+
+def _jsonable(values: dict[str, object]) -> dict[str, object]:
+    return {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}
+
+
+def _changed(item: Utterance | Labels) -> dict[str, object]:
+    plain = Utterance(key="-", media=None) if isinstance(item, Utterance) else Labels()
+    return {
+        field.name: getattr(item, field.name)
+        for field in fields(item)
+        if getattr(item, field.name) != getattr(plain, field.name) or field.name == "key"
+    }
+
+
+def _checked(row: object, allowed: tuple[str, ...], what: str) -> dict[str, Any]:
+    if not isinstance(row, Mapping):
+        raise ValueError(f"{what} must be a JSON object, found {shown(row)}")
+    unknown = [name for name in row if name not in allowed]
+    if unknown:
+        raise ValueError(f"unknown field {_named(unknown)}; allowed are {', '.join(allowed)}")
+    return {name: _converted(name, value) for name, value in row.items()}
+
+
+def _named(names: Sequence[object]) -> str:
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(shown(name).strip("'") for name in names[:3]) + more
+
+
+def _converted(name: str, value: Any) -> Any:
+    """A field as `Utterance` and `Labels` have it; those of several values are left to others."""
+    if value is None or name in ("labels", "emotions", "scores"):
+        return value
+    if name in _NUMBERS:
+        return _number(name, value)
+    if name in _NAMES:
+        if not isinstance(value, list) or not all(isinstance(x, str) for x in value):
+            raise ValueError(f"{name} must be a list of strings, found {shown(value)}")
+        return tuple(value)
+    if name == "turn":
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise ValueError(f"turn must be a whole number, found {shown(value)}")
+    elif not isinstance(value, str):
+        raise ValueError(f"{name} must be a string, found {shown(value)}")
+    return value
+
+
+def _number(name: str, value: object) -> float:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        with suppress(OverflowError):  # of whole numbers of hundreds of digits
+            if math.isfinite(value):
+                return float(value)
+    raise ValueError(f"{name} must be a number, found {shown(value)}")
+
+
+def _score(name: str, value: object) -> float:
+    return _number(f"score {shown(name)}", value)
+
+
+ROW: Final = tuple(
+    field.name for field in fields(Utterance) if field.name not in ("key", "streams")
+)
+"""Names of the fields that a record repeats."""
+
+
+def row_of(utterance: Utterance) -> dict[str, object]:
+    """The row of an embedded clip, as the JSON of its record holds it.
+
+    All fields of `Utterance` stand there by their names, but for two: the key is the record's, and
+    `streams` are those that were embedded. `labels` is null where there is none, `media` has
+    nothing secret.
+    """
+    written = to_row(utterance)
+    plain = {name: getattr(utterance, name) for name in ROW if name != "labels"}
+    media = utterance.media and as_text(without_secrets(utterance.media))
+    return {**plain, "media": media, "labels": written.get("labels")}
+
+
+def utterance_of(
+    key: str, described: Mapping[str, Any], meta: Mapping[str, Any] | None = None
+) -> Utterance:
+    """The inverse of `row_of`, as far as a record tells: those of older versions hold less.
+
+    Args:
+        key: of the record.
+        described: its JSON.
+        meta: what the index holds of it: where the JSON does not name split or speaker.
+
+    Raises:
+        ValueError: one line saying which field is wrong and what is allowed.
+    """
+    known = {name: value for name, value in (meta or {}).items() if name in ("split", "speaker")}
+    known |= {name: described[name] for name in ROW if name in described}
+    held = {name: value for name, value in known.items() if value is not None}
+    return from_row({"key": key, **held})
+
+
+def without_secrets(media: str) -> str:
+    """A URL without what may be secret: user and password, and all that follows a `?`."""
+    if "://" not in media:
+        return media
+    try:
+        parts = urlsplit(media)
+    except ValueError:  # no URL, but what stands before the @ may be secret all the same
+        return media[: media.index("://") + 3] + "..."
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment=""))
+
+
+def as_text(name: str) -> str:
+    """The name of a file as text: each byte that is not UTF-8 as %XX."""
+    if name.isascii():
+        return name
+    return "".join(f"%{ord(c) & 255:02X}" if "\udc80" <= c <= "\udcff" else c for c in name)
+
+
+def check_text(name: str, text: str) -> None:
+    """Refuse, with a ValueError, what no UTF-8 file or column can hold."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"{name} holds half a character (a surrogate): {shown(text)}") from None

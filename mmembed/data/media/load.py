@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import resource
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import soundfile
+from numpy.typing import NDArray
 
 from mmembed.batch import STREAMS
 from mmembed.config import Seconds
@@ -27,12 +29,13 @@ from mmembed.data.media.open import (
 from mmembed.data.media.streaming import ADVICE, FeatureBlock, features_of, stream_clip
 from mmembed.data.media.temporary_arrays import TemporaryStreams
 from mmembed.data.untrusted import archives
-from mmembed.errors import DataError
+from mmembed.errors import DataError, MmembedError
 from mmembed.features.audio import log_mel
 from mmembed.features.text import normalise_transcript
 from mmembed.features.video import face_crops
 from mmembed.io.remote import fetch_file, read_head
 
+ALMOST: Final = 16 << 20  # bytes; what fails with so few left fails for want of memory
 LARGEST_MEMBER: Final = 1 << 30  # bytes of media in an archive
 
 
@@ -269,3 +272,48 @@ def probe(source: MediaSource) -> ProbeResult:
 
 def _no_streams(source: MediaSource) -> DataError:
     return DataError(source.key, "no_streams", f"has no {' or '.join(source.streams)}")
+
+
+def replies(
+    source: MediaSource, probing: bool
+) -> Iterator[tuple[dict[str, Any], dict[str, NDArray[Any]]]]:
+    """Head and arrays of each message: parts of a long clip, then the clip or why there is none."""
+    item, last = source.path, False
+    no_memory = "memory", f"{item}: needs more memory than one clip may take"
+    try:
+        if probing:
+            found = probe(source)
+            yield {"probe": [found.streams, found.seconds]}, {}
+            return
+        parts = source.parts()
+        while True:
+            part = next(parts)
+            yield {"size": part.size}, {part.stream: part.values}
+    except StopIteration as end:
+        example: Example = end.value
+        streams = {"audio": example.audio, "video": example.video}
+        arrays = {name: values for name, values in streams.items() if values is not None}
+        yield {"info": example.info.to_json()}, {**arrays, **example.features}
+        return
+    except DataError as error:
+        item, reason, message = error.item, error.reason, str(error)
+        if (
+            reason == "damaged"
+            and mapped_bytes() + ALMOST > resource.getrlimit(resource.RLIMIT_DATA)[0]
+        ):
+            reason, message, last = *no_memory, True
+    except MmembedError as error:  # a damaged file of features, a URL that is not allowed
+        reason, message = "unusable", str(error)
+    except MemoryError:
+        # What it holds by now may never come back: a new process starts empty.
+        reason, message, last = *no_memory, True
+    except Exception as error:  # of a library that met what its authors had not thought of
+        reason, message = "damaged", f"{item}: cannot be decoded ({type(error).__name__}: {error})"
+    message = " ".join(message.removeprefix(f"{item}: ").split())
+    yield {"item": item, "reason": reason, "message": message, "last": last}, {}
+
+
+def mapped_bytes() -> int:
+    """Bytes of data that this process has mapped; libraries alone take hundreds of megabytes."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmData:")[1].split()[0]) << 10

@@ -34,20 +34,18 @@ from numpy.typing import NDArray
 
 from mmembed.config import Seconds
 from mmembed.data.example import Example, ExampleInfo
-from mmembed.data.manifest.utterance import Utterance
-from mmembed.data.media.load import MediaSource, ProbeResult, Source, probe
+from mmembed.data.manifest.utterance import Utterance, without_secrets
+from mmembed.data.media.load import MediaSource, ProbeResult, Source, mapped_bytes, probe, replies
 from mmembed.data.media.open import BLOCK
 from mmembed.data.media.temporary_arrays import TemporaryStreams
 from mmembed.errors import DataError, MmembedError, UsageError
 from mmembed.features.audio import FEATURE_RATE
 from mmembed.features.video import VIDEO_RATE
-from mmembed.io.remote import without_secrets
 
 TIMEOUT: Final[Seconds] = 120.0  # to decode one clip; most take a tenth of a second
 BYTES_A_SECOND: Final = 10_000  # of its file, for which a long clip may take a second more
 DECODED_A_SECOND: Final = 20.0  # seconds of it, likewise
 MEMORY: Final = 3 << 30  # bytes that one clip may take
-ALMOST: Final = 16 << 20  # bytes; what fails with so few left fails for want of memory
 START: Final[Seconds] = 120.0  # for a process to import what it needs on a busy machine
 AHEAD: Final = 4  # clips decoded ahead of the one that is waited for, in each process
 LARGEST_REPLY: Final = 2 << 30  # bytes
@@ -180,7 +178,7 @@ class _Pending:
     begun: float = 0.0
     size: int = 0
     steps: Counter[str] = field(default_factory=Counter)
-    arrays: TemporaryStreams = field(default_factory=TemporaryStreams)
+    arrays: TemporaryStreams | None = None
     outcome: Outcome | None = None
 
     @property
@@ -275,8 +273,9 @@ class _Child:
                 return ProbeResult(streams and tuple(streams), seconds, source.text)
             if "info" in head:
                 info = ExampleInfo.from_json(head["info"])
-                found: dict[str, Any] = {**arrays, **pending.arrays.finish()}
-                found = {"features": arrays} if source.has_features else found
+                found: dict[str, Any] = {"features": arrays} if source.has_features else arrays
+                if pending.arrays is not None:
+                    found |= pending.arrays.finish()
                 return Example(source.utterance, text=source.text, info=info, **found)
             size = int(head["size"])
         except (EOFError, OSError, ValueError, KeyError, TypeError):
@@ -301,6 +300,7 @@ class _Child:
             if pending.lasts > source.longest + BLOCK:
                 self.alive = False
                 return DataError(pending.name, "too_long", "lasts longer than it may last")
+            pending.arrays = pending.arrays or TemporaryStreams()
             pending.arrays.add(stream, values)
         return None
 
@@ -337,7 +337,7 @@ def _serve(connection: Connection, memory: int) -> None:
     cv2.setNumThreads(0)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     threading.Thread(target=_follow_parent, daemon=True).start()
-    limit = _mapped_bytes() + memory
+    limit = mapped_bytes() + memory
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
     with suppress(EOFError, ConnectionError):  # nobody asks any more
         connection.send_bytes(b"ready")
@@ -357,7 +357,7 @@ def _answer(connection: Connection) -> bool:
         request["face_model"] and Path(request["face_model"]),
         request["longest"],
     )
-    for head, arrays in _replies(source, request["probing"]):
+    for head, arrays in replies(source, request["probing"]):
         shapes = [[name, array.dtype.str, array.shape] for name, array in arrays.items()]
         connection.send_bytes(json.dumps({**head, "arrays": shapes}).encode())
         for array in arrays.values():
@@ -365,53 +365,8 @@ def _answer(connection: Connection) -> bool:
     return not head.get("last")
 
 
-def _mapped_bytes() -> int:
-    """Bytes of data that this process has mapped; libraries alone take hundreds of megabytes."""
-    status = Path("/proc/self/status").read_text()
-    return int(status.split("VmData:")[1].split()[0]) << 10
-
-
 def _follow_parent() -> None:
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()
     os._exit(1)
-
-
-def _replies(
-    source: MediaSource, probing: bool
-) -> Iterator[tuple[dict[str, Any], dict[str, NDArray[Any]]]]:
-    """Head and arrays of each message: parts of a long clip, then the clip or why there is none."""
-    item, last = source.path, False
-    no_memory = "memory", f"{item}: needs more memory than one clip may take"
-    try:
-        if probing:
-            found = probe(source)
-            yield {"probe": [found.streams, found.seconds]}, {}
-            return
-        parts = source.parts()
-        while True:
-            part = next(parts)
-            yield {"size": part.size}, {part.stream: part.values}
-    except StopIteration as end:
-        example: Example = end.value
-        streams = {"audio": example.audio, "video": example.video}
-        arrays = {name: values for name, values in streams.items() if values is not None}
-        yield {"info": example.info.to_json()}, {**arrays, **example.features}
-        return
-    except DataError as error:
-        item, reason, message = error.item, error.reason, str(error)
-        if (
-            reason == "damaged"
-            and _mapped_bytes() + ALMOST > resource.getrlimit(resource.RLIMIT_DATA)[0]
-        ):
-            reason, message, last = *no_memory, True
-    except MmembedError as error:  # a damaged file of features, a URL that is not allowed
-        reason, message = "unusable", str(error)
-    except MemoryError:
-        # What it holds by now may never come back: a new process starts empty.
-        reason, message, last = *no_memory, True
-    except Exception as error:  # of a library that met what its authors had not thought of
-        reason, message = "damaged", f"{item}: cannot be decoded ({type(error).__name__}: {error})"
-    message = " ".join(message.removeprefix(f"{item}: ").split())
-    yield {"item": item, "reason": reason, "message": message, "last": last}, {}

@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmembed.data.example import Example, ExampleInfo
-from mmembed.data.manifest.jsonl import from_row, to_row
-from mmembed.data.manifest.utterance import Utterance
+from mmembed.data.manifest.utterance import Utterance, from_row, to_row
 from mmembed.errors import CorruptError
 from mmembed.io.json import shown
 

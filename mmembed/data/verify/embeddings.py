@@ -11,7 +11,7 @@ from typing import Any, Final
 import numpy as np
 
 from mmembed.data.locations import Json
-from mmembed.data.manifest.embedded import utterance_of
+from mmembed.data.manifest.utterance import utterance_of
 from mmembed.data.shards.format import parse_object
 from mmembed.data.verify.defect import Defect, corrupt
 from mmembed.errors import CorruptError

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmembed.data.manifest.jsonl import from_row, read_manifest, to_row, write_manifest
-from mmembed.data.manifest.utterance import Labels, Utterance
+from mmembed.data.manifest.jsonl import read_manifest, write_manifest
+from mmembed.data.manifest.utterance import Labels, Utterance, from_row, to_row
 from mmembed.errors import DataError
 
 FULL = Utterance(

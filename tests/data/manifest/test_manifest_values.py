@@ -18,14 +18,8 @@ from mmembed.commands.cli import run_program
 from mmembed.commands.prepare import main
 from mmembed.data.example import Example
 from mmembed.data.inputs import open_sources
-from mmembed.data.manifest.jsonl import (
-    from_row,
-    read_each_row,
-    read_manifest,
-    to_row,
-    write_manifest,
-)
-from mmembed.data.manifest.utterance import Labels, Utterance
+from mmembed.data.manifest.jsonl import read_each_row, read_manifest, write_manifest
+from mmembed.data.manifest.utterance import Labels, Utterance, from_row, to_row
 from mmembed.data.shards.layout import ShardSet
 from mmembed.data.shards.records import from_record, to_record
 from mmembed.errors import CorruptError, DataError, UsageError
@@ -213,9 +207,8 @@ def test_extract_has_a_source_for_each_row(tmp_path: Path) -> None:
     path.write_text('{"key": "a", "transcript": "x"}\n{"key": "b", "media": "http://[::1/"}\n')
     good, bad = open_sources([path])
     assert good.key == "a" and bad.name == f"{path}:2"
-    assert callable(bad.origin)
     with pytest.raises(DataError, match="is no URL"):
-        bad.origin()
+        bad.load()
     for url, message in (("http://[::1/x.wav", "nor a URL"), ("http://[1/x.wav", "not a URL")):
         with pytest.raises(UsageError, match=message):
             open_sources([url])

@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 from helpers.prepared import embedding, reasons, verify, write_embeddings
 
-from mmembed.data.manifest.embedded import ROW, row_of, utterance_of
-from mmembed.data.manifest.utterance import Labels, Utterance
+from mmembed.data.manifest.utterance import ROW, Labels, Utterance, row_of, utterance_of
 from mmembed.embeddings.read import COLUMNS, load_embeddings
 
 LABELS = Labels(-1.0, (0.0, 1.0, 0.0, 3.0, 0.0, 0.5), "sad", ("joy",), scores={"valence": 0.5})
