@@ -20,7 +20,7 @@ from pathlib import Path
 
 import tyro
 
-from mmembed.errors import UsageError, printable
+from mmembed.errors import printable
 
 
 @dataclass(frozen=True)
@@ -50,14 +50,11 @@ class Serve:
 def main(argv: Sequence[str] | None = None) -> None:
     """Load, print the address, serve until stopped."""
     settings = tyro.cli(Serve, prog="mmembed serve", args=argv, description=__doc__)
-    try:
-        from mmembed.serve.server import Address, serve
-    except ImportError as error:
-        raise UsageError(f"serve: needs pip install 'mmembed[serve]' ({error})") from None
     from mmembed.data.media.pool import Decoder
     from mmembed.embedder import Embedder
     from mmembed.embeddings.search import EmbeddingSearch
     from mmembed.serve.analysis import Analyser
+    from mmembed.serve.server import Address, serve
     from mmembed.studies.emotion_predictor import EmotionPredictor
 
     address = Address(settings.host, settings.port)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,14 +26,6 @@ class ConfusionMatrix:
     rows: Sequence[Sequence[tuple[int, float]]]
     items: int
 
-    @classmethod
-    def of(cls, truth: Sequence[str], predicted: Sequence[str], names: Sequence[str]) -> Self:
-        """Count N items by their true and their predicted names."""
-        counts = confusion_matrix(truth, predicted, labels=names)
-        fractions = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-        pairs = zip(counts.tolist(), fractions.tolist(), strict=True)
-        return cls(names, [list(zip(*pair, strict=True)) for pair in pairs], len(truth))
-
 
 def strongest_emotions(
     truth: NDArray[np.float64], predicted: NDArray[np.float64]
@@ -48,6 +39,10 @@ def strongest_emotions(
     some = (truth > 0).any(axis=1) & ~np.isnan(truth).any(axis=1)
     if not some.any():
         return None
-    names = np.array(EMOTIONS)
-    true, guessed = (names[values[some].argmax(axis=1)] for values in (truth, predicted))
-    return ConfusionMatrix.of(true, guessed, EMOTIONS)
+    strongest, guessed = truth[some].argmax(axis=1), predicted[some].argmax(axis=1)
+    counts, fractions = (
+        confusion_matrix(strongest, guessed, labels=range(len(EMOTIONS)), normalize=part).tolist()
+        for part in (None, "true")
+    )
+    rows = [list(zip(*pair, strict=True)) for pair in zip(counts, fractions, strict=True)]
+    return ConfusionMatrix(EMOTIONS, rows, len(strongest))

@@ -11,19 +11,12 @@ from mmembed.report.run_folder import Json
 
 def similarities(results: Mapping[str, Any]) -> list[Json]:
     """What the report shows of the `results.json` of layer anchoring; nothing of other studies."""
-    found = [results[name] for name in ("layer_similarity", "vowel_similarity") if name in results]
-    return [
-        {
-            "metric": one["metric"],
-            "plot": similarity_plot(one),
-            "rows": [(fold, ", ".join(group)) for fold, group in enumerate(one["groups"])],
-        }
-        for one in found
-    ]
-
-
-def similarity_plot(one: Mapping[str, Any]) -> plots.Plot:
-    """The similarity of each layer of the source (rows) to each of the target (columns)."""
-    names, axes = one["layers"], (f"source: {one['source']}", f"target: {one['target']}")
-    title = f"similarity of layers by {one['metric']}, {axes[0]} and {axes[1]}"
-    return plots.heat(one["similarity"], names, names, axes, "similarity", title)
+    found = []
+    for one in (results.get(name) for name in ("layer_similarity", "vowel_similarity")):
+        if one is not None:
+            names, axes = one["layers"], (f"source: {one['source']}", f"target: {one['target']}")
+            title = f"similarity of layers by {one['metric']}, {axes[0]} and {axes[1]}"
+            plot = plots.heat(one["similarity"], names, names, axes, "similarity", title)
+            rows = [(fold, ", ".join(group)) for fold, group in enumerate(one["groups"])]
+            found.append({"metric": one["metric"], "plot": plot, "rows": rows})
+    return found

@@ -75,7 +75,7 @@ def key_numbers(run: RunFolder) -> list[tuple[str, str, str]]:
         (percent(speaker), "speaker accuracy", f"chance level {chance}"),
     ]
     by_subset = run.summary.get("sentiment_correlation") or correlations(run.scores["sentiment"])
-    means = {name: _mean(by_subset[name]) for name in in_stream_order(by_subset)}
+    means = {name: Score.of(by_subset[name]).mean for name in in_stream_order(by_subset)}
     if means:
         fullest = list(means)[-1]
         figures.append((number(means[fullest]), "sentiment correlation", fullest))
@@ -89,10 +89,6 @@ def key_numbers(run: RunFolder) -> list[tuple[str, str, str]]:
         untrained = max((score.mean for score in by_subset.values()), default=None)
     figures.append((number(untrained), "untrained encoder", "sentiment correlation, same probe"))
     return figures
-
-
-def _mean(value: object) -> float:
-    return (value if isinstance(value, Score) else Score.of(value)).mean
 
 
 def loss_curves(run: RunFolder) -> plots.Plot | None:

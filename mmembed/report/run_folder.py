@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -74,7 +74,7 @@ class RunFolder:
             config=read_part(path / "pretrain" / "run.json"),
             metrics=list(_read_lines(path / "pretrain" / "metrics.jsonl")),
             evaluation=read_part(path / "pretrain" / "evaluation.json"),
-            emotion=_read_results(path / "emotion" / "results.json"),
+            emotion=read_part(path / "emotion" / "results.json", read_results),
             predictions=read_part(path / "emotion" / "predictions.json"),
             summary=read_part(path / "results.json"),
             points=_read_points(path / "embeddings"),
@@ -137,14 +137,9 @@ def flatten(value: object, prefix: str = "") -> Iterator[tuple[str, str]]:
         yield prefix, value if isinstance(value, str) else dumps(value)
 
 
-def read_part(path: Path) -> Json:
+def read_part(path: Path, read: Callable[[Path], Json] = read_json) -> Json:
     """An object; {} where there is no such file."""
-    return read_json(path) if path.is_file() else {}
-
-
-def _read_results(path: Path) -> Json:
-    """Likewise, of a study."""
-    return read_results(path) if path.is_file() else {}
+    return read(path) if path.is_file() else {}
 
 
 def _read_lines(path: Path) -> Iterator[Json]:

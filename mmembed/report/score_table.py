@@ -59,7 +59,9 @@ class Score:
 
     @classmethod
     def of(cls, value: object) -> Self:
-        """From `{"mean": .., "std": .., "low": .., "high": ..}`, a bare number, or nothing."""
+        """From `{"mean": .., "std": .., "low": .., "high": ..}`, a number, a score, or nothing."""
+        if isinstance(value, cls):
+            return value
         if not isinstance(value, Mapping):
             return cls(as_float(value))
         return cls(*(as_float(value.get(name)) for name in ("mean", "std", "low", "high")))

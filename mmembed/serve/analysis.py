@@ -166,6 +166,7 @@ class Analyser:
         self.decoder = decoder
         self.predictor = predictor
         self.search = search
+        self._weights = embedder.encoder.fusion_weights.tolist()
         self._sources = None if search is None else Sources(search.embeddings.metadata)
         self._stopped = threading.Event()
 
@@ -194,10 +195,16 @@ class Analyser:
         return Analysis(
             name=name,
             seconds=embedding.seconds or 0.0,
-            streams=self._streams(embedding),
+            streams=tuple(
+                Stream(stream, weight, stream in embedding.streams)
+                for stream, weight in zip(STREAMS, self._weights, strict=True)
+            ),
             transcript=embedding.transcript,
             transcript_from=embedding.transcript_from,
-            words=_words(embedding),
+            words=tuple(
+                TimedWord(word.text, word.start, word.end)
+                for word in ([] if isinstance(embedding.aligned, str) else embedding.aligned)
+            ),
             emotion=self._emotion(embedding, notes),
             curves=self._curves(example, embedding.seconds or 0.0, notes),
             neighbours=self._neighbours(example, embedding, notes),
@@ -226,13 +233,6 @@ class Analyser:
             message = str(example).removeprefix(f"{example.item}: ")
             raise DataError(name, example.reason, message)
         return example
-
-    def _streams(self, embedding: Embedding) -> tuple[Stream, ...]:
-        weights = self.embedder.encoder.fusion_weights.tolist()
-        return tuple(
-            Stream(stream, weight, stream in embedding.streams)
-            for stream, weight in zip(STREAMS, weights, strict=True)
-        )
 
     def _emotion(self, embedding: Embedding, notes: dict[str, str]) -> ClipEmotion | None:
         if self.predictor is None:
@@ -339,9 +339,3 @@ def _numbers(labels: Labels) -> tuple[float | None, dict[str, float]]:
     """Sentiment and the emotions that were learned."""
     emotions = zip(EMOTIONS, labels.intensities, strict=True)
     return labels.sentiment, {name: value for name, value in emotions if not math.isnan(value)}
-
-
-def _words(embedding: Embedding) -> tuple[TimedWord, ...]:
-    if isinstance(embedding.aligned, str):
-        return ()
-    return tuple(TimedWord(word.text, word.start, word.end) for word in embedding.aligned)

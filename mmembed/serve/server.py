@@ -108,22 +108,17 @@ def serve(
         UsageError: it cannot listen there.
         KeyboardInterrupt: Ctrl-C.
     """
+
+    async def run() -> None:
+        stop = asyncio.Event()
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+        async with listening(analyse, about, address) as url:
+            ready(url)
+            await stop.wait()
+
     # The answer to a bad request says what is wrong with it.
     warnings.filterwarnings("ignore", module=r"aiohttp\.")
-    asyncio.run(_serve(analyse, about, address, ready))
-
-
-async def _serve(
-    analyse: Analyse,
-    about: Mapping[str, object],
-    address: Address,
-    ready: Callable[[str], None],
-) -> None:
-    stop = asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    async with listening(analyse, about, address) as url:
-        ready(url)
-        await stop.wait()
+    asyncio.run(run())
 
 
 @asynccontextmanager
