@@ -14,6 +14,8 @@ from helpers.forker import Forker
 from helpers.pretraining import PROGRAM, clip, result_of, settings, write_clips
 
 from mmembed.data.example import Example
+from mmembed.data.shards.layout import Record, shard_path, write_shard
+from mmembed.data.shards.records import to_record
 from mmembed.embedder import Embedder
 
 
@@ -184,3 +186,16 @@ def test_nothing_to_learn_is_refused_first(pretrain: Forker, here: Path) -> None
         ((code, said),) = pretrain(argv, cwd=str(here))
         assert code == 2 and words in said and said.count("\n") == 1, said
         assert not (here / "no").exists()
+
+
+def test_a_row_that_is_none_is_refused_before_the_first_step(pretrain: Forker, here: Path) -> None:
+    """The training itself reads no row of a shard; they are read once, when a run starts."""
+    records = [Record(*to_record(clip(n, 80))) for n in range(3)]
+    described = records[1].members["json"]
+    described["utterance"]["key"] = "made.01"
+    write_shard(shard_path(here / "forged", 0), records, {})
+    ((code, said),) = pretrain(settings("forged", "refused", *SHORT), cwd=str(here))
+    last = said.splitlines()[-1]
+    assert code == 5 and "Traceback" not in said, said
+    assert last.startswith("error: made-01: not a record of prepared features (key 'made.01'"), last
+    assert not (here / "refused" / "checkpoints").exists()
