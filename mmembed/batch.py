@@ -131,7 +131,7 @@ class Padded(_Sequences):
         return self.with_values(self.values.masked_fill(padding, 0))
 
     def positions(self) -> Tensor:
-        """(B, T) int64: the place of each step within its item."""
+        """(B, T) int64: the position of each step within its item."""
         shape = self.values.shape[:2]
         return torch.arange(shape[1], device=self.values.device).expand(shape)
 
@@ -199,7 +199,7 @@ class Packed(_Sequences):
         return index.to(self.values.device)
 
     def positions(self) -> Tensor:
-        """(N,) int64: the place of each step within its item."""
+        """(N,) int64: the position of each step within its item."""
         starts = self.offsets[:-1].repeat_interleave(self.lengths)
         return (torch.arange(int(self.lengths.sum())) - starts).to(self.values.device)
 

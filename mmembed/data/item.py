@@ -178,13 +178,13 @@ def augment_crops(crops: Tensor, generator: torch.Generator) -> Tensor:
 
     mirror = 1 if torch.rand((), generator=generator) < 0.5 else -1
     middle = (CROP - 1) / 2
-    place = cv2.getRotationMatrix2D((middle, middle), within(LARGEST_TURN), 1 + within(ZOOM))
+    transform = cv2.getRotationMatrix2D((middle, middle), within(LARGEST_TURN), 1 + within(ZOOM))
     stretch = mirror * (1 + within(STRETCH))
-    place = place @ np.array([[stretch, 0, middle * (1 - stretch)], [0, 1, 0], [0, 0, 1]])
-    place[:, 2] += within(LARGEST_SHIFT), within(LARGEST_SHIFT)
+    transform = transform @ np.array([[stretch, 0, middle * (1 - stretch)], [0, 1, 0], [0, 0, 1]])
+    transform[:, 2] += within(LARGEST_SHIFT), within(LARGEST_SHIFT)
     moved = np.stack(
         [
-            cv2.warpAffine(crop, place, (CROP, CROP), borderMode=cv2.BORDER_REPLICATE)
+            cv2.warpAffine(crop, transform, (CROP, CROP), borderMode=cv2.BORDER_REPLICATE)
             for crop in crops.numpy()
         ]
     )

@@ -37,7 +37,7 @@ def evaluate_speech(
     """Scores of each split: by stream subset, and with all streams by corpus; learned weights.
 
     WER and CER are of greedy CTC decoding; speaker accuracy is over the training speakers alone.
-    A corpus has the name of its prepared folder. A split without sound and pictures, or a run of
+    A corpus has the name of its prepared folder. A split without audio and video, or a run of
     texts alone, has no scores of speech and is left out.
 
     Returns:

@@ -59,8 +59,8 @@ def accumulate_gradients(
     counts = _total(torch.tensor(labelled, dtype=torch.float64), world)
     divisors = counts.clamp(min=1)
     sums = torch.zeros_like(counts)
-    for place, batch in enumerate(micro_batches):
-        last = place == len(micro_batches) - 1
+    for index, batch in enumerate(micro_batches):
+        last = index == len(micro_batches) - 1
         waits = isinstance(model, DistributedDataParallel) and not last
         with cast(DistributedDataParallel, model).no_sync() if waits else nullcontext():
             terms = model(batch.to(world.device))
