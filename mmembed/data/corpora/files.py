@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import re
+import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from operator import attrgetter
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
 
 from mmembed.data.checks import log_skipped
 from mmembed.data.folders import PassedOver, is_media, log_passed_over, walk
@@ -128,3 +132,17 @@ def read_text(path: Path) -> str | None:
     if "\0" in text:
         raise DataError(str(path), "text", "must be UTF-8 text, this holds a NUL")
     return text or None
+
+
+def read_arrays(path: Path, *names: str) -> list[NDArray[Any]]:
+    """Arrays of an .npz file.
+
+    Raises:
+        DataError: no such file, or it lacks one of them.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return [file[name] for name in names]
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        needed = f"needs an .npz with {' and '.join(names)} ({error})"
+        raise DataError(str(path), "features", needed) from None

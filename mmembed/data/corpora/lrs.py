@@ -18,10 +18,10 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from mmembed.config import Seconds
 from mmembed.data.checks import log_skipped
@@ -38,8 +38,7 @@ BBC: Final = "research, by agreement with the BBC"
 TED: Final = "CC BY-NC-ND 4.0"
 
 
-@dataclass(frozen=True)
-class LrsWord:
+class LrsWord(NamedTuple):
     """A word and when it is spoken, in seconds."""
 
     word: str

@@ -8,19 +8,18 @@ ranges: Baltrusaitis, Zadeh, Lim and Morency, "OpenFace 2.0", FG 2018.
 from __future__ import annotations
 
 import re
-import zipfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 
+from mmembed.data.corpora.files import read_arrays
 from mmembed.data.corpora.ravdess import NAME, utterance
 from mmembed.data.feature_files import write_features
 from mmembed.data.manifest.utterance import Utterance
 from mmembed.errors import DataError
 
-ARRAYS: Final = ("ids", "action_units")
 UNITS: Final = 35
 
 
@@ -37,12 +36,7 @@ def convert(source: Path, out: Path) -> list[Utterance]:
         DataError: no such file, or arrays other than described above.
     """
     path = next(iter(sorted(source.glob("*.npz"))), source) if source.is_dir() else source
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            names, units = (file[name] for name in ARRAYS)
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        needed = f"needs an .npz with {' and '.join(ARRAYS)} ({error})"
-        raise DataError(str(path), "features", needed) from None
+    names, units = read_arrays(path, "ids", "action_units")
     if names.ndim != 1 or units.shape != (len(names), UNITS) or not np.isfinite(units).all():
         found = f"{names.shape} and {units.shape}"
         needed = f"needs ids (N,) and finite action_units (N, {UNITS}), found {found}"

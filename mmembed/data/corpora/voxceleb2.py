@@ -108,19 +108,13 @@ def _transcripts(path: Path) -> dict[str, str]:
     """Clip -> words."""
     if not path.is_file():
         return {}
-    line = re.compile(rf"(?:[^\t]*/)?{CLIP}(?:\.\w+)?\t(?P<words>.*)")
     transcripts, once = {}, Once()
-    with path.open(encoding="utf-8-sig", errors="replace") as file:
-        for number, text in enumerate(file, start=1):
-            match = line.fullmatch(text.rstrip("\r\n"))
-            if match is None or "\ufffd" in text:
-                raise DataError(
-                    f"{path}:{number}",
-                    "transcript",
-                    "must be a path, a tab and the words in UTF-8: "
-                    "id00012/21Uxsk56VDQ/00001<TAB>HELLO",
-                )
-            once(match["clip"], f"{path}:{number}")
-            if words := match["words"].strip():
-                transcripts[match["clip"]] = words
+    for line, row in read_table(path, header=("path", "words")):
+        match = re.fullmatch(rf"(?:.*/)?{CLIP}(?:\.\w+)?", row["path"])
+        if match is None:
+            what = "must begin with the path of a clip, such as id00012/21Uxsk56VDQ/00001"
+            raise DataError(f"{path}:{line}", "transcript", what)
+        once(match["clip"], f"{path}:{line}")
+        if row["words"]:
+            transcripts[match["clip"]] = row["words"]
     return transcripts

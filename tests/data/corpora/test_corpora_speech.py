@@ -162,8 +162,11 @@ def test_voxceleb2_sets_out_of_the_speakers_table(tmp_path: Path) -> None:
     write(tmp_path, "vox2_meta.csv", meta)
     assert [row.split for row in CORPORA["voxceleb2"](tmp_path)] == ["test"]
     write(tmp_path, "transcripts.tsv", "id00017/01dfn2spqyE/00001\tYES\nid00017 NO\n")
-    with pytest.raises(DataError, match=r"transcripts\.tsv:2: must be a path, a tab"):
+    with pytest.raises(DataError, match=r"transcripts\.tsv:2: has 1 cells, a line has 2"):
         read("voxceleb2", tmp_path)
+    write(tmp_path, "transcripts.tsv", "id00017/00001\tYES\n")
+    with pytest.raises(DataError, match=r"transcripts\.tsv:1: must begin with the path of a clip"):
+        CORPORA["voxceleb2"](tmp_path)
     (tmp_path / "transcripts.tsv").write_bytes(b"id00017/01dfn2spqyE/00001\tY\xffS\n")
     with pytest.raises(DataError, match=r"transcripts\.tsv:1: .* in UTF-8"):
         read("voxceleb2", tmp_path)

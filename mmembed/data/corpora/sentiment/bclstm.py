@@ -8,14 +8,13 @@ split by video, train and test, and no sentiment scores.
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
 from numpy.typing import NDArray
 
 from mmembed.data.checks import Check, checksum, compare, none_of
+from mmembed.data.corpora.files import read_arrays
 from mmembed.data.corpora.sentiment.corpus import SPLITS, Segment
 from mmembed.data.corpora.sentiment.streams import Finite, widths, write_splits
 from mmembed.data.corpora.tables import read_table
@@ -77,11 +76,8 @@ def convert_bclstm(folder: Path, out: Path) -> tuple[list[Segment], list[Check]]
 
 def _read(folder: Path) -> tuple[dict[str, NDArray[Any]], list[dict[str, str]]]:
     arrays_path, rows_path = (folder / name for name in FILES)
-    try:
-        with np.load(arrays_path) as file:
-            arrays = {name: file[name] for name in (*STREAMS, "label")}
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise DataError(str(folder), "features", f"{' and '.join(FILES)}: {error}") from None
+    names = (*STREAMS, "label")
+    arrays = dict(zip(names, read_arrays(arrays_path, *names), strict=True))
     rows = [row for _, row in read_table(rows_path, COLUMNS)]
     for name, array in arrays.items():
         if len(array) != len(rows) or array.ndim != (1 if name == "label" else 2):

@@ -16,9 +16,9 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from mmembed.data.checks import Check, none_of
 from mmembed.data.corpora.sentiment.corpus import Segment
@@ -33,8 +33,7 @@ LINE: Final = re.compile(
 )
 
 
-@dataclass(frozen=True)
-class Words:
+class Words(NamedTuple):
     """What is said in a clip, and when, if that is known."""
 
     clip: str

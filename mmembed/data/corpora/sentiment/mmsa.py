@@ -22,7 +22,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -80,15 +80,15 @@ def convert_pickle(
     return segments, checks
 
 
+@dataclass
 class _Counts:
     """What is counted over the splits."""
 
-    def __init__(self) -> None:
-        self.widths: dict[str, int] = {}
-        self.lengths: dict[str, dict[str, None]] = {}
-        self.beyond: dict[str, list[str]] = {}
-        self.missing: Counter[str] = Counter()
-        self.without: list[str] = []
+    widths: dict[str, int] = field(default_factory=dict)
+    lengths: dict[str, dict[str, None]] = field(default_factory=dict)
+    beyond: dict[str, list[str]] = field(default_factory=dict)
+    missing: Counter[str] = field(default_factory=Counter)
+    without: list[str] = field(default_factory=list)
 
 
 def _convert_split(
