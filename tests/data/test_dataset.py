@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import mmembed.data.shards.index
+import mmembed.data.shards.index_file
 from mmembed.data.dataset import Examples, Meta
 from mmembed.data.example import Example
 from mmembed.data.manifest.utterance import Utterance
@@ -32,7 +32,7 @@ def made(corpus: str) -> list[Example]:
 @pytest.fixture
 def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """One with an index, one without; a batch of rows for each shard."""
-    monkeypatch.setattr(mmembed.data.shards.index, "_BATCH", 1)
+    monkeypatch.setattr(mmembed.data.shards.index_file, "_BATCH", 1)
     for corpus in ("one", "two"):
         records = [Record(*to_record(example)) for example in made(corpus)]
         for number, part in enumerate((records[:2], records[2:])):

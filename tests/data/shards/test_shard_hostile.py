@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from numpy.lib import format as npy
 
 import mmembed.data.shards.index
+import mmembed.data.shards.index_file
 from mmembed.commands.cli import run_program
 from mmembed.data.shards.format import decode
 from mmembed.data.shards.index import SCHEMA, column_checksum
@@ -326,7 +327,7 @@ def read_apart(*folders: Path, flips: int = 0) -> subprocess.CompletedProcess[st
 def read_apart_here(flips: int, folders: list[str]) -> None:
     if flips:
         mmembed.data.shards.index.column_checksum = lambda column: AnyNumber()  # type: ignore[assignment]
-        mmembed.data.shards.index.crc32 = lambda *_: AnyNumber()  # type: ignore[assignment]
+        mmembed.data.shards.index_file.crc32 = lambda *_: AnyNumber()  # type: ignore[assignment]
         path = Path(folders[0]) / "index.arrow"
         whole, draw = path.read_bytes(), np.random.default_rng(0)
         for _ in range(flips):

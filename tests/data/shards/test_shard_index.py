@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-import mmembed.data.shards.index
+import mmembed.data.shards.index_file
 from mmembed.data.shards.layout import Record, ShardSet, index_shards, shard_path, write_shard
 from mmembed.errors import CorruptError, DataError
 
@@ -29,7 +29,7 @@ METAS: list[dict[str, object]] = [
 @pytest.fixture(params=[1, 16_384], ids=["small batches", "one batch"])
 def folder(tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Three shards, the second of them empty."""
-    monkeypatch.setattr(mmembed.data.shards.index, "_BATCH", request.param)
+    monkeypatch.setattr(mmembed.data.shards.index_file, "_BATCH", request.param)
     made = [record(number, **meta) for number, meta in enumerate(METAS)]
     for number, part in enumerate((made[:2], [], made[2:])):
         write_shard(shard_path(tmp_path, number), part, {})
