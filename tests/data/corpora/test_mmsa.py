@@ -261,5 +261,5 @@ def test_vectors_of_bclstm(tmp_path: Path) -> None:
     )
     assert checks["segments in train"].expected == "1447"
     np.savez(tmp_path / "features.npz", label=np.zeros(2), text=np.zeros((2, 100)))
-    with pytest.raises(DataError, match=r"features\.npz and utterances\.csv"):
+    with pytest.raises(DataError, match=r"features\.npz: needs an \.npz with text and audio"):
         CONVERTERS["mosi"](tmp_path, out)
