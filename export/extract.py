@@ -32,6 +32,7 @@ import tyro
 from mmembed.batch import STREAMS, parse_subset, stream_subsets, subset_name
 from mmembed.commands.cli import leave, run_program
 from mmembed.commands.progress import progress
+from mmembed.config import Precision
 from mmembed.data.checks import Check, collect_skipped
 from mmembed.data.inputs import (
     check_keys,
@@ -53,7 +54,6 @@ from mmembed.embeddings.write import (
     Dtype,
     Granularity,
     Plan,
-    Precision,
     Subset,
     Threads,
     make_shards,

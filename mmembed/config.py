@@ -11,7 +11,7 @@ import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Final, TypeVar
+from typing import Annotated, Any, Final, Literal, TypeVar
 
 from mmembed.errors import CorruptError, UsageError, printable
 
@@ -20,6 +20,7 @@ MOST_JSON: Final = 1 << 26  # bytes of a file of settings
 
 Hz = float
 Seconds = float
+Precision = Literal["fp32", "bf16"]  # of matrix products; weights and sums stay in float32
 
 T = TypeVar("T")
 

@@ -158,7 +158,7 @@ def _train(job: TrainingJob, report: Callable[[float], None]) -> Method:
         seen = 0
         for rows in plan:
             done = (epoch + seen / study.size(variant, "train")) / run.loop.epochs
-            with torch.autocast("cpu", torch.bfloat16, enabled=run.loop.bf16):
+            with torch.autocast("cpu", torch.bfloat16, enabled=run.loop.precision == "bf16"):
                 result = train_step(
                     model,
                     optimizer,
@@ -198,7 +198,7 @@ def _train(job: TrainingJob, report: Callable[[float], None]) -> Method:
 
 def _batches(study: Study, variant: str) -> list[list[int]]:
     """The training items in a new order, cut into batches; alike ones together where told to."""
-    size = study.run.loop.batch
+    size = study.run.loop.batch_size
     order, lengths = torch.randperm(study.size(variant, "train")).tolist(), study.lengths(variant)
     if lengths is None:
         return [order[start : start + size] for start in range(0, len(order), size)]

@@ -9,6 +9,9 @@
 
 Clip n has the rows offsets[n] to offsets[n + 1] of frames and words. The shards are passed over
 once, a few clips in memory at a time; each file appears whole, `embeddings.json` last.
+
+The header of the safetensors file is written here: that library writes tensors that are all in
+memory, these are written as the shards are read. Headers of npy files are those of numpy.
 """
 
 from __future__ import annotations
@@ -68,8 +71,8 @@ def write_formats(folder: Path, formats: Sequence[Format]) -> None:
     """
     wanted = set(formats) - {"webdataset"}
     shards = ShardSet(folder)
-    made = _made(folder, shards.digest)
-    if not wanted or not len(shards) or wanted <= set(made.get("formats", ())):
+    about = _read_about(folder, shards.digest)
+    if not wanted or not len(shards) or wanted <= set(about.get("formats", ())):
         return
     names: list[str] = []
     with ExitStack() as stack:
@@ -91,8 +94,8 @@ def write_formats(folder: Path, formats: Sequence[Format]) -> None:
                 files[layout.name].append((file, _npy_header(file, layout)))
         if "safetensors" in wanted:
             file = open_file(TENSORS)
-            for name, place in _tensors_header(file, layouts, shards.manifest).items():
-                files[name].append((file, place))
+            for name, start in _tensors_header(file, layouts, shards.manifest).items():
+                files[name].append((file, start))
         if wanted & {"npy", "safetensors"}:
             writers.append(_Arrays(files, open_file(CLIPS)))
         for first in range(0, len(shards), _ROWS):
@@ -100,15 +103,15 @@ def write_formats(folder: Path, formats: Sequence[Format]) -> None:
             records = [shards.read(row) for row in rows]
             for writer in writers:
                 writer.write(records)
-    held = {**made.get("files", {}), **{name: _checked(folder / name) for name in names}}
-    done = sorted(wanted | set(made.get("formats", ())))
+    held = {**about.get("files", {}), **{name: _checked(folder / name) for name in names}}
+    done = sorted(wanted | set(about.get("formats", ())))
     with atomic_file(folder / COPIES) as file:
-        about = {"shards": shards.digest, "formats": done, "files": held}
-        file.write(dumps(about, sort_keys=True).encode() + b"\n")
+        written = {"shards": shards.digest, "formats": done, "files": held}
+        file.write(dumps(written, sort_keys=True).encode() + b"\n")
 
 
-def _made(folder: Path, digest: str) -> Mapping[str, Any]:
-    """What `embeddings.json` says, {} where it is not of these shards or a file is not as told."""
+def _read_about(folder: Path, digest: str) -> Mapping[str, Any]:
+    """What `embeddings.json` says, {} where it is of others or a file has another size."""
     try:
         about = read_copies(folder) or {"files": {}}
         whole = all((folder / n).stat().st_size == x["bytes"] for n, x in about["files"].items())
@@ -152,17 +155,17 @@ def _tensors_header(
     file: BinaryIO, layouts: Sequence[Layout], manifest: Mapping[str, Any]
 ) -> dict[str, int]:
     """Write it; name -> where its values begin. The format: 8 bytes of length, JSON, values."""
-    place, places = 0, {}
+    at, starts = 0, {}
     header: dict[str, Any] = {"__metadata__": {"mmembed": dumps(manifest, sort_keys=True)}}
     for layout in sorted(layouts, key=lambda x: -x.dtype.itemsize):  # so that each is aligned
-        ends = [place, place + layout.size]
+        ends = [at, at + layout.size]
         kind = _CODES[layout.dtype.name]
         header[layout.name] = {"dtype": kind, "shape": list(layout.shape), "data_offsets": ends}
-        places[layout.name], place = ends
+        starts[layout.name], at = ends
     data = dumps(header).encode()
     data += b" " * (-len(data) % 8)
     file.write(len(data).to_bytes(8, "little") + data)
-    return {name: 8 + len(data) + start for name, start in places.items()}
+    return {name: 8 + len(data) + start for name, start in starts.items()}
 
 
 class _Arrays:
@@ -187,10 +190,10 @@ class _Arrays:
 
     def _append(self, name: str, values: NDArray[Any]) -> None:
         data = values.tobytes()
-        for number, (file, place) in enumerate(self._files[name]):
-            file.seek(place)
+        for number, (file, start) in enumerate(self._files[name]):
+            file.seek(start)
             file.write(data)
-            self._files[name][number] = (file, place + len(data))
+            self._files[name][number] = (file, start + len(data))
 
 
 class _Table:
@@ -201,8 +204,8 @@ class _Table:
         self._scores = _scores(shards)
         scores = ((f"scores.{name}", pa.float64()) for name in self._scores)
         vectors = ((name, column.type) for name, column in self._vectors([shards.read(0)]))
-        made = {"mmembed": dumps(shards.manifest, sort_keys=True)}
-        self._schema = pa.schema([*COLUMNS.items(), *scores, *vectors], made)
+        metadata = {"mmembed": dumps(shards.manifest, sort_keys=True)}
+        self._schema = pa.schema([*COLUMNS.items(), *scores, *vectors], metadata)
         self._writer = pq.ParquetWriter(file, self._schema, compression="zstd")
 
     def write(self, records: Sequence[Record]) -> None:

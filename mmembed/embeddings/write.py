@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from mmembed.config import Precision
 from mmembed.data.example import Example
 from mmembed.data.fingerprints import Prints, changed_inputs, drop_if_changed, with_media
 from mmembed.data.manifest.utterance import row_of
@@ -214,9 +215,6 @@ Granularity = Literal["utterance", "frame", "word"]
 
 
 Dtype = Literal["float32", "float16"]
-
-
-Precision = Literal["fp32", "bf16"]
 
 
 Array = NDArray[Any]

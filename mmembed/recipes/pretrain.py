@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
+from mmembed.config import Precision
 from mmembed.data.item import Augmentation
 from mmembed.encoder import EncoderConfig
 from mmembed.methods.ctc_speaker import CtcSpeakerConfig
@@ -79,7 +80,7 @@ class LoopConfig:
     seed: int = 0
     accumulate: int = 1
     workers: int = 0
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Precision = "fp32"
     evaluate_every: int = 5
     checkpoint_every: float = 60.0
 

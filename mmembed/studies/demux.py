@@ -90,7 +90,9 @@ class DemuxRun(FinetuneRun):
     global_pairs: Literal["data", "wheel"] = "data"
     dropout: float = 0.1
     optim: OptimConfig = field(default_factory=lambda: OptimConfig(lr=1e-4))
-    loop: FinetuneLoop = field(default_factory=lambda: FinetuneLoop(epochs=5, batch=32, seeds=(0,)))
+    loop: FinetuneLoop = field(
+        default_factory=lambda: FinetuneLoop(epochs=5, batch_size=32, seeds=(0,))
+    )
 
 
 def demux() -> DemuxRun:

@@ -69,7 +69,7 @@ class EmotionQueriesRun(FinetuneRun):
     optim: OptimConfig = field(
         default_factory=lambda: OptimConfig(lr=1e-3, warmup=0.05, weight_decay=0.05)
     )
-    loop: FinetuneLoop = field(default_factory=lambda: FinetuneLoop(epochs=10, batch=32))
+    loop: FinetuneLoop = field(default_factory=lambda: FinetuneLoop(epochs=10, batch_size=32))
 
 
 def emotion_queries() -> EmotionQueriesRun:

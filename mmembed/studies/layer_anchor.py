@@ -82,7 +82,7 @@ class LayerAnchorRun(FinetuneRun):
     coral_weight: float = 100.0
     optim: OptimConfig = field(default_factory=lambda: OptimConfig(lr=1e-3, weight_decay=0.1))
     loop: FinetuneLoop = field(
-        default_factory=lambda: FinetuneLoop(epochs=20, batch=128, seeds=(0, 1, 2, 3, 4))
+        default_factory=lambda: FinetuneLoop(epochs=20, batch_size=128, seeds=(0, 1, 2, 3, 4))
     )
 
 

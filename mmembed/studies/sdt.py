@@ -52,7 +52,7 @@ class SDTRun(FinetuneRun):
     method: SDTConfig = field(default_factory=SDTConfig)
     optim: OptimConfig = field(default_factory=lambda: OptimConfig(lr=1e-3, weight_decay=0.01))
     loop: FinetuneLoop = field(
-        default_factory=lambda: FinetuneLoop(epochs=15, batch=16, seeds=(0, 1, 2, 3, 4))
+        default_factory=lambda: FinetuneLoop(epochs=15, batch_size=16, seeds=(0, 1, 2, 3, 4))
     )
 
 

@@ -68,7 +68,7 @@ class SelfMmRun(FinetuneRun):
     dropout: float = 0.1
     optim: OptimConfig = field(default_factory=lambda: OptimConfig(lr=1e-3, weight_decay=0.01))
     loop: FinetuneLoop = field(
-        default_factory=lambda: FinetuneLoop(epochs=20, batch=32, seeds=(0, 1, 2, 3, 4))
+        default_factory=lambda: FinetuneLoop(epochs=20, batch_size=32, seeds=(0, 1, 2, 3, 4))
     )
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from mmembed.batch import Batch
+from mmembed.config import Precision
 from mmembed.errors import MmembedError, UsageError
 from mmembed.method import Method
 from mmembed.metrics.bootstrap import count_groups
@@ -32,15 +33,15 @@ class FinetuneLoop:
 
     Attributes:
         epochs: Passes over the training items. The epoch with the lowest dev loss is kept.
-        batch: Items in a step.
-        bf16: Multiply matrices of training in bfloat16. Dev and test stay in float32.
+        batch_size: Items in a step.
+        precision: Precision of the matrix products of training. Dev and test stay in float32.
         seeds: Seeds: each variant is trained once for each. Tables give mean and standard
             deviation.
     """
 
     epochs: int = 20
-    batch: int = 64
-    bf16: bool = False
+    batch_size: int = 64
+    precision: Precision = "fp32"
     seeds: tuple[int, ...] = (0, 1, 2)
 
 
@@ -178,7 +179,7 @@ def check_settings(run: FinetuneRun) -> None:
         UsageError: names the setting.
     """
     loop, optim = run.loop, run.optim
-    for name, value in {"epochs": loop.epochs, "batch": loop.batch}.items():
+    for name, value in {"epochs": loop.epochs, "batch-size": loop.batch_size}.items():
         if value < 1:
             raise UsageError(f"--loop.{name} {value}: give 1 or more")
     if not loop.seeds or len({*loop.seeds}) < len(loop.seeds):

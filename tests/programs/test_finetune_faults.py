@@ -71,7 +71,7 @@ def one(finetunes: Forker, argv: list[str], **request: Any) -> tuple[int, str]:
 def test_a_diverged_run_has_no_table(
     finetunes: Forker, features: Path, tmp_path: Path, rate: str
 ) -> None:
-    argv = words(features, tmp_path / "out", *SHORT, "--loop.batch", "8", "--optim.lr", rate)
+    argv = words(features, tmp_path / "out", *SHORT, "--loop.batch-size", "8", "--optim.lr", rate)
     code, said = one(finetunes, argv)
     assert code == 1 and "Traceback" not in said
     assert said.splitlines()[-1].startswith("error: self_mm, seed 0: the loss ")
@@ -81,7 +81,16 @@ def test_a_diverged_run_has_no_table(
 
 
 def test_three_steps_in_a_row_stop_it(finetunes: Forker, features: Path, tmp_path: Path) -> None:
-    settings = ["--loop.epochs", "2", "--loop.seeds", "7", "--loop.batch", "2", "--loop.bf16"]
+    settings = [
+        "--loop.epochs",
+        "2",
+        "--loop.seeds",
+        "7",
+        "--loop.batch-size",
+        "2",
+        "--loop.precision",
+        "bf16",
+    ]
     argv = words(features, tmp_path / "out", *settings, "--optim.lr", "1e30")
     code, said = one(finetunes, argv)
     assert code == 1
@@ -114,7 +123,7 @@ def test_a_value_that_is_no_number_is_named(
     ("setting", "told"),
     [
         (["--loop.epochs", "0"], "--loop.epochs 0: give 1 or more"),
-        (["--loop.batch", "0"], "--loop.batch 0: give 1 or more"),
+        (["--loop.batch-size", "0"], "--loop.batch-size 0: give 1 or more"),
         (["--loop.seeds"], "--loop.seeds (none): give one or more, each once"),
         (["--loop.seeds", "3", "3"], "--loop.seeds 3 3: give one or more, each once"),
         (["--optim.lr", "nan"], "--optim.lr nan: give a finite number above 0"),

@@ -26,7 +26,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     bert = write_bert(folder / "bert")
     shards = write_posts(folder / "shards", {"train": 160, "dev": 40, "test": 20})
     data = ["--shards", str(shards), "--backbone", str(bert), "--variants", "memo", "intra"]
-    loop = ["--optim.lr", "7e-3", "--loop.batch", "8", "--loop.epochs", "8"]
+    loop = ["--optim.lr", "7e-3", "--loop.batch-size", "8", "--loop.epochs", "8"]
     out = folder / "run"
     finetune(["demux", *data, *loop, "--loop.seeds", "0", "1", "--out", str(out)])
     return out

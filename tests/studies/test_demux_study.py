@@ -35,7 +35,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def train(shards: Path, bert: Path, out: Path, *settings: str) -> dict[str, Any]:
     """Results of a run on English posts."""
     data = ["--shards", str(shards), "--backbone", str(bert), "--language", "en"]
-    loop = ["--optim.lr", "7e-3", "--loop.batch", "8", "--loop.epochs", "8"]
+    loop = ["--optim.lr", "7e-3", "--loop.batch-size", "8", "--loop.epochs", "8"]
     main(["demux", *data, *loop, "--out", str(out), *settings])
     results: dict[str, Any] = json.loads((out / "results.json").read_text())
     return results

@@ -251,7 +251,7 @@ def test_from_folders_to_any_word_of_a_clip(
     main([
         "emotion_queries", "--embeddings", *embeddings, "--streams", "audio", "--backbone", bert,
         "--leave-out", "angry", "--loop.epochs", "20", "--loop.seeds", "0", "1",
-        "--loop.batch", "8", "--method.width", "32", "--method.dropout", "0.0",
+        "--loop.batch-size", "8", "--method.width", "32", "--method.dropout", "0.0",
         "--optim.lr", "3e-3", "--out", str(out),
     ])  # fmt: skip
     assert "nearest-seen" in capsys.readouterr().out

@@ -191,7 +191,7 @@ def test_what_the_turn_before_says_is_found(
             turns.append(turn(f"{split}-{number:03}", 1, emotion, {"text": x[1]}))
     shards, out = write(tmp_path / "shards", turns), tmp_path / "out"
     small = "--method.width 16 --method.num-heads 2 --method.dropout 0.1"
-    short = "--optim.lr 1e-2 --loop.epochs 8 --loop.batch 8 --loop.seeds 0"
+    short = "--optim.lr 1e-2 --loop.epochs 8 --loop.batch-size 8 --loop.seeds 0"
     main(["sdt", "--shards", shards, "--out", str(out), *small.split(), *short.split()])
     assert "without context" in capsys.readouterr().out
     results = json.loads((out / "results.json").read_text())
