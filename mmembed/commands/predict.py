@@ -7,12 +7,13 @@ mmembed predict clip.mp4 --emotions "angry, quietly proud" --run runs/queries --
 
 from __future__ import annotations
 
+import itertools
 import math
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import tyro
 
@@ -32,6 +33,8 @@ from mmembed.studies.training_distance import OUTSIDE, DistanceScore
 if TYPE_CHECKING:
     from mmembed.studies.emotion_queries_predictor import QueriesPredictor
 
+TEXT_BATCH_SIZE: Final = 64  # texts read before the first prediction
+TEXT_WIDTH: Final = 40  # characters of a text in the table
 Prediction = tuple[Mapping[str, float], DistanceScore | None]
 """Numbers of a clip by name, and its distance to the training clips where that is known."""
 
@@ -77,15 +80,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if recipe == "emotion_queries":
         _predict_words(settings, parse_emotions(settings.emotions))
     elif recipe == "demux":
-        from mmembed.commands.predict_texts import predict_texts  # imports scikit-learn
-
-        predict_texts(
-            settings.inputs,
-            settings.emotions,
-            settings.run,
-            settings.variant,
-            as_json=settings.json,
-        )
+        _predict_texts(settings, parse_emotions(settings.emotions))
     else:
         raise UsageError(
             f"{settings.run}: holds no run of demux or emotion_queries, as mmembed finetune leaves "
@@ -172,6 +167,38 @@ def _predict_clips(
         print(f"warning: {outside} of {len(sources)} clips: {OUTSIDE}", file=sys.stderr)
     if failed:
         raise BudgetError(f"{failed} of {len(sources)} clips could not be used")
+
+
+def _predict_texts(settings: Predict, words: Sequence[str]) -> None:
+    """Print what the model was trained on once there is a text, then a row for each text."""
+    from mmembed.studies.demux_predictor import TextPredictor  # imports scikit-learn
+
+    predictor = TextPredictor.from_run(settings.run, settings.variant)
+    widths = [max(8, len(word)) for word in words]
+    texts, rows = _texts(settings.inputs), 0
+    while batch := list(itertools.islice(texts, TEXT_BATCH_SIZE)):
+        for text, values in zip(batch, predictor(batch, words).tolist(), strict=True):
+            if settings.json:
+                emotions = dict(zip(words, values, strict=True))
+                row = {"text": text, "emotions": emotions, "trained_on": predictor.trained_on}
+                print(dumps(row, ensure_ascii=False))
+            else:
+                if not rows:
+                    heads = [f"{word:>{width}}" for word, width in zip(words, widths, strict=True)]
+                    print(f"trained on: {printable(predictor.trained_on)}")
+                    print(f"{'text':{TEXT_WIDTH}} {' '.join(heads)}")
+                cells = [f"{x:{width}.2f}" for x, width in zip(values, widths, strict=True)]
+                print(f"{printable(text)[:TEXT_WIDTH]:{TEXT_WIDTH}} {' '.join(cells)}")
+            rows += 1
+    if not rows:
+        raise UsageError("no text: give some, or - to read one from each line of standard input")
+
+
+def _texts(inputs: Sequence[str]) -> Iterator[str]:
+    """Of the command line; "-" stands for the lines of standard input."""
+    for text in inputs:
+        lines = sys.stdin if text == "-" else [text]
+        yield from (line.strip() for line in lines if line.strip())
 
 
 def _cell(value: float, width: int) -> str:

@@ -28,10 +28,10 @@ SENTIMENT_BOUND = 3  # sentiment lies in [-3, 3]
 
 
 def pearson(truth: ArrayLike, predicted: ArrayLike) -> float:
-    """Pearson correlation in [-1, 1]; 0 where one side is constant, since it then tells nothing.
+    """Pearson correlation in [-1, 1]; 0 where one side is constant.
 
-    Constant up to the rounding of float32: a network that answers all items alike may do so with
-    other last digits for each, which differ from processor to processor.
+    Constant up to the rounding of float32: a network that predicts the same for all items may
+    do so with other last digits for each, which differ from processor to processor.
     """
     x, y = (np.asarray(side, np.float64) for side in _pair(truth, predicted))
     if any(np.ptp(side) <= _ROUNDING * np.abs(side).max() for side in (x, y)):

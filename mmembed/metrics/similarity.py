@@ -1,4 +1,4 @@
-"""How alike representations are: linear CKA, layer by layer across languages, and what to anchor.
+"""Similarity of representations: linear CKA, layer by layer across languages; layers to anchor.
 
 Linear CKA (Kornblith et al. 2019, arXiv 1905.00414) of n matched items, columns centred:
 
@@ -55,20 +55,20 @@ def covariance_similarity(x: ArrayLike, y: ArrayLike) -> float:
 
 
 def layer_similarity(
-    source: ArrayLike, target: ArrayLike, measure: Callable[[Floats, Floats], float] = linear_cka
+    source: ArrayLike, target: ArrayLike, metric: Callable[[Floats, Floats], float] = linear_cka
 ) -> Floats:
     """(L, L) similarity of every source layer (row) with every target layer (column).
 
     Args:
         source: (n, L, D).
         target: (m, L, D).
-        measure: `linear_cka` of items that match one by one, n = m; or `covariance_similarity` of
-            items that do not, where all layers must share one feature space for what is off the
-            diagonal to mean anything, as the layers of a residual stream nearly do.
+        metric: `linear_cka` of items that match one by one, n = m; or `covariance_similarity` of
+            items that do not. Values off the diagonal then mean something only where all layers
+            share one feature space, as the layers of a residual stream nearly do.
     """
     x, y = np.asarray(source, np.float64), np.asarray(target, np.float64)
     return np.array(
-        [[measure(x[:, i], y[:, j]) for j in range(y.shape[1])] for i in range(x.shape[1])]
+        [[metric(x[:, i], y[:, j]) for j in range(y.shape[1])] for i in range(x.shape[1])]
     )
 
 
@@ -99,7 +99,7 @@ def matched_means(
 
 
 def most_similar_group(similarity: ArrayLike, size: int) -> tuple[int, ...]:
-    """The `size` adjacent layers that are most alike across languages: the anchors.
+    """The `size` adjacent layers that are most similar across languages: the anchors.
 
     The mean is over the group's block of the matrix, every source layer with every target layer of
     the group; of equal groups the first.

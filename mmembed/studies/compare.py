@@ -120,30 +120,37 @@ def compare(
     comparisons = []
     for group, title in zip(groups, titles, strict=True):
         chosen = metric or group.items.metric
-        if chosen not in (known := METRICS[group.items.task]):
-            raise UsageError(f"test {title} has no metric {chosen!r}; there are {', '.join(known)}")
+        metrics = METRICS[group.items.task]
+        if chosen not in metrics:
+            raise UsageError(
+                f"test {title} has no metric {chosen!r}; there are {', '.join(metrics)}"
+            )
         if titles.count(title) > 1:
             title += f" ({'; '.join(run.label for run in group.tests)})"
         rows = tuple(_rows(group, chosen, prefixed=len(runs) > 1))
         notes = (*group.notes(groups, every), *_notes_of_runs(group))
         comparisons.append(Comparison(title, group.items, chosen, "", rows, notes))
-    answered = [
-        [row.name for row in one.rows if row.predictions is not None] for one in comparisons
-    ]
-    if reference is not None and not any(reference in names for names in answered):
-        there = dict.fromkeys(name for names in answered for name in names)
-        raise UsageError(f"no row {reference!r} to compare with; there are {', '.join(there)}")
-    for number, names in enumerate(answered):
+    predicted = [[*_predictions(one)] for one in comparisons]
+    if reference is not None and not any(reference in names for names in predicted):
+        every_name = dict.fromkeys(name for names in predicted for name in names)
+        raise UsageError(f"no row {reference!r} to compare with; there are {', '.join(every_name)}")
+    for number, (first, *others) in enumerate(predicted):
 
         def report(fraction: float, done: int = number) -> None:
             update((done + fraction) / len(comparisons))
 
-        one = replace(comparisons[number], reference=reference or names[0])
-        if one.reference not in names:
-            note = f"{reference} has no answers here: differences are to {names[0]}"
-            one = replace(one, reference=names[0], notes=(*one.notes, note))
+        one = replace(comparisons[number], reference=reference or first)
+        if one.reference not in (first, *others):
+            note = f"{reference} has no predictions here: differences are to {first}"
+            one = replace(one, reference=first, notes=(*one.notes, note))
         comparisons[number] = _with_differences(one, report)
     return comparisons
+
+
+def _predictions(comparison: Comparison) -> dict[str, Array]:
+    """Row -> its predictions, of the rows that have some."""
+    rows = comparison.rows
+    return {row.name: row.predictions for row in rows if row.predictions is not None}
 
 
 def _rows(group: TestGroup, metric: str, prefixed: bool) -> list[Row]:
@@ -205,11 +212,11 @@ def _with_differences(comparison: Comparison, update: Update) -> Comparison:
     """All rows scored on the same draws, with notes on their intervals."""
     items, metric = comparison.items, comparison.metric
     few = too_few(items.groups, items.grouping, items.counted(metric))
-    answers = {row.name: row.predictions for row in comparison.rows if row.predictions is not None}
+    predictions = _predictions(comparison)
     draws: dict[str, Floats] = {}
     if not few:
-        scores = _scores_of_draws(items, metric, [*answers.values()], update)
-        draws = dict(zip(answers, scores.T, strict=True))
+        scores = _scores_of_draws(items, metric, [*predictions.values()], update)
+        draws = dict(zip(predictions, scores.T, strict=True))
     base = next(row.mean(metric) for row in comparison.rows if row.name == comparison.reference)
     rows, notes = [], [*comparison.notes, *([few] if few else [])]
     for row in comparison.rows:
@@ -221,7 +228,7 @@ def _with_differences(comparison: Comparison, update: Update) -> Comparison:
             interval = percentile_interval(draws[row.name])
             main |= interval.to_json()
             notes += [f"{row.name}: {interval.note}"] if interval.note else []
-        compared = row.name in answers and row.name != comparison.reference
+        compared = row.name in predictions and row.name != comparison.reference
         if compared and math.isfinite(mean - base):
             difference = {"mean": mean - base}
             if not few:
@@ -249,6 +256,6 @@ def _scores_of_draws(
 
 def _p_value(gaps: Floats) -> float:
     """See `Row.difference`; draws that have no score are left out."""
-    known = gaps[np.isfinite(gaps)]
-    rarer = min((known <= 0).sum(), (known >= 0).sum())
-    return min(1.0, 2 * (int(rarer) + 1) / (len(known) + 1))
+    gaps = gaps[np.isfinite(gaps)]
+    rarer = min((gaps <= 0).sum(), (gaps >= 0).sum())
+    return min(1.0, 2 * (int(rarer) + 1) / (len(gaps) + 1))

@@ -151,6 +151,6 @@ class EmotionPredictor:
         emotions = torch.stack([one["emotions"] for one in each]).mean(0).clamp(*EMOTION_RANGE)
         labels = []
         for row in torch.cat((sentiment[:, None], emotions), 1).tolist():
-            known = [x if name in learned else None for name, x in zip(TARGETS, row, strict=True)]
-            labels.append(Labels(known[0], emotions=tuple(known[1:]), sentiment_limit=scale))
+            values = [x if name in learned else None for name, x in zip(TARGETS, row, strict=True)]
+            labels.append(Labels(values[0], emotions=tuple(values[1:]), sentiment_limit=scale))
         return labels

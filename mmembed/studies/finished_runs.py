@@ -1,7 +1,7 @@
 """Finished fine-tuning runs, and which of their tests have the same items.
 
 Tests of two runs are the same where keys and truth of their items are, in whatever order. Nothing
-is cut down to what two tests happen to share.
+is cut down to the items that two tests share.
 """
 
 from __future__ import annotations
@@ -127,11 +127,12 @@ class TestGroup:
 
     def _why_absent(self, run: FinishedRun, groups: Sequence[TestGroup]) -> str:
         theirs = {g.tests[run]: g.predictions[run].items for g in groups if run in g.tests}
-        alike = [test for test in theirs if test in self.tests.values()] or list(theirs)
-        if len(alike) != 1:
+        candidates = [test for test in theirs if test in self.tests.values()] or list(theirs)
+        if len(candidates) != 1:
             return f"not compared with {run.label}: none of its tests has these items"
-        why = mismatch(self.items, theirs[alike[0]]) or "the same items under another name"
-        return f"not compared with {alike[0]!r} of {run.label}: {why}"
+        (test,) = candidates
+        why = mismatch(self.items, theirs[test]) or "the same items under another name"
+        return f"not compared with {test!r} of {run.label}: {why}"
 
 
 def read_runs(paths: Sequence[Path]) -> list[FinishedRun]:

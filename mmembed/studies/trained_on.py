@@ -1,4 +1,4 @@
-"""What a finished run was trained on, kept beside its methods and said wherever they predict."""
+"""What a finished run was trained on: a file in its folder, a line beside every prediction."""
 
 from __future__ import annotations
 

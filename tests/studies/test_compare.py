@@ -153,7 +153,7 @@ def test_other_tests_have_tables_of_their_own(
     # The reference is in one of them; the other says that it has another.
     tables = compare(read_runs([tmp_path / "a", tmp_path / "b"]), reference="b: m")
     assert tables[0].reference == "a: m" and tables[1].reference == "b: m"
-    assert "b: m has no answers here: differences are to a: m" in tables[0].notes
+    assert "b: m has no predictions here: differences are to a: m" in tables[0].notes
 
 
 def test_keys_that_occur_twice_are_no_key(tmp_path: Path) -> None:
