@@ -122,9 +122,14 @@ def test_every_import_is_declared_and_every_dependency_imported():
     found = set().union(*(imported(p) for name in OWN for p in (ROOT / name).rglob("*.py")))
     found -= {*OWN.values(), *sys.stdlib_module_names}
     given = packages_distributions()
-    distributions = {name: set(given.get(name, [f"{name} (not installed)"])) for name in found}
-    core = {Requirement(line).name for line in CORE}
-    extra = {Requirement(line).name for lines in EXTRAS.values() for line in lines}
+    distributions = {
+        name: set(map(canonicalize_name, given.get(name, [f"{name} (not installed)"])))
+        for name in found
+    }
+    core = {canonicalize_name(Requirement(line).name) for line in CORE}
+    extra = {
+        canonicalize_name(Requirement(line).name) for lines in EXTRAS.values() for line in lines
+    }
     undeclared = {name: d for name, d in distributions.items() if not d & (core | extra)}
     assert not undeclared
     assert core <= set().union(*distributions.values())

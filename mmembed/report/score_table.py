@@ -124,7 +124,7 @@ def score_cells(
     return table
 
 
-def best_mean(measure: str, means: Iterable[float]) -> float:
+def best_mean(metric: str, means: Iterable[float]) -> float:
     """The best of the means that are known; NaN where none is."""
     known = [mean for mean in means if math.isfinite(mean)]
-    return (min if measure in LOWER_IS_BETTER else max)(known, default=math.nan)
+    return (min if metric in LOWER_IS_BETTER else max)(known, default=math.nan)

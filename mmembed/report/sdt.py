@@ -27,7 +27,7 @@ def _dialogue(dialogue: Json) -> Json:
     turns = dialogue["turns"]
     streams = list(turns[0]["gates"])
     streams = streams if len(streams) > 1 else []  # a single one has all the weight
-    names = [f"{place} {turn['speaker'] or ''}".strip() for place, turn in enumerate(turns)]
+    names = [f"{index} {turn['speaker'] or ''}".strip() for index, turn in enumerate(turns)]
     attention: dict[str, list[plots.Plot]] = {"within": [], "across": []}
     for pair, weights in dialogue["attention"].items():
         source, query = pair.split("_to_")
@@ -44,15 +44,15 @@ def _dialogue(dialogue: Json) -> Json:
     return {
         "name": dialogue["name"],
         "head": ["Turn", "True", "Predicted", *(f"Weight of {stream}" for stream in streams)],
-        "rows": [_row(place, turn, streams) for place, turn in enumerate(turns)],
+        "rows": [_row(index, turn, streams) for index, turn in enumerate(turns)],
         **attention,
     }
 
 
-def _row(place: int, turn: Json, streams: Sequence[str]) -> list[object]:
+def _row(index: int, turn: Json, streams: Sequence[str]) -> list[object]:
     wrong = turn["true"] not in (None, turn["predicted"])
     return [
-        f"{place} {turn['speaker'] or DASH}: {turn['text'] or DASH}",
+        f"{index} {turn['speaker'] or DASH}: {turn['text'] or DASH}",
         turn["true"] or DASH,
         Cell(turn["predicted"], style="wrong" if wrong else ""),
         *(number(turn["gates"][stream]) for stream in streams),

@@ -278,7 +278,7 @@ class Analyser:
             sentiment=tuple(sentiment for sentiment, _ in numbers if sentiment is not None),
             limit=self.predictor.sentiment_limit,
             emotions={
-                name: tuple(held[name] for _, held in numbers)
+                name: tuple(emotions[name] for _, emotions in numbers)
                 for name in EMOTIONS
                 if name in learned
             },

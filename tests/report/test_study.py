@@ -25,31 +25,31 @@ LABELS = np.array([0, 1, 1, 0, 1, 0] * 2)
 
 
 @pytest.fixture(autouse=True)
-def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+def faster(monkeypatch: pytest.MonkeyPatch) -> None:
     fewer_draws(monkeypatch)
 
 
 @pytest.fixture
-def felt(tmp_path: Path) -> Path:
+def sentiment_run(tmp_path: Path) -> Path:
     """Sentiment, two variants of which the second is exact, and a control."""
     variants = {"off": np.stack([TRUE + 1, TRUE + 2]), "exact": np.stack([TRUE, TRUE])}
     controls = {"untrained": (sentiment(), {"off": TRUE[None] - 3})}
     plain = {f"ridge {HOSTILE}": TRUE + 0.25}
-    return write_run(tmp_path / "felt & <b>", sentiment(), variants, plain, controls)
+    return write_run(tmp_path / "sentiment & <b>", sentiment(), variants, plain, controls)
 
 
 @pytest.fixture
-def told(tmp_path: Path) -> Path:
+def class_run(tmp_path: Path) -> Path:
     """Two classes of hostile names, by one seed."""
     names = (HOSTILE, "calm")
     held = TestSet("classes", "uar", KEYS, GROUPS, LABELS, LABELS, names)
     logits = RANDOM.normal(size=(1, 12, 2)).astype(np.float32)
-    return write_run(tmp_path / "told", held, {"m": logits}, test="configuration")
+    return write_run(tmp_path / "classes", held, {"m": logits}, test="configuration")
 
 
-def test_a_study_has_cards_scores_and_configuration(felt: Path) -> None:
-    out = write_report(felt)
-    assert out == felt / "report.html"
+def test_a_study_has_cards_scores_and_configuration(sentiment_run: Path) -> None:
+    out = write_report(sentiment_run)
+    assert out == sentiment_run / "report.html"
     page = read_page(out.read_text())
     assert page.sections == ["scores:-test", "configuration"]
     constant = np.abs(TRUE - 1 / 3).mean()
@@ -62,12 +62,12 @@ def test_a_study_has_cards_scores_and_configuration(felt: Path) -> None:
     assert "exact 0.000 \u00b1 0.000 0.000 to 0.000 -1.500 -1.500 to -1.500 0.010" in page.text
     assert "untrained, off 3.000 3.000 to 3.000 +1.500" in page.text
     assert f"ridge {HOSTILE} 0.250" in page.text
-    assert "loop.epochs" in page.text and "felt & <b>" in page.text
+    assert "loop.epochs" in page.text and "sentiment & <b>" in page.text
 
 
-def test_classes_have_their_f1(told: Path) -> None:
-    page = read_page(write_report(told).read_text())
-    run = FinishedRun.read(told)
+def test_classes_have_their_f1(class_run: Path) -> None:
+    page = read_page(write_report(class_run).read_text())
+    run = FinishedRun.read(class_run)
     f1 = run.results["tests"]["configuration"]["variants"]["m"]["f1"]
     assert (
         f"F1 of each class m items with it of groups {HOSTILE} {f1[HOSTILE]:.3f} 6 12 6 "
@@ -76,29 +76,29 @@ def test_classes_have_their_f1(told: Path) -> None:
     assert "UAR, configuration m (one method); constant baseline 0.500" in page.text
 
 
-def test_a_comparison_is_one_page(felt: Path, told: Path, tmp_path: Path) -> None:
-    runs = read_runs([felt, told])
+def test_a_comparison_is_one_page(sentiment_run: Path, class_run: Path, tmp_path: Path) -> None:
+    runs = read_runs([sentiment_run, class_run])
     out = write_comparison(runs, compare(runs), tmp_path / "new" / "page.html")
     page = read_page(out.read_text())
-    assert "Comparison of felt & <b>, told" in page.text
-    assert "felt & <b>: exact" in page.text and "told: m" in page.text
-    assert "not compared with 'configuration' of told: another task (classes)" in page.text
+    assert "Comparison of sentiment & <b>, classes" in page.text
+    assert "sentiment & <b>: exact" in page.text and "classes: m" in page.text
+    assert "not compared with 'configuration' of classes: another task (classes)" in page.text
     again = write_comparison(runs, compare(runs), tmp_path / "again.html")
     assert again.read_bytes() == out.read_bytes()
 
 
-def test_what_was_left_out_is_noted(felt: Path) -> None:
-    results = read_json(felt / "results.json")
-    write_json(felt / "results.json", {**results, "notes": [f"no audio: {HOSTILE}"]})
-    page = read_page(write_report(felt).read_text())
+def test_what_was_left_out_is_noted(sentiment_run: Path) -> None:
+    results = read_json(sentiment_run / "results.json")
+    write_json(sentiment_run / "results.json", {**results, "notes": [f"no audio: {HOSTILE}"]})
+    page = read_page(write_report(sentiment_run).read_text())
     assert page.sections == ["scores:-test", "notes", "configuration"]
     assert f"no audio: {HOSTILE}" in page.text
 
 
-def test_an_unfinished_study_is_told(felt: Path) -> None:
-    (felt / "results.json").unlink()
+def test_an_unfinished_study_is_refused(sentiment_run: Path) -> None:
+    (sentiment_run / "results.json").unlink()
     with pytest.raises(UsageError, match="the folder of a finished `finetune`"):
-        write_report(felt)
+        write_report(sentiment_run)
 
 
 def test_every_measure_has_a_name() -> None:

@@ -163,7 +163,7 @@ def test_a_clip_without_pictures(made: Path, analyser: Analyser) -> None:
     assert "streams" not in shown.notes
 
 
-def test_what_was_not_given_is_told(made: Path, decoder: Decoder, tmp_path: Path) -> None:
+def test_notes_say_what_was_not_given(made: Path, decoder: Decoder, tmp_path: Path) -> None:
     embedder = Embedder.from_pretrained(write_encoder(tmp_path / "e", recogniser=False))
     shown = Analyser(embedder, decoder)(made / "clip.mp4", "mine.mp4")
     assert (shown.words, shown.transcript, shown.emotion, shown.curves, shown.neighbours) == (

@@ -81,8 +81,8 @@ def test_the_page_and_its_parts_come_from_here_alone() -> None:
                 assert answer.headers["X-Content-Type-Options"] == "nosniff"
                 texts[path] = await answer.text()
         assert Links(texts[""]).found == ["data:,", "/style.css", "/page.css", "/page.js"]
-        told = json.loads(texts["about"])
-        assert told == {**ABOUT, "max_bytes": server.MAX_BYTES}
+        reply = json.loads(texts["about"])
+        assert reply == {**ABOUT, "max_bytes": server.MAX_BYTES}
         outside = texts["page.js"].replace("http://www.w3.org/2000/svg", "")
         assert "http" not in outside + texts["style.css"] + texts["page.css"]
         for forbidden in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write"):
@@ -164,7 +164,7 @@ def test_too_much_is_refused_before_it_comes() -> None:
         writer.close()
 
         async def drip() -> Any:
-            yield b"no length is told"
+            yield b"no length is given"
 
         assert (await post(url, client, drip()))[0] == 411
 
@@ -180,10 +180,10 @@ def test_requests_that_are_none() -> None:
         assert (await post(url, client, b"no boundary", **kind))[0] == 400
         without = FormData({"text": "red"}, default_to_multipart=True)
         assert await post(url, client, without) == (400, {"error": "the request holds no clip"})
-        status, told = await post(url, client, form(text="ja " * 9_000))
-        assert (status, told["error"]) == (413, "the words are longer than 20000 bytes")
-        status, told = await post(url, client, form(text=" so it goes\n"))
-        assert (status, told["transcript"], told["notes"]) == (
+        status, reply = await post(url, client, form(text="ja " * 9_000))
+        assert (status, reply["error"]) == (413, "the words are longer than 20000 bytes")
+        status, reply = await post(url, client, form(text=" so it goes\n"))
+        assert (status, reply["transcript"], reply["notes"]) == (
             200, "so it goes", {"bytes": "a clip"},
         )  # fmt: skip
 
@@ -277,8 +277,8 @@ def test_what_goes_wrong_is_one_line_and_the_server_stays(
             (500, "the server failed: RuntimeError: first second"),
             (507, "the server failed: OSError: [Errno 28] No space left on device"),
         ):
-            found, told = await post(url, client, form())
-            assert (found, told["error"]) == (status, line)
+            found, reply = await post(url, client, form())
+            assert (found, reply["error"]) == (status, line)
         assert (await post(url, client, form()))[0] == 200
 
     play(scenario, failing)
@@ -301,13 +301,15 @@ def test_a_real_clip_and_bad_ones(tmp_path: Path) -> None:
 
         async def scenario(url: str, client: ClientSession) -> None:
             for content, reason in (bad, "not_media"), (b"", "empty"), (good[:400], "damaged"):
-                status, told = await post(url, client, form(content, HOSTILE.replace('"', "")))
-                assert (status, told["reason"]) == (422, reason)
-                assert told["error"].startswith(HOSTILE.replace('"', "") + ": ")
-                assert "\n" not in told["error"] and str(tempfile.gettempdir()) not in told["error"]
-            status, told = await post(url, client, form(good))
+                status, reply = await post(url, client, form(content, HOSTILE.replace('"', "")))
+                assert (status, reply["reason"]) == (422, reason)
+                assert reply["error"].startswith(HOSTILE.replace('"', "") + ": ")
+                assert (
+                    "\n" not in reply["error"] and str(tempfile.gettempdir()) not in reply["error"]
+                )
+            status, reply = await post(url, client, form(good))
             again = analyser(made / "clip.mp4", "mine.mp4")
             assert status == 200
-            assert told == rounded(json.loads(json.dumps(asdict(again))))
+            assert reply == rounded(json.loads(json.dumps(asdict(again))))
 
         play(scenario, analyser)

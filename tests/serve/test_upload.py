@@ -84,11 +84,11 @@ def test_nothing_is_inflated() -> None:
     async def scenario(ask: Ask, host: str) -> None:
         for name, packed in (("gzip", gzip.compress(zeros)), ("deflate", zlib.compress(zeros))):
             for said in (name, name.upper(), f" {name} ", f"{name}, identity", "br", "nonsense"):
-                status, told = await ask(
+                status, reply = await ask(
                     request(host, packed, MULTIPART, f"Content-Encoding: {said}")
                 )
                 assert status == 415
-                assert told == {"error": "a clip has to be sent without a Content-Encoding"}
+                assert reply == {"error": "a clip has to be sent without a Content-Encoding"}
             double = ("Content-Encoding: identity", f"Content-Encoding: {name}")
             assert (await ask(request(host, packed, MULTIPART, *double)))[0] in (400, 415)
         for name in ("Content-Encoding: gzip", "Content-Transfer-Encoding: base64"):
@@ -161,9 +161,9 @@ def test_bytes_are_counted_as_they_arrive(monkeypatch: pytest.MonkeyPatch) -> No
 )  # fmt: skip
 def test_parts_as_they_should_not_be(status: int, body: bytes) -> None:
     async def scenario(ask: Ask, host: str) -> None:
-        found, told = await ask(request(host, body))
+        found, reply = await ask(request(host, body))
         assert found == status
-        assert "\n" not in (told["error"] if status > 200 else told["name"])
+        assert "\n" not in (reply["error"] if status > 200 else reply["name"])
         assert (await ask(request(host, GOOD)))[1]["notes"] == {"bytes": "6"}
 
     play(scenario)
@@ -178,9 +178,9 @@ def test_parts_as_they_should_not_be(status: int, body: bytes) -> None:
 )  # fmt: skip
 def test_kinds_of_body_as_they_should_not_be(kind: str) -> None:
     async def scenario(ask: Ask, host: str) -> None:
-        status, told = await ask(request(host, GOOD, kind))
+        status, reply = await ask(request(host, GOOD, kind))
         assert status in (400, 415) or (status == 200 and 'boundary="x' in kind)
-        assert "\n" not in told.get("error", "")
+        assert "\n" not in reply.get("error", "")
 
     play(scenario)
 
@@ -206,11 +206,11 @@ def test_mutated_requests_are_refused_or_answered() -> None:
     async def scenario(ask: Ask, host: str) -> None:
         async def one(sent: bytes) -> None:
             try:
-                status, told = await asyncio.wait_for(ask(sent), 1)
+                status, reply = await asyncio.wait_for(ask(sent), 1)
             except (TimeoutError, IndexError):  # it promises bytes that never come, or is a HEAD
                 return
             assert status < 500, sent
-            assert status in (0, 200) or "\n" not in told["error"]
+            assert status in (0, 200) or "\n" not in reply["error"]
 
         good = request(host, GOOD)
         for _ in range(10):
@@ -224,11 +224,11 @@ def test_slow_requests_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(upload, "IDLE_TIMEOUT", 0.2)
 
     async def scenario(ask: Ask, host: str) -> None:
-        status, told = await ask(request(host, GOOD[:-30], size=len(GOOD)))
-        assert (status, told["error"][:19]) == (408, "nothing arrived for")
+        status, reply = await ask(request(host, GOOD[:-30], size=len(GOOD)))
+        assert (status, reply["error"][:19]) == (408, "nothing arrived for")
         monkeypatch.setattr(upload, "UPLOAD_TIMEOUT", 0.1)
-        status, told = await ask(request(host, GOOD[:-30], size=len(GOOD)))
-        assert (status, told["error"][:14]) == (408, "took more than")
+        status, reply = await ask(request(host, GOOD[:-30], size=len(GOOD)))
+        assert (status, reply["error"][:14]) == (408, "took more than")
 
     play(scenario)
 
