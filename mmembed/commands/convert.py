@@ -35,6 +35,7 @@ from safetensors.numpy import save
 
 from mmembed.data import checks as integrity
 from mmembed.data.corpora import CONVERTERS
+from mmembed.data.corpora.dialogue_pickles import layout_of
 from mmembed.data.corpora.sentiment.corpus import folds_of
 from mmembed.data.feature_files import write_features
 from mmembed.data.manifest.jsonl import write_manifest
@@ -109,12 +110,7 @@ def kind_of(values: object) -> str | None:
             for split in splits
         ):
             return _corpus_of(splits)
-    if isinstance(values, list | tuple) and 8 <= len(values) <= 13:
-        tables = [value for value in values if isinstance(value, dict)]
-        # ids, speakers and labels of all dialogues come first
-        if len(tables) >= 5 and tables[0] and tables[0].keys() == tables[1].keys():
-            return "dialogue_pickles"
-    return None
+    return "dialogue_pickles" if layout_of(values) else None
 
 
 def _corpus_of(splits: Sequence[Mapping[str, Any]]) -> str | None:

@@ -62,10 +62,11 @@ CATEGORIES: Final = {
 SPLIT_NAMES: Final = ("train", "dev", "test")
 STREAMS: Final = ("audio", "video", "text", "text2", "text3", "text4")
 FIRST_OF_MELD: Final = {"train": 0, "dev": 1039, "test": 1153}
-MOST_DIALOGUES: Final = 100_000  # MELD has 1433
-MOST_SENTIMENTS: Final = 10  # MELD has 3
 """The number of the first dialogue of each split. Source: the clips that a public loader pairs with
 these numbers, and the published counts, 1,039, 114 and 280 with one number of train unused."""
+
+MOST_DIALOGUES: Final = 100_000  # MELD has 1433
+MOST_SENTIMENTS: Final = 10  # MELD has 3
 
 Fields = Mapping[str, Any]
 
@@ -119,16 +120,23 @@ def convert(source: Path, out: Path) -> list[Utterance]:
     return utterances
 
 
-def _open(source: Path) -> tuple[str, dict[str, Any]]:
-    """(corpus, parts by name)."""
-    parts = read_pickle(source)
+def layout_of(parts: object) -> tuple[str, list[str]] | None:
+    """The corpus and the names of the parts of a pickle, None where it has another layout."""
     if isinstance(parts, list | tuple):
         kinds = ["turns" if isinstance(part, Mapping) else "dialogues" for part in parts]
         for corpus, layout in LAYOUTS:
             names = layout.split()
             if kinds == ["dialogues" if name in SPLIT_NAMES else "turns" for name in names]:
-                return corpus, dict(zip(names, parts, strict=True))
-    found = f"{len(parts)} parts" if isinstance(parts, list | tuple) else type(parts).__name__
+                return corpus, names
+    return None
+
+
+def _open(source: Path) -> tuple[str, dict[str, Any]]:
+    """(corpus, parts by name)."""
+    parts = read_pickle(source)
+    if (layout := layout_of(parts)) is not None:
+        return layout[0], dict(zip(layout[1], parts, strict=True))
+    found = f"{len(parts)} parts" if isinstance(parts, list) else type(parts).__name__
     raise DataError(
         str(source),
         "layout",

@@ -13,10 +13,9 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from typing import Final
+from typing import Final, NamedTuple
 
 from mmembed.data.untrusted.sandbox import UnsafeFileError, run_sandboxed
 from mmembed.errors import DataError
@@ -32,8 +31,7 @@ _LOCAL_HEADER: Final = 30  # bytes, before the name and further fields
 _ENCRYPTED: Final = 1
 
 
-@dataclass(frozen=True)
-class _Member:
+class _Member(NamedTuple):
     """Where a member lies: in the tar, once it is unpacked, or its header in the zip."""
 
     offset: int
@@ -132,17 +130,17 @@ def _members(archive: Path) -> Mapping[str, _Member]:
 @lru_cache(maxsize=16)
 def _indexed(archive: Path, _modified: int, _size: int) -> Mapping[str, _Member]:
     """Kept while the archive stays what it is."""
-    return {name: _Member(*place) for name, place in run_sandboxed(_index, archive).items()}
+    return {name: _Member(*fields) for name, fields in run_sandboxed(_index, archive).items()}
 
 
-def _index(path: str) -> dict[str, tuple[int | bool | None, ...]]:
+def _index(path: str) -> dict[str, tuple[object, ...]]:
     """Name -> the fields of `_Member`; runs in the sandbox."""
     archive = Path(path)
-    found: dict[str, tuple[int | bool | None, ...]] = {}
+    found: dict[str, tuple[object, ...]] = {}
     try:
         members = _in_zip(archive) if _head(archive).startswith(_ZIP) else _in_tar(archive)
-        for name, place in members:
-            found[_safe(name)] = place
+        for name, member in members:
+            found[_safe(name)] = tuple(member)
             if len(found) > MOST_MEMBERS:
                 raise UnsafeFileError(f"more than {MOST_MEMBERS} members", "too_large")
     except (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, EOFError, zlib.error) as error:
@@ -152,17 +150,17 @@ def _index(path: str) -> dict[str, tuple[int | bool | None, ...]]:
     return found
 
 
-def _in_zip(archive: Path) -> Iterator[tuple[str, tuple[int | bool | None, ...]]]:
+def _in_zip(archive: Path) -> Iterator[tuple[str, _Member]]:
     with zipfile.ZipFile(archive) as file:
         for info in file.infolist():
             regular = not info.is_dir() and (info.external_attr >> 28) in (0, 8)  # no link
             if regular:
                 encrypted = bool(info.flag_bits & _ENCRYPTED)
                 sizes = info.header_offset, info.file_size, info.compress_size
-                yield info.filename, (*sizes, info.compress_type, info.CRC, encrypted)
+                yield info.filename, _Member(*sizes, info.compress_type, info.CRC, encrypted)
 
 
-def _in_tar(archive: Path) -> Iterator[tuple[str, tuple[int | bool | None, ...]]]:
+def _in_tar(archive: Path) -> Iterator[tuple[str, _Member]]:
     whole = archive.stat().st_size
     with archive.open("rb") as raw:
         packed = _head(archive).startswith(_GZIP)
@@ -180,7 +178,8 @@ def _in_tar(archive: Path) -> Iterator[tuple[str, tuple[int | bool | None, ...]]
                     raise _bomb()
                 if info.type in (tarfile.REGTYPE, tarfile.AREGTYPE):
                     # What is compressed as a whole has no packed size of its own.
-                    yield info.name, (info.offset_data, info.size, whole if packed else info.size)
+                    size = whole if packed else info.size
+                    yield info.name, _Member(info.offset_data, info.size, size)
         while packed and stream.read(SLACK):  # the checksum comes last
             if stream.tell() > limit:
                 raise _bomb()

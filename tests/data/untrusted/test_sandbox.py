@@ -1,4 +1,4 @@
-"""Confined functions: what they return comes back, and what they do stays with them."""
+"""Sandboxed functions: what they return comes back, and what they do stays with them."""
 
 from __future__ import annotations
 
