@@ -86,7 +86,7 @@ def _train(
     optimizer = build_optimizer(method, run.optim)
     position = load_latest(out / "checkpoints", method, optimizer, world) or Position()
     model: nn.Module = method
-    if world.size > 1:  # gradients are summed where they lie: a tenth off a small step
+    if world.size > 1:  # gradients are summed in place: a small step takes 10 % less
         model = DistributedDataParallel(method, gradient_as_bucket_view=True)
     log = MetricsLog(out / "metrics.jsonl", position.total) if world.is_main else None
     started = time.monotonic() - (log.seconds if log else 0.0)
