@@ -21,7 +21,7 @@ import tyro
 from mmembed.batch import Encoding, stream_subsets
 from mmembed.data.dataset import Examples
 from mmembed.data.example import Example
-from mmembed.data.item import collate, to_item
+from mmembed.data.item import Item, collate
 from mmembed.embedder import Embedder
 
 
@@ -48,7 +48,7 @@ class Settings:
 def encode(embedder: Embedder, examples: Sequence[Example], *, half: bool = False) -> Encoding:
     """As `Embedder.encode`, with NaN where no clip has anything."""
     inputs = {}
-    batch = collate([to_item(each, embedder.vocabulary) for each in examples])
+    batch = collate([Item(each.key, each.tensors(embedder.vocabulary)) for each in examples])
     for stream, steps in batch.inputs.items():
         padded = inputs[stream] = steps.pad()
         if padded.values.is_floating_point():

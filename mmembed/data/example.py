@@ -27,6 +27,14 @@ LONGEST: Final[Seconds] = 300.0
 pictures."""
 
 
+EMPTY: Final[Mapping[str, Tensor]] = {
+    "audio": torch.zeros(0, MEL_BANDS),
+    "video": torch.zeros(0, CROP, CROP, dtype=torch.uint8),
+    "text": torch.zeros(0, dtype=torch.int64),
+}
+"""The streams of a clip that has none."""
+
+
 @dataclass(frozen=True)
 class ExampleInfo:
     """How an example was made.
@@ -116,27 +124,12 @@ class Example:
         )
 
     def tensors(self, vocabulary: Vocabulary) -> dict[str, Tensor]:
-        """What an encoder with this vocabulary of subwords reads; see `to_inputs`."""
-        text = None if self.text is None else torch.tensor(vocabulary.encode(self.text))
-        return to_inputs(self.audio, self.video, None if text is None else text.long())
-
-
-EMPTY: Final[Mapping[str, Tensor]] = {
-    "audio": torch.zeros(0, MEL_BANDS),
-    "video": torch.zeros(0, CROP, CROP, dtype=torch.uint8),
-    "text": torch.zeros(0, dtype=torch.int64),
-}
-
-
-def to_inputs(
-    audio: NDArray[np.float16] | None, video: NDArray[np.uint8] | None, text: Tensor | None
-) -> dict[str, Tensor]:
-    """The streams of an item from log-mel, face crops and tokens; None = missing."""
-    inputs = dict(EMPTY)
-    if audio is not None:
-        inputs["audio"] = torch.from_numpy(audio.astype(np.float32))
-    if video is not None:
-        inputs["video"] = torch.from_numpy(video)
-    if text is not None:
-        inputs["text"] = text
-    return inputs
+        """What an encoder with this vocabulary of subwords reads of it: `Batch.inputs` of one."""
+        inputs = dict(EMPTY)
+        if self.audio is not None:
+            inputs["audio"] = torch.from_numpy(self.audio.astype(np.float32))
+        if self.video is not None:
+            inputs["video"] = torch.from_numpy(self.video)
+        if self.text is not None:
+            inputs["text"] = torch.tensor(vocabulary.encode(self.text), dtype=torch.int64)
+        return inputs

@@ -18,13 +18,15 @@ import numpy as np
 import pyarrow as pa
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from mmembed.batch import STREAMS, UNLABELLED, Batch
 from mmembed.data.dataset import Examples
-from mmembed.data.example import EMPTY, to_inputs
+from mmembed.data.example import EMPTY
 from mmembed.data.item import Augmentation, Item, augment, collate
 from mmembed.data.sampler import EpochPlan, Integers, derive_seed, partition_batch
+from mmembed.data.shards.layout import Record
 from mmembed.errors import CorruptError, MmembedError, UsageError
 from mmembed.features.text import Vocabulary
 
@@ -91,33 +93,31 @@ class SpeechItems:
         shards = self.examples.sets[self.examples.folders[number]]
         record = shards.read(int(self.examples.records[number]), ["audio.npy", "video.npy"])
         audio, video, text = self.lengths[number].tolist()
+        tokens = self._tokens[number].as_py() if text else []
         return Item(
             key=record.key,
-            inputs=to_inputs(
-                _features(record.key, record.members, "audio", np.float16, audio),
-                _features(record.key, record.members, "video", np.uint8, video),
-                torch.tensor(self._tokens[number].as_py(), dtype=torch.int64) if text else None,
-            ),
+            inputs={
+                "audio": _features(record, "audio", np.float16, audio),
+                "video": _features(record, "video", np.uint8, video),
+                "text": torch.tensor(tokens, dtype=torch.int64),
+            },
             transcript=torch.tensor(self.units[number].as_py(), dtype=torch.int64),
             speaker=int(self.speakers[number]),
         )
 
 
-def _features(
-    key: str, members: Mapping[str, Any], stream: str, kind: type, length: int
-) -> NDArray[Any] | None:
-    """The features of a stream; None where it has no steps, or is not to be read."""
+def _features(record: Record, stream: str, kind: type, length: int) -> Tensor:
+    """The features of a stream; those of `EMPTY` where it has no steps, or is not to be read."""
     if not length:
-        return None
-    features, shape = members.get(f"{stream}.npy"), (length, *EMPTY[stream].shape[1:])
+        return EMPTY[stream]
+    features, shape = record.members.get(f"{stream}.npy"), (length, *EMPTY[stream].shape[1:])
     if features is None or features.shape != shape or features.dtype != kind:
         found = "nothing" if features is None else f"{features.dtype} {features.shape}"
         raise CorruptError(
-            f"{key}: not a record of prepared features ({stream} is {found}, not "
+            f"{record.key}: not a record of prepared features ({stream} is {found}, not "
             f"{np.dtype(kind)} {shape}); prepare the corpus again"
         )
-    array: NDArray[Any] = features
-    return array
+    return torch.from_numpy(features).to(EMPTY[stream].dtype)
 
 
 class Draw(NamedTuple):

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import re
+import sys
 import weakref
+from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -10,9 +14,10 @@ import pytest
 import torch
 from helpers.pretraining import clip, write_clips
 
+import mmembed
 from mmembed.batch import stream_subsets
-from mmembed.data.item import Item
-from mmembed.data.loader import SpeechItems
+from mmembed.data.item import Augmentation, Item
+from mmembed.data.loader import SpeechItems, TrainingLoader
 from mmembed.encoder import EncoderConfig
 from mmembed.methods.ctc_speaker import CtcSpeaker, CtcSpeakerConfig
 from mmembed.recipes.evaluation import (
@@ -130,3 +135,29 @@ def test_speaker_scores_by_hand() -> None:
         "chance_speaker_accuracy": 3 / 5,
     }  # fmt: skip
     assert speech_scores([]) == {"utterances": 0}
+
+
+def test_a_batch_passes_the_files_that_the_architecture_lists(
+    corpus: TrainingCorpus, method: CtcSpeaker
+) -> None:
+    """From the shard to the sums of the loss: 12 files of ours, in docs/architecture.md."""
+    loader = TrainingLoader(corpus.train.read, corpus.train.frames, Augmentation(), 0)
+    draws = loader.draw(0, np.arange(6))
+    loader.micro_batches(draws)  # opens the shards
+    package, called = Path(mmembed.__file__).parent, set[str]()
+
+    def note(frame: FrameType, event: str, argument: object) -> None:
+        called.add(frame.f_code.co_filename)
+
+    sys.setprofile(note)
+    try:
+        (batch,) = loader.micro_batches(draws)
+        terms = method(batch)
+    finally:
+        sys.setprofile(None)
+    assert set(terms) == {"ctc", "speaker", "masked_text"}
+    passed = {str(Path(name).relative_to(package)) for name in called if str(package) in name}
+    text = (package.parent / "docs" / "architecture.md").read_text()
+    _, _, section = text.partition("## One batch through the code")
+    listed = re.findall(r"^\| \d+ \| `(.+?)` \|", section.partition("\n## ")[0], re.MULTILINE)
+    assert passed == set(listed) and len(listed) == 12
