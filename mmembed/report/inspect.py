@@ -61,21 +61,16 @@ def _cards(summary: Summary) -> list[tuple[str, str, str]]:
 
 
 def _lengths(summary: Summary) -> list[plots.Plot]:
-    values = {"seconds": "seconds", "words": "words in a transcript"}
-    return [
-        plots.histogram(each.tolist(), label, "utterances")
-        for name, label in values.items()
-        if len(each := summary.numbers(name))
-    ]
+    labels = {"seconds": "seconds", "words": "words in a transcript"}
+    values = [(summary.numbers(name), label) for name, label in labels.items()]
+    return [plots.histogram(each, label, "utterances") for each, label in values if len(each)]
 
 
 def _labels(summary: Summary) -> dict[str, plots.Plot]:
     scores = summary.numbers("sentiment")
     kinds: dict[str, Mapping[str, int]] = {
         "Categories": _most(summary.counts("category")),
-        "Emotions present": _most(
-            {name: present for name, (_, present) in summary.emotions().items()}
-        ),
+        "Emotions present": _most({name: both[1] for name, both in summary.emotions().items()}),
         "Labels, several of one utterance": _most(summary.counts("present")),
         "Sentiment": sentiment_classes(scores) if len(scores) else {},
     }

@@ -28,7 +28,7 @@ OPTIONS = (
     "--disable-extensions", "--remote-debugging-port=0", "--window-size=1200,1000",
     "--no-sandbox",  # of which root has none; the pages are ours
 )  # fmt: skip
-PATIENCE = 60.0  # seconds
+TIMEOUT = 60.0  # seconds
 
 
 class Browser:
@@ -36,7 +36,7 @@ class Browser:
 
     Attributes:
         requests: URLs that the page asked for.
-        complaints: what its console was told, and errors of its scripts.
+        complaints: messages of its console, and errors of its scripts.
     """
 
     def __init__(self) -> None:
@@ -75,18 +75,18 @@ class Browser:
         number = next(self._numbers)
         answer = self._answers[number] = asyncio.get_running_loop().create_future()
         await self._socket.send_json({"id": number, "method": method, "params": parameters})
-        return await asyncio.wait_for(answer, PATIENCE)
+        return await asyncio.wait_for(answer, TIMEOUT)
 
     async def run(self, script: str) -> Any:
         """The value of an expression in the page."""
-        asked = {"expression": script, "returnByValue": True, "awaitPromise": True}
-        answer = await self.call("Runtime.evaluate", **asked)
+        arguments = {"expression": script, "returnByValue": True, "awaitPromise": True}
+        answer = await self.call("Runtime.evaluate", **arguments)
         assert "exceptionDetails" not in answer, answer["exceptionDetails"]
         return answer["result"].get("value")
 
     async def until(self, script: str) -> None:
         """Wait for an expression to become true."""
-        end = time.monotonic() + PATIENCE
+        end = time.monotonic() + TIMEOUT
         while not await self.run(script):
             assert time.monotonic() < end, f"{script} stays false: {self.complaints}"
             await asyncio.sleep(0.05)
@@ -114,28 +114,28 @@ class Browser:
 
     async def _port(self) -> int:
         """Which the browser writes once it listens."""
-        told = Path(self._profile.name) / "DevToolsActivePort"
-        end = time.monotonic() + PATIENCE
-        while not (told.exists() and told.read_text().count("\n")):
+        file = Path(self._profile.name) / "DevToolsActivePort"
+        end = time.monotonic() + TIMEOUT
+        while not (file.exists() and file.read_text().count("\n")):
             assert time.monotonic() < end and self._process.poll() is None, "no browser"
             await asyncio.sleep(0.05)
-        return int(told.read_text().split()[0])
+        return int(file.read_text().split()[0])
 
     async def _read(self, socket: ClientWebSocketResponse) -> None:
         async for message in socket:
             if message.type is not WSMsgType.TEXT:
                 continue
-            told = json.loads(message.data)
-            what = told.get("params", {})
-            if "id" in told:
-                answer = self._answers.pop(told["id"])
-                if "error" in told:
-                    answer.set_exception(RuntimeError(told["error"]["message"]))
+            received = json.loads(message.data)
+            what = received.get("params", {})
+            if "id" in received:
+                answer = self._answers.pop(received["id"])
+                if "error" in received:
+                    answer.set_exception(RuntimeError(received["error"]["message"]))
                 else:
-                    answer.set_result(told["result"])
-            elif told["method"] == "Network.requestWillBeSent":
+                    answer.set_result(received["result"])
+            elif received["method"] == "Network.requestWillBeSent":
                 self.requests.append(what["request"]["url"])
-            elif told["method"] == "Runtime.exceptionThrown":
+            elif received["method"] == "Runtime.exceptionThrown":
                 self.complaints.append(str(what["exceptionDetails"]))
-            elif told["method"] == "Log.entryAdded":
+            elif received["method"] == "Log.entryAdded":
                 self.complaints.append(what["entry"]["text"])
