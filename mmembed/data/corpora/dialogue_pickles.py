@@ -34,7 +34,7 @@ from numpy.typing import NDArray
 
 from mmembed.data.checks import log_skipped
 from mmembed.data.corpora import iemocap, meld
-from mmembed.data.corpora.tables import fix_latin1
+from mmembed.data.corpora.files import fix_latin1
 from mmembed.data.feature_files import write_features
 from mmembed.data.manifest.utterance import Labels, Utterance
 from mmembed.data.untrusted.pickles import read_pickle

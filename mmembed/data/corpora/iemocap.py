@@ -27,8 +27,7 @@ from pathlib import Path
 from typing import Final
 
 from mmembed.data.checks import log_skipped
-from mmembed.data.corpora.files import find_files
-from mmembed.data.corpora.tables import decode_text
+from mmembed.data.corpora.files import decode_text, find_files
 from mmembed.data.folders import files_below
 from mmembed.data.manifest.utterance import Labels, Utterance
 from mmembed.errors import DataError

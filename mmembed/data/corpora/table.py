@@ -32,10 +32,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from mmembed.data.corpora.emotion_names import category
-from mmembed.data.corpora.files import SPLIT_NAMES, find_files
+from mmembed.data.corpora.files import SPLIT_NAMES, decode_text, find_files
 from mmembed.data.corpora.tables import (
     Once,
-    decode_text,
     need_columns,
     read_cells,
     read_table,

@@ -22,6 +22,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
+from mmembed.data.corpora.files import decode_text
 from mmembed.errors import DataError
 from mmembed.io.json import shown
 
@@ -31,62 +32,9 @@ SPREADSHEET_ERRORS: Final = frozenset(
      "#FIELD!", "#GETTING_DATA", "#BLOCKED!", "#CONNECT!", "#UNKNOWN!", "#BUSY!")
 )  # fmt: skip
 
-_OTHER_KINDS: Final = {
-    b"PK\x03\x04": "an Excel file or an archive; save the table as CSV in UTF-8",
-    b"\xd0\xcf\x11\xe0": "an old Excel file; save the table as CSV in UTF-8",
-    b"PAR1": "a Parquet table; `mmembed prepare manifest` reads those",
-    b"\xff\xfe": "UTF-16; save it as UTF-8",
-    b"\xfe\xff": "UTF-16; save it as UTF-8",
-}
 _QUOTED: Final = r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\""
 _ITEM: Final = re.compile(rf"\s*(?:({_QUOTED})|([^\s,'\"\[\](){{}}]+))\s*(,?)\s*")
 _BRACKETS: Final = {"[": "]", "(": ")", "{": "}"}
-
-
-def decode_text(path: Path, *, fix_encoding: bool = False) -> str:
-    """A text file in UTF-8, with or without a byte order mark; its lines end in a newline.
-
-    Args:
-        path: of the file.
-        fix_encoding: read what is not UTF-8 as Windows-1252, and apply `fix_latin1`.
-
-    Raises:
-        DataError: there is no such file, or it is not text in UTF-8.
-    """
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        raise DataError(str(path), "missing", "no such table") from None
-    except OSError as error:
-        raise DataError(str(path), "unreadable", f"cannot be read ({error.strerror})") from None
-    for mark, what in _OTHER_KINDS.items():
-        if data.startswith(mark):
-            raise DataError(str(path), "table", f"is {what}")
-    if b"\0" in data:
-        line = data[: data.index(b"\0")].count(b"\n") + 1
-        message = "holds a NUL: no text, or UTF-16; save it as UTF-8"
-        raise DataError(f"{path}:{line}", "table", message)
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        if not fix_encoding:
-            line = data[: error.start].count(b"\n") + 1
-            byte = f"byte {data[error.start]:#04x}"
-            message = f"is no table in UTF-8 ({byte}); save it as UTF-8"
-            raise DataError(f"{path}:{line}", "table", message) from None
-        text = data.decode("cp1252", errors="replace")
-    text = text.replace("\r\n", "\n").replace("\r", "\n")
-    return fix_latin1(text) if fix_encoding else text
-
-
-def fix_latin1(text: str) -> str:
-    """Windows-1252 that was read as Latin-1: its U+0080 to U+009F become what they stand for.
-
-    0x92, for example, is an apostrophe.
-    """
-    return re.sub(
-        "[\x80-\x9f]", lambda c: c[0].encode("latin-1").decode("cp1252", errors="ignore"), text
-    )
 
 
 def read_cells(

@@ -79,7 +79,7 @@ def test_clips(tmp_path: Path) -> None:
         ),
     ]
     write(root, "ann/one.txt").write_bytes(b"\xff\xfe")
-    with pytest.raises(DataError, match=r"one\.txt: must be UTF-8"):
+    with pytest.raises(DataError, match=r"one\.txt: is UTF-16; save it as UTF-8"):
         CORPORA["clips"](root)
     with pytest.raises(DataError, match=r"holds no file of clips, such as SPEAKER/CLIP\.mp4"):
         CORPORA["clips"](write(tmp_path, "empty/notes.txt").parent)

@@ -80,7 +80,7 @@ def test_tables_of_three_kinds(tmp_path: Path, mark: str) -> None:
     ("text", "error"),
     [
         (b"a,b\n1,2,3\n", "t:2: has 3 cells, the first line names 2 columns; quote"),
-        (b"a\n\xff\n", "no table in UTF-8"),
+        (b"a\n\xff\n", "is not text in UTF-8"),
     ],
 )
 def test_what_is_no_table_is_refused(tmp_path: Path, text: bytes, error: str) -> None:

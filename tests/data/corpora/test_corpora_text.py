@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from mmembed.data.corpora import CORPORA
-from mmembed.data.corpora.tables import decode_text, fix_latin1, read_table
+from mmembed.data.corpora.files import decode_text, fix_latin1
+from mmembed.data.corpora.tables import read_table
 from mmembed.data.corpora.xed import split_of
 from mmembed.data.manifest.jsonl import read_manifest, write_manifest
 from mmembed.data.manifest.utterance import Labels, Utterance

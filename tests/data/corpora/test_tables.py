@@ -54,7 +54,7 @@ def test_cells_of_any_length_leave_no_trace(tmp_path: Path) -> None:
         (b"media,transcript\n#NAME?,so\n", "t.csv:2: media holds #NAME.: a spreadsheet"),
         (b"media,scores.x\na.wav, #REF! \n", "t.csv:2: scores.x holds #REF!"),
         (b"media;start\na.wav;1,5\n", "t.csv:2: start must be a number, found '1,5'"),
-        (b"media,transcript\na.wav,caf\xe9\n", "t.csv:2: is no table in UTF-8 .byte 0xe9."),
+        (b"media,transcript\na.wav,caf\xe9\n", "t.csv:2: is not text in UTF-8 .byte 0xe9."),
         ("media\na.wav\n".encode("utf-16"), "t.csv: is UTF-16; save it as UTF-8"),
         ("media\na.wav\n".encode("utf-16-le"), "t.csv:1: holds a NUL"),
         (b"PK\x03\x04rest", "t.csv: is an Excel file or an archive; save"),
