@@ -220,7 +220,7 @@ def ahead(
             batch_size=None,
             sampler=jobs,
             num_workers=workers,
-            collate_fn=_unchanged,
+            collate_fn=lambda result: result,  # torch would turn tuples into lists
             pin_memory=pin_memory,
             timeout=timeout if workers else 0,
             worker_init_fn=_leave_signals,
@@ -257,10 +257,6 @@ class _Made(Dataset[Any]):
             return self._make(job)
         except (MmembedError, OSError) as error:
             return error
-
-
-def _unchanged(result: Result) -> Result:
-    return result
 
 
 def _raised(result: Any) -> Any:

@@ -173,7 +173,7 @@ PHASES = [
     ("program:_dev_loss", 4),
     ("program:_save", 3),
     ("program:_load", 1),  # scoring
-    ("mmembed.studies.scoring:save", 1),  # writing
+    ("mmembed.studies.results:save", 1),  # writing
     ("program:write_json", 1),
 ]
 
