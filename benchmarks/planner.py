@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 import tyro
 from numpy.typing import NDArray
 
-from mmembed.data.manifest.parquet import COLUMNS, read_numbers
+from mmembed.data.manifest.parquet import COLUMNS
 from mmembed.data.sampler import EpochPlan, plan_epoch
 
 RATE = 25  # frames a second
@@ -87,10 +87,10 @@ def measure(path: Path, settings: Settings) -> dict[str, float]:
     """Seconds and MiB of one process that plans an epoch, then of going on within another."""
     libraries = peak()
     start = time.perf_counter()
-    seconds = read_numbers(path, "end")
-    seconds -= read_numbers(path, "start")
+    table = pq.read_table(path, columns=["start", "end"])
+    seconds = table["end"].to_numpy() - table["start"].to_numpy()
     lengths = np.rint(RATE * seconds).astype(np.int32)
-    del seconds
+    del table, seconds
     read = time.perf_counter() - start
     start = time.perf_counter()
     plan_epoch(lengths, settings.frames, seed=0, epoch=0, pool=settings.pool)

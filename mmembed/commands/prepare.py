@@ -48,7 +48,7 @@ class Shards:
         streams: to keep of each utterance.
         workers: processes.
         records_per_shard: utterances in one shard.
-        error_budget: share of utterances that may fail before the command does.
+        error_budget: fraction of utterances that may fail before the command does.
         timeout: seconds after which a clip is given up.
         face_model: YuNet's ONNX file to find faces with; else OpenCV's Haar cascade does.
         rank: which part of the work this process does, of `world`; torchrun sets both.

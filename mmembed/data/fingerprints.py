@@ -92,8 +92,8 @@ class Prints:
 def changed_inputs(tar: Path, inputs: Iterable[MediaSource], *, note: bool = True) -> list[str]:
     """The media of a committed shard that are no longer those it was made of.
 
-    What is gone has not changed: a shard outlives its inputs. Shards of older versions tell nothing
-    of them.
+    A missing input has not changed: a shard outlives its inputs. Shards of older versions have
+    no fingerprints.
 
     Args:
         tar: of the shard.
@@ -187,7 +187,7 @@ def _of_url(url: str) -> str | None:
     try:
         return file_state(url)[0]
     except DataError as error:
-        if error.reason == "unreachable":  # asked for long enough already
+        if error.reason == "unreachable":  # after all attempts
             _silent.add(host)
         return None
     except MmembedError:

@@ -30,7 +30,7 @@ SOUND_SUFFIXES: Final = (
     ".wave", ".weba", ".wma", ".wv",
 )  # fmt: skip
 MEDIA_SUFFIXES: Final = PICTURE_SUFFIXES + SOUND_SUFFIXES
-"""What files of sound and video are called, in small letters. What is in them is told by their
+"""What files of sound and video are called, in small letters. What is in them is known from their
 content; a file that is named by itself may be called anything."""
 
 _RUBBISH: Final = ("__MACOSX",)

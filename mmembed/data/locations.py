@@ -57,19 +57,19 @@ def find_locations(path: Path) -> list[Location]:
     Raises:
         UsageError: it is nothing of the kind.
     """
-    wanted = f"name a manifest ({', '.join(MANIFEST_SUFFIXES)}), a prepared folder or embeddings"
+    hint = f"name a manifest ({', '.join(MANIFEST_SUFFIXES)}), a prepared folder or embeddings"
     if path.is_file() and path.suffix.lower() in MANIFEST_SUFFIXES:
         return [Location(path)]
     if not path.is_dir():
         what = "neither a manifest nor a folder" if path.exists() else "no such file or folder"
-        raise UsageError(f"{path}: {what}; {wanted}")
+        raise UsageError(f"{path}: {what}; {hint}")
     if _holds_shards(path):
         return [_shards(path)]
     found = [_shards(inner) for inner in sorted(path.iterdir()) if _holds_shards(inner)]
     if not found and (path / ROWS).is_file():
         return [Location(path / ROWS)]
     if not found:
-        raise UsageError(f"{path}: holds no shards; {wanted}")
+        raise UsageError(f"{path}: holds no shards; {hint}")
     return found
 
 

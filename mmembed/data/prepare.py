@@ -118,7 +118,7 @@ def prepare_shards(
         workers: processes that decode.
         records_per_shard: utterances planned for one shard, failures included.
         on_progress: called with the number of utterances done so far.
-        error_budget: share of the utterances that may fail, in [0, 1].
+        error_budget: fraction of the utterances that may fail, in [0, 1].
         timeout: seconds after which a clip is given up.
         face_model: see `mmembed.features.video.face_crops`.
         part: which shards are this process's. Whichever part ends last writes manifest.json.
@@ -135,7 +135,7 @@ def prepare_shards(
     missing = [job for job in own if not is_committed(job.path)]
     done = sum(len(job.utterances) for job in own) - sum(len(job.utterances) for job in missing)
     with Decoder(workers, seconds=timeout) as decoder:
-        # One stream over all shards: nobody waits at the end of one for its last clip.
+        # One sequence over all shards: no process waits for the last clip of a shard.
         prints = {job.path: Prints() for job in missing}
         loaded = decoder.load(_sources(missing, folder, prints, face_model))
         for job in missing:

@@ -56,14 +56,14 @@ class StoredMember:
 
 @dataclass(frozen=True)
 class StoredRow:
-    """What can be known of an utterance at little cost.
+    """What is known of an utterance without decoding its media.
 
     Attributes:
         utterance: the manifest row, or as much of it as an embedding carries.
-        streams: those it has; None = nobody looked yet.
+        streams: those it has; None = not looked at yet.
         seconds: None = unknown.
         text: its words, normalised, "" without.
-        face: how the face was found, None without picture.
+        face: how the face was found, None without video.
         vectors: precomputed features by stream (T, D), or "pooled" (D,).
         audio: its log-mel features, None without.
         video: its face crops, None without.

@@ -1,8 +1,9 @@
-"""Arrow IPC files that are mapped and may come from strangers.
+"""Arrow IPC files that are memory-mapped and may come from strangers.
 
-What is mapped is not copied, so nothing of it is looked at unless somebody does so here. Only the
-sequence of messages is read, not the footer that points at them; packed buffers, which unpack to
-any size, are refused. Arrow compares places in a message with its length when it is read, and
+A mapped file is not copied, so nothing checks it unless this module does. Only the sequence of
+messages is read, not the footer that points at them. Compressed buffers, which expand to any size,
+are refused; pyarrow does not say whether a batch has them, so its description is read here. Arrow
+compares positions in a message with its length when it is read, and
 `RecordBatch.validate(full=True)` the offsets, nulls and UTF-8 within its buffers; before that no
 value may be used, since Arrow trusts them.
 
@@ -40,8 +41,8 @@ class ArrowFile:
         for message in pa.ipc.MessageReader.open_stream(messages):
             if message.type not in _KINDS:
                 raise ValueError(f"holds a {message.type}")
-            if message.type == "record batch" and _is_packed(message.metadata):
-                raise ValueError("holds packed buffers")
+            if message.type == "record batch" and _is_compressed(message.metadata):
+                raise ValueError("holds compressed buffers")
         reader = pa.ipc.open_stream(messages)
         self.schema: Any = reader.schema
         self.batches: list[tuple[Any, Mapping[bytes, bytes]]] = []
@@ -53,7 +54,7 @@ class ArrowFile:
             self.batches.append((read.batch, dict(read.custom_metadata or {})))
 
 
-def _is_packed(metadata: Any) -> bool:
+def _is_compressed(metadata: Any) -> bool:
     """Whether the description of a record batch, a flatbuffer, names a codec for its buffers."""
     data = memoryview(metadata)
     try:
@@ -67,11 +68,11 @@ def _is_packed(metadata: Any) -> bool:
 
 
 def _field(data: memoryview, table: int, number: int) -> int | None:
-    """Where a field of a flatbuffer's table stands; None where it is left out."""
+    """The position of a field of a flatbuffer's table; None where it is left out."""
     vtable = table - struct.unpack_from("<i", data, table)[0]
     size = struct.unpack_from("<H", data, vtable)[0]
-    place = _FIXED + 2 * number
-    if place + 2 > size:
+    position = _FIXED + 2 * number
+    if position + 2 > size:
         return None
-    offset = struct.unpack_from("<H", data, vtable + place)[0]
+    offset = struct.unpack_from("<H", data, vtable + position)[0]
     return table + offset if offset else None

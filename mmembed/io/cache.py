@@ -27,7 +27,7 @@ _PART: Final = ".part"
 
 
 class Descriptor:
-    """An open file for `os.preadv`; it closes when nobody holds it any more."""
+    """An open file for `os.preadv`; it closes with its last user."""
 
     def __init__(self, path: Path) -> None:
         self.number = -1
@@ -43,8 +43,8 @@ class Cache:
     """Whole files by name; those not used for longest make room for new ones.
 
     A file is fetched to `NAME.SIZE.part`, which its fetcher holds locked, and renamed when whole.
-    Parts count with their final size, so that the limit holds at every moment; a part that nobody
-    holds was left by a killed process and is removed.
+    Parts count with their final size, so that the limit holds at every moment; a part that is not
+    locked was left by a killed process and is removed.
 
     Attributes:
         folder: of the files; made when needed.
@@ -71,7 +71,7 @@ class Cache:
         """Open a file, fetching it first where it is not there.
 
         Args:
-            name: of the file: tells its content.
+            name: of the file; another content has another name.
             size: bytes it has.
             fetch: writes the content to a path, or raises.
 
@@ -155,7 +155,7 @@ class Cache:
 
 
 def _left_behind(part: Path) -> bool:
-    """Whether the process that fetched this part is gone."""
+    """Whether the process that fetched this part has ended."""
     with part.open("ab") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -30,9 +30,9 @@ def without_nan(value: object) -> object:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {name: without_nan(held) for name, held in value.items()}
+        return {name: without_nan(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
-        return [without_nan(held) for held in value]
+        return [without_nan(item) for item in value]
     return value
 
 
@@ -66,12 +66,12 @@ def shown(value: object) -> str:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    values = dict(pairs)
+    if len(values) < len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
         raise ValueError(f"names {shown(twice)} twice")
-    return found
+    return values
 
 
 def write_json(path: Path, value: object) -> None:

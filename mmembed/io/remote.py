@@ -76,14 +76,10 @@ def file_state(url: str) -> tuple[str, int]:
     Raises:
         UsageError, DataError: as `fetch_file`.
     """
-    if as_url(url) is None:
-        raise UsageError(f"{url}: not a URL")
-    found = RemoteFolder(url).stat()
-    size = found.get("size")
-    if size is None:
-        raise DataError(url, "unreachable", "the server does not say how large it is")
-    state = [url, size, *(str(found.get(name)) for name in ("ETag", "LastModified", "mtime"))]
-    return hashlib.sha256(repr(state).encode()).hexdigest(), int(size)
+    found = _file(url).stat()
+    names = ("ETag", "LastModified", "mtime")
+    state = [url, found["size"], *(str(found.get(name)) for name in names)]
+    return hashlib.sha256(repr(state).encode()).hexdigest(), int(found["size"])
 
 
 def read_head(url: str, count: int) -> tuple[bytes, int]:
@@ -92,13 +88,14 @@ def read_head(url: str, count: int) -> tuple[bytes, int]:
     Raises:
         UsageError, DataError: as `fetch_file`.
     """
+    file = _file(url)
+    return file.head(count), int(file.stat()["size"])
+
+
+def _file(url: str) -> RemoteFolder:
     if as_url(url) is None:
         raise UsageError(f"{url}: not a URL")
-    folder = RemoteFolder(url)
-    size = folder.stat().get("size")
-    if size is None:
-        raise DataError(url, "unreachable", "the server does not say how large it is")
-    return folder.head(count), int(size)
+    return RemoteFolder(url)
 
 
 class RemoteFolder:
@@ -127,8 +124,15 @@ class RemoteFolder:
         return self._call(self.name, list_files)
 
     def stat(self) -> dict[str, Any]:
-        """What the server says of the URL itself, where that is a file."""
-        return self._call(self.name, lambda files: files.info(self._url))
+        """What the server says of the URL itself, where that is a file; its size at the least.
+
+        Raises:
+            DataError: the server does not say how large it is.
+        """
+        found: dict[str, Any] = self._call(self.name, lambda files: files.info(self._url))
+        if found.get("size") is None:
+            raise DataError(self._url, "unreachable", "the server does not say how large it is")
+        return found
 
     def head(self, count: int) -> bytes:
         """The first bytes of the URL itself, where that is a file."""
@@ -163,7 +167,7 @@ class RemoteFolder:
         return self._open(f"{sha256}.tar", name, size, sha256)
 
     def forget(self, sha256: str) -> bool:
-        """Fetch a tar again when it is asked for next."""
+        """Remove a tar from the cache: it is fetched again when it is read next."""
         self._cache.forget(f"{sha256}.tar")
         return True
 
@@ -222,7 +226,7 @@ def _files(url: str) -> Any:
 
 
 def _raise_final(item: str, error: Exception) -> None:
-    """Raise what no further attempt would mend, in one line."""
+    """Raise, as one line, an error that another attempt would not change."""
     if isinstance(error, ImportError):
         raise UsageError(f"{item}: needs pip install 'mmembed[remote]' ({error})") from None
     if type(error).__name__ in ("NoCredentialsError", "PartialCredentialsError"):

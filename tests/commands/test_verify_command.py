@@ -337,7 +337,7 @@ def test_each_granularity_that_is_promised_is_there(tmp_path: Path, capsys: Capt
     assert verify(tmp_path) == 4
     assert capsys.readouterr().out.splitlines()[1:3] == [
         "  origin: clip-0: lacks words.npy, of granularity word",
-        "  record: clip-1: its JSON does not tell the 2 words of words.npy",
+        "  record: clip-1: its JSON does not list the 2 words of words.npy",
     ]
 
 

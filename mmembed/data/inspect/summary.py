@@ -46,7 +46,7 @@ _ROWS: Final = pa.schema(
         *((name, pa.float64()) for name in _NUMBERS),
         ("present", pa.list_(pa.string())),
         ("media", pa.binary()),  # a file that utterances are parts of
-        # Hashes: 64 bits tell the rows of a corpus apart.
+        # Hashes: 64 bits are enough to distinguish the rows of a corpus.
         ("same_media", pa.int64()),  # of the file and the times in it
         ("same_words", pa.int64()),  # of the transcript and the speaker, where both are known
         ("same_audio", pa.int64()),  # of size and CRC-32 of the audio features
@@ -121,8 +121,8 @@ class Sample:
         self._seen += 1
         if len(self.items) < self._size:
             self.items.append(item)
-        elif (place := self._random.randrange(self._seen)) < self._size:
-            self.items[place] = item
+        elif (position := self._random.randrange(self._seen)) < self._size:
+            self.items[position] = item
 
 
 class Summary:
@@ -266,8 +266,8 @@ def summarise(
 def _streams(streams: Iterable[str] | None) -> str:
     if streams is None:
         return NOT_LOOKED_AT
-    held = [name for name in STREAMS if name in streams]
-    return subset_name(held) if held else "none"
+    present = [name for name in STREAMS if name in streams]
+    return subset_name(present) if present else "none"
 
 
 def _failures(path: Path) -> Iterable[Json]:

@@ -128,7 +128,7 @@ def _length(summary: Summary) -> str:
     low, median, high, most = np.percentile(seconds, [0, 50, 95, 100])
     hours = f"{seconds.sum() / 3600:.2f} h"
     if len(in_split := summary.hours()) > 1:
-        by_split = ", ".join(f"{share:.2f} {split}" for split, share in in_split.items())
+        by_split = ", ".join(f"{hours_in:.2f} {split}" for split, hours_in in in_split.items())
         hours += f" ({by_split})"
     text = (
         f"{hours}; shortest {low:.2f} s, median {median:.2f}, 95 % {high:.2f}, longest {most:.2f}"

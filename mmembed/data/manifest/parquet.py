@@ -12,10 +12,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
 from mmembed.data.manifest.utterance import Labels, Utterance
 from mmembed.errors import DataError
@@ -88,10 +86,10 @@ def read_rows(path: Path) -> Iterator[Utterance | DataError]:
             scores = {x.removeprefix(SCORES): found[x] for x in found if x.startswith(SCORES)}
             rows = zip(*(found.get(name, absent) for name in _FIELDS), strict=True)
             labels = zip(*(found.get(name, absent) for name in _LABELS), strict=True)
-            for place, (row, label) in enumerate(zip(rows, labels, strict=True)):
+            for index, (row, label) in enumerate(zip(rows, labels, strict=True)):
                 number += 1
                 try:
-                    yield _utterance(row, label, {x: v[place] for x, v in scores.items()})
+                    yield _utterance(row, label, {x: v[index] for x, v in scores.items()})
                 except ValueError as error:
                     yield DataError(f"{path}: row {number}", "manifest", str(error))
 
@@ -107,7 +105,7 @@ def count_table_rows(path: Path) -> int:
 
 
 def _check_names(path: Path, names: Sequence[str]) -> None:
-    if twice := [name for place, name in enumerate(names) if name in names[:place]]:
+    if twice := [name for i, name in enumerate(names) if name in names[:i]]:
         raise DataError(str(path), "manifest", f"has the column {twice[0]} twice")
 
 
@@ -135,29 +133,6 @@ def _utterance(
     bare = not held and label == _UNLABELLED
     labels = _PLAIN if bare else Labels(*label, scores=held)  # type: ignore[misc]
     return Utterance(key, media, start, end, *rest, labels=labels)  # type: ignore[misc]
-
-
-def read_numbers(path: Path, name: str) -> NDArray[np.float64]:
-    """One column of numbers, NaN where it is null; nothing else of the table is read.
-
-    Raises:
-        DataError: not such a table, or it has no such column of numbers.
-    """
-    with _open(path) as file:
-        if name not in file.schema_arrow.names:
-            raise DataError(str(path), "manifest", f"has no column {name}")
-        numbers = np.full(file.metadata.num_rows, np.nan)
-        start = 0
-        for group in range(file.num_row_groups):
-            column = _read_group(path, file, group, [name]).column(name)
-            try:
-                values = column.cast(pa.float64()).to_numpy()
-            except pa.ArrowException:
-                message = f"column {name} holds {column.type}, not numbers"
-                raise DataError(str(path), "manifest", message) from None
-            numbers[start : start + len(values)] = values
-            start += len(values)
-    return numbers
 
 
 def _open(path: Path) -> Any:
@@ -244,7 +219,7 @@ def _cast_one(name: str, value: Any, wanted: Any) -> Any:
 def _as_python(column: Any) -> list[Any]:
     try:
         values: list[Any] = column.to_pylist()
-    except UnicodeDecodeError:  # as in a path: what is no UTF-8 is judged where it is used
+    except UnicodeDecodeError:  # as in a path: what is no UTF-8 is checked where it is used
         held = column.cast(pa.binary()).to_pylist()
         return [None if x is None else x.decode(errors="surrogateescape") for x in held]
     return values

@@ -43,11 +43,11 @@ class Labels:
             is an emotion that is not labelled.
         category: one emotion ("neutral", "calm", "happy", ...), or None.
         present: names of all emotions that several may hold of ("joy", "optimism"), () = none of
-            those asked for; None = nobody was asked.
+            those asked for; None = not annotated.
         sentiment_limit: 1 where the corpus rates sentiment in [-1, 1], as CH-SIMS does, which is
             scored in its own way; 3 or None where it rates in [-3, 3], as CMU-MOSEI does.
         scores: anything else that is a number, on the corpus' own scale, such as "valence",
-            "arousal", "dominance", or "sentiment_audio" for what the voice alone tells.
+            "arousal", "dominance", or "sentiment_audio" for what the voice alone expresses.
     """
 
     sentiment: float | None = None

@@ -220,11 +220,12 @@ def _check_record(record: Any, start: int, size: int) -> int:
         raise ValueError(f"its key is {repr(key)[:80]}")
     if not isinstance(members, dict) or not isinstance(record["meta"], dict):
         raise ValueError("members or meta are no objects")
-    for name, place in members.items():
+    for name, numbers in members.items():
+        name.encode()  # no index of columns holds half a character: UnicodeEncodeError
         limits = (size + 1, size + 1, 2**32)
-        whole = isinstance(place, list) and len(place) == 3 and all(map(_is_count, place, limits))
-        if not whole or place[0] + place[1] > size:
-            raise ValueError(f"{name} lies at {repr(place)[:80]} of {size} bytes")
+        three = isinstance(numbers, list) and len(numbers) == 3
+        if not (three and all(map(_is_count, numbers, limits)) and sum(numbers[:2]) <= size):
+            raise ValueError(f"{name} lies at {repr(numbers)[:80]} of {size} bytes")
     for offset, length, _ in sorted(members.values()):
         if offset < start:
             raise ValueError("a member lies within another")

@@ -44,7 +44,7 @@ SCHEMA: Final = pa.schema(
 
 @dataclass(frozen=True)
 class Shard:
-    """A shard's tar and its place among the rows.
+    """A shard's tar and the number of its rows.
 
     Attributes:
         name: "shard-000000.tar".
@@ -151,14 +151,14 @@ class ShardIndex:
         """A column of a batch, checked when first used where it comes from a file."""
         column = self._columns.get((batch, name))
         if column is None:
-            held = self._batches[batch]
-            column = held.rows.column(name)
-            if held.checksums is not None:
+            source = self._batches[batch]
+            column = source.rows.column(name)
+            if source.checksums is not None:
                 try:
-                    if column_checksum(column) != held.checksums[name]:
+                    if column_checksum(column) != source.checksums[name]:
                         raise ValueError("its checksum differs")
                     column.validate(full=True)
-                    _check_values(column, name, held.shards)
+                    _check_values(column, name, source.shards)
                 except (ValueError, pa.ArrowException) as error:
                     raise CorruptError(
                         f"{self._name}: damaged: {name}: {error}; delete it, the shards' own remain"

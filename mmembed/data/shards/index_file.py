@@ -130,8 +130,8 @@ def map_index(descriptor: int, name: str, sizes: Mapping[str, int]) -> ShardInde
         if not file.schema.equals(SCHEMA):
             return None
         index = ShardIndex([_mapped(rows, seal) for rows, seal in file.batches], name)
-        held = [(shard.name, shard.size) for shard in index.shards]
-        return index if held == [(tar, sizes.get(tar)) for _, tar in shard_names(sizes)] else None
+        shards = [(shard.name, shard.size) for shard in index.shards]
+        return index if shards == [(tar, sizes.get(tar)) for _, tar in shard_names(sizes)] else None
     except (pa.ArrowException, ValueError, KeyError, TypeError, OSError, RecursionError):
         return None
 
@@ -168,15 +168,15 @@ def shard_names(names: Iterable[str]) -> list[tuple[str, str]]:
 
 
 def _batches(sidecars: Iterable[Sidecar], folder: str) -> Iterator[ShardBatch]:
-    held: list[Sidecar] = []
+    some: list[Sidecar] = []
     count = 0
     for tar, sidecar in sidecars:
-        held.append((tar, sidecar))
+        some.append((tar, sidecar))
         count += sidecar["count"]
         if count >= _BATCH:
-            yield _batch(held, folder)
-            held, count = [], 0
-    yield _batch(held, folder)
+            yield _batch(some, folder)
+            some, count = [], 0
+    yield _batch(some, folder)
 
 
 def _batch(sidecars: Sequence[Sidecar], folder: str) -> ShardBatch:
@@ -206,8 +206,8 @@ _INVALID: Final = (
 def _rows(records: Sequence[Mapping[str, Any]]) -> pa.RecordBatch:
     """Raises one of `_INVALID`."""
     members = [record["members"] for record in records]
-    names = [name for held in members for name in held]
-    places = [place for held in members for place in held.values()]
+    names = [name for record in members for name in record]
+    numbers = [three for record in members for three in record.values()]
     metas = [record["meta"] for record in records]
     columns = [
         pa.array([record["key"] for record in records], pa.string()),
@@ -217,7 +217,7 @@ def _rows(records: Sequence[Mapping[str, Any]]) -> pa.RecordBatch:
                 [
                     pa.array(names, pa.string()),
                     *(
-                        pa.array([place[part] for place in places], MEMBER[1 + part].type)
+                        pa.array([three[part] for three in numbers], MEMBER[1 + part].type)
                         for part in range(3)
                     ),
                 ],

@@ -123,8 +123,8 @@ class ShardSet:
         return hashlib.sha256("".join(lines).encode()).hexdigest()
 
     @cached_property
-    def _places(self) -> dict[str, int]:
-        return {key: place for place, key in enumerate(self.keys)}
+    def _positions(self) -> dict[str, int]:
+        return {key: index for index, key in enumerate(self.keys)}
 
     def key(self, index: int) -> str:
         """The key of one record."""
@@ -158,33 +158,34 @@ class ShardSet:
         return self._index.column(name)
 
     def index_of(self, key: str) -> int:
-        """The place of a record.
+        """The number of a record.
 
         Raises:
             KeyError: no record has this key.
         """
-        return self._places[key]
+        return self._positions[key]
 
     def read(self, index: int, members: Sequence[str] | None = None) -> Record:
         """Read one record; its arrays are its own and may be written to.
 
         Args:
-            index: its place, counted from 0.
+            index: its number, counted from 0.
             members: the names to read, of those the record has; None = all.
 
         Raises:
             CorruptError: the bytes there are not those written.
-            IndexError: there is no such place.
+            IndexError: there is no such record.
         """
-        held = self._index.members(index)
-        wanted = held if members is None else [member for member in held if member.name in members]
+        stored = self._index.members(index)
+        if members is not None:
+            stored = [member for member in stored if member.name in members]
         shard, key = self._index.shard_of(index), self._index.key(index)
         try:
-            read = self._read(shard, key, wanted)
+            read = self._read(shard, key, stored)
         except CorruptError:
             if not self._files.forget(shard.sha256):
                 raise
-            read = self._read(shard, key, wanted)
+            read = self._read(shard, key, stored)
         return Record(key, read, self._index.meta(index))
 
     def _read(self, shard: Shard, key: str, members: Sequence[Member]) -> dict[str, Any]:
@@ -216,11 +217,11 @@ class ShardSet:
                 )
 
     def _sha256(self, shard: Shard) -> str:
-        digest, place = hashlib.sha256(), 0
+        digest, position = hashlib.sha256(), 0
         file = self._files.open_tar(shard.name, shard.size, shard.sha256)
-        while block := os.pread(file.number, 1 << 20, place):
+        while block := os.pread(file.number, 1 << 20, position):
             digest.update(block)
-            place += len(block)
+            position += len(block)
         return digest.hexdigest()
 
     def _mapped(self, sizes: Mapping[str, int]) -> ShardIndex | None:

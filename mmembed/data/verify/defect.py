@@ -26,7 +26,7 @@ class Defect:
     Attributes:
         item: a path, or the key of a record.
         reason: a short stable code.
-        message: what was found, and what to do where that is not plain.
+        message: what was found, and what to do where that is not obvious.
         exit_code: 5 = damaged, 4 = whole but invalid, 0 = a note, nothing to be fixed.
     """
 

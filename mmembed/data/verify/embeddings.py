@@ -20,12 +20,12 @@ ORIGIN: Final = (  # of embeddings
     "encoder_sha256", "layers", "width", "frame_rate", "streams", "granularity", "dtype",
     "computed_in", "inputs_sha256",
 )  # fmt: skip
-HELD: Final[dict[str, tuple[str, ...]]] = {
+MEMBERS: Final[dict[str, tuple[str, ...]]] = {
     "utterance": ("pooled.npy", "layers.npy"), "frame": ("frames.npy",), "word": ("words.npy",),
 }  # fmt: skip
 """Granularity of embeddings -> the members that a record of it has."""
 COPIES: Final = "embeddings.json"
-"""Tells size and SHA-256 of other forms of the shards, see `mmembed.embeddings.formats`."""
+"""Size and SHA-256 of other forms of the shards, see `mmembed.embeddings.formats`."""
 _COPY: Final = re.compile(r"embeddings\.[a-z.]+")
 OUTLYING: Final = 10.0  # times longer or shorter than the median
 
@@ -49,8 +49,8 @@ def read_copies(folder: Path) -> dict[str, Any] | None:
         raise CorruptError(f"{path}: damaged: files and formats are not both there")
     if not all(map(_COPY.fullmatch, files)) or not all(isinstance(name, str) for name in formats):
         raise CorruptError(f"{path}: damaged: names others than those of copies")
-    for held in files.values():
-        if not isinstance(held, dict) or not held.keys() >= {"bytes", "sha256"}:
+    for copy in files.values():
+        if not isinstance(copy, dict) or not copy.keys() >= {"bytes", "sha256"}:
             raise CorruptError(f"{path}: damaged: a file without bytes and sha256")
     return about
 
@@ -62,12 +62,12 @@ def check_copies(folder: Path) -> Iterator[Defect]:
     except CorruptError:
         yield corrupt(folder / COPIES, "copy", "damaged; delete it and extract again")
         return
-    for name, held in about["files"].items() if about else ():
+    for name, copy in about["files"].items() if about else ():
         path = folder / name
         try:
             with path.open("rb") as file:
-                whole = path.stat().st_size == held["bytes"]
-                digest = held["sha256"]
+                whole = path.stat().st_size == copy["bytes"]
+                digest = copy["sha256"]
                 whole = whole and hashlib.file_digest(file, "sha256").hexdigest() == digest
         except FileNotFoundError:
             whole = False
@@ -85,8 +85,8 @@ def check_origin(tar: Path, provenance: Json, metadata: Json) -> Iterator[Defect
 
 
 def is_embedding(members: Json) -> bool:
-    """Rather than prepared features: those tell their utterance."""
-    vectors = {name for names in HELD.values() for name in names}
+    """Rather than prepared features, whose JSON has an "utterance"."""
+    vectors = {name for names in MEMBERS.values() for name in names}
     described = members.get("json")
     return bool(vectors & set(members)) and not (
         isinstance(described, dict) and "utterance" in described
@@ -98,7 +98,7 @@ def check_embedding(key: str, members: Json, metadata: Json) -> Iterator[Defect]
     described, layers = members.get("json"), members.get("layers.npy")
     found = metadata.get("granularity")
     promised = found if isinstance(found, list) else []
-    for granularity, parts in HELD.items():
+    for granularity, parts in MEMBERS.items():
         absent = [name for name in parts if name not in members]
         if granularity in promised and absent:
             yield Defect(key, "origin", f"lacks {', '.join(absent)}, of granularity {granularity}")
@@ -117,7 +117,7 @@ def check_embedding(key: str, members: Json, metadata: Json) -> Iterator[Defect]
     if isinstance(described, dict) and "words.npy" in members:
         words, there = described.get("words"), len(members["words.npy"])
         if not isinstance(words, list) or len(words) != there:
-            yield Defect(key, "record", f"its JSON does not tell the {there} words of words.npy")
+            yield Defect(key, "record", f"its JSON does not list the {there} words of words.npy")
 
 
 def index_of(members: Json) -> dict[str, object]:

@@ -90,7 +90,7 @@ def _times(where: str, row: Utterance) -> Iterator[Defect]:
 def _media(
     where: str, row: Utterance, folder: Path, result: VerifyResult, files: dict[Path, bool]
 ) -> Iterator[Defect]:
-    """What can be told of a row's media without decoding them."""
+    """What is wrong with a row's media, as far as it shows without decoding them."""
     if row.media is None:
         if not normalise_transcript(row.transcript or ""):
             yield Defect(where, "no_streams", f"{row.key} has neither media nor words")

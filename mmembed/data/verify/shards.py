@@ -103,7 +103,7 @@ def verify_shards(
         on_progress(result.size, total)
     result.add(outliers(checks.norms))
     result.add(_shards(folder, names, metadata))
-    if not unread:  # else nobody knows what is lost
+    if not unread:  # else it is not known what is lost
         result.add(_totals(result, metadata))
         if location.manifest is not None:
             result.add(_rows(location.manifest, accounted))

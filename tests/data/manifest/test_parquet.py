@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 
 from mmembed.data.manifest import parquet
 from mmembed.data.manifest.jsonl import read_manifest, write_manifest
-from mmembed.data.manifest.parquet import read_numbers
 from mmembed.data.manifest.utterance import Labels, Utterance
 from mmembed.errors import DataError
 
@@ -138,13 +137,3 @@ def test_missing_empty_and_damaged_tables(tmp_path: Path) -> None:
     path.write_bytes(whole[:40] + bytes(200) + whole[240:])
     with pytest.raises(DataError, match="not a Parquet file, or damaged"):
         read_manifest(path)
-
-
-def test_one_column_of_numbers_is_read_alone(tmp_path: Path) -> None:
-    path = tmp_path / "m.parquet"
-    write_manifest(path, [Utterance("a", None, 0.5, 2.0), Utterance("b", None)])
-    assert read_numbers(path, "start").tolist() == [0.5, 0.0]
-    np.testing.assert_array_equal(read_numbers(path, "end"), [2.0, np.nan])
-    for name, words in (("lengths", "has no column lengths"), ("key", "holds string, not numbers")):
-        with pytest.raises(DataError, match=words):
-            read_numbers(path, name)
