@@ -147,7 +147,7 @@ class Packer:
         return self._once("$array", value, np.asarray(value, dtype), path)
 
     def _once(self, tag: str, value: object, array: NDArray[Any], path: KeyPath) -> dict[str, Any]:
-        if id(value) not in self._stored:  # the value is kept, lest another gets its id
+        if id(value) not in self._stored:  # the value is kept so that no other gets its id
             self._stored[id(value)] = value, {tag: self._put(path, array)}
         return self._stored[id(value)][1]
 

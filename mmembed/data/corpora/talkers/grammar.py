@@ -36,7 +36,7 @@ WHEN: Final = (
 )  # fmt: skip
 PLAIN: Final = ("long", "small", "green", "near the river", "on the table", "quite common")
 
-OF_PEOPLE: Final = {  # how somebody feels
+OF_PEOPLE: Final = {  # how a person feels
     "happy": ("happy", "glad", "cheerful"),
     "sad": ("sad", "lonely", "unhappy"),
     "anger": ("angry", "furious", "annoyed"),
@@ -116,16 +116,16 @@ def _draw(feeling: str, rng: random.Random) -> tuple[str, Expression]:
         degree, strength = rng.choice(list(DEGREES.items()))
     person, thing, when = map(rng.choice, (PEOPLE, THINGS, WHEN))
     felt = f"{degree} {rng.choice(OF_PEOPLE[named])}".strip()
-    judged = f"{degree} {rng.choice(OF_THINGS[named])}".strip()
+    quality = f"{degree} {rng.choice(OF_THINGS[named])}".strip()
     sentence = rng.choice(
         (
             f"{person} was {felt} {when}",
             f"{when} i was {felt}",
-            f"{thing} was {judged}",
-            f"{thing} was {judged} {when}",
+            f"{thing} was {quality}",
+            f"{thing} was {quality} {when}",
             f"{person} is {felt} about {thing}",
-            f"i think {thing} is {judged}",
-            f"{person} said it was {judged}",
+            f"i think {thing} is {quality}",
+            f"{person} said it was {quality}",
         )
     )
     return sentence, Expression(feeling, strength)
