@@ -26,7 +26,7 @@ import tyro
 from numpy.typing import NDArray
 
 from mmembed.data.folders import MEDIA_SUFFIXES
-from mmembed.embeddings.search import EmbeddingSearch, Found, Sources
+from mmembed.embeddings.search import EmbeddingSearch, SearchResult, Sources
 from mmembed.errors import UsageError, printable
 from mmembed.features.text import normalise_transcript
 from mmembed.io.json import dumps
@@ -87,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     else:
         hits = search.nearest(_embedded(settings, by, search), settings.k, among)
     embeddings, with_faces = search.embeddings, settings.html is not None
-    rows, crops = Sources(embeddings.metadata).describe(embeddings, hits, pictures=with_faces)
+    rows, crops = Sources(embeddings.metadata).describe(embeddings, hits, faces=with_faces)
     if settings.json:
         for one in rows:
             print(dumps(asdict(one)))
@@ -119,7 +119,7 @@ def _embedded(settings: Search, by: By, search: EmbeddingSearch) -> NDArray[np.f
     if settings.encoder is None:
         raise UsageError(f"a {by} has to be embedded; name the encoder, --encoder DIR")
     if settings.text is not None and by == "text":
-        raise UsageError("--text tells the words of a clip; the query is a text itself")
+        raise UsageError("--text gives the words of a clip; the query is a text itself")
     from mmembed.embedder import Embedder  # reads torch: takes a second to import
 
     embedder = Embedder.from_pretrained(settings.encoder, face_model=settings.face_model)
@@ -137,12 +137,12 @@ def _embedded(settings: Search, by: By, search: EmbeddingSearch) -> NDArray[np.f
     return embedder.encode([query]).pooled[0].numpy()
 
 
-def _cells(row: Found) -> list[str]:
+def _cells(row: SearchResult) -> list[str]:
     values: Mapping[str, Any] = {**asdict(row), "cosine": f"{row.cosine:.4f}"}
     return ["-" if value in (None, "") else str(value) for value in values.values()]
 
 
-def _as_text(rows: Sequence[Found]) -> Iterator[str]:
+def _as_text(rows: Sequence[SearchResult]) -> Iterator[str]:
     """The lines for a terminal; the streams are all the same in most folders and left out."""
     names = ("rank", "cosine", "key", "speaker", "split", "labels", "text")
     lines = [names]

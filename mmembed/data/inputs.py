@@ -41,41 +41,43 @@ def expand_inputs(inputs: Iterable[str], listed: Iterable[str] = ()) -> list[str
     Raises:
         UsageError: wildcards that match nothing, or in a URL; an empty list.
     """
-    found: list[str] = []
+    names: list[str] = []
     for name in inputs:
         if name == "-":
-            names = [line.rstrip("\r\n").removeprefix("\ufeff") for line in listed]
-            found += (there := [line for line in names if line])
-            if not there:
+            lines = [line.rstrip("\r\n").removeprefix("\ufeff") for line in listed]
+            names += (lines := [line for line in lines if line])
+            if not lines:
                 raise UsageError("-: the list of inputs is empty")
         elif not has_magic(name) or os.path.lexists(name):
-            found.append(name)
+            names.append(name)
         elif as_url(name) is not None:
             if "*" in name:
                 raise UsageError(f"{name}: wildcards in URLs are not expanded; list the files")
-            found.append(name)
+            names.append(name)
         else:
             matched = sorted(glob(name, recursive=True))
             if "**" in name:
                 matched = _each_once(path for path in matched if os.path.isfile(path))
             if not matched:
                 raise UsageError(f"{name}: matches nothing")
-            found += matched
-    return found
+            names += matched
+    return names
 
 
 def _each_once(paths: Iterable[str]) -> list[str]:
     """Files that wildcards meet again through links to folders, by the shortest of their names."""
-    found: dict[str, str] = {}
+    shortest: dict[str, str] = {}
     for path in paths:
         folder, name = os.path.split(path)
-        place = os.path.join(os.path.realpath(folder), name)
-        found[place] = min(found.get(place, path), path, key=lambda x: (x.count("/"), x))
-    return sorted(found.values())
+        location = os.path.join(os.path.realpath(folder), name)
+        shortest[location] = min(
+            shortest.get(location, path), path, key=lambda x: (x.count("/"), x)
+        )
+    return sorted(shortest.values())
 
 
 def check_keys(sources: Iterable[Source]) -> None:
-    """The key is all that tells one vector from another.
+    """Two vectors are told apart by their keys alone.
 
     Raises:
         UsageError: two clips share one.
@@ -166,7 +168,7 @@ def _stored(examples: Examples, index: int) -> Source:
 
 
 def _probe_stored(examples: Examples, index: int) -> ProbeResult:
-    """What the index of the shards tells of a record."""
+    """What the index of the shards says of a record."""
     meta: Mapping[str, Any] = examples.meta(index)
     try:
         lengths, words = meta["lengths"], normalise_transcript(meta["transcript"] or "")

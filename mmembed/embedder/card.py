@@ -116,8 +116,8 @@ def _data(data: Sequence[Mapping[str, Any]]) -> str:
             part["name"],
             f"{part['utterances']:,}",
             f"{part['hours']:.2f}",
-            _tally(part["languages"]),
-            _tally(part["licences"]),
+            _counts(part["languages"]),
+            _counts(part["licences"]),
         )
         for part in data
     ]
@@ -128,7 +128,7 @@ def _data(data: Sequence[Mapping[str, Any]]) -> str:
     return (
         "\n## Training data\n\n"
         + _table(head, rows)
-        + f"\nLicences, by utterances, as far as the manifests tell: {_text(_tally(licences))}.\n"
+        + f"\nLicences, by utterances, as far as the manifests tell: {_text(_counts(licences))}.\n"
     )
 
 
@@ -149,10 +149,10 @@ def _scores(evaluation: Mapping[str, Any]) -> str:
             (
                 name,
                 f"{found['utterances']:,}",
-                _share(found, "wer"),
-                _share(found, "cer"),
-                _share(found, "speaker_accuracy"),
-                _share(found, "chance_speaker_accuracy"),
+                _percent(found, "wer"),
+                _percent(found, "cer"),
+                _percent(found, "speaker_accuracy"),
+                _percent(found, "chance_speaker_accuracy"),
             )
             for by in ("by_streams", "by_corpus")
             for name, found in scores[by].items()
@@ -162,12 +162,12 @@ def _scores(evaluation: Mapping[str, Any]) -> str:
     return text
 
 
-def _share(found: Mapping[str, float | None], name: str) -> str:
+def _percent(found: Mapping[str, float | None], name: str) -> str:
     value = found.get(name)
     return f"{value:.1%}" if value is not None and math.isfinite(value) else ""
 
 
-def _tally(counts: Mapping[str, int]) -> str:
+def _counts(counts: Mapping[str, int]) -> str:
     """`"960 CC BY 4.0, 240 not stated"`, the most frequent first."""
     ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     return ", ".join(f"{count:,} {name}" for name, count in ordered)

@@ -217,7 +217,7 @@ class Embedder:
         Files are opened in a process of their own, as `mmembed extract` does.
 
         Args:
-            clips: the path of a sound or video file, or a dict with fields of
+            clips: the path of an audio or video file, or a dict with fields of
                 `mmembed.embedder.clip.Clip`; or a list of those.
             audio: (samples,) mono in [-1, 1], of one clip in memory.
             sample_rate: of `audio`, Hz.

@@ -10,7 +10,7 @@ from mmembed.config import Seconds
 from mmembed.errors import UsageError
 
 Array: TypeAlias = Any
-"""A numpy array of float32, or a tensor on the CPU where tensors were asked for."""
+"""A numpy array of float32, or a tensor on the CPU where tensors are requested."""
 
 
 class Word(NamedTuple):
@@ -20,8 +20,8 @@ class Word(NamedTuple):
         text: normalised: lower case, no punctuation.
         start: seconds, of the first frame that the recogniser spells it in.
         end: seconds, behind the last one.
-        vector: (2 D,) mean and deviation of the fused frames between, as `Embedding.pooled` is of
-            all frames.
+        vector: (2 D,) mean and standard deviation of the fused frames between, as
+            `Embedding.pooled` is of all frames.
     """
 
     text: str
@@ -38,10 +38,10 @@ class Embedding:
         key: the clip's, a portable form of its path unless it was given.
         streams: those that were used; all others were missing to the encoder.
         seconds: of the clip; None with text alone.
-        pooled: (2 D,) mean and deviation over time of `frames`: the clip as one vector.
+        pooled: (2 D,) mean and standard deviation over time of `frames`: the clip as one vector.
         frames: (T, D) fused frames, 25 a second; with text alone one a token.
         times: (T,) seconds, the middle of each frame; NaN with text alone.
-        layers: (L, 2 D) mean and deviation of every layer.
+        layers: (L, 2 D) mean and standard deviation of every layer.
         layer_names: of the L layers, such as "audio 0" (its front end), "text 1", "fused".
         transcript: normalised words, None where they are not known.
         transcript_from: "given", or "ctc" where the clip's own audio and video were transcribed.

@@ -5,7 +5,7 @@ folder/
     model.safetensors       weights
     vocabulary.model        sentencepiece, of the text stream
     recogniser.safetensors  the CTC head; older folders have none
-    alphabet.model          its letters
+    alphabet.model          its output units
     README.md               the model card
 """
 

@@ -19,7 +19,7 @@ NAME: Final = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
 def is_hub_name(name: str) -> bool:
     """Whether "OWNER/NAME" means the hub: not where OWNER is a folder here, so that a misspelt path
-    asks nobody.
+    causes no network access.
     """
     owner = Path(name.partition("/")[0])
     return NAME.fullmatch(name) is not None and not owner.is_dir()

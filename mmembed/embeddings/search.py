@@ -135,7 +135,7 @@ def _inverse_norms(vectors: Vectors) -> NDArray[np.float32]:
 
 
 def _closest(scores: NDArray[np.float32], k: int, width: int) -> NDArray[np.int64]:
-    """Places that hold the k highest for certain, in spite of rounding, and few others."""
+    """Positions that hold the k highest for certain, in spite of rounding, and few others."""
     k = min(k, len(scores))
     if k == 0:
         return np.zeros(0, np.int64)
@@ -266,7 +266,7 @@ class EmbeddingSearch:
 
 
 @dataclass(frozen=True)
-class Found:
+class SearchResult:
     """What is known of one of the nearest.
 
     Attributes:
@@ -305,24 +305,24 @@ class Sources:
                 continue
 
     def describe(
-        self, embeddings: Embeddings, hits: Sequence[Hit], *, pictures: bool = False
-    ) -> tuple[list[Found], list[NDArray[np.uint8] | None]]:
+        self, embeddings: Embeddings, hits: Sequence[Hit], *, faces: bool = False
+    ) -> tuple[list[SearchResult], list[NDArray[np.uint8] | None]]:
         """What is known of the nearest, and a face crop (H, W) of each where there is one."""
         table = embeddings.table.take([hit.row for hit in hits])
-        found, crops = [], []
+        results, crops = [], []
         for rank, (hit, held) in enumerate(zip(hits, table.to_pylist(), strict=True), start=1):
-            words, crop = self.look_up(held["key"], picture=pictures)
+            words, crop = self.look_up(held["key"], face=faces)
             known = {name: held[name] for name in ("key", "speaker", "split", "streams")}
             labels = describe_labels(held)
-            found.append(Found(rank, hit.cosine, **known, labels=labels, text=words))
+            results.append(SearchResult(rank, hit.cosine, **known, labels=labels, text=words))
             crops.append(crop)
-        return found, crops
+        return results, crops
 
     def look_up(
-        self, key: str, *, picture: bool = False
+        self, key: str, *, face: bool = False
     ) -> tuple[str | None, NDArray[np.uint8] | None]:
         """(what is said, the middle face crop (H, W)), each None where it is not known."""
-        members = ("json", "video.npy") if picture else ("json",)
+        members = ("json", "video.npy") if face else ("json",)
         for shards in self._sets:
             place = pc.index(shards.texts("key"), key).as_py()
             if place < 0:

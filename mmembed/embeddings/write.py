@@ -327,7 +327,7 @@ class Content:
                 unknown = embedding.transcript is None
                 why = "its words are not known" if unknown else embedding.aligned
                 described["no_words"] = why
-        with np.errstate(over="ignore"):  # what is too large for float16 is told as not finite
+        with np.errstate(over="ignore"):  # what is too large for float16 becomes infinite, an error
             return {name: x.astype(self.dtype) for name, x in arrays.items()}, described
 
     def size(self, frames: int, words: int) -> int:

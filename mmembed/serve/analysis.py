@@ -19,7 +19,7 @@ from mmembed.data.manifest.utterance import EMOTIONS, Labels
 from mmembed.data.media.pool import Decoder
 from mmembed.embedder import Embedder, Embedding
 from mmembed.embedder.clip import Clip
-from mmembed.embeddings.search import EmbeddingSearch, Found, Sources
+from mmembed.embeddings.search import EmbeddingSearch, SearchResult, Sources
 from mmembed.errors import DataError, Stopped, UsageError
 from mmembed.features.audio import FEATURE_RATE
 from mmembed.features.video import VIDEO_RATE
@@ -101,7 +101,7 @@ class Curves:
 class Neighbour:
     """A near clip and its middle face crop as a data URL, None where there is none."""
 
-    found: Found
+    found: SearchResult
     picture: str | None
 
 
@@ -302,7 +302,7 @@ class Analyser:
         if query.streams != embedding.streams:
             vector = self.embedder.encode([query]).pooled[0].numpy()
         hits = self.search.nearest(vector, NUM_NEIGHBOURS)
-        found, crops = self._sources.describe(self.search.embeddings, hits, pictures=True)
+        found, crops = self._sources.describe(self.search.embeddings, hits, faces=True)
         return tuple(
             Neighbour(one, None if crop is None else picture_url(crop))
             for one, crop in zip(found, crops, strict=True)

@@ -139,12 +139,12 @@ def test_labels_in_words(search: EmbeddingSearch) -> None:
 def test_sources_tell_words_and_show_the_middle_frame(tmp_path: Path) -> None:
     shards = write_prepared(tmp_path, [example(0), example(1, video=None)]) / "shards"
     sources = Sources({"inputs": [str(tmp_path / "gone"), str(tmp_path), str(shards), "s3://b/c"]})
-    words, crop = sources.look_up("clip-0", picture=True)
+    words, crop = sources.look_up("clip-0", face=True)
     assert words == "good morning"
     np.testing.assert_array_equal(crop, example(0).video[6])
     assert sources.look_up("clip-0") == ("good morning", None)
-    assert sources.look_up("clip-1", picture=True) == ("so it goes", None)
-    assert sources.look_up("clip-2", picture=True) == (None, None)
+    assert sources.look_up("clip-1", face=True) == ("so it goes", None)
+    assert sources.look_up("clip-2", face=True) == (None, None)
     assert Sources({}).look_up("clip-0") == (None, None)
 
 

@@ -139,10 +139,10 @@ def open_part(part: MediaPart) -> Iterator[MediaFile]:
 
 def _goes_beyond(part: MediaPart, container: InputContainer) -> bool:
     """Whether there is anything at the end of what is allowed."""
-    clock, chosen = _open_clock(container), [*container.streams.audio, *container.streams.video]
+    axis, chosen = _time_axis(container), [*container.streams.audio, *container.streams.video]
     return any(
         packet.dts is not None
-        and clock.place(packet.stream.index, float(packet.dts * packet.time_base), 0.0)
+        and axis.position(packet.stream.index, float(packet.dts * packet.time_base), 0.0)
         > part.stop - 1
         for packet in container.demux(chosen)
     )
@@ -162,10 +162,10 @@ def open_tracks(part: MediaPart, container: InputContainer) -> dict[int, Track]:
     return tracks
 
 
-def _open_clock(container: InputContainer) -> Clock:
-    """The clock of a container that is read from its beginning."""
+def _time_axis(container: InputContainer) -> TimeAxis:
+    """The axis of a container that is read from its beginning."""
     origin = (container.start_time or 0) / av.time_base
-    return Clock(origin, breaks=container.format.name in BROADCAST_KINDS)
+    return TimeAxis(origin, breaks=container.format.name in BROADCAST_KINDS)
 
 
 def read_frames(
@@ -178,7 +178,7 @@ def read_frames(
     kind = container.format.name.split(",")[0]
     origin = (container.start_time or 0) / av.time_base
     breaks = kind in BROADCAST_KINDS
-    clock = _open_clock(container)
+    axis = _time_axis(container)
     chosen = [container.streams[index] for index in tracks]
     if part.start > WARM_UP and (kind in SEEKABLE_KINDS or all(map(_is_pcm, chosen))):
         container.seek(round((origin + part.start - WARM_UP) * av.time_base))
@@ -195,15 +195,15 @@ def read_frames(
             _check_frame(part, frame)
             time = frame.time
             if kind in UNTIMED_KINDS and isinstance(frame, av.AudioFrame):
-                time = clock.follow(index, _lasts(frame))
+                time = axis.follow(index, _lasts(frame))
             elif time is not None:
-                time = clock.place(index, time, _lasts(frame))
+                time = axis.position(index, time, _lasts(frame))
             if isinstance(frame, av.AudioFrame) == isinstance(track, AudioTrack):
                 yield track, frame, time
         if all(track.done for track in tracks.values()):
             break
-    if clock.recordings > 1:
-        part.note(f"{clock.recordings} recordings joined in one file")
+    if axis.recordings > 1:
+        part.note(f"{axis.recordings} recordings joined in one file")
 
 
 def _whole_packets(
@@ -266,7 +266,7 @@ def _is_pcm(stream: Any) -> bool:
     return bool(stream.codec_context.name.startswith("pcm_"))
 
 
-class Clock:
+class TimeAxis:
     """Times of the container to times of the clip, which joined recordings follow one another in.
 
     Args:
@@ -286,39 +286,39 @@ class Clock:
         """How many have begun."""
         return len(self._shifts)
 
-    def place(self, track: int, time: Seconds, lasts: Seconds) -> Seconds:
+    def position(self, track: int, time: Seconds, lasts: Seconds) -> Seconds:
         """When a frame begins.
 
         Args:
             track: whose frame it is; the frames of a track come in order.
             time: in the container.
-            lasts: how long it is shown or heard.
+            lasts: its duration.
         """
         part, last = self._part.get(track, 0), self._last.get(track)
-        placed = time + self._shifts[part]
-        while last is not None and self._is_new(placed, last):
+        position = time + self._shifts[part]
+        while last is not None and self._is_new(position, last):
             part += 1
             if part == len(self._shifts):
                 self._shifts.append(self._end - time)
-            placed = time + self._shifts[part]
+            position = time + self._shifts[part]
             if part + 1 == len(self._shifts):
                 break
-        self._part[track], self._last[track] = part, placed
-        self._end = max(self._end, placed + lasts)
-        return placed
+        self._part[track], self._last[track] = part, position
+        self._end = max(self._end, position + lasts)
+        return position
 
     def follow(self, track: int, lasts: Seconds) -> Seconds:
         """When a frame begins that comes right behind the one before."""
-        placed = self._last.get(track, 0.0)
-        self._last[track] = placed + lasts
-        return placed
+        position = self._last.get(track, 0.0)
+        self._last[track] = position + lasts
+        return position
 
-    def _is_new(self, placed: Seconds, last: Seconds) -> bool:
-        return placed < last - LEAST_BACK or (self._breaks and placed > self._end + LEAST_AHEAD)
+    def _is_new(self, position: Seconds, last: Seconds) -> bool:
+        return position < last - LEAST_BACK or (self._breaks and position > self._end + LEAST_AHEAD)
 
 
 def _lasts(frame: av.AudioFrame | av.VideoFrame) -> Seconds:
-    """How long a frame is heard or shown."""
+    """The duration of a frame."""
     if isinstance(frame, av.AudioFrame):
         return frame.samples / frame.sample_rate
     return shown_for(frame)

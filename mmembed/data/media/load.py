@@ -41,7 +41,7 @@ LARGEST_MEMBER: Final = 1 << 30  # bytes of media in an archive
 
 @dataclass(frozen=True)
 class ProbeResult:
-    """What can be told of a source without decoding it.
+    """What a source is known to hold without decoding it.
 
     Attributes:
         streams: those it seems to have; None = not opened.
@@ -148,8 +148,8 @@ class ReadySource:
         key: of the example.
         name: what errors call it.
         load: gives the example, or raises DataError.
-        probe: likewise, what can be told of it at little cost; None = it is never asked.
-        identity: what tells it from others, as plain JSON.
+        probe: likewise, what is known of it without reading it; None = it is never probed.
+        identity: plain JSON by which it differs from others.
     """
 
     key: str
@@ -282,8 +282,8 @@ def replies(
     no_memory = "memory", f"{item}: needs more memory than one clip may take"
     try:
         if probing:
-            found = probe(source)
-            yield {"probe": [found.streams, found.seconds]}, {}
+            result = probe(source)
+            yield {"probe": [result.streams, result.seconds]}, {}
             return
         parts = source.parts()
         while True:

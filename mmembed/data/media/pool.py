@@ -92,7 +92,7 @@ class Decoder:
         return self._run(_Pending(source) for source in sources)
 
     def probe(self, sources: Iterable[Source]) -> Iterator[ProbeResult | DataError]:
-        """Like `load`, what can be told of each without decoding it."""
+        """Like `load`, what is known of each without decoding it."""
         return self._run(_Pending(source, probing=True) for source in sources)
 
     def _run(self, waiting: Iterator[_Pending]) -> Iterator[Any]:
@@ -254,7 +254,7 @@ class _Child:
         }
         pending.assigned, pending.begun, self.pending = True, time.monotonic(), pending
         self.deadline = pending.begun + seconds
-        with suppress(OSError):  # it has died since; reading will tell
+        with suppress(OSError):  # it has died since; reading will show it
             self.connection.send_bytes(json.dumps(request).encode())
 
     def answer(self) -> Outcome | None:
@@ -273,10 +273,10 @@ class _Child:
                 return ProbeResult(streams and tuple(streams), seconds, source.text)
             if "info" in head:
                 info = ExampleInfo.from_json(head["info"])
-                found: dict[str, Any] = {"features": arrays} if source.has_features else arrays
+                fields: dict[str, Any] = {"features": arrays} if source.has_features else arrays
                 if pending.arrays is not None:
-                    found |= pending.arrays.finish()
-                return Example(source.utterance, text=source.text, info=info, **found)
+                    fields |= pending.arrays.finish()
+                return Example(source.utterance, text=source.text, info=info, **fields)
             size = int(head["size"])
         except (EOFError, OSError, ValueError, KeyError, TypeError):
             self.alive = False
@@ -339,7 +339,7 @@ def _serve(connection: Connection, memory: int) -> None:
     threading.Thread(target=_follow_parent, daemon=True).start()
     limit = mapped_bytes() + memory
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
-    with suppress(EOFError, ConnectionError):  # nobody asks any more
+    with suppress(EOFError, ConnectionError):  # the main process has ended
         connection.send_bytes(b"ready")
         while _answer(connection):
             pass

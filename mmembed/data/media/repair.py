@@ -65,43 +65,43 @@ def open_repaired(path: Path, data: bytes | None = None) -> BinaryIO | None:
         file = path.open("rb") if data is None else io.BytesIO(data)
         stack.enter_context(file)
         size = file.seek(0, io.SEEK_END)
-        found = _find(file, size)
-        count = None if found is None else _count(file, found, size)
-        if found is None or count is None:
+        samples = _find(file, size)
+        count = None if samples is None else _count(file, samples, size)
+        if samples is None or count is None:
             return None
-        there = size - found.first
+        there = size - samples.first
         if count > there + SLACK:
             why = f"{there} of {count} bytes of samples are there"
             raise DataError(str(path), "damaged", f"cannot be decoded ({why})")
         count = min(count, there)
-        if count == found.stated:
+        if count == samples.stated:
             return None
-        number = min(count + found.counted, 256**found.width - 1)
-        patch = number.to_bytes(found.width, found.order)
+        number = min(count + samples.counted, 256**samples.width - 1)
+        patch = number.to_bytes(samples.width, samples.order)
         stack.pop_all()
-        return io.BufferedReader(_Patched(file, found.field, patch))
+        return io.BufferedReader(_Patched(file, samples.field, patch))
 
 
-def _count(file: BinaryIO, found: _Samples, size: int) -> int | None:
+def _count(file: BinaryIO, samples: _Samples, size: int) -> int | None:
     """How many bytes of samples there should be; None: no header says so, and none are there."""
-    there, limit = size - found.first, UNFINISHED if found.width == 4 else 1 << 62
-    if found.stated <= 0 or found.stated >= limit:
-        empty = found.stated == 0 and _is_no_sample(file, found, found.first, size)
+    there, limit = size - samples.first, UNFINISHED if samples.width == 4 else 1 << 62
+    if samples.stated <= 0 or samples.stated >= limit:
+        empty = samples.stated == 0 and _is_no_sample(file, samples, samples.first, size)
         return None if empty else there
-    end = found.first + found.stated + found.stated % 2
-    if found.chunks is not None and size - end > LEAST_MORE:
-        return found.stated if _is_no_sample(file, found, end, size) else there
-    return found.stated
+    end = samples.first + samples.stated + samples.stated % 2
+    if samples.chunks is not None and size - end > LEAST_MORE:
+        return samples.stated if _is_no_sample(file, samples, end, size) else there
+    return samples.stated
 
 
-def _is_no_sample(file: BinaryIO, found: _Samples, at: int, size: int) -> bool:
+def _is_no_sample(file: BinaryIO, samples: _Samples, at: int, size: int) -> bool:
     """Whether all that lies from `at` on are chunks or tags."""
-    if not found.chunks:
+    if not samples.chunks:
         return at >= size
-    for name, place, length in _walk(file, at, size, found.order):
+    for name, start, length in _walk(file, at, size, samples.order):
         if name.startswith(_TAGS):
             return True
-        if not all(32 <= letter < 127 for letter in name) or place + length > size:
+        if not all(32 <= letter < 127 for letter in name) or start + length > size:
             return False
     return True
 
@@ -201,9 +201,9 @@ class _Patched(io.RawIOBase):
         start = self._file.tell()
         data = self._file.read(len(view))
         view[: len(data)] = data
-        for place, byte in enumerate(self._patch, self._at - start):
-            if 0 <= place < len(data):
-                view[place] = byte
+        for n, byte in enumerate(self._patch, self._at - start):
+            if 0 <= n < len(data):
+                view[n] = byte
         return len(data)
 
     def close(self) -> None:
