@@ -367,7 +367,7 @@ class Embedder:
     ) -> tuple[Word, ...] | str:
         """The words of a clip with their times and vectors, or why there are none."""
         if not _has_frames(example):
-            return "no times of words: there is neither audio nor video"
+            return "no times of words: there are neither sound nor pictures"
         if self.recogniser is None:
             return f"no times of words: {_NO_RECOGNISER}"
         if transcript is None or encoded.log_probs is None:

@@ -159,7 +159,7 @@ def test_the_clips_own_transcript(embedder: Embedder, media: Path) -> None:
 
 
 def test_words_that_cannot_be_placed(embedder: Embedder, media: Path) -> None:
-    with pytest.raises(UsageError, match="neither audio nor video"):
+    with pytest.raises(UsageError, match="neither sound nor pictures"):
         _ = embedder(text="red").words
     with pytest.raises(UsageError, match="tokens do not fit in 33 frames"):
         _ = embedder(media / "sound.wav", text="red on blue " * 9).words
