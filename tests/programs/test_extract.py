@@ -221,7 +221,7 @@ def test_frames_alone_have_no_pooled_vectors(extract: Extract, here: Path) -> No
     assert code == 0, said
     assert set(ShardSet(here / "frames").read(0).members) == {"frames.npy", "json"}
     assert run_program(verify, [str(here / "frames")]) == 0
-    with pytest.raises(mmembed.errors.UsageError, match="extract with --granularity utterance"):
+    with pytest.raises(mmembed.errors.UsageError, match="extract it with --granularity utterance"):
         mmembed.load_embeddings(here / "frames")
 
 
