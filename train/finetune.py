@@ -126,8 +126,8 @@ def _train_all(jobs: Sequence[TrainingJob], world: World) -> None:
         for place, job in enumerate(mine):
             if not job.file.exists():
 
-                def report(share: float, before: int = place) -> None:
-                    update(passes * (before + share) / len(mine))  # others are about as far
+                def report(fraction: float, before: int = place) -> None:
+                    update(passes * (before + fraction) / len(mine))  # others are about as far
 
                 _save(_train(job, report), job.file)
         world.wait()
@@ -197,7 +197,7 @@ def _train(job: TrainingJob, report: Callable[[float], None]) -> Method:
 
 
 def _batches(study: Study, variant: str) -> list[list[int]]:
-    """The training items in a new order, cut into batches; alike ones together where told to."""
+    """The training items in a new order, cut into batches, of similar lengths if there are any."""
     size = study.run.loop.batch_size
     order, lengths = torch.randperm(study.size(variant, "train")).tolist(), study.lengths(variant)
     if lengths is None:

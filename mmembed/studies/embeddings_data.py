@@ -80,40 +80,40 @@ class EmbeddedClips:
     @cached_property
     def sentiment(self) -> Tensor:
         """(N,) float32, NaN = unlabelled."""
-        found = [row.labels.sentiment for row in self.utterances]
-        return torch.tensor([NAN if x is None else x for x in found], dtype=torch.float32)
+        values = [row.labels.sentiment for row in self.utterances]
+        return torch.tensor([NAN if x is None else x for x in values], dtype=torch.float32)
 
     @cached_property
     def limit(self) -> float:
-        """Sentiment is rated in [-limit, limit]; of all clips alike, see `read_embeddings`."""
+        """Sentiment is rated in [-limit, limit]; the same for all clips, see `read_embeddings`."""
         labels = [row.labels for row in self.utterances if row.labels.sentiment is not None]
         return (labels[0].sentiment_limit if labels else None) or SENTIMENT_LIMITS[0]
 
     @cached_property
     def emotions(self) -> Tensor:
         """(N, E) float32 intensities in [0, 3], NaN = unlabelled."""
-        found = [row.labels.intensities for row in self.utterances]
-        return torch.tensor(found, dtype=torch.float32).reshape(-1, len(EMOTIONS))
+        values = [row.labels.intensities for row in self.utterances]
+        return torch.tensor(values, dtype=torch.float32).reshape(-1, len(EMOTIONS))
 
     @cached_property
-    def places(self) -> dict[str, Rows]:
-        """Stream subset -> (N,) the place of each clip among its steps, -1 = it lacks the clip."""
-        found = {}
+    def positions(self) -> dict[str, Rows]:
+        """Stream subset -> (N,) the position of each clip in its steps, -1 = it lacks the clip."""
+        positions = {}
         for subset, rows in self.rows.items():
-            found[subset] = np.full(len(self), -1, np.int64)
-            found[subset][rows] = np.arange(len(rows))
-        return found
+            positions[subset] = np.full(len(self), -1, np.int64)
+            positions[subset][rows] = np.arange(len(rows))
+        return positions
 
     def present(self, subset: str) -> NDArray[np.bool_]:
         """(N,) whether the subset holds the clip."""
-        present: NDArray[np.bool_] = self.places[subset] >= 0
+        present: NDArray[np.bool_] = self.positions[subset] >= 0
         return present
 
     def values(self, subset: str, rows: Sequence[int] | Rows) -> list[Tensor]:
         """The steps of some clips, T = 0 where the subset does not hold them."""
         steps = self.steps[subset]
         nothing = steps[0][:0]
-        return [steps[at] if at >= 0 else nothing for at in self.places[subset][rows].tolist()]
+        return [steps[at] if at >= 0 else nothing for at in self.positions[subset][rows].tolist()]
 
     def groups(self, rows: Sequence[int] | Rows) -> Groups:
         """Those of some clips: speakers, where unknown dialogues, else each clip by itself."""
@@ -127,13 +127,13 @@ def subset_folders(folder: Path) -> dict[str, Path]:
         UsageError: there is none, one is not finished, or two are of the same streams.
         CorruptError: a manifest is damaged.
     """
-    found: dict[str, Path] = {}
-    for place in (folder, *sorted(path for path in folder.glob("*") if path.is_dir())):
-        manifest = place / "manifest.json"
+    folders: dict[str, Path] = {}
+    for path in (folder, *sorted(path for path in folder.glob("*") if path.is_dir())):
+        manifest = path / "manifest.json"
         if not manifest.is_file():
-            if next(place.glob("shard-*.tar"), None) is not None:
+            if next(path.glob("shard-*.tar"), None) is not None:
                 raise UsageError(
-                    f"{place}: not finished, it has no manifest.json; the same extract command "
+                    f"{path}: not finished, it has no manifest.json; the same extract command "
                     "again goes on"
                 )
             continue
@@ -141,12 +141,12 @@ def subset_folders(folder: Path) -> dict[str, Path]:
         if not isinstance(streams, list) or not streams or not set(streams) <= set(STREAMS):
             raise CorruptError(f"{manifest}: names no streams; these are no embeddings")
         subset = subset_name(streams)
-        if subset in found:
-            raise UsageError(f"{found[subset]} and {place}: both of {subset}; remove one of them")
-        found[subset] = place
-    if not found:
+        if subset in folders:
+            raise UsageError(f"{folders[subset]} and {path}: both of {subset}; remove one of them")
+        folders[subset] = path
+    if not folders:
         raise UsageError(f"{folder}: holds no embedding shards; make them with extract")
-    return dict(sorted(found.items(), key=lambda pair: (pair[0].count("+"), pair[0])))
+    return dict(sorted(folders.items(), key=lambda pair: (pair[0].count("+"), pair[0])))
 
 
 def read_embeddings(
@@ -167,7 +167,9 @@ def read_embeddings(
         CorruptError: a record is damaged.
     """
     opened = {subset: ShardSet(folder) for subset, folder in folders.items()}
-    encoder = _same_encoder(opened)
+    encoder = same_encoder(
+        {s.folder: str(s.manifest.get("encoder_sha256") or "") for s in opened.values()}
+    )
     layers = _same_layers(opened)
     read = {subset: _read_rows(shards) for subset, shards in opened.items()}
     together: dict[str, Utterance] = {}
@@ -177,11 +179,11 @@ def read_embeddings(
             if row.key not in together:
                 together[row.key], first[row.key] = row, subset
             else:
-                places = folders[first[row.key]], folders[subset]
-                together[row.key] = _agreed(together[row.key], row, *places)
+                both = folders[first[row.key]], folders[subset]
+                together[row.key] = _agreed(together[row.key], row, *both)
     kept = [row for row in together.values() if keep(row)]
     _check_scale(folders, kept)
-    number = {row.key: place for place, row in enumerate(kept)}
+    number = {row.key: position for position, row in enumerate(kept)}
     rows, steps = {}, {}
     for subset, shards in opened.items():
         wanted = [at for at, row in enumerate(read[subset]) if row.key in number]
@@ -197,12 +199,19 @@ def read_folder(
     return read_embeddings({"": folder}, keep, part)
 
 
-def _same_encoder(opened: Mapping[str, ShardSet]) -> str:
-    found = {s.folder: str(s.manifest.get("encoder_sha256") or "") for s in opened.values()}
-    if len({*found.values()}) > 1:
-        each = ", ".join(f"{folder} of {sha[:12] or 'none'}" for folder, sha in found.items())
+def same_encoder(encoders: Mapping[Any, str]) -> str:
+    """The one encoder of all folders.
+
+    Args:
+        encoders: folder -> SHA-256 of the encoder's weights, "" where it names none.
+
+    Raises:
+        UsageError: there are several.
+    """
+    if len({*encoders.values()}) > 1:
+        each = ", ".join(f"{folder} of {sha[:12] or 'none'}" for folder, sha in encoders.items())
         raise UsageError(f"embeddings of different encoders: {each}")
-    return next(iter(found.values()), "")
+    return next(iter(encoders.values()), "")
 
 
 def _same_layers(opened: Mapping[str, ShardSet]) -> tuple[str, ...]:
@@ -218,7 +227,7 @@ def _same_layers(opened: Mapping[str, ShardSet]) -> tuple[str, ...]:
 
 
 def _read_rows(shards: ShardSet) -> list[Utterance]:
-    found = []
+    rows = []
     for index in range(len(shards)):
         record = shards.read(index, ["json"])
         try:
@@ -227,15 +236,15 @@ def _read_rows(shards: ShardSet) -> list[Utterance]:
                 raise UsageError(
                     f"{shards.folder}: no embeddings: mmembed extract makes some of it"
                 )
-            found.append(utterance_of(record.key, described, record.meta))
+            rows.append(utterance_of(record.key, described, record.meta))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             why = str(error).splitlines()[0]
             raise CorruptError(f"{shards.folder}: {record.key} is no embedding: {why}") from None
-    return found
+    return rows
 
 
 def _agreed(one: Utterance, other: Utterance, here: Path, there: Path) -> Utterance:
-    """What two folders say of a clip; a dialogue that older records do not tell is filled in."""
+    """What two folders say of a clip; a dialogue that older records lack is filled in."""
     for name in _AGREE:
         ours, theirs = getattr(one, name), getattr(other, name)
         if ours != theirs:
@@ -254,8 +263,8 @@ def _agreed(one: Utterance, other: Utterance, here: Path, there: Path) -> Uttera
 
 
 def _first_difference(ours: Labels, theirs: Labels) -> tuple[str, Any, Any]:
-    held = vars(theirs)
-    return next((n, value, held[n]) for n, value in vars(ours).items() if value != held[n])
+    other = vars(theirs)
+    return next((n, value, other[n]) for n, value in vars(ours).items() if value != other[n])
 
 
 def _check_scale(folders: Mapping[str, Path], rows: Sequence[Utterance]) -> None:

@@ -29,7 +29,6 @@ from mmembed.method import Method
 from mmembed.methods.emotion import EmotionConfig, EmotionRegressor
 from mmembed.metrics.sentiment import emotion_scores, majority_emotion_scores
 from mmembed.studies.embeddings_data import (
-    EmbeddedClips,
     Rows,
     read_embeddings,
     subset_folders,
@@ -82,13 +81,14 @@ class EmotionStudy(Study):
             for subset, rows in clips.rows.items()
             for split in SPLITS
         }
+        self._rated = ~clips.sentiment.isnan().numpy()  # (N,)
+        self._emotions = clips.emotions.numpy()
+        self._labelled = ~np.isnan(self._emotions)  # (N, E)
         self.notes: list[str] = []
         self.variants = tuple(self._with_all_splits(run.embeddings))
         self._test_rows = self._name_tests()
         self.tests = {
-            name: held
-            for name in self._test_rows
-            if (held := self._held(name, self._test_rows[name]))
+            name: test for name, rows in self._test_rows.items() if (test := self._test(name, rows))
         }
         some = clips.steps[self.variants[0]][0]
         method = replace(run.method, layers=some.shape[0], width=some.shape[1])
@@ -99,17 +99,17 @@ class EmotionStudy(Study):
 
     def _with_all_splits(self, folder: str) -> list[str]:
         """The subsets that can be trained and scored."""
-        found = []
+        complete = []
         for subset in self._clips.rows:
             lacking = [split for split in SPLITS if not len(self._rows[subset, split])]
             if lacking:
                 of = " and ".join(lacking)
                 self.notes.append(f"{subset} is left out: it has no labelled clip of split {of}")
             else:
-                found.append(subset)
-        if not found:
+                complete.append(subset)
+        if not complete:
             raise UsageError(f"{folder}: nothing to train and score; {'; '.join(self.notes)}")
-        return found
+        return complete
 
     def _name_tests(self) -> dict[str, Rows]:
         """Name of a test -> the clips it is about, whatever they are labelled for."""
@@ -126,38 +126,40 @@ class EmotionStudy(Study):
         own = {f"{TEST}, {OWN}{s}": np.flatnonzero(present[s] & tested) for s in self.variants}
         return {name: rows for name, rows in {**named, **own}.items() if len(rows)}
 
-    def _held(self, test: str, rows: Rows) -> TestSet | None:
+    def _test(self, name: str, rows: Rows) -> TestSet | None:
         """The test clips whose sentiment is known; None where it cannot be learned or scored.
 
-        The constant baseline knows the training clips of all subsets that are asked.
+        The constant baseline knows the training clips of all subsets that the test is for.
         """
-        clips = self._clips
-        asked = rows[_rated(clips, rows)]
-        some = self._asked(test)
-        present = np.logical_or.reduce([clips.present(subset) for subset in some])
-        train = np.flatnonzero(present & (clips.splits == "train"))
-        learned = train[_rated(clips, train)]
-        if not len(asked) or not any(self._learns(subset) for subset in some):
+        clips, subsets = self._clips, self._subsets(name)
+        rows = rows[self._rated[rows]]
+        train = self._train_rows(subsets)
+        if not len(rows) or not any(self._learns(subset) for subset in subsets):
             return None
-        groups = clips.groups(asked)
+        groups = clips.groups(rows)
         return TestSet(
             sentiment_task(clips.limit),
             "correlation",
-            tuple(clips.keys[row] for row in asked),
+            tuple(clips.keys[row] for row in rows),
             groups.names,
-            clips.sentiment.numpy()[asked],
-            clips.sentiment.numpy()[learned],
+            clips.sentiment.numpy()[rows],
+            clips.sentiment.numpy()[train[self._rated[train]]],
             grouping=groups.kind,
         )
 
-    def _asked(self, test: str) -> tuple[str, ...]:
-        """The subsets that a test is for."""
+    def _subsets(self, test: str) -> tuple[str, ...]:
+        """Those that a test is for."""
         _, _, own = test.partition(OWN)
         return (own,) if own else self.variants
 
+    def _train_rows(self, subsets: Sequence[str]) -> Rows:
+        """The training clips that any of the subsets holds."""
+        present = np.logical_or.reduce([self._clips.present(subset) for subset in subsets])
+        return np.flatnonzero(present & (self._clips.splits == "train"))
+
     def _learns(self, subset: str) -> bool:
         """Whether the sentiment of any of its training clips is known."""
-        return bool(_rated(self._clips, self._rows[subset, "train"]).any())
+        return bool(self._rated[self._rows[subset, "train"]].any())
 
     def size(self, variant: str, split: str) -> int:
         """Labelled clips of a split."""
@@ -171,18 +173,21 @@ class EmotionStudy(Study):
         """Some of all clips, by a subset that holds them."""
         values = torch.stack(self._clips.values(variant, rows))
         emotions = self._clips.emotions[rows]
-        known = ~emotions.isnan()
-        # Of a clip with some of its emotions the others are 0, and not asked.
-        told = emotions.masked_fill(~known & known.any(1, keepdim=True), 0)
+        label_mask = ~emotions.isnan()
+        # Of a clip with some of its emotions the others are 0, and masked.
+        partly = label_mask.any(1, keepdim=True)
         return Batch(
             tuple(self._clips.keys[row] for row in rows),
             {"embedding": Padded(values, torch.full((len(rows),), values.shape[1]))},
-            {"sentiment": self._clips.sentiment[rows], "emotions": told},
-            {"label_mask": known},
+            {
+                "sentiment": self._clips.sentiment[rows],
+                "emotions": emotions.masked_fill(~label_mask & partly, 0),
+            },
+            {"label_mask": label_mask},
         )
 
     def method(self, variant: str) -> Method:
-        """A regressor that knows mean and deviation of the training vectors."""
+        """A regressor that knows mean and standard deviation of the training vectors."""
         model = EmotionRegressor(self.run.method)
         train = self._clips.values(variant, self._rows[variant, "train"])
         model.standardise_by(torch.stack(train))
@@ -190,20 +195,19 @@ class EmotionStudy(Study):
 
     def predict(self, variant: str, test: str, method: Method) -> Array | None:
         """Sentiment of the test clips."""
-        if variant not in self._asked(test) or not self._learns(variant):
+        if variant not in self._subsets(test) or not self._learns(variant):
             return None
         rows = self._test_rows[test]
-        asked = rows[_rated(self._clips, rows)]
-        return self._predict(variant, method, "test", asked)["sentiment"]
+        return self._predict(variant, method, "test", rows[self._rated[rows]])["sentiment"]
 
     @torch.no_grad()
     def _predict(self, variant: str, method: Method, split: str, rows: Rows) -> dict[str, Array]:
         """Target -> (n, ...) for some clips of a split; all of them are predicted together."""
-        held = self._rows[variant, split]
-        place = np.full(len(self._clips), -1, np.int64)
-        place[held] = np.arange(len(held))
-        predicted = method.predict(self._batch(variant, held))
-        return {name: values.numpy()[place[rows]] for name, values in predicted.items()}
+        every = self._rows[variant, split]
+        position = np.full(len(self._clips), -1, np.int64)
+        position[every] = np.arange(len(every))
+        predicted = method.predict(self._batch(variant, every))
+        return {name: values.numpy()[position[rows]] for name, values in predicted.items()}
 
     def extras(self, out: Path, trained: Trained) -> dict[str, Any]:
         """Scores of each emotion, and which layers the regressors of all streams read."""
@@ -213,22 +217,22 @@ class EmotionStudy(Study):
         tables = {
             test.partition(", ")[2]: table
             for test, rows in self._test_rows.items()
-            if (table := self._emotion_table(methods, self._asked(test), rows))
+            if (table := self._emotion_table(methods, self._subsets(test), rows))
         }
         first = tables.pop("", None) or tables.pop(ALL, None) or {}
         everything = self.variants[-1]
         write_json(out / "predictions.json", self._predictions(everything, methods[everything]))
-        found: dict[str, Any] = {"layer_weights": self._layer_weights(methods[everything])}
+        extras: dict[str, Any] = {"layer_weights": self._layer_weights(methods[everything])}
         if first or tables:
-            found["emotions"] = {**first, "by_clips": tables} if tables else first
-        return found
+            extras["emotions"] = {**first, "by_clips": tables} if tables else first
+        return extras
 
     def trained_on(self) -> TrainedOn:
         """See `Study`; clips of the subset with the most streams."""
         subset = self.variants[-1]
         train = [self._clips.utterances[row] for row in self._rows[subset, "train"]]
-        made = read_json(subset_folders(Path(self.run.embeddings))[subset] / "manifest.json")
-        inputs = made.get("inputs")
+        metadata = read_json(subset_folders(Path(self.run.embeddings))[subset] / "manifest.json")
+        inputs = metadata.get("inputs")
         named = list(map(str, inputs)) if isinstance(inputs, list) else [self.run.embeddings]
         data = describe(named, train)
         learned = [Learned(subset, self._learned(subset)) for subset in self.variants]
@@ -238,7 +242,7 @@ class EmotionStudy(Study):
     def _learned(self, subset: str) -> tuple[str, ...]:
         """Sentiment and emotions that its training clips are labelled for."""
         train = self._rows[subset, "train"]
-        emotions = [name for e, name in enumerate(EMOTIONS) if self._known(e, train).any()]
+        emotions = [n for e, n in enumerate(EMOTIONS) if self._labelled[train, e].any()]
         return (*(["sentiment"] if self._learns(subset) else []), *emotions)
 
     def _keep_distances(self, out: Path, subset: str, method: Method) -> None:
@@ -266,26 +270,24 @@ class EmotionStudy(Study):
         An emotion that a subset has no training, dev or test clip of has no scores there.
         """
         variants = {
-            subset: found
+            subset: scores
             for subset in subsets
-            if (found := self._emotion_scores(subset, methods[subset], rows))
+            if (scores := self._emotion_scores(subset, methods[subset], rows))
         }
         if not variants:
             return {}
-        present = np.logical_or.reduce([self._clips.present(subset) for subset in subsets])
-        train = np.flatnonzero(present & (self._clips.splits == "train"))
+        train = self._train_rows(subsets)
         constant: dict[str, Any] = {}
         counts: dict[str, Any] = {}
         for e, emotion in enumerate(EMOTIONS):
-            known = rows[self._known(e, rows)]
-            if not any(emotion in found for found in variants.values()):
+            if not any(emotion in scores for scores in variants.values()):
                 continue
-            learned = self._intensities(e, train[self._known(e, train)])
-            truth = self._intensities(e, known)
-            constant[emotion] = majority_emotion_scores(learned, truth)
-            groups = self._clips.groups(known)
+            test, learned = (some[self._labelled[some, e]] for some in (rows, train))
+            truth = self._emotions[test, e]
+            constant[emotion] = majority_emotion_scores(self._emotions[learned, e], truth)
+            groups = self._clips.groups(test)
             counts[emotion] = {
-                "items": len(known),
+                "items": len(test),
                 "positives": int((truth > 0).sum()),
                 "groups": len({*groups.names}),
                 "grouping": groups.kind,
@@ -297,32 +299,22 @@ class EmotionStudy(Study):
     ) -> dict[str, dict[str, Any]]:
         """Emotion -> its scores by one stream subset; thresholds are chosen on dev."""
         dev, train = self._rows[subset, "dev"], self._rows[subset, "train"]
-        told = [
+        predicted = [
             [self._predict(subset, method, *part)["emotions"] for method in methods]
             for part in (("dev", dev), ("test", rows))
         ]
-        found = {}
+        table = {}
         for e, emotion in enumerate(EMOTIONS):
-            tuned, asked = self._known(e, dev), self._known(e, rows)
-            if not (tuned.any() and asked.any() and self._known(e, train).any()):
+            tuned, scored = self._labelled[dev, e], self._labelled[rows, e]
+            if not (tuned.any() and scored.any() and self._labelled[train, e].any()):
                 continue
-            shown = []
-            for on_dev, on_test in zip(*told, strict=True):
-                chosen = _threshold(self._intensities(e, dev[tuned]), on_dev[tuned, e])
-                truth = self._intensities(e, rows[asked])
-                shown.append(emotion_scores(truth, on_test[asked, e], chosen))
-            found[emotion] = {name: _spread([s[name] for s in shown]) for name in ("wa", "f1")}
-        return found
-
-    def _known(self, emotion: int, rows: Rows) -> NDArray[np.bool_]:
-        """(n,) whether clips are labelled for an emotion."""
-        known: NDArray[np.bool_] = ~self._clips.emotions[rows, emotion].isnan().numpy()
-        return known
-
-    def _intensities(self, emotion: int, rows: Rows) -> NDArray[np.float32]:
-        """(n,) of some clips."""
-        intensities: NDArray[np.float32] = self._clips.emotions[rows, emotion].numpy()
-        return intensities
+            scores = []
+            for on_dev, on_test in zip(*predicted, strict=True):
+                chosen = _threshold(self._emotions[dev[tuned], e], on_dev[tuned, e])
+                truth = self._emotions[rows[scored], e]
+                scores.append(emotion_scores(truth, on_test[scored, e], chosen))
+            table[emotion] = {name: _spread([s[name] for s in scores]) for name in ("wa", "f1")}
+        return table
 
     def _predictions(self, subset: str, methods: Sequence[Method]) -> dict[str, Any]:
         """Truth and prediction (mean over seeds) for each test clip that the subset has.
@@ -332,7 +324,7 @@ class EmotionStudy(Study):
         rows, train = self._rows[subset, "test"], self._rows[subset, "train"]
         each = [self._predict(subset, method, "test", rows) for method in methods]
         truth = {"sentiment": self._clips.sentiment, "emotions": self._clips.emotions}
-        told = {
+        targets = {
             name: {
                 "truth": values[rows].tolist(),
                 "predicted": np.mean([one[name] for one in each], 0).tolist(),
@@ -342,20 +334,14 @@ class EmotionStudy(Study):
         }
         some = [self._clips.utterances[row] for row in rows]
         keys, speakers = [row.key for row in some], [row.speaker for row in some]
-        return {"keys": keys, "speakers": speakers, **told}
+        return {"keys": keys, "speakers": speakers, **targets}
 
 
 def _is_labelled(row: Utterance) -> bool:
     """Whether a study of emotion has a use for a clip."""
     emotions = row.labels.emotions or ()
-    known = row.labels.sentiment is not None or any(x is not None for x in emotions)
-    return known and row.split in SPLITS
-
-
-def _rated(clips: EmbeddedClips, rows: Rows) -> NDArray[np.bool_]:
-    """(n,) whether the sentiment of some clips is known."""
-    rated: NDArray[np.bool_] = ~clips.sentiment[rows].isnan().numpy()
-    return rated
+    labelled = row.labels.sentiment is not None or any(x is not None for x in emotions)
+    return labelled and row.split in SPLITS
 
 
 def _threshold(truth: NDArray[np.float32], predicted: NDArray[np.float32]) -> float:

@@ -1,12 +1,12 @@
-"""Emotion words asked of the layers or frames of a frozen encoder, with emotions left out.
+"""Emotion words as queries of the layers or frames of a frozen encoder, with emotions left out.
 
-Corpora are read together, each with a label set of its own: an emotion that a corpus never labels
-is not asked of its clips. One variant learns all emotions; each other never hears a clip of one
-emotion, nor its word, and is asked for it at the end. What it says has to beat what it says of the
-emotion it knows whose word is nearest ("nearest-seen").
+Corpora are read together, each with a label set of its own: where a corpus never labels an emotion,
+the emotion is masked for its clips. One variant learns all emotions. Each other one is trained
+without the clips and the word of one emotion, and tested on it. Its predictions have to beat those
+for the trained emotion whose word is nearest ("nearest-seen").
 
-Scores are areas under the ROC curve within each corpus, averaged: across corpora, telling the
-corpus would tell the emotion. No speaker of dev or test is heard in training.
+Scores are areas under the ROC curve within each corpus, averaged: across corpora, recognising the
+corpus would be enough to recognise the emotion. No speaker of dev or test is in training.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class EmotionQueriesRun(FinetuneRun):
 
 
 def emotion_queries() -> EmotionQueriesRun:
-    """Any emotion word asked of a clip; some are left out of training in turn."""
+    """Any emotion word as a query of a clip; some emotions are left out of training in turn."""
     return EmotionQueriesRun()
 
 
@@ -110,7 +110,7 @@ class EmotionQueriesStudy(Study):
         self.run: EmotionQueriesRun = replace(run, encoder=encoder, method=method)
         self.variants = (ALL, *(f"{WITHOUT}{emotion}" for emotion in run.leave_out))
         self._parts = {
-            (variant, split): self._known(self._splits[split], variant)
+            (variant, split): self._learnable(self._splits[split], variant)
             for variant in self.variants
             for split in ("train", "dev")
         }
@@ -118,25 +118,21 @@ class EmotionQueriesStudy(Study):
             if not len(clips):
                 where = ", ".join(run.embeddings)
                 raise UsageError(f"{where}: the split {split} has no clip for {variant!r}")
-        self.hold("test")
-
-    def hold(self, split: str) -> None:
-        """Score on the clips of this split; on "dev" where settings are chosen."""
-        asked = {"seen": self.emotions} | {f"{UNSEEN}{e}": (e,) for e in self.run.leave_out}
-        self._labels = {test: self._corpus_labels(names) for test, names in asked.items()}
+        emotions = {"seen": self.emotions} | {f"{UNSEEN}{e}": (e,) for e in self.run.leave_out}
+        self._labels = {test: self._corpus_labels(names) for test, names in emotions.items()}
         self._clips = {}
         tests = {}
         for test, labels in self._labels.items():
-            truth = _truth(self._splits[split], labels)
-            told = ~np.isnan(truth).all(1)
-            self._clips[test] = clips = self._splits[split].where(torch.from_numpy(told))
+            truth = _truth(self._splits["test"], labels)
+            labelled = ~np.isnan(truth).all(1)
+            self._clips[test] = clips = self._splits["test"].where(torch.from_numpy(labelled))
             groups = clips.groups()
             tests[test] = TestSet(
                 "labels",
                 "auroc",
                 clips.keys,
                 groups.names,
-                truth[told],
+                truth[labelled],
                 _truth(self._splits["train"], labels),
                 tuple(f"{corpus}: {self.emotions[e]}" for corpus, e in labels),
                 grouping=groups.kind,
@@ -179,32 +175,32 @@ class EmotionQueriesStudy(Study):
         return model
 
     def predict(self, variant: str, test: str, method: Method) -> Array | None:
-        """How likely each label is; a variant is asked for what it was trained without alone."""
+        """Probabilities of labels; a variant without an emotion is tested on that emotion alone."""
         if variant not in (ALL, test.replace(UNSEEN, WITHOUT)):
             return None
         return self._ask(method, test, {e: e for _, e in self._labels[test]})
 
     def rows(self, variant: str, test: str, method: Method) -> Mapping[str, Array]:
-        """A variant that was trained without an emotion also answers by the nearest word."""
-        told = super().rows(variant, test, method)
-        if variant == ALL or not told:
-            return told
-        instead = self._ask(method, test, {self._left_out(variant): self._nearest(variant)})
-        return {**told, NEAREST: instead}
+        """A variant that was trained without an emotion also predicts it by the nearest word."""
+        rows = super().rows(variant, test, method)
+        if variant == ALL or not rows:
+            return rows
+        nearest = self._ask(method, test, {self._left_out(variant): self._nearest(variant)})
+        return {**rows, NEAREST: nearest}
 
     @torch.no_grad()
     def _ask(self, method: Method, test: str, words: Mapping[int, int]) -> Array:
-        """(N, labels) chances, each emotion asked for by the word of the one given for it."""
+        """(N, labels) probabilities, each emotion queried by the word of the one given for it."""
         assert isinstance(method, EmotionQueries)
         clips, queries = self._clips[test], self.vectors[list(words.values())]
-        chances = []
+        parts = []
         for start in range(0, len(clips), BATCH):
             some = clips.take(range(start, min(start + BATCH, len(clips))))
             batch = Batch(some.keys, {"embedding": some.padded()})
-            chances.append(method.score(batch, queries).sigmoid())
-        places = [list(words).index(e) for _, e in self._labels[test]]
-        told: Array = torch.cat(chances)[:, places].numpy()
-        return told
+            parts.append(method.score(batch, queries).sigmoid())
+        columns = [list(words).index(e) for _, e in self._labels[test]]
+        probabilities: Array = torch.cat(parts)[:, columns].numpy()
+        return probabilities
 
     def baselines(self, test: str) -> dict[str, Array]:
         """Of what is learned, a ridge regression for each emotion on all that the words read.
@@ -213,23 +209,27 @@ class EmotionQueriesStudy(Study):
         """
         if test != "seen":
             return {}
-        told = {split: self._statistics(self._splits[split]) for split in ("train", "dev")}
-        asked = self._statistics(self._clips[test])
-        columns = {e: self._ridge(e, told, asked) for _, e in self._labels[test]}
+        vectors = {split: self._statistics(self._splits[split]) for split in ("train", "dev")}
+        vectors["test"] = self._statistics(self._clips[test])
+        columns = {e: self._ridge(e, vectors) for _, e in self._labels[test]}
         return {"ridge regression": np.stack([columns[e] for _, e in self._labels[test]], 1)}
 
-    def _ridge(self, emotion: int, told: Mapping[str, Array], asked: Array) -> Array:
-        """(N,) how far the rows (N, W) that are asked show an emotion, about 0 to 1."""
-        known = {split: self._splits[split].emotions[:, emotion].numpy() for split in told}
-        rows = {split: ~np.isnan(found) for split, found in known.items()}
-        truth, vectors = known["dev"][rows["dev"], None], told["dev"][rows["dev"]]
-        two = len({*truth[:, 0].tolist()}) == 2  # else dev cannot tell
+    def _ridge(self, emotion: int, vectors: Mapping[str, Array]) -> Array:
+        """(N,) how far the test rows show an emotion, about 0 to 1; vectors are (N, W) a split."""
+        labelled = {}
+        for split in ("train", "dev"):
+            truth = self._splits[split].emotions[:, emotion].numpy()
+            rows = ~np.isnan(truth)
+            labelled[split] = vectors[split][rows], truth[rows]
+        x, y = labelled["dev"]
+        width = vectors["test"].shape[1]
+        two = len({*y.tolist()}) > 1  # else dev cannot tell
         best = best_on_dev(
-            [make_pipeline(StandardScaler(), Ridge(s * asked.shape[1])) for s in STRENGTHS],
-            (told["train"][rows["train"]], known["train"][rows["train"]]),
-            (lambda model: auroc(truth, model.predict(vectors)[:, None])) if two else None,
+            [make_pipeline(StandardScaler(), Ridge(s * width)) for s in STRENGTHS],
+            labelled["train"],
+            (lambda m: auroc(y[:, None], m.predict(x)[:, None])) if two else None,
         )
-        return np.asarray(best.predict(asked), np.float32)
+        return np.asarray(best.predict(vectors["test"]), np.float32)
 
     def _statistics(self, clips: EmotionQueryClips) -> Array:
         """(N, W) float64: all layers side by side, or mean and deviation of the frames."""
@@ -239,20 +239,20 @@ class EmotionQueriesStudy(Study):
         return torch.stack([x.flatten() for x in steps]).numpy()
 
     def extras(self, out: Path, trained: Trained) -> dict[str, Any]:
-        """The area of each label, the words asked instead, and who was heard in which split."""
+        """The area of each label, the nearest words, and the speakers of each split."""
         areas = {}
         for test in self.tests:
-            scored = TestPredictions.read(out / "predictions" / f"{test}.safetensors")
+            stored = TestPredictions.read(out / "predictions" / f"{test}.safetensors")
             areas[test] = {
                 row: {
                     label: finite(float(area))
                     for label, area in zip(
-                        scored.items.names,
-                        np.mean([label_auroc(scored.items.truth, one) for one in told], 0),
+                        stored.items.names,
+                        np.mean([label_auroc(stored.items.truth, one) for one in seeds], 0),
                         strict=True,
                     )
                 }
-                for row, told in {**scored.variants, **scored.baselines}.items()
+                for row, seeds in {**stored.variants, **stored.baselines}.items()
             }
         nearest = {
             self.emotions[self._left_out(v)]: self.emotions[self._nearest(v)]
@@ -265,19 +265,20 @@ class EmotionQueriesStudy(Study):
         """(corpus, emotion) for all that a corpus labels, of the emotions named."""
         clips = self._splits["train"]
         corpora = np.array(clips.corpora)
-        known = ~clips.emotions.isnan().numpy()
+        labelled = ~clips.emotions.isnan().numpy()
         return [
             (corpus, e)
             for corpus in dict.fromkeys(clips.corpora)
             for e in map(self._e, emotions)
-            if known[corpora == corpus, e].any()
+            if labelled[corpora == corpus, e].any()
         ]
 
-    def _known(self, clips: EmotionQueryClips, variant: str) -> EmotionQueryClips:
-        """What a variant may hear: no clip that shows what it is trained without."""
-        shown = clips.emotions[:, self._left_out(variant)] > 0 if variant != ALL else None
-        told = ~clips.emotions[:, self._learned(variant)].isnan().all(1)
-        return clips.where(told if shown is None else told & ~shown)
+    def _learnable(self, clips: EmotionQueryClips, variant: str) -> EmotionQueryClips:
+        """Those that a variant may learn from, without those of the emotion that it lacks."""
+        labelled = ~clips.emotions[:, self._learned(variant)].isnan().all(1)
+        if variant != ALL:
+            labelled &= ~(clips.emotions[:, self._left_out(variant)] > 0)
+        return clips.where(labelled)
 
     def _learned(self, variant: str) -> list[int]:
         left_out = None if variant == ALL else self._left_out(variant)
@@ -289,8 +290,8 @@ class EmotionQueriesStudy(Study):
     def _nearest(self, variant: str) -> int:
         """Of the emotions that a variant knows, the one whose word is nearest to what it lacks."""
         learned = self._learned(variant)
-        likeness = self.vectors[learned] @ self.vectors[self._left_out(variant)]
-        return learned[int(likeness.argmax())]
+        similarity = self.vectors[learned] @ self.vectors[self._left_out(variant)]
+        return learned[int(similarity.argmax())]
 
     def _e(self, emotion: str) -> int:
         return self.emotions.index(emotion)

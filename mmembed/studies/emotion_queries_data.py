@@ -21,6 +21,7 @@ from mmembed.studies.embeddings_data import (
     EmbeddedClips,
     Part,
     read_embeddings,
+    same_encoder,
     subset_folders,
 )
 from mmembed.studies.groups import Groups, group_items
@@ -43,7 +44,7 @@ class EmotionQueryClips:
         rows: N of their manifest rows.
         corpora: N names.
         steps: N tensors (T, D): the encoder's frames, or its layers.
-        emotions: (N, E) 1 = present, 0 = absent, NaN = the corpus does not tell.
+        emotions: (N, E) 1 = present, 0 = absent, NaN = not labelled by the corpus.
     """
 
     rows: tuple[Utterance, ...]
@@ -103,10 +104,7 @@ def read_clips(
     if not folders:
         raise UsageError("no data: give --embeddings DIR [DIR ...], made by extract")
     read = {folder: _read(folder, streams, reads) for folder in folders}
-    encoders = {folder: found.encoder for folder, found in read.items()}
-    if len(set(encoders.values())) > 1:
-        each = ", ".join(f"{folder} of {sha[:12] or 'none'}" for folder, sha in encoders.items())
-        raise UsageError(f"embeddings of different encoders: {each}")
+    encoder = same_encoder({folder: clips.encoder for folder, clips in read.items()})
     first: dict[str, str] = {}
     for folder, found in read.items():
         for key in found.keys:
@@ -115,16 +113,16 @@ def read_clips(
             first[key] = folder
     rows = [row for found in read.values() for row in found.utterances]
     splits = _splits(read, group_items(rows))
-    told = [emotions for found in read.values() for emotions in _told(found.utterances)]
-    names = tuple(sorted({name for emotions in told for name in emotions}))
+    labels = [one for clips in read.values() for one in _emotion_labels(clips.utterances)]
+    names = tuple(sorted({name for one in labels for name in one}))
     clips = EmotionQueryClips(
         tuple(rows),
         tuple(Path(folder).name for folder, found in read.items() for _ in found.keys),
         tuple(steps for found in read.values() for steps in found.steps[streams]),
-        torch.tensor([[emotions.get(name, NAN) for name in names] for emotions in told]),
+        torch.tensor([[one.get(name, NAN) for name in names] for one in labels]),
     )
     parts = {name: clips.where(torch.from_numpy(splits == name)) for name in SPLITS}
-    return parts, names, next(iter(encoders.values()))
+    return parts, names, encoder
 
 
 def _read(folder: str, streams: str, reads: Part) -> EmbeddedClips:
@@ -133,31 +131,31 @@ def _read(folder: str, streams: str, reads: Part) -> EmbeddedClips:
     if streams not in there:
         raise UsageError(f"{folder}: holds no embeddings of {streams}, but of {', '.join(there)}")
     clips = read_embeddings(
-        {streams: there[streams]}, lambda row: bool(_known(row.labels)), part=reads
+        {streams: there[streams]}, lambda row: bool(_emotions(row.labels)), part=reads
     )
     if not len(clips):
         raise UsageError(f"{folder}: no clip has a label of emotion")
     return clips
 
 
-def _known(labels: Labels) -> dict[str, float] | str:
-    """What of all that is told is present, or a category ("" = none)."""
-    told = zip(EMOTIONS, labels.intensities, strict=True)
-    known = {_word(name): float(value > 0) for name, value in told if value == value}
-    return known or _word(labels.category or "")
+def _emotions(labels: Labels) -> dict[str, float] | str:
+    """Labelled emotion -> present (1) or absent (0); where there is none a category, "" = none."""
+    intensities = zip(EMOTIONS, labels.intensities, strict=True)
+    labelled = {_word(name): float(value > 0) for name, value in intensities if value == value}
+    return labelled or _word(labels.category or "")
 
 
 def _word(name: str) -> str:
     return ADJECTIVES.get(name, name)
 
 
-def _told(rows: Sequence[Utterance]) -> list[dict[str, float]]:
+def _emotion_labels(rows: Sequence[Utterance]) -> list[dict[str, float]]:
     """Of each clip of a corpus what is present (1) and absent (0): a category is one of all."""
-    known = [_known(row.labels) for row in rows]
-    categories = {name for name in known if isinstance(name, str)}
+    emotions = [_emotions(row.labels) for row in rows]
+    categories = {name for name in emotions if isinstance(name, str)}
     return [
         {name: float(name == one) for name in categories} if isinstance(one, str) else one
-        for one in known
+        for one in emotions
     ]
 
 

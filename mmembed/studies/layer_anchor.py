@@ -1,11 +1,11 @@
-"""Layer anchoring between two corpora: emotions of one language known, of the other hidden.
+"""Layer anchoring between two corpora: one language is labelled with emotions, the other not.
 
 Every target speaker is tested, by methods that have not met them in any way: target speakers are
 dealt into folds, and for each fold the methods learn from the labelled source and from clips of all
-other target speakers, without labels. A row of the table puts the answers of all folds together.
+other target speakers, without labels. A row of the table joins the predictions of all folds.
 The oracle learns from these other target speakers with their labels, and from nothing else. Means,
-deviations and the similarity of layers are of training clips, too. What is known of the target
-beforehand is that its clips are of the given classes.
+standard deviations and the similarity of layers are of training clips, too. All that is known of
+the target beforehand is that its clips are of the given classes.
 
 Epochs are chosen by the cross entropy of source speakers held out for it (the oracle's: of target
 speakers). They can tell what an alignment costs, and nothing of what it gains.
@@ -53,11 +53,11 @@ class LayerAnchorRun(FinetuneRun):
         source: folder of embedding shards whose emotions are learned.
         target: another, by the same encoder, whose emotions are hidden.
         classes: emotions that both have; clips of others are left out.
-        standardise: vectors by mean and deviation of "each" corpus, or of "both" together.
+        standardise: vectors by mean and standard deviation of "each" corpus, or of "both" together.
         folds: parts of the target speakers.
         group: adjacent layers that are anchored together.
         anchors: names of layers; given, they are anchored in one more variant.
-        encoder: folder of the encoder; given, the group whose layers are most alike in vowels is
+        encoder: folder of the encoder; given, the group whose layers are most similar in vowels is
             anchored in one more variant.
         source_clips: prepared shards of the source's clips with their transcripts, for the vowels.
         target_clips: of the target's.
@@ -156,7 +156,7 @@ class LayerAnchorStudy(Study):
         return len(self._clips(variant, split))
 
     def batch(self, variant: str, split: str, rows: Sequence[int]) -> Batch:
-        """Their vectors, languages, and what is known of their emotions."""
+        """Their vectors, languages, and emotions where they are not hidden."""
         return self._clips(variant, split).take(rows).batch()
 
     def method(self, variant: str) -> Method:
@@ -185,26 +185,26 @@ class LayerAnchorStudy(Study):
 
     def baselines(self, test: str) -> dict[str, Array]:
         """Logistic regressions on standardised vectors of the source, strength chosen on dev."""
-        found = {}
+        predicted = {}
         for name, layers in {"last layer": slice(-1, None), "all layers": slice(None)}.items():
             classes = np.zeros(len(self._target), np.int64)
             for fold in self._folds:
                 classes[fold.rows] = _regress(fold, layers)
-            found[f"logistic regression, {name}"] = np.eye(len(self.run.classes))[classes]
-        return found
+            predicted[f"logistic regression, {name}"] = np.eye(len(self.run.classes))[classes]
+        return predicted
 
     def extras(self, out: Path, trained: Trained) -> dict[str, Any]:
-        """How alike layers are and which were anchored; both losses at the end, dev scores."""
-        found = {
-            "layer_similarity": self._told("group", "similarity of covariances"),
+        """Similarity of layers, those that were anchored, both losses at the end, dev scores."""
+        extras = {
+            "layer_similarity": self._similarity_of("group", "similarity of covariances"),
             "training": {way: self._training(way, trained) for way in self._ways},
         }
         if BY_VOWELS in self._anchors:
-            found["vowel_similarity"] = self._told(BY_VOWELS, "linear CKA of vowels")
-            found["letter_error_rate"] = self._error_rates
-        return found
+            extras["vowel_similarity"] = self._similarity_of(BY_VOWELS, "linear CKA of vowels")
+            extras["letter_error_rate"] = self._error_rates
+        return extras
 
-    def _told(self, way: str, metric: str) -> dict[str, Any]:
+    def _similarity_of(self, way: str, metric: str) -> dict[str, Any]:
         groups = self._anchors[way]
         return {
             "metric": metric,
@@ -218,7 +218,7 @@ class LayerAnchorStudy(Study):
     def _compare_vowels(self, source: LayerAnchorClips) -> list[NDArray[np.float64]]:
         """(L, L) of each fold, of its training clips in both languages."""
         embedder = Embedder.from_pretrained(self.run.encoder)
-        found: list[Vowels] = []
+        both: list[Vowels] = []
         for name, clips, embeddings in (
             ("source", source, self.run.source),
             ("target", self._target, self.run.target),
@@ -231,8 +231,8 @@ class LayerAnchorStudy(Study):
                 raise UsageError(f"{embeddings}: not embeddings by {self.run.encoder}")
             vowels = read_vowels(embedder, folder, made["streams"], self._layers, clips.keys)
             self._error_rates[name] = vowels.error_rate
-            found.append(vowels)
-        of_source, of_target = found
+            both.append(vowels)
+        of_source, of_target = both
         return [
             vowel_similarity(
                 of_source, of_target, *(fold.train.in_language(side).keys for side in (0, 1))
@@ -251,19 +251,20 @@ class LayerAnchorStudy(Study):
     @torch.no_grad()
     def _training(self, way: str, trained: Trained) -> dict[str, float]:
         """Means over folds and seeds, without dropout: losses times weights, and dev."""
-        found: dict[str, list[float]] = {}
+        figures: dict[str, list[float]] = {}
         for variant in (f"{way}/{fold}" for fold in range(self.run.folds)):
             train, dev = (self._clips(variant, split).batch() for split in ("train", "dev"))
             truth = self._clips(variant, "dev").emotion.numpy()
             for method in trained(variant):
                 for term, value in method.eval()(train).items():
                     mean = method.weights[term] * float(value) / train.count(method.terms[term])
-                    found.setdefault(f"{term} loss", []).append(mean)
+                    figures.setdefault(f"{term} loss", []).append(mean)
                 loss = float(method(dev)["emotion"]) / len(truth)
-                found.setdefault("dev emotion loss", []).append(loss)
-                answer = method.predict(dev)["emotion"].numpy()
-                found.setdefault("dev uar", []).append(METRICS["classes"]["uar"](truth, answer))
-        return {name: float(np.mean(values)) for name, values in found.items()}
+                figures.setdefault("dev emotion loss", []).append(loss)
+                predicted = method.predict(dev)["emotion"].numpy()
+                uar = METRICS["classes"]["uar"](truth, predicted)
+                figures.setdefault("dev uar", []).append(uar)
+        return {name: float(np.mean(values)) for name, values in figures.items()}
 
     def _fold(self, variant: str) -> Fold:
         return self._folds[int(variant.rpartition("/")[2])]

@@ -1,4 +1,4 @@
-"""Two corpora by one encoder, emotions of one known and of the other hidden: clips and folds."""
+"""Two corpora by one encoder, one labelled and the other not: clips and folds."""
 
 from __future__ import annotations
 
@@ -139,32 +139,32 @@ def read_corpora(
         raise UsageError(f"{source} and {target}: not embeddings by one encoder")
     if read[0].layers != read[1].layers:
         raise UsageError(f"{source} and {target}: hold different layers; extract them alike")
-    for folder, found in zip((source, target), read, strict=True):
-        if absent := [name for name in classes if name not in found.categories]:
+    for folder, clips in zip((source, target), read, strict=True):
+        if absent := [name for name in classes if name not in clips.categories]:
             raise UsageError(f"{folder}: no clip of class {', '.join(absent)}")
-    rows = [row for found in read for row in found.utterances]
+    rows = [row for clips in read for row in clips.utterances]
     names = group_items(rows).names
     parts = names[: len(read[0])], names[len(read[0]) :]
-    clips = [
-        _clips(found, part, classes, number)
-        for number, (found, part) in enumerate(zip(read, parts, strict=True))
+    both = [
+        _clips(clips, part, classes, number)
+        for number, (clips, part) in enumerate(zip(read, parts, strict=True))
     ]
-    varies = torch.stack([c.vectors.std(0).amax(1) > VARIES for c in clips]).all(0)
+    varies = torch.stack([c.vectors.std(0).amax(1) > VARIES for c in both]).all(0)
     layers = np.array(read[0].layers)[varies.numpy()]
-    of_source, of_target = (replace(c, vectors=c.vectors[:, varies]) for c in clips)
+    of_source, of_target = (replace(c, vectors=c.vectors[:, varies]) for c in both)
     return tuple(layers.tolist()), of_source, of_target
 
 
 def _clips(
-    found: EmbeddedClips, groups: Sequence[str], classes: Sequence[str], language: int
+    clips: EmbeddedClips, groups: Sequence[str], classes: Sequence[str], language: int
 ) -> LayerAnchorClips:
     return LayerAnchorClips(
-        found.keys,
+        clips.keys,
         np.array(groups),
-        torch.stack([*found.steps[""]]),
-        torch.tensor([classes.index(name) for name in found.categories.tolist()]),
-        torch.full((len(found),), language),
-        found.groups(range(len(found))).kind,
+        torch.stack([*clips.steps[""]]),
+        torch.tensor([classes.index(name) for name in clips.categories.tolist()]),
+        torch.full((len(clips),), language),
+        clips.groups(range(len(clips))).kind,
     )
 
 
@@ -179,31 +179,33 @@ def make_folds(
     Raises:
         UsageError: too few speakers, or a speaker or clip that is in both corpora.
     """
-    talkers, actors = _shuffled(source), _shuffled(target)
-    if both := sorted(set(talkers) & set(actors)):
+    source_speakers, target_speakers = _shuffled(source), _shuffled(target)
+    if both := sorted(set(source_speakers) & set(target_speakers)):
         raise UsageError(f"--target: {target.grouping} {both[0]} is in the source as well")
     if twice := {*source.keys} & {*target.keys}:
         raise UsageError(f"--target: clip {min(twice)} is in the source as well")
-    if len(talkers) < 2:
+    if len(source_speakers) < 2:
         raise UsageError(
             f"--source: has one {source.grouping}; another one is needed to choose epochs by"
         )
-    if count < 2 or len(actors) < count or len(actors) - -(-len(actors) // count) < 2:
+    number = len(target_speakers)
+    if count < 2 or number < count or number - -(-number // count) < 2:
         raise UsageError(
             f"--folds {count}: each needs a {target.grouping}, and two others to learn from; the "
-            f"target has {len(actors)}"
+            f"target has {number}"
         )
-    known, dev = source.split(hold_out(talkers, HELD_OUT))
+    labelled_source, dev = source.split(hold_out(source_speakers, HELD_OUT))
     folds = []
-    for tested in deal(actors, count):
+    for tested in deal(target_speakers, count):
         adapt, test = target.split(tested)
-        vectors = [known.vectors, adapt.vectors]
+        vectors = [labelled_source.vectors, adapt.vectors]
         if standardise == "both":
             vectors = [torch.cat(vectors)] * 2
         by = [Standardise.by(one, floor=1e-3) for one in vectors]
-        of_source, others = known.standardised(by[0]), adapt.standardised(by[1])
+        of_source, others = labelled_source.standardised(by[0]), adapt.standardised(by[1])
         train = of_source + others.hidden()
-        labelled, chooses = others.split(hold_out([a for a in actors if a not in tested], HELD_OUT))
+        adapted = [speaker for speaker in target_speakers if speaker not in tested]
+        labelled, chooses = others.split(hold_out(adapted, HELD_OUT))
         # An epoch is as many steps as the others'.
         repeated = labelled.take(np.resize(np.arange(len(labelled)), len(train)))
         folds.append(

@@ -1,10 +1,10 @@
-"""A linear probe over speaker-independent folds: how much a frozen vector tells, and nothing else.
+"""A linear probe over speaker-independent folds: what of a class can be read off frozen vectors.
 
-Every row of a table gets the same probe. For each fold the vectors of all layers, mean and
-deviation, are standardised with the training part; a ridge regression onto +1 for the class and -1
+Every row of a table gets the same probe. For each fold the vectors of all layers (mean and standard
+deviation) are standardised with the training part; a ridge regression onto +1 for the class and -1
 for all others is fitted; its strength is chosen on folds of training speakers alone. All items are
-predicted once, by a model that never heard their speaker. Where a speaker is not known folds keep
-the dialogue together, else each clip stands for itself.
+predicted once, by a model that was trained without their speaker. Where a speaker is not known,
+folds keep the dialogue together, else each clip stands for itself.
 
 Ridge, because it is solved exactly: a logistic regression on thousands of standardised columns was
 still unfinished after 300 iterations, so that its result was partly the solver's.
@@ -45,7 +45,7 @@ class Labelled:
     Attributes:
         vectors: (N, W) all layers side by side.
         labels: (N,) class names.
-        groups: (N,) who speaks, or what else keeps items together, see `grouping`.
+        groups: (N,) speakers, or what else keeps items together, see `grouping`.
         layers: columns of `vectors` of each layer, by name.
         grouping: what the groups are, see `mmembed.studies.groups`.
     """
@@ -84,16 +84,16 @@ def read_labelled(folder: Path, speakers: Sequence[str] = ()) -> Labelled:
 
 
 def centre_speakers(data: Labelled) -> Labelled:
-    """The same without each speaker's mean vector: what is usual for a speaker says no emotion.
+    """The same without each speaker's mean vector: what is usual for a speaker is no emotion.
 
-    Needs no label, but several clips of whoever is asked about, of various emotions.
+    Needs no label, but several clips of each speaker, of various emotions.
 
     Raises:
-        UsageError: it is not known of all items who speaks.
+        UsageError: the speaker of some item is not known.
     """
     if data.grouping != "speaker":
         raise UsageError(
-            f"--centre-speakers: items are known by {data.grouping}; it needs the speaker of each"
+            f"--centre-speakers: items are grouped by {data.grouping}; it needs the speaker of each"
         )
     vectors = data.vectors.copy()
     for speaker in set(data.groups.tolist()):

@@ -136,15 +136,15 @@ class SDTStudy(Study):
         logits = method.predict(batch)["turn_emotion"]
         emotion = batch.targets["turn_emotion"]
         assert isinstance(emotion, Padded)
-        answered: Array = logits[emotion.mask & (emotion.values != UNLABELLED)].numpy()
-        return answered
+        labelled: Array = logits[emotion.mask & (emotion.values != UNLABELLED)].numpy()
+        return labelled
 
     def baselines(self, test: str) -> dict[str, Array]:
         """A logistic regression on the turn's own vectors, strength chosen on dev."""
         train, dev = ((self._turns(split), self._emotions(split)) for split in ("train", "dev"))
         model = logistic_regression(train, dev, weighted_f1, STRENGTHS)
-        likely: Array = model.predict_proba(self._turns(test)).astype(np.float32)
-        return {"logistic regression": likely}
+        probabilities: Array = model.predict_proba(self._turns(test)).astype(np.float32)
+        return {"logistic regression": probabilities}
 
     def extras(self, out: Path, trained: Trained) -> dict[str, Any]:
         """How much each stream counts in the fused prediction; for the report, two dialogues."""
@@ -152,31 +152,31 @@ class SDTStudy(Study):
         dialogues = sorted(self._splits["test"], key=_telling, reverse=True)[:EXPLAINED]
         batch = to_batch(dialogues)
         with torch.no_grad():
-            found = methods[0].predict(batch)["turn_emotion"].argmax(-1)
+            predicted = methods[0].predict(batch)["turn_emotion"].argmax(-1)
         explained = methods[0].explain(batch)
-        told = [
-            self._told(dialogue, found[place], explained, place)
-            for place, dialogue in enumerate(dialogues)
+        shown = [
+            self._explain(dialogue, predicted[item], explained, item)
+            for item, dialogue in enumerate(dialogues)
         ]
-        write_json(out / "explanations.json", {"dialogues": told})
+        write_json(out / "explanations.json", {"dialogues": shown})
         everything = to_batch(self._splits["test"])
         gates = [_mean_gates(method.explain(everything)) for method in methods]
         return {
             "gates": {name: float(np.mean([gate[name] for gate in gates])) for name in gates[0]}
         }
 
-    def _told(
-        self, dialogue: Dialogue, found: Tensor, explained: Explanation, place: int
+    def _explain(
+        self, dialogue: Dialogue, predicted: Tensor, explained: Explanation, item: int
     ) -> dict[str, Any]:
         """What the report shows of a dialogue's first turns; attention is the mean over heads."""
         names = self.tests["test"].names
-        gates = {name: each[place].mean(-1) for name, each in explained.multimodal.items()}
+        gates = {name: each[item].mean(-1) for name, each in explained.multimodal.items()}
         turns = [
             {
                 "speaker": row.speaker,
                 "text": row.transcript,
                 "true": names[emotion] if emotion != UNLABELLED else None,
-                "predicted": names[int(found[turn])],
+                "predicted": names[int(predicted[turn])],
                 "gates": {name: round(float(gate[turn]), 3) for name, gate in gates.items()},
             }
             for turn, (row, emotion) in enumerate(
@@ -184,7 +184,7 @@ class SDTStudy(Study):
             )
         ][:EXPLAINED_TURNS]
         attention = {
-            pair: np.round(each[place].mean(0).double().numpy(), 3)[
+            pair: np.round(each[item].mean(0).double().numpy(), 3)[
                 :EXPLAINED_TURNS, :EXPLAINED_TURNS
             ].tolist()
             for pair, each in explained.attention.items()
@@ -194,8 +194,8 @@ class SDTStudy(Study):
     def _emotions(self, split: str) -> NDArray[np.int64]:
         """(N,) classes of the labelled turns."""
         emotion = torch.cat([dialogue.emotion for dialogue in self._splits[split]])
-        known: NDArray[np.int64] = emotion[emotion != UNLABELLED].numpy()
-        return known
+        classes: NDArray[np.int64] = emotion[emotion != UNLABELLED].numpy()
+        return classes
 
     def _turns(self, split: str) -> NDArray[np.float32]:
         """(N, all widths) vectors of the labelled turns, streams side by side."""

@@ -45,11 +45,11 @@ class Dialogue:
             Dialogue(
                 self.name,
                 (row,),
-                {name: vectors[[place]] for name, vectors in self.streams.items()},
-                self.speaker[[place]].clamp(max=0),
-                self.emotion[[place]],
+                {name: vectors[[turn]] for name, vectors in self.streams.items()},
+                self.speaker[[turn]].clamp(max=0),
+                self.emotion[[turn]],
             )
-            for place, row in enumerate(self.rows)
+            for turn, row in enumerate(self.rows)
         ]
 
 
@@ -95,10 +95,10 @@ def read_dialogues(folders: Sequence[str], backbone: str = "") -> Dialogues:
     """The dialogues of shards: rows with a dialogue, a turn, and a split of `SPLITS`.
 
     Streams are the features that training turns have, the mean where one has several steps, with
-    mean 0 and deviation 1 over the training turns in every column. Without a dev split, the first
-    tenth of the training dialogues in alphabetical order is dev. Turns without a category, or with
-    one that training does not have, stay as unlabelled turns. Of a dialogue with more speakers than
-    any in training, the later ones count as not known.
+    mean 0 and standard deviation 1 over the training turns in every column. Without a dev split,
+    the first tenth of the training dialogues in alphabetical order is dev. Turns without a
+    category, or with one that training does not have, stay as unlabelled turns. Of a dialogue with
+    more speakers than any in training, the later ones count as not known.
 
     Args:
         folders: of shards, or URLs.
@@ -153,18 +153,18 @@ def _unknown(
     splits: Mapping[str, Mapping[str, Sequence[_Turn]]], classes: Sequence[str]
 ) -> dict[str, dict[str, int]]:
     """Split -> class that training does not have -> its turns."""
-    found: dict[str, dict[str, int]] = {}
+    unknown: dict[str, dict[str, int]] = {}
     for split, parts in splits.items():
         labels = [turn.row.labels.category for part in parts.values() for turn in part]
         counts = Counter(label for label in labels if label and label not in classes)
         if counts:
-            found[split] = dict(sorted(counts.items()))
-    return found
+            unknown[split] = dict(sorted(counts.items()))
+    return unknown
 
 
 def _read_turns(folders: Sequence[str], where: str) -> list[_Turn]:
     turns = []
-    for example in Examples(folders, lambda found: found["split"] in SPLITS):
+    for example in Examples(folders, lambda columns: columns["split"] in SPLITS):
         row = example.utterance
         if row.dialogue is not None and row.turn is not None:
             features = features_of(example, where).items()
@@ -206,8 +206,8 @@ def _scales(
         widths = {len(turn.vectors[name]) for turn in turns if name in turn.vectors}
         if len(widths) > 1:
             raise UsageError(f"{where}: {name} vectors have the widths {sorted(widths)}")
-        if known := [turn.vectors[name] for turn in training if name in turn.vectors]:
-            scales[name] = Standardise.by(torch.stack(known))
+        if vectors := [turn.vectors[name] for turn in training if name in turn.vectors]:
+            scales[name] = Standardise.by(torch.stack(vectors))
     if not scales and any(_words(turn.row) for turn in training):
         raise UsageError(
             f"{where}: transcripts but no features: give --backbone FOLDER, a text encoder to "
@@ -231,13 +231,13 @@ def _dialogue(
             if stream in turn.vectors:
                 vector.copy_(scale(turn.vectors[stream]))
     speakers = [number if number < num_speakers else -1 for number in _speakers(turns)]
-    number = {category: place for place, category in enumerate(classes)}
-    emotion = [number.get(turn.row.labels.category or "", UNLABELLED) for turn in turns]
+    classes_by_name = {category: number for number, category in enumerate(classes)}
+    emotion = [classes_by_name.get(turn.row.labels.category or "", UNLABELLED) for turn in turns]
     rows = tuple(turn.row for turn in turns)
     return Dialogue(name, rows, streams, torch.tensor(speakers), torch.tensor(emotion))
 
 
 def _speakers(turns: Sequence[_Turn]) -> list[int]:
     """Counted from 0 in order of first turn, -1 = not known."""
-    known = list(dict.fromkeys(turn.row.speaker for turn in turns if turn.row.speaker))
-    return [known.index(turn.row.speaker) if turn.row.speaker else -1 for turn in turns]
+    names = list(dict.fromkeys(turn.row.speaker for turn in turns if turn.row.speaker))
+    return [names.index(turn.row.speaker) if turn.row.speaker else -1 for turn in turns]

@@ -87,7 +87,7 @@ def read_items(folder: Path) -> dict[str, SelfMmItems]:
     """
     if not str(folder) or str(folder) == ".":
         raise UsageError("no data: give --shards DIR, a folder of prepared features")
-    found: dict[str, list[tuple[Utterance, Mapping[str, Tensor]]]] = {}
+    splits: dict[str, list[tuple[Utterance, Mapping[str, Tensor]]]] = {}
     widths: dict[str, int] = {}
     for example in Examples([folder]):
         row = example.utterance
@@ -99,15 +99,15 @@ def read_items(folder: Path) -> dict[str, SelfMmItems]:
                 raise UsageError(
                     f"{folder}: {name} of {row.key} is {x.shape[1]} wide, of others {widths[name]}"
                 )
-        found.setdefault(row.split, []).append((row, steps))
-    _check_scale(folder, [row for rows in found.values() for row, _ in rows])
+        splits.setdefault(row.split, []).append((row, steps))
+    _check_scale(folder, [row for rows in splits.values() for row, _ in rows])
     streams = [name for name in STREAMS if name in widths]
     return {
         split: SelfMmItems(
             tuple(row for row, _ in rows),
             {s: [x.get(s, torch.zeros(0, widths[s])) for _, x in rows] for s in streams},
         )
-        for split, rows in found.items()
+        for split, rows in splits.items()
     }
 
 
@@ -117,7 +117,7 @@ def read_streams(folder: Path) -> dict[str, SelfMmItems]:
     Raises:
         UsageError: no single stream.
     """
-    folders = {s: place for s, place in subset_folders(folder).items() if s in STREAMS}
+    folders = {s: path for s, path in subset_folders(folder).items() if s in STREAMS}
     if not folders:
         raise UsageError(f"{folder}: holds no single stream; extract with --streams every")
     clips = read_embeddings(

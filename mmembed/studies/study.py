@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
 from mmembed.batch import Batch
-from mmembed.config import Precision
+from mmembed.config import Config, Precision, Within
 from mmembed.errors import MmembedError, UsageError
 from mmembed.method import Method
 from mmembed.metrics.bootstrap import count_groups
@@ -23,12 +22,14 @@ from mmembed.studies.scoring import Array, TestSet
 from mmembed.studies.trained_on import TrainedOn
 from mmembed.training.optim import OptimConfig
 
+Positive = Annotated[int, Within(1, 1 << 32)]
+
 Trained = Callable[[str], Sequence[Method]]
 """Variant -> its trained methods, one for each seed, read when asked for."""
 
 
 @dataclass(frozen=True)
-class FinetuneLoop:
+class FinetuneLoop(Config):
     """The training loop.
 
     Attributes:
@@ -39,8 +40,8 @@ class FinetuneLoop:
             deviation.
     """
 
-    epochs: int = 20
-    batch_size: int = 64
+    epochs: Positive = 20
+    batch_size: Positive = 64
     precision: Precision = "fp32"
     seeds: tuple[int, ...] = (0, 1, 2)
 
@@ -60,7 +61,7 @@ class Study(ABC):
     Attributes:
         run: with the sizes that only the data could tell; it is saved and decides everything.
         variants: what is trained side by side, such as stream subsets or ablations.
-        tests: name -> held-out items that all variants are scored on. They are answered once, when
+        tests: name -> held-out items that all variants are scored on. They are predicted once, when
             everything is trained.
         oracles: variants that know more than they could in use, such as the labels of the target
             corpus; they stand with the baselines and do not compete.
@@ -85,7 +86,7 @@ class Study(ABC):
         """Some items of a split."""
 
     def lengths(self, variant: str) -> Sequence[int] | None:
-        """How long each training item is, where alike ones should share a batch."""
+        """How long each training item is, where items of similar length should share a batch."""
         return None
 
     @abstractmethod
@@ -94,15 +95,15 @@ class Study(ABC):
 
     @abstractmethod
     def predict(self, variant: str, test: str, method: Method) -> Array | None:
-        """(N, ...) predictions for a test's items; None where the variant has nothing to say."""
+        """(N, ...) predictions for a test's items; None where the variant is not tested on it."""
 
     def rows(self, variant: str, test: str, method: Method) -> Mapping[str, Array]:
-        """Row of the test's table -> answers; several where a method may be asked in several ways.
+        """Row of the test's table -> predictions; several where a method predicts in several ways.
 
         The rows depend on variant and test alone.
         """
-        told = self.predict(variant, test, method)
-        return {} if told is None else {variant: told}
+        predicted = self.predict(variant, test, method)
+        return {} if predicted is None else {variant: predicted}
 
     def baselines(self, test: str) -> Mapping[str, Array]:
         """Name -> (N, ...) predictions of simpler ways."""
@@ -118,19 +119,18 @@ class Study(ABC):
 
     def score(self, out: Path, trained: Trained) -> dict[str, Any]:
         """Scores on all tests; predictions are written to `out/predictions`."""
-        if (known := self.trained_on()) is not None:
-            trained_on.write(out, known)
-        answers: dict[str, dict[str, Array]] = {test: {} for test in self.tests}
+        if (data := self.trained_on()) is not None:
+            trained_on.write(out, data)
+        predictions: dict[str, dict[str, Array]] = {test: {} for test in self.tests}
         for variant in self.variants:
             methods = trained(variant)
-            for test, found in answers.items():
+            for test, by_row in predictions.items():
                 each = [self.rows(variant, test, method.eval()) for method in methods]
-                rows = dict.fromkeys(row for told in each for row in told)
-                found |= {row: np.stack([told[row] for told in each]) for row in rows}
-                for row in rows:
-                    _check_finite(found[row], variant, test)
+                for row in dict.fromkeys(row for rows in each for row in rows):
+                    by_row[row] = np.stack([rows[row] for rows in each])
+                    _check_finite(by_row[row], variant, test)
         return {
-            "tests": {test: self._score(out, test, found) for test, found in answers.items()},
+            "tests": {test: self._score(out, test, rows) for test, rows in predictions.items()},
             "seeds": list(self.run.loop.seeds),
             "items": {split: self.size(self.variants[0], split) for split in ("train", "dev")},
             "notes": list(self.notes),
@@ -165,11 +165,11 @@ def decided(tests: Mapping[str, TestSet], where: str) -> tuple[dict[str, TestSet
     Raises:
         UsageError: there is nothing to score.
     """
-    whys = {name: held.undecided() for name, held in tests.items()}
+    whys = {name: test.undecided() for name, test in tests.items()}
     notes = [f"no table of {name}: {why}" for name, why in whys.items() if why]
     if len(notes) == len(tests):
         raise UsageError(f"{where}: nothing to score: {'; '.join(notes)}")
-    return {name: held for name, held in tests.items() if not whys[name]}, notes
+    return {name: test for name, test in tests.items() if not whys[name]}, notes
 
 
 def check_settings(run: FinetuneRun) -> None:
@@ -178,22 +178,10 @@ def check_settings(run: FinetuneRun) -> None:
     Raises:
         UsageError: names the setting.
     """
-    loop, optim = run.loop, run.optim
-    for name, value in {"epochs": loop.epochs, "batch-size": loop.batch_size}.items():
-        if value < 1:
-            raise UsageError(f"--loop.{name} {value}: give 1 or more")
+    loop = run.loop
     if not loop.seeds or len({*loop.seeds}) < len(loop.seeds):
         given = " ".join(map(str, loop.seeds)) or "(none)"
         raise UsageError(f"--loop.seeds {given}: give one or more, each once")
-    for name, number in {"lr": optim.lr, "clip": optim.clip}.items():
-        if not 0 < number < math.inf:
-            raise UsageError(f"--optim.{name} {number}: give a finite number above 0")
-    if not 0 <= optim.weight_decay < math.inf:
-        raise UsageError(
-            f"--optim.weight-decay {optim.weight_decay}: give a finite number, 0 or more"
-        )
-    if not 0 <= optim.warmup <= 1:
-        raise UsageError(f"--optim.warmup {optim.warmup}: give a share of training, 0 to 1")
 
 
 def _check_finite(predicted: Array, variant: str, test: str) -> None:
@@ -244,12 +232,12 @@ def table(results: Mapping[str, Any]) -> Iterator[str]:
 
 def _interval_notes(test: Mapping[str, Any]) -> Iterator[str]:
     """Why figures have no interval, each reason once."""
-    found: dict[str, dict[str, None]] = {}
+    reasons: dict[str, dict[str, None]] = {}
     for scores in {**test["variants"], **test["baselines"]}.values():
         for measure, figure in scores.items():
             if measure != "f1" and "note" in figure:  # f1 has a number for each class
-                found.setdefault(figure["note"], {})[measure] = None
-    yield from (f"{', '.join(measures)}: {note}" for note, measures in found.items())
+                reasons.setdefault(figure["note"], {})[measure] = None
+    yield from (f"{', '.join(measures)}: {note}" for note, measures in reasons.items())
 
 
 def _cell(value: float | None, width: int) -> str:

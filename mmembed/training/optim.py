@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import nn
 
+from mmembed.config import Config, Weight, Within
+
+Positive = Annotated[float, Within(0, 1e9, above=True)]
+
 
 @dataclass(frozen=True)
-class OptimConfig:
+class OptimConfig(Config):
     """Settings of the optimiser.
 
     Attributes:
@@ -21,10 +26,10 @@ class OptimConfig:
         clip: Largest allowed norm of the whole gradient.
     """
 
-    lr: float = 1e-3
-    warmup: float = 0.1
-    weight_decay: float = 0.01
-    clip: float = 1.0
+    lr: Positive = 1e-3
+    warmup: Annotated[float, Within(0, 1)] = 0.1
+    weight_decay: Weight = 0.01
+    clip: Positive = 1.0
 
 
 def build_optimizer(module: nn.Module, config: OptimConfig) -> torch.optim.AdamW:

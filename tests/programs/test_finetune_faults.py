@@ -122,15 +122,15 @@ def test_a_value_that_is_no_number_is_named(
 @pytest.mark.parametrize(
     ("setting", "told"),
     [
-        (["--loop.epochs", "0"], "--loop.epochs 0: give 1 or more"),
-        (["--loop.batch-size", "0"], "--loop.batch-size 0: give 1 or more"),
+        (["--loop.epochs", "0"], "setting epochs is 0: must be at least 1"),
+        (["--loop.batch-size", "0"], "setting batch_size is 0: must be at least 1"),
         (["--loop.seeds"], "--loop.seeds (none): give one or more, each once"),
         (["--loop.seeds", "3", "3"], "--loop.seeds 3 3: give one or more, each once"),
-        (["--optim.lr", "nan"], "--optim.lr nan: give a finite number above 0"),
-        (["--optim.lr", "0"], "--optim.lr 0.0: give a finite number above 0"),
-        (["--optim.clip", "0"], "--optim.clip 0.0: give a finite number above 0"),
-        (["--optim.weight-decay", "inf"], "--optim.weight-decay inf: give a finite number"),
-        (["--optim.warmup", "2"], "--optim.warmup 2.0: give a share of training, 0 to 1"),
+        (["--optim.lr", "nan"], "setting lr is nan: must be a finite number"),
+        (["--optim.lr", "0"], "setting lr is 0.0: must be above 0"),
+        (["--optim.clip", "0"], "setting clip is 0.0: must be above 0"),
+        (["--optim.weight-decay", "inf"], "setting weight_decay is inf: must be a finite number"),
+        (["--optim.warmup", "2"], "setting warmup is 2.0: must be at least 0 and at most 1"),
     ],
 )
 def test_settings_that_train_nothing_are_refused(
