@@ -35,11 +35,11 @@ from mmembed.errors import UsageError
 from mmembed.method import Method
 from mmembed.methods.self_mm import SelfMm, SelfMmConfig, StreamConfig
 from mmembed.studies.baselines import logistic_regression
-from mmembed.studies.scoring import Array, TestSet, sentiment_task
+from mmembed.studies.scoring import Array
 from mmembed.studies.self_mm_data import (
-    SelfMmItems,
     read_items,
     read_streams,
+    sentiment_test,
     standardised,
     with_dev,
 )
@@ -96,7 +96,7 @@ class SelfMmStudy(Study):
             raise UsageError(f"{folder}: no labelled item of the split train has any stream")
         if not self._splits["train"].sentiment.any():
             raise UsageError(f"{folder}: every item of the split train has the sentiment 0")
-        tests = {"test": _test_set(self._splits["train"], self._splits["test"])}
+        tests = {"test": sentiment_test(self._splits["train"], self._splits["test"])}
         self.tests, undecided = decided(tests, str(folder))
         self.notes = [*notes, *undecided]
         if len({*self._splits["train"].sentiment.sign().tolist()} - {0.0}) < 2:
@@ -177,20 +177,3 @@ class SelfMmStudy(Study):
         model = logistic_regression(train, polar("dev"))
         positive = model.predict(self._splits[test].means())
         return {"logistic regression": np.where(positive, 1, -1).astype(np.float32)}
-
-
-def _test_set(train: SelfMmItems, test: SelfMmItems) -> TestSet:
-    """The test items, scored as two classes, -1 and 1; those of a group are drawn together.
-
-    Each corpus has its conventions: CH-SIMS counts 0 as negative, the others leave it out.
-    """
-    task = sentiment_task(train.limit)
-    return TestSet(
-        task,
-        "acc2" if task == "sims" else "acc2_pos",
-        test.keys,
-        test.groups.names,
-        test.sentiment.numpy(),
-        train.sentiment.numpy(),
-        grouping=test.groups.kind,
-    )

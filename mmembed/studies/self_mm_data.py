@@ -20,6 +20,7 @@ from mmembed.errors import UsageError
 from mmembed.studies.embeddings_data import read_embeddings, subset_folders
 from mmembed.studies.feature_tensors import Standardise, features_of
 from mmembed.studies.groups import Groups, group_items
+from mmembed.studies.scoring import TestSet, sentiment_task
 from mmembed.studies.splits import SPLITS, hold_out
 
 POLARITY: Final = {"negative": -1.0, "positive": 1.0}
@@ -191,6 +192,23 @@ def _hold_out(train: SelfMmItems) -> dict[str, SelfMmItems]:
         "train": train.take([row for row in rows if groups[row] not in late]),
         "dev": train.take([row for row in rows if groups[row] in late]),
     }
+
+
+def sentiment_test(train: SelfMmItems, test: SelfMmItems) -> TestSet:
+    """The test items, scored as two classes, -1 and 1; those of a group are drawn together.
+
+    Each corpus has its conventions: CH-SIMS counts 0 as negative, the others leave it out.
+    """
+    task = sentiment_task(train.limit)
+    return TestSet(
+        task,
+        "acc2" if task == "sims" else "acc2_pos",
+        test.keys,
+        test.groups.names,
+        test.sentiment.numpy(),
+        train.sentiment.numpy(),
+        grouping=test.groups.kind,
+    )
 
 
 def standardised(
