@@ -11,7 +11,7 @@ from torch import nn
 
 from mmembed.config import Config, Weight, Within
 
-Positive = Annotated[float, Within(0, 1e9, above=True)]
+Positive = Annotated[float, Within(0, math.inf, below=True, above=True)]
 
 
 @dataclass(frozen=True)
