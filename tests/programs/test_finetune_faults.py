@@ -67,7 +67,7 @@ def one(finetunes: Forker, argv: list[str], **request: Any) -> tuple[int, str]:
 # A run that diverges
 
 
-@pytest.mark.parametrize("rate", ["1e30", "1e4"])
+@pytest.mark.parametrize("rate", ["1e18", "1e4"])
 def test_a_diverged_run_has_no_table(
     finetunes: Forker, features: Path, tmp_path: Path, rate: str
 ) -> None:
@@ -91,7 +91,7 @@ def test_three_steps_in_a_row_stop_it(finetunes: Forker, features: Path, tmp_pat
         "--loop.precision",
         "bf16",
     ]
-    argv = words(features, tmp_path / "out", *settings, "--optim.lr", "1e30")
+    argv = words(features, tmp_path / "out", *settings, "--optim.lr", "1e18")
     code, said = one(finetunes, argv)
     assert code == 1
     told = said.splitlines()[-1]
@@ -317,7 +317,7 @@ def test_a_rank_stopped_for_90_seconds_is_waited_for(
 @pytest.mark.slow
 def test_a_rank_that_diverges_ends_the_others(features: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    run = start(words(features, out, *SHORT, "--optim.lr", "1e30"), out)
+    run = start(words(features, out, *SHORT, "--optim.lr", "1e18"), out)
     assert run.wait(timeout=300) == 1
     said = (tmp_path / "said.txt").read_text()
     assert "error: self_mm, seed " in said and "lower --optim.lr" in said
