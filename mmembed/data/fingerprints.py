@@ -61,7 +61,7 @@ def _location(source: MediaSource) -> tuple[Path, str]:
 
 
 @dataclass
-class Prints:
+class Fingerprints:
     """The fingerprints of the inputs of one shard.
 
     Attributes:
@@ -104,7 +104,7 @@ def changed_inputs(tar: Path, inputs: Iterable[MediaSource], *, note: bool = Tru
     known = (sidecar or {}).get("provenance", {}).get("fingerprints")
     if not isinstance(known, Mapping):
         return []
-    now, seen, unsure = Prints(), _read_seen(tar), []
+    now, seen, unsure = Fingerprints(), _read_seen(tar), []
     for one in inputs:
         if one.key not in known:
             continue

@@ -19,7 +19,7 @@ from mmembed import features
 from mmembed.batch import STREAMS
 from mmembed.config import Seconds
 from mmembed.data.example import Example
-from mmembed.data.fingerprints import Prints, drop_if_changed, with_media
+from mmembed.data.fingerprints import Fingerprints, drop_if_changed, with_media
 from mmembed.data.manifest.jsonl import ManifestRow, row_name
 from mmembed.data.manifest.utterance import Utterance, to_row
 from mmembed.data.media import pool
@@ -136,7 +136,7 @@ def prepare_shards(
     done = sum(len(job.utterances) for job in own) - sum(len(job.utterances) for job in missing)
     with Decoder(workers, seconds=timeout) as decoder:
         # One sequence over all shards: no process waits for the last clip of a shard.
-        prints = {job.path: Prints() for job in missing}
+        prints = {job.path: Fingerprints() for job in missing}
         loaded = decoder.load(_sources(missing, folder, prints, face_model))
         for job in missing:
             examples = (x if isinstance(x, DataError) else next(loaded) for x in job.utterances)
@@ -146,7 +146,10 @@ def prepare_shards(
 
 
 def _sources(
-    jobs: Sequence[ShardJob], folder: Path, prints: Mapping[Path, Prints], face_model: Path | None
+    jobs: Sequence[ShardJob],
+    folder: Path,
+    prints: Mapping[Path, Fingerprints],
+    face_model: Path | None,
 ) -> Iterator[MediaSource]:
     """All clips to decode; those of a shard are looked at before the first of them is given out."""
     for job in jobs:
@@ -291,7 +294,9 @@ def _counted(
             on_progress(count)
 
 
-def _make_shard(job: ShardJob, examples: Iterable[Example | DataError], prints: Prints) -> None:
+def _make_shard(
+    job: ShardJob, examples: Iterable[Example | DataError], prints: Fingerprints
+) -> None:
     failed: list[Failure] = []
     provenance = {
         "plan": job.plan,

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from mmembed.config import Precision
 from mmembed.data.example import Example
-from mmembed.data.fingerprints import Prints, changed_inputs, drop_if_changed, with_media
+from mmembed.data.fingerprints import Fingerprints, changed_inputs, drop_if_changed, with_media
 from mmembed.data.manifest.utterance import row_of
 from mmembed.data.media.load import MediaSource, Source
 from mmembed.data.shards.layout import Record, is_committed, shard_path, shard_writer
@@ -126,7 +126,7 @@ def make_shards(
     Yields:
         After each clip.
     """
-    prints, missing = Prints(), plan.missing(number)
+    prints, missing = Fingerprints(), plan.missing(number)
     prints.take(plan.inputs(number))
     with ExitStack() as stack:
         queues = []

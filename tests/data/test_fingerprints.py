@@ -17,7 +17,7 @@ import soundfile
 from mmembed.commands.cli import run_program
 from mmembed.commands.prepare import main
 from mmembed.data.feature_files import write_features
-from mmembed.data.fingerprints import Prints, changed_inputs
+from mmembed.data.fingerprints import Fingerprints, changed_inputs
 from mmembed.data.manifest.jsonl import write_manifest
 from mmembed.data.manifest.utterance import Utterance, portable_key
 from mmembed.data.media.load import MediaSource
@@ -44,7 +44,7 @@ def source(media: str, folder: Path, key: str | None = None) -> MediaSource:
 
 
 def committed(folder: Path, inputs: list[MediaSource]) -> Path:
-    tar, prints = shard_path(folder, 0), Prints()
+    tar, prints = shard_path(folder, 0), Fingerprints()
     prints.take(inputs)
     write_shard(tar, [Record("k", {"json": {}})], {"fingerprints": prints.digests})
     prints.keep(tar)

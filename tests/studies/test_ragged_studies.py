@@ -87,7 +87,7 @@ def test_self_mm_joins_streams_by_key(
                 held = items.streams[stream][row]
                 assert (len(held) > 0) == (stream in ragged.streams(number(key)))
                 if len(held):
-                    record = shards[stream].read(shards[stream].index_of(key), ["layers.npy"])
+                    record = shards[stream].read(shards[stream].keys.index(key), ["layers.npy"])
                     np.testing.assert_array_equal(held.numpy(), record.members["layers.npy"])
     study = SelfMmStudy(SelfMmRun(embeddings=str(folder), width=4, fusion=8))
     batch = study.batch("self_mm", "train", range(study.size("self_mm", "train")))

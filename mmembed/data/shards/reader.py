@@ -122,10 +122,6 @@ class ShardSet:
         lines = [f"{shard.name} {shard.sha256}\n" for shard in self._index.shards]
         return hashlib.sha256("".join(lines).encode()).hexdigest()
 
-    @cached_property
-    def _positions(self) -> dict[str, int]:
-        return {key: index for index, key in enumerate(self.keys)}
-
     def key(self, index: int) -> str:
         """The key of one record."""
         return self._index.key(index)
@@ -156,14 +152,6 @@ class ShardSet:
         if name not in ("key", *TEXTS):
             raise KeyError(name)
         return self._index.column(name)
-
-    def index_of(self, key: str) -> int:
-        """The number of a record.
-
-        Raises:
-            KeyError: no record has this key.
-        """
-        return self._positions[key]
 
     def read(self, index: int, members: Sequence[str] | None = None) -> Record:
         """Read one record; its arrays are its own and may be written to.

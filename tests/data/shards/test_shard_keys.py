@@ -50,7 +50,7 @@ def check(names: tuple[str, ...] | list[str]) -> None:
             shards = ShardSet(folder)
             assert list(shards.keys) == keys
             for n, key in enumerate(keys):
-                assert shards.index_of(key) == n
+                assert shards.keys.index(key) == n
                 assert shards.read(n) == made[n]
             index_shards(folder)
         samples = list(webdataset.WebDataset(str(shard_path(folder, 0)), shardshuffle=False))

@@ -59,7 +59,7 @@ def test_reads_back_in_any_order(tmp_path: Path) -> None:
     for index in (6, 0, 3, 3, 5):
         assert same(shards.read(index), records(7)[index])
         assert shards.meta(index) == {"length": 3 + index}
-        assert shards.index_of(f"clip-{index}") == index
+        assert shards.keys.index(f"clip-{index}") == index
     assert list(shards.read(2, members=["json", "video.npy"]).members) == ["json"]
     assert [s["provenance"] for s in shard_sidecars(tmp_path)] == [{"by": "test"}, {}]
 
