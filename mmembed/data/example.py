@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mmembed.config import Seconds
-from mmembed.data.manifest.utterance import Utterance
+from mmembed.data.manifest.utterance import Utterance, finite_number
 from mmembed.features.audio import FEATURE_RATE, MEL_BANDS
 from mmembed.features.text import Vocabulary
 from mmembed.features.video import CROP, VIDEO_RATE
@@ -64,13 +64,13 @@ class ExampleInfo:
         if not isinstance(notes, Mapping):
             raise ValueError(f"notes must be an object, found {shown(notes)}")
         seconds, face, media = (notes.get(name) for name in ("seconds", "face", "media"))
-        if isinstance(seconds, bool) or not isinstance(seconds, int | float | None):
-            raise ValueError(f"seconds must be a number, found {shown(seconds)}")
+        if seconds is not None:
+            seconds = finite_number("seconds", seconds)
         if not isinstance(face, str | None):
             raise ValueError(f"face must be a string, found {shown(face)}")
         if not isinstance(media, list | None) or not all(isinstance(x, str) for x in media or ()):
             raise ValueError(f"media must be a list of strings, found {shown(media)}")
-        return cls(None if seconds is None else float(seconds), face, tuple(media or ()))
+        return cls(seconds, face, tuple(media or ()))
 
 
 @dataclass(frozen=True)

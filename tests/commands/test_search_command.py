@@ -120,7 +120,7 @@ def test_nothing_in_common_is_an_error(made: Path, capsys: Capture) -> None:
         (["clip-1", "--k", "0"], "--k 0: at least 1"),
         (["clip-1", "--label", "sad"], "no clip has label 'sad'"),
         (["...", "--encoder", "{encoder}"], "'...': holds no word"),
-        (["a", "--text", "b", "--encoder", "{encoder}"], "--text tells the words of a clip"),
+        (["a", "--text", "b", "--encoder", "{encoder}"], "--text gives the words of a clip"),
         (["so it goes", "--encoder", "{other}"], "another encoder (SHA-256"),
     ],
 )

@@ -219,7 +219,7 @@ def labels_from_row(row: object) -> Labels:
             what = f"{len(EMOTIONS)} values in [0, 3], in the order {', '.join(EMOTIONS)}"
             raise ValueError(f"emotions {shown(emotions)}: {what}")
         labels["emotions"] = tuple(
-            None if value is None else _number("emotions", value) for value in emotions
+            None if value is None else finite_number("emotions", value) for value in emotions
         )
     scores = labels.get("scores", {})
     if not isinstance(scores, Mapping):
@@ -260,7 +260,7 @@ def _converted(name: str, value: Any) -> Any:
     if value is None or name in ("labels", "emotions", "scores"):
         return value
     if name in _NUMBERS:
-        return _number(name, value)
+        return finite_number(name, value)
     if name in _NAMES:
         if not isinstance(value, list) or not all(isinstance(x, str) for x in value):
             raise ValueError(f"{name} must be a list of strings, found {shown(value)}")
@@ -273,7 +273,8 @@ def _converted(name: str, value: Any) -> Any:
     return value
 
 
-def _number(name: str, value: object) -> float:
+def finite_number(name: str, value: object) -> float:
+    """A finite number from JSON; a ValueError where it is something else."""
     if isinstance(value, int | float) and not isinstance(value, bool):
         with suppress(OverflowError):  # of whole numbers of hundreds of digits
             if math.isfinite(value):
@@ -282,7 +283,7 @@ def _number(name: str, value: object) -> float:
 
 
 def _score(name: str, value: object) -> float:
-    return _number(f"score {shown(name)}", value)
+    return finite_number(f"score {shown(name)}", value)
 
 
 ROW: Final = tuple(
