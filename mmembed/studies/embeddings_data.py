@@ -24,7 +24,6 @@ from mmembed.config import read_json
 from mmembed.data.manifest.utterance import (
     EMOTIONS,
     SENTIMENT_LIMITS,
-    Labels,
     Utterance,
     utterance_of,
 )
@@ -37,7 +36,6 @@ Part = Literal["layers", "frames"]
 Rows = NDArray[np.int64]
 
 NAN: Final = float("nan")
-_AGREE: Final = ("split", "speaker", "labels")  # of a clip, in all folders
 
 
 @dataclass(frozen=True)
@@ -245,26 +243,23 @@ def _read_rows(shards: ShardSet) -> list[Utterance]:
 
 def _agreed(one: Utterance, other: Utterance, here: Path, there: Path) -> Utterance:
     """What two folders say of a clip; a dialogue that older records lack is filled in."""
-    for name in _AGREE:
-        ours, theirs = getattr(one, name), getattr(other, name)
-        if ours != theirs:
-            if name == "labels":
-                name, ours, theirs = _first_difference(ours, theirs)
+    dialogue = one.dialogue or other.dialogue
+    ours, theirs = (
+        {
+            "split": row.split,
+            "speaker": row.speaker,
+            **vars(row.labels),
+            "dialogue": row.dialogue or dialogue,
+        }
+        for row in (one, other)
+    )
+    for name, value in ours.items():
+        if value != theirs[name]:
             raise UsageError(
-                f"{here} and {there}: {name} of {one.key} is {ours!r:.40} in the first, "
-                f"{theirs!r:.40} in the other; extract both from the same manifest"
+                f"{here} and {there}: {name} of {one.key} is {value!r:.40} in the first, "
+                f"{theirs[name]!r:.40} in the other; extract both from the same manifest"
             )
-    if one.dialogue and other.dialogue and one.dialogue != other.dialogue:
-        raise UsageError(
-            f"{here} and {there}: dialogue of {one.key} is {one.dialogue!r:.40} in the first, "
-            f"{other.dialogue!r:.40} in the other; extract both from the same manifest"
-        )
-    return one if one.dialogue else replace(one, dialogue=other.dialogue)
-
-
-def _first_difference(ours: Labels, theirs: Labels) -> tuple[str, Any, Any]:
-    other = vars(theirs)
-    return next((n, value, other[n]) for n, value in vars(ours).items() if value != other[n])
+    return one if one.dialogue else replace(one, dialogue=dialogue)
 
 
 def _check_scale(folders: Mapping[str, Path], rows: Sequence[Utterance]) -> None:
