@@ -7,7 +7,7 @@ a vowel, every layer is averaged over its frames. Letters stand for vowels as sp
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -21,12 +21,13 @@ from mmembed.data.example import Example
 from mmembed.data.inputs import open_sources
 from mmembed.data.media.pool import Decoder
 from mmembed.embedder import Embedder
+from mmembed.embedder.windows import batches
 from mmembed.errors import DataError, UsageError
 from mmembed.features.text import normalise_transcript
 from mmembed.metrics.similarity import layer_similarity, matched_means
 
 VOWELS: Final = frozenset("aeiouyàáâäãåæèéêëìíîïòóôöõøœùúûüýıαεηιουωаеёиоуыэюя")  # noqa: RUF001
-AT_ONCE: Final = 16  # clips in a batch; does not change the vectors
+BATCH_SIZE: Final = 16  # clips in a batch; does not change the vectors
 
 Spoken = Sequence[tuple[str, NDArray[np.float32]]]
 
@@ -38,7 +39,7 @@ class Vowels:
     Attributes:
         spoken: key of a clip -> (vowel, (L, D) its mean in the clip) of each that occurs there.
         error_rate: of the letters that the head recognises by itself, all clips together. Near 1
-            it has learned nothing, and where it puts letters means nothing.
+            it has learned nothing, and the positions of letters mean nothing.
     """
 
     spoken: dict[str, Spoken]
@@ -56,7 +57,7 @@ def read_vowels(
 
     Args:
         embedder: with a recogniser.
-        folder: prepared shards, or whatever `mmembed extract` reads, with the clips' transcripts.
+        folder: prepared shards, or media as for `mmembed extract`, with the clips' transcripts.
         streams: those of the vectors.
         layers: names of the L layers, none of text.
         keys: of the clips; others are passed over, and so are those without a transcript that fits.
@@ -69,49 +70,51 @@ def read_vowels(
     if recogniser is None:
         raise UsageError("--encoder: no recogniser (recogniser.safetensors), so no vowels")
     if "text" in streams:
-        raise UsageError("vowels: words have no times; use vectors of sound and pictures alone")
+        raise UsageError("vowels: words have no times; use vectors of audio and video alone")
     wanted = set(keys)
     sources = [s for s in open_sources([Path(folder)], tuple(streams)) if s.key in wanted]
     spoken: dict[str, Spoken] = {}
-    said: list[str] = []
-    recognised: list[str] = []
+    transcripts: list[str] = []
+    hypotheses: list[str] = []
 
-    def listen(examples: Sequence[Example]) -> None:
-        hidden = embedder.hidden(examples)
-        steps = [hidden.layers[name].split() for name in layers]
-        for row, log_probs in enumerate(recogniser(hidden.audio_visual).split()):
+    def locate(examples: Sequence[Example]) -> None:
+        output = embedder.hidden(examples)
+        steps = [output.layers[name].split() for name in layers]
+        for row, log_probs in enumerate(recogniser(output.audio_visual).split()):
             transcript = normalise_transcript(examples[row].utterance.transcript or "")
             try:
-                pieces = recogniser.find_units(log_probs.cpu().numpy(), transcript)
+                units = recogniser.find_units(log_probs.cpu().numpy(), transcript)
             except ValueError:  # more letters than frames
                 continue
-            said.append(transcript)
-            recognised.append(recogniser.transcribe(log_probs))
+            transcripts.append(transcript)
+            hypotheses.append(recogniser.transcribe(log_probs))
             values = torch.stack([parts[row] for parts in steps], 1)  # (T, L, D)
-            found: dict[str, list[int]] = {}
-            for characters, frames in pieces:
+            frames_of: dict[str, list[int]] = {}
+            for characters, frames in units:
                 letter = transcript[characters.start : characters.stop].strip()
                 if letter in VOWELS:
-                    found.setdefault(letter, []).extend(frames)
+                    frames_of.setdefault(letter, []).extend(frames)
             spoken[examples[row].key] = [
-                (vowel, values[frames].mean(0).cpu().numpy()) for vowel, frames in found.items()
+                (vowel, values[frames].mean(0).cpu().numpy()) for vowel, frames in frames_of.items()
             ]
 
-    waiting: list[Example] = []
     with Decoder() as decoder, torch.no_grad():
-        for example in decoder.load(sources):
-            if isinstance(example, DataError):
-                raise example
-            if example.utterance.transcript and {*streams} & {*example.streams}:
-                waiting.append(example.only(tuple(streams)))
-            if len(waiting) == AT_ONCE:
-                listen(waiting)
-                waiting.clear()
-        if waiting:
-            listen(waiting)
+        for examples in batches(_transcribed(decoder.load(sources), streams), BATCH_SIZE):
+            locate(examples)
     if not any(spoken.values()):
         raise UsageError(f"{folder}: none of the clips has a transcript with a vowel")
-    return Vowels(spoken, float(jiwer.cer(said, recognised)))
+    return Vowels(spoken, float(jiwer.cer(transcripts, hypotheses)))
+
+
+def _transcribed(
+    loaded: Iterable[Example | DataError], streams: Sequence[str]
+) -> Iterator[Example]:
+    """The examples that have a transcript, with these streams alone."""
+    for example in loaded:
+        if isinstance(example, DataError):
+            raise example
+        if example.utterance.transcript and {*streams} & {*example.streams}:
+            yield example.only(tuple(streams))
 
 
 def vowel_similarity(
