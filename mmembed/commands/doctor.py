@@ -1,6 +1,9 @@
-"""Check that everything mmembed needs is here and works; print what mends the rest."""
+"""Check this installation, and print the command that fixes each problem.
 
-# What could be missing is imported only where that is told: this must run when little else does.
+mmembed doctor
+"""
+
+# Libraries are imported only where they are checked: this must run when they are missing.
 
 from __future__ import annotations
 
@@ -14,7 +17,8 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, requires, version
+from importlib.metadata import PackageNotFoundError, metadata, requires, version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -37,14 +41,14 @@ class Finding:
     """One thing that was checked.
 
     Attributes:
-        what: it is.
-        state: such as a version, or what is wrong.
-        remedy: the command that mends it, None if it is well.
+        what: the thing.
+        state: its version, or what is wrong.
+        fix: the command that fixes it; None if it works.
     """
 
     what: str
     state: str
-    remedy: str | None = None
+    fix: str | None = None
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -57,13 +61,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     findings = []
     for finding in examine():
         findings.append(finding)
-        print(f"{'ok  ' if finding.remedy is None else 'BAD '} {finding.what}: {finding.state}")
-        if finding.remedy:
-            print(f"     mend it with: {finding.remedy}", flush=True)
-    bad = [finding.what for finding in findings if finding.remedy]
+        print(f"{'ok  ' if finding.fix is None else 'BAD '} {finding.what}: {finding.state}")
+        if finding.fix:
+            print(f"     fix: {finding.fix}", flush=True)
+    bad = [finding.what for finding in findings if finding.fix]
     if bad:
-        raise DataError("this installation", "incomplete", f"{', '.join(bad)} wanting; see above")
-    print("all is well")
+        raise DataError("this installation", "incomplete", f"missing or broken: {', '.join(bad)}")
+    print("OK")
 
 
 def examine() -> Iterator[Finding]:
@@ -78,15 +82,18 @@ def examine() -> Iterator[Finding]:
         requirement = Requirement(line)
         if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
             yield _dependency(requirement)
+    yield from _extras()
     checks: dict[str, tuple[str, Callable[[], str]]] = {
         "speech synthesis": ("espeakng-loader", _speech),
         "face detection": ("opencv-python-headless", _faces),
         "H.264 and AAC": ("av", _codecs),
     }
     for what, (distribution, check) in checks.items():
+        if distribution == "espeakng-loader" and find_spec("espeakng_loader") is None:
+            continue  # the extra `demo` is not installed
         try:
             yield Finding(what, check())
-        except Exception as error:  # whatever a broken library throws is what we are here to tell
+        except Exception as error:  # a broken library may raise anything
             yield Finding(what, _line(error), _install(distribution, force=True))
     yield _compute()
     for folder in (Path.cwd(), Path(tempfile.gettempdir())):
@@ -96,8 +103,8 @@ def examine() -> Iterator[Finding]:
 def _python() -> Finding:
     found = f"{platform.python_version()} at {sys.executable}"
     wanted = ".".join(map(str, OLDEST_PYTHON))
-    remedy = f"python{wanted} -m venv .venv && .venv/bin/pip install mmembed"
-    return Finding("Python", found, None if sys.version_info >= OLDEST_PYTHON else remedy)
+    fix = f"python{wanted} -m venv .venv && .venv/bin/pip install mmembed"
+    return Finding("Python", found, None if sys.version_info >= OLDEST_PYTHON else fix)
 
 
 def _dependency(requirement: Requirement) -> Finding:
@@ -115,6 +122,29 @@ def _dependency(requirement: Requirement) -> Finding:
     except Exception as error:  # a broken binary may raise anything
         return Finding(name, f"{found}, cannot be imported: {_line(error)}", _install(wanted, True))
     return Finding(name, found)
+
+
+def _extras() -> Iterator[Finding]:
+    """Which extras are installed; none of them has to be."""
+    from packaging.requirements import Requirement
+
+    needed: dict[str, list[str]] = {}
+    for requirement in map(Requirement, requires("mmembed") or []):
+        for extra in metadata("mmembed").get_all("Provides-Extra") or []:
+            here = requirement.marker is not None and requirement.marker.evaluate({"extra": extra})
+            if here and requirement.name != "mmembed" and extra not in ("all", "dev"):
+                needed.setdefault(extra, []).append(requirement.name)
+    for extra, names in needed.items():
+        missing = [name for name in names if not _is_installed(name)]
+        state = f"not installed (pip install 'mmembed[{extra}]')" if missing else "installed"
+        yield Finding(f"extra {extra}", state)
+
+
+def _is_installed(name: str) -> bool:
+    try:
+        return bool(version(name))
+    except PackageNotFoundError:
+        return False
 
 
 def _install(requirement: str, force: bool = False) -> str:

@@ -8,34 +8,41 @@ from mmembed.commands.doctor import Finding, _dependency, examine, main
 from mmembed.errors import DataError
 
 
-def test_this_installation_is_well(capsys):
+def test_this_installation_works(capsys):
     main([])
     lines = capsys.readouterr().out.splitlines()
-    assert lines[-1] == "all is well"
+    assert lines[-1] == "OK"
     assert all(line.startswith("ok ") for line in lines[:-1])
-    for what in ("Python", "torch", "espeak-ng", "Haar cascade", "H.264 and AAC"):
+    for what in (
+        "Python",
+        "torch",
+        "espeak-ng",
+        "Haar cascade",
+        "H.264 and AAC",
+        "extra report: installed",
+    ):
         assert any(what in line for line in lines)
 
 
 def test_a_missing_dependency_comes_with_its_command():
     finding = _dependency(Requirement("no-such-distribution>=2"))
     assert finding.state == "not installed"
-    assert finding.remedy == f"{sys.executable} -m pip install 'no-such-distribution>=2'"
+    assert finding.fix == f"{sys.executable} -m pip install 'no-such-distribution>=2'"
 
 
 def test_a_wrong_version_comes_with_its_command():
     finding = _dependency(Requirement("numpy<1"))
     assert finding.state.endswith(", not <1")
-    assert finding.remedy == f"{sys.executable} -m pip install 'numpy<1'"
+    assert finding.fix == f"{sys.executable} -m pip install 'numpy<1'"
 
 
-def test_one_thing_wanting_ends_with_code_4(monkeypatch, capsys):
+def test_one_missing_thing_ends_with_code_4(monkeypatch, capsys):
     found = [Finding("a", "1.0"), Finding("b", "not installed", "pip install b")]
     monkeypatch.setattr("mmembed.commands.doctor.examine", lambda: iter(found))
-    with pytest.raises(DataError, match="b wanting") as error:
+    with pytest.raises(DataError, match="missing or broken: b") as error:
         main([])
     assert error.value.exit_code == 4
-    assert "mend it with: pip install b" in capsys.readouterr().out
+    assert "fix: pip install b" in capsys.readouterr().out
 
 
 def test_it_runs_where_no_library_is_installed(tmp_path):
@@ -52,7 +59,7 @@ def test_it_runs_where_no_library_is_installed(tmp_path):
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == 4
     assert "pip install 'packaging'" in done.stdout
-    assert done.stderr.startswith("error: this installation: packaging wanting")
+    assert done.stderr.startswith("error: this installation: missing or broken: packaging")
 
 
 def test_an_unwritable_folder_is_found(tmp_path, monkeypatch):
@@ -60,5 +67,5 @@ def test_an_unwritable_folder_is_found(tmp_path, monkeypatch):
     gone.mkdir()
     monkeypatch.setattr("tempfile.gettempdir", lambda: str(gone))
     gone.rmdir()
-    bad = [finding for finding in examine() if finding.remedy]
+    bad = [finding for finding in examine() if finding.fix]
     assert [finding.what for finding in bad] == [f"write to {gone}"]
