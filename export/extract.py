@@ -1,17 +1,19 @@
-"""Run the frozen encoder over clips and write embedding shards.
+"""Embed clips with a frozen encoder and write embedding shards.
 
-    export/extract.py clips/ --encoder runs/tiny/encoder --out embeddings
-    torchrun --nproc-per-node 2 export/extract.py corpus/shards --encoder E --out D --streams every
+Examples:
+    mmembed extract clips/ --encoder runs/tiny/encoder --out embeddings
+    mmembed extract "clips/**/*.mp4" --encoder runs/tiny/encoder --out embeddings --streams every
+    torchrun --nproc-per-node 2 -m mmembed_export.extract corpus/shards --encoder E --out D
 
-Inputs are media files, folders of them, wildcards in quotes ("clips/**/*.mp4"), manifests (.jsonl,
-.parquet), folders of prepared shards, http, https and s3 URLs of media files or of such shards, and
-`-`, a list on stdin. Shards are plain webdataset tars: KEY.pooled.npy (2 D,) and KEY.layers.npy
-(L, 2 D), or KEY.frames.npy (T, D), or KEY.words.npy (W, 2 D), and KEY.json (streams used, seconds,
-speaker, split, labels, words).
+Inputs are media files, folders of them, wildcards in quotes, manifests (.jsonl, .parquet), folders
+of prepared shards, http, https and s3 URLs of media files or of such shards, and `-`, a list on
+standard input. Shards are plain webdataset tars: KEY.pooled.npy (2 D,) and KEY.layers.npy (L, 2 D),
+or KEY.frames.npy (T, D), or KEY.words.npy (W, 2 D), and KEY.json (streams used, seconds, speaker,
+split, labels, words).
 
-The plan of shards is fixed by the inputs, so any number of processes and machines may share the
-work, and the same command again makes only the shards that are missing. The last process to finish
-writes manifest.json.
+The plan of shards depends on the inputs only, so any number of processes and machines can share the
+work. The same command again makes only the missing shards. The last process to finish writes
+manifest.json.
 """
 
 from __future__ import annotations
@@ -77,28 +79,28 @@ class Extract:
     """What to embed and how.
 
     Attributes:
-        inputs: media files, folders, wildcards, manifests, folders of prepared shards, URLs, or `-`
-            for a list of any of these on stdin, one a line.
-        encoder: folder of the frozen encoder, or its name on the Hugging Face hub.
-        out: folder for the shards; with several stream subsets, one folder below it for each.
-        streams: stream subsets such as "audio+video"; "all" = what each clip has;
-            "every" = each non-empty subset.
-        granularity: utterance = one vector a clip, of the fused frames and of every layer; frame =
-            25 vectors a second; word = one for each word of a known transcript.
-        layers: those to store; by default all. A wrong name lists them.
-        dtype: of the stored vectors.
-        precision: of the matrix products.
-        format: what to write beside the webdataset shards, when these are complete.
-        records_per_shard: clips in one shard.
-        batch_size: clips in one batch, more for a GPU; changes vectors in the last digits alone.
-        error_budget: fraction of clips that may fail before the command does.
-        timeout: seconds after which a clip is given up, or the next 12 s of one of over 300 s; in
-            all that may take a second more for each 10 kB of its file and each 20 s of its length.
-        max_seconds: the most that a clip may last, by default four hours.
-        face_model: YuNet's ONNX file, where the encoder's faces were found with it.
-        dry_run: look at everything, write nothing: what there is to do, and what would fail.
-        rank: which part of the work this process does, of `world`; torchrun sets both.
-        world: how many processes or machines share the work.
+        inputs: Media files, folders, wildcards in quotes, manifests, folders of prepared shards,
+            URLs, or `-` for a list of these on standard input, one on each line.
+        encoder: Folder of the frozen encoder, or its name on the Hugging Face hub.
+        out: Folder for the shards. Several stream subsets get one folder each in it.
+        streams: Stream subsets such as "audio+video". "all" means the streams that each clip has,
+            "every" means each of the seven subsets.
+        granularity: "utterance" stores one vector for each clip and layer, "frame" 25 vectors a
+            second, "word" one vector for each word of a known transcript.
+        layers: Names of the layers to store; by default all. A wrong name lists all names.
+        dtype: Type of the stored vectors.
+        precision: Precision of the matrix products.
+        format: Formats to write when the shards are complete, beside the webdataset shards.
+        records_per_shard: Clips in one shard.
+        batch_size: Clips in one batch; a GPU needs more. Changes vectors only by rounding.
+        error_budget: Fraction of clips that may fail before the command fails.
+        timeout: Seconds after which a clip fails. For clips of more than 300 s this is the limit
+            for each 12 s, with one more second for each 10 kB of the file and each 20 s decoded.
+        max_seconds: Longest clip in seconds; by default four hours.
+        face_model: YuNet's ONNX file, if the faces of the encoder were found with it.
+        dry_run: Check everything and write nothing: show what there is to do and what would fail.
+        rank: Number of this process among `world` processes; torchrun sets both.
+        world: Number of processes or machines that share the work.
     """
 
     inputs: tyro.conf.Positional[tuple[str, ...]]

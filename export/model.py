@@ -1,13 +1,14 @@
-"""Write a frozen encoder as a program that runs without mmembed.
+"""Write a frozen encoder as programs that run without mmembed.
 
+Examples:
     mmembed export runs/tiny/encoder --format onnx --out exported/encoder.onnx
     mmembed export runs/tiny/encoder --format torch-export --out encoder.pt2 --streams audio+video
 
-One file for each stream subset, which stands in its name: encoder.audio+video.onnx. Inputs are
-features, padded to any length, and their lengths; what they are and how they are made stands in the
-file: in ONNX under "mmembed" in the model's metadata, in torch.export's format as the extra file
-"mmembed.json". Each program is run on batches of other sizes than it was made with and appears only
-if it agrees with the encoder.
+There is one file for each stream subset, named after it: encoder.audio+video.onnx. Inputs are
+features, padded to any length, and their lengths. The file itself describes them: in ONNX under
+"mmembed" in the metadata of the model, in the format of torch.export as the extra file
+"mmembed.json". Each program is run on batches of other sizes than it was made with, and is written
+only if it agrees with the encoder.
 """
 
 from __future__ import annotations
@@ -71,12 +72,12 @@ class Export:
     """What to write and how.
 
     Attributes:
-        model: folder of the frozen encoder.
-        format: onnx needs pip install 'mmembed[onnx]'.
-        out: file to write; the stream subset is put before its ending.
-        streams: stream subsets such as "audio+video"; "every" = each non-empty subset.
-        tolerance: largest difference from the encoder in any number of pooled, frames and layers;
-            relative to numbers above 1.
+        model: Folder of the frozen encoder.
+        format: Format of the programs. "onnx" needs the extra `onnx`.
+        out: File to write. The stream subset is inserted before its suffix.
+        streams: Stream subsets such as "audio+video"; "every" means each of the seven subsets.
+        tolerance: Largest allowed difference from the encoder in pooled, frames and layers,
+            relative for numbers above 1.
     """
 
     model: tyro.conf.Positional[Path]

@@ -1,12 +1,13 @@
-"""Methods side by side, from the output folders of `mmembed finetune`.
+"""Compare methods, from the output folders of `mmembed finetune`.
 
-mmembed compare runs/self_mm runs/gated --reference "self_mm: self_mm" --out compare.html
+Example:
+    mmembed compare runs/self_mm runs/gated --reference "self_mm: self_mm" --out compare.html
 
-For each test a row for every run and variant, its controls, its baselines and the constant
-baseline: mean and standard deviation over seeds, a 95 % interval over groups (speakers, dialogues
-or clips), and the difference to a reference row, with the interval and the two-sided p-value of a
-bootstrap that draws the same groups for both rows. Runs stand in one table where their tests have
-the same items.
+Each test has a row for every run and variant, its controls, its baselines and the constant
+baseline. A row shows mean and standard deviation over seeds, a 95 % interval over groups (speakers,
+dialogues or clips), and the difference to a reference row, with its interval and the two-sided
+p-value of a bootstrap that draws the same groups for both rows. Runs are in one table if their tests
+have the same items.
 """
 
 from __future__ import annotations
@@ -33,12 +34,12 @@ class Compare:
     """What is compared.
 
     Attributes:
-        runs: output folders of finetune.
-        reference: the row that all others are compared with, by its name in the table; by default
-            the first.
-        metric: another one than that which decides, such as mae.
-        test: this test alone.
-        out: also write one page with tables and bars to this file.
+        runs: Output folders of `mmembed finetune`.
+        reference: Row that all others are compared with, by its name in the table; by default the
+            first.
+        metric: Metric to show, such as mae; by default the main metric of the test.
+        test: Show only this test.
+        out: Also write an HTML page with tables and bars to this file.
     """
 
     runs: tyro.conf.Positional[tuple[Path, ...]]

@@ -1,9 +1,10 @@
-"""Say what a manifest, a prepared folder or a folder of embeddings holds.
+"""Summarise a manifest, a prepared folder or a folder of embeddings.
 
-mmembed inspect data/ravdess --html ravdess.html
+Example:
+    mmembed inspect data/ravdess --html ravdess.html
 
-Counts, hours, speakers, labels, transcripts, vectors, repeats, what failed, and what looks like a
-mistake. Nothing is decoded; of a manifest of media only what it says itself is known.
+Shows counts, hours, speakers, labels, transcripts, vectors, duplicates, failures, and likely
+mistakes. Nothing is decoded: of a manifest of media, only what its rows say is known.
 """
 
 from __future__ import annotations
@@ -31,9 +32,9 @@ class Inspect:
     """What to look at.
 
     Attributes:
-        path: a manifest (.jsonl), a prepared folder, a folder of shards or of embeddings.
-        html: also write one page with histograms, faces and transcripts to this file.
-        seed: of the choice of faces and transcripts.
+        path: A manifest (.jsonl, .parquet), a prepared folder, a folder of shards or of embeddings.
+        html: Also write an HTML page with histograms, faces and transcripts to this file.
+        seed: Seed for the choice of faces and transcripts.
     """
 
     path: tyro.conf.Positional[Path]

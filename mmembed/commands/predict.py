@@ -1,8 +1,9 @@
-"""Sentiment and emotions of video files; any emotions, by their words, of texts and clips.
+"""Predict sentiment and emotions of clips, or any emotions of texts and clips.
 
-mmembed predict clip.mp4 --run demo
-mmembed predict "what a day" --emotions "joy, anger, hope or optimism" --run runs/demux
-mmembed predict clip.mp4 --emotions "angry, quietly proud" --run runs/queries --encoder ENCODER
+Examples:
+    mmembed predict clip.mp4 --run demo
+    mmembed predict "what a day" --emotions "joy, anger, hope or optimism" --run runs/demux
+    mmembed predict clip.mp4 --emotions "angry, quietly proud" --run runs/queries --encoder ENCODER
 """
 
 from __future__ import annotations
@@ -44,18 +45,19 @@ class Predict:
     """Which clips or texts, and with what.
 
     Attributes:
-        inputs: clips: media files, folders of them, manifests (.jsonl) or folders of prepared
-            shards. With --emotions and a run of demux texts; "-" reads one from each line of
+        inputs: Clips: media files, folders of them, manifests (.jsonl) or folders of prepared
+            shards. With --emotions and a run of demux: texts; "-" reads one text from each line of
             standard input.
-        run: folder that holds pretrain/encoder and emotion, as the demo leaves it; with --emotions
-            one that `mmembed finetune demux` or `mmembed finetune emotion_queries` wrote.
-        text: what is said, when there is one clip and its words are known.
-        streams: use no other streams than these, such as "audio+video".
-        emotions: what to look for: words with commas between them; of texts, "or" makes a cluster.
-        encoder: the frozen encoder that the run of emotion_queries was trained on.
-        variant: the method that predicts texts, by default intra.
-        json: print one JSON object a line instead of a table.
-        max_seconds: the most that a clip may last.
+        run: Folder with pretrain/encoder and emotion, as the demo writes it. With --emotions: the
+            output folder of `mmembed finetune demux` or `mmembed finetune emotion_queries`.
+        text: Words spoken in the clip, if there is one clip.
+        streams: Use only these streams, such as "audio+video".
+        emotions: Emotions to predict, separated by commas. For texts, "or" joins words to a
+            cluster.
+        encoder: Frozen encoder of the run of emotion_queries.
+        variant: Variant of the demux run that predicts texts; by default intra.
+        json: Print one JSON object for each clip or text instead of a table.
+        max_seconds: Longest clip in seconds; by default four hours.
     """
 
     inputs: tyro.conf.Positional[tuple[str, ...]]

@@ -1,8 +1,12 @@
 """Turn a corpus into shards of features, ready for training.
 
-OUT/manifest.jsonl gets a line for every utterance and OUT/shards their features; what cannot be
-read is listed in OUT/shards/failed.jsonl and left out. The same command again makes only what is
-missing.
+Examples:
+    mmembed prepare ravdess ~/corpora/ravdess --out data/ravdess
+    mmembed prepare clips ~/clips --out data/clips
+
+OUT/manifest.jsonl gets one line for every utterance, and OUT/shards their features. Utterances that
+cannot be read are listed in OUT/shards/failed.jsonl and left out. The same command again makes only
+what is missing. `mmembed prepare CORPUS --help` explains the options of a corpus.
 """
 
 from __future__ import annotations
@@ -44,15 +48,16 @@ class Shards:
     """Where the shards go and how they are made.
 
     Attributes:
-        out: folder for everything that is written.
-        streams: to keep of each utterance.
-        workers: processes.
-        records_per_shard: utterances in one shard.
-        error_budget: fraction of utterances that may fail before the command does.
-        timeout: seconds after which a clip is given up.
-        face_model: YuNet's ONNX file to find faces with; else OpenCV's Haar cascade does.
-        rank: which part of the work this process does, of `world`; torchrun sets both.
-        world: how many processes or machines share the work.
+        out: Folder for everything that is written.
+        streams: Streams to keep.
+        workers: Decoding processes.
+        records_per_shard: Utterances in one shard.
+        error_budget: Fraction of utterances that may fail before the command fails.
+        timeout: Seconds after which a clip fails.
+        face_model: YuNet's ONNX file to find faces with; by default OpenCV's Haar cascade finds
+            them.
+        rank: Number of this process among `world` processes; torchrun sets both.
+        world: Number of processes or machines that share the work.
     """
 
     out: Path
@@ -85,27 +90,30 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Prepare one corpus, then say what came out."""
     if (sys.argv[1:] if argv is None else argv)[:1] == ["text"]:
         raise UsageError("prepare text is now a part of `mmembed prepare table`: use that")
-    verbs: dict[str, Callable[..., None]] = {"talkers": talkers, "manifest": manifest}
-    verbs |= {name: _corpus_command(read.__doc__, _reader(read)) for name, read in CORPORA.items()}
-    verbs |= {
-        name: _corpus_command(convert.__doc__, convert, alone=True)
+    commands: dict[str, Callable[..., None]] = {"talkers": talkers, "manifest": manifest}
+    commands |= {name: _corpus_command(name, read, _reader(read)) for name, read in CORPORA.items()}
+    commands |= {
+        name: _corpus_command(name, convert, convert, alone=True)
         for name, convert in CONVERTERS.items()
     }
     tyro.extras.subcommand_cli_from_dict(
-        verbs, prog="mmembed prepare", description=__doc__, args=argv
+        commands, prog="mmembed prepare", description=__doc__, args=argv
     )
 
 
 def talkers(
     shards: Settings, seed: int = 0, speakers: int = 30, clips_per_speaker: int = 48
 ) -> None:
-    """Make clips of talking faces, with nothing to download: the corpus of the demo.
+    """Make synthetic clips of talking faces: the corpus of the demo.
+
+    Example:
+        mmembed prepare talkers --out data/talkers
 
     Args:
-        shards: where and how.
-        seed: of everything drawn by chance.
-        speakers: how many.
-        clips_per_speaker: of each.
+        shards: Where and how.
+        seed: Seed of all random choices.
+        speakers: Number of speakers.
+        clips_per_speaker: Clips of each speaker.
     """
     from mmembed.data.corpora.talkers import generate
 
@@ -121,11 +129,14 @@ def talkers(
 
 
 def manifest(source: tyro.conf.Positional[Path], shards: Settings) -> None:
-    """Read any corpus that has a manifest, JSON lines or Parquet: one row an utterance.
+    """Read any corpus that has a manifest, JSON lines or Parquet: one row for each utterance.
+
+    Example:
+        mmembed prepare manifest ~/clips/manifest.jsonl --out data/clips
 
     Args:
-        source: the manifest; its media paths start at its folder.
-        shards: where and how.
+        source: The manifest. Paths of its media are relative to its folder.
+        shards: Where and how.
     """
     shards.hold()
     _prepare(shards, read_each_row(source), source.parent)
@@ -147,12 +158,12 @@ def _reader(read: Callable[[Path], Iterable[Utterance]]) -> Convert:
 
 
 def _corpus_command(
-    doc: str | None, convert: Convert, *, alone: bool = False
+    name: str, reader: Callable[..., object], convert: Convert, *, alone: bool = False
 ) -> Callable[[Path, Shards], None]:
     def command(
         source: Annotated[
             tyro.conf.Positional[Path],
-            tyro.conf.arg(help="its folder as published, or the file of a table."),
+            tyro.conf.arg(help="Its folder as published, or the file of a table."),
         ],
         shards: Settings,
     ) -> None:
@@ -178,7 +189,9 @@ def _corpus_command(
             write_manifest(path, rows)
             print(f"{len(rows)} rows of labels alone, nothing to make shards of: {path}")
 
-    command.__doc__ = (doc or "").partition("\n")[0]
+    summary = (reader.__doc__ or "").partition("\n")[0]
+    example = f"mmembed prepare {name} ~/corpora/{name} --out data/{name}"
+    command.__doc__ = f"{summary}\n\n    example:\n        {example}\n"
     return command
 
 

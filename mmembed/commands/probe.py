@@ -1,10 +1,11 @@
-"""Linear probes on frozen embeddings over speaker-independent folds.
+"""Score embeddings by linear probes on unseen speakers.
 
-mmembed probe embeddings/ravdess other/ravdess --folds 8
+Example:
+    mmembed probe embeddings/ravdess other/ravdess --folds 8
 
-Each folder holds embedding shards with category labels. Prints the unweighted average recall of
-each with a 95 % interval over speakers, chance below. Where speakers are not known, folds and
-interval are of dialogues, else of single clips, and a line says so.
+Each folder holds embedding shards with category labels. The command prints the unweighted average
+recall of each with a 95 % interval over speakers, and the chance level. If speakers are not known,
+folds and interval are over dialogues, else over single clips, and a message says so.
 """
 
 from __future__ import annotations
@@ -26,12 +27,12 @@ class Probe:
     """What is probed.
 
     Attributes:
-        folders: of embedding shards.
-        speakers: use these speakers alone; none named = all.
-        folds: of speakers (or dialogues, or clips), each held out once.
-        centre_speakers: first subtract each speaker's mean vector, as if it were known who speaks
-            and some other clips of theirs were at hand; uses no label.
-        out: also write all results there, as JSON.
+        folders: Folders of embedding shards.
+        speakers: Use only these speakers; by default all.
+        folds: Number of folds of speakers (or dialogues, or clips); each is held out once.
+        centre_speakers: First subtract the mean vector of each speaker. This uses no label, but
+            needs other clips of the same speaker.
+        out: Also write all results to this file, as JSON.
     """
 
     folders: tyro.conf.Positional[tuple[Path, ...]]

@@ -1,15 +1,16 @@
-"""The clips nearest to a clip, a text or a key, in a folder of embeddings.
+"""Find the embeddings nearest to a clip, a text or a key.
 
-mmembed search embeddings/audio+video clip.mp4 --encoder demo/pretrain/encoder
-mmembed search embeddings/audio+video talkers-s00-003 --split test --html nearest.html
+Examples:
+    mmembed search embeddings/audio+video clip.mp4 --encoder demo/pretrain/encoder
+    mmembed search embeddings/audio+video talkers-s00-003 --split test --html nearest.html
 
-Exact, by the cosine of the pooled vectors. The first search leaves a copy of the vectors beside the
-shards, `vectors.arrow`, which later ones map. Among millions `--approximate` looks at those alone
-that lie in the same parts of the folder as the query: in a few milliseconds, and it may miss some.
+The search is exact, by the cosine of the pooled vectors. The first search writes a copy of the
+vectors beside the shards, `vectors.arrow`, which later ones map. Among millions of vectors,
+`--approximate` takes a few milliseconds, but may miss some.
 
-A query is embedded from the streams that the folder was made of, as far as it has them. Where some
-are missing the cosines are lower and tell only what both have in common: a note says so. With
-none in common, as for a text in a folder of audio alone, there is nothing to compare.
+A query is embedded from those streams of the folder that it has. If some are missing, cosines are
+lower and compare only what both have in common; a message says so. A query without any stream of the
+folder, such as a text in a folder of audio, is refused.
 """
 
 from __future__ import annotations
@@ -39,21 +40,22 @@ class Search:
     """Where, and for what.
 
     Attributes:
-        folder: of embedding shards; where several stream subsets were embedded, that of one.
-        query: a media file, words, or the key of a clip in the folder.
-        by: which of them it is. By default a file that is there is a clip, a key of the folder a
-            key, and all else words.
-        k: how many to show.
-        approximate: look into some parts of the folder; makes these the first time, with faiss.
-        encoder: the folder of the encoder that made the embeddings; clips and texts need it.
-        text: what is said in the clip, where the folder's embeddings know the words.
-        face_model: YuNet's ONNX file, where the encoder's faces were found with it.
-        label: only clips with this category, or with this emotion present.
-        speaker: only clips of this speaker.
-        split: only clips of this split.
-        json: print one JSON object a line instead of a table.
-        html: also write a page with faces and words to this file. They are taken from the prepared
-            shards that were embedded, where these are still at the same path.
+        folder: Folder of embedding shards of one stream subset.
+        query: A media file, a text, or the key of a clip in the folder.
+        by: Kind of the query. By default an existing file is a clip, a key of the folder is a key,
+            anything else is a text.
+        k: Number of results.
+        approximate: Search only in the nearest clusters of vectors. The first such search makes
+            them, with faiss.
+        encoder: Folder of the encoder that made the embeddings. Clips and texts need it.
+        text: Words spoken in the clip, if the embeddings use text.
+        face_model: YuNet's ONNX file, if the faces of the encoder were found with it.
+        label: Only clips with this category, or with this emotion present.
+        speaker: Only clips of this speaker.
+        split: Only clips of this split.
+        json: Print one JSON object for each result instead of a table.
+        html: Also write an HTML page with faces and words to this file, from the prepared shards of
+            the folder if these are still at the same path.
     """
 
     folder: tyro.conf.Positional[Path]

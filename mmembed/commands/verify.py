@@ -1,10 +1,11 @@
 """Check manifests, prepared folders and embeddings, and list every defect.
 
-mmembed verify data/ravdess embeddings/ravdess
+Example:
+    mmembed verify data/ravdess embeddings/ravdess
 
-Of shards every byte is compared with its checksum and every record with its index; of a manifest
-every row is checked, and the media it names are looked at. The exit code is 0 if everything is OK,
-5 if something is damaged, 4 if it is whole but cannot be used as it is.
+Every byte of a shard is compared with its checksum, and every record with its index. Every row of a
+manifest is checked, and the first bytes of its media are read. The exit code is 0 if no defect was
+found, 5 if something is damaged, 4 if it is complete but cannot be used as it is.
 """
 
 from __future__ import annotations
@@ -30,9 +31,9 @@ class Verify:
     """What is checked.
 
     Attributes:
-        paths: manifests (.jsonl), prepared folders, folders of shards or of embeddings. Folders
-            given together must not share a key.
-        decode: also decode the media that a manifest names, which takes long.
+        paths: Manifests (.jsonl), prepared folders, folders of shards or of embeddings. Folders
+            that are given together must not share a key.
+        decode: Also decode the media of manifests, which takes long.
     """
 
     paths: tyro.conf.Positional[tuple[Path, ...]]

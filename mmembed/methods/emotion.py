@@ -33,12 +33,12 @@ class EmotionConfig(Config):
     """Settings of the regressor.
 
     Attributes:
-        layers: L of the embeddings; 0 until they are known.
-        width: of each layer's vector (twice the encoder's width); 0 until they are known.
-        hidden: units of the hidden layer.
-        dropout: on the hidden layer.
-        sentiment_weight: of its term.
-        emotions_weight: of its term.
+        layers: Layers L of the embeddings. Set from the data.
+        width: Width of the vector of each layer, twice the width of the encoder. Set from the data.
+        hidden: Width of the hidden layer.
+        dropout: Dropout on the hidden layer.
+        sentiment_weight: Weight of the sentiment loss.
+        emotions_weight: Weight of the emotion loss.
     """
 
     layers: Count = 0

@@ -44,15 +44,15 @@ class EmotionQueriesConfig(Config):
     """Settings of the method.
 
     Attributes:
-        streams: inputs that are read; "embedding" holds the frames of our encoder, (B, T, D), or
-            its layers as if they were frames, (B, L, 2 D).
-        widths: of the features of each stream, in the same order.
-        num_emotions: E of the training set; 0 until it is known.
-        query_width: of the vectors of emotion words; 0 until it is known.
-        width: D of attention and head; a multiple of 2 * num_heads.
-        num_heads: of attention.
-        num_blocks: of cross attention.
-        dropout: behind attention and feed-forward, and in the head.
+        streams: Inputs to read. "embedding" holds the frames of the encoder (B, T, D), or its
+            layers as frames (B, L, 2 D).
+        widths: Width of the features of each stream. Set from the data.
+        num_emotions: Emotions E of the training set. Set from the data.
+        query_width: Width of the vectors of emotion words. Set from the text encoder.
+        width: Width D of attention and head, a multiple of 2 * num_heads.
+        num_heads: Heads of each attention.
+        num_blocks: Blocks of cross attention.
+        dropout: Dropout after attention and feed-forward, and in the head.
     """
 
     streams: tuple[str, ...] = ("embedding",)

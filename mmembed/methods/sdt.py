@@ -56,21 +56,26 @@ class SDTConfig(Config):
     """Settings of the method; the paper's are for IEMOCAP, then MELD where they differ.
 
     Attributes:
-        streams: some of `STREAMS`; empty until the data is known.
-        input_widths: D of each stream's vectors (paper: text 1024, audio 1582 or 300, video 342).
-        num_classes: C (6, 7); 0 until the data is known.
-        num_speakers: the most speakers of a dialogue (2, 9); 0 for no speaker embedding.
-        width: of the model, a multiple of num_heads (1024; the default suits small corpora).
-        num_heads: of each attention.
-        dropout: of inputs, attention weights, attention, feed-forward and stream heads.
-        unimodal_gate: "learned" for a matrix for each pair, or "identity" (MELD).
-        class_weights: of the cross entropies, one a class and 1 on average over training turns
-            (`balanced_weights`); empty for none (MELD).
-        temperature: tau of the divergence (1, 8).
-        detach_teacher: keep the divergence from moving the teacher; the released code does not.
-        fused_weight: of the cross entropy of the fused prediction.
-        stream_weight: of the cross entropies of the streams' predictions.
-        distillation_weight: of the divergence.
+        streams: Streams to use. Set from the data.
+        input_widths: Width of the vectors of each stream (paper: text 1024, audio 1582 or 300,
+            video 342). Set from the data.
+        num_classes: Classes C (paper: 6 for IEMOCAP, 7 for MELD). Set from the data.
+        num_speakers: Largest number of speakers in a dialogue (paper: 2, 9); 0 means no speaker
+            embedding.
+        width: Width of the model, a multiple of num_heads (paper: 1024; the default suits small
+            corpora).
+        num_heads: Heads of each attention.
+        dropout: Dropout of inputs, attention weights, attention, feed-forward and stream heads.
+        unimodal_gate: "learned" uses a matrix for each pair (paper: IEMOCAP), "identity" does not
+            (MELD).
+        class_weights: Weights of the cross entropies, one for each class, with an average of 1 over
+            training turns (`balanced_weights`); by default none (MELD).
+        temperature: Temperature tau of the divergence (paper: 1, 8).
+        detach_teacher: Stop the gradient of the divergence at the teacher; the released code does
+            not.
+        fused_weight: Weight of the cross entropy of the fused prediction.
+        stream_weight: Weight of the cross entropies of the streams.
+        distillation_weight: Weight of the divergence.
     """
 
     streams: tuple[str, ...] = ()

@@ -87,7 +87,15 @@ class LoopConfig:
 
 @dataclass(frozen=True)
 class PretrainRun:
-    """One pre-training run; everything that decides its result."""
+    """One pre-training run; everything that decides its result.
+
+    Attributes:
+        name: Name of the run.
+        method: The method.
+        data: The training data.
+        optim: The optimiser.
+        loop: The training loop.
+    """
 
     name: str
     method: CtcSpeakerConfig = field(default_factory=CtcSpeakerConfig)

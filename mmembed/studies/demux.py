@@ -55,22 +55,28 @@ class DemuxRun(FinetuneRun):
     """One run; everything that decides its result.
 
     Attributes:
-        shards: folder of prepared texts.
-        backbone: a pretrained text encoder: a folder, or a name on the hub.
-        variants: "bce" (no loss between labels), "inter", "intra", "complete", "intra+global",
-            "memo" (with the loss of "intra"); by default all, with `leave_out` "intra".
-        emotions: by default all that occur in training; in alphabetical order.
-        language: train on texts of this language alone, "" = on all.
-        test_languages: test on each of these instead of on the language of training.
-        leave_out: emotions to ask of methods that were trained without them.
-        clusters: another format to ask for: "anger or disgust, joy or love or optimism".
-        length: tokens read of a text and the emotion words before it.
-        freeze: lowest layers of the backbone that stay as they are, with all embeddings; 0 = none.
-        local_weight: c, share of the loss between labels.
-        local_pairs: see `DemuxConfig`.
-        global_weight: g, of the variant with it.
-        global_pairs: see `DemuxConfig`.
-        dropout: before the last layer of the head.
+        name: Name of the run.
+        shards: Folder of prepared texts.
+        backbone: Pretrained text encoder: a folder, or a name on the hub.
+        variants: Some of "bce" (no loss between labels), "inter", "intra", "complete",
+            "intra+global", "memo" (with the loss of "intra"). By default all, with `leave_out` only
+            "intra".
+        emotions: Emotions to train; by default all that occur in training, in alphabetical order.
+        language: Train on texts of this language only; by default on all.
+        test_languages: Languages to test on, instead of the language of training.
+        leave_out: Emotions that are tested on methods trained without them.
+        clusters: Another format to test, such as "anger or disgust, joy or love or optimism".
+        length: Tokens of a text with the emotion words before it; longer texts are cut.
+        freeze: Number of lowest backbone layers that are frozen, with all word embeddings; 0
+            freezes nothing.
+        local_weight: Weight c of the loss between labels, in [0, 1].
+        local_pairs: Weights of pairs of emotions: "alike" for all the same, "data" by correlation
+            of the training labels, "wheel" by angles on the wheel of Plutchik.
+        global_weight: Weight g of the global loss, in the variant that has it.
+        global_pairs: Correlation that emotion embeddings are trained towards: "data" or "wheel".
+        dropout: Dropout before the last layer of the head.
+        optim: The optimiser.
+        loop: The training loop.
     """
 
     name: str = "demux"

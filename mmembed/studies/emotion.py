@@ -49,9 +49,13 @@ class EmotionRun(FinetuneRun):
     """One run; everything that decides its result.
 
     Attributes:
-        embeddings: folder with one folder of embedding shards for each stream subset, or with
+        name: Name of the run.
+        embeddings: Folder with one folder of embedding shards for each stream subset, or with
             shards itself.
-        untrained: the same of the untrained encoder, for comparison; optional.
+        untrained: Such a folder of the untrained encoder, for comparison.
+        method: The regressor.
+        optim: The optimiser.
+        loop: The training loop.
     """
 
     name: str = "emotion"

@@ -49,13 +49,17 @@ class EmotionQueriesRun(FinetuneRun):
     """One run; everything that decides its result.
 
     Attributes:
-        embeddings: folders of embedding shards, one a corpus.
-        streams: the stream subset whose embeddings are read.
-        reads: what the words attend to: mean and deviation of each layer, or the fused frames
-            (extracted with --granularity frame).
-        backbone: text encoder of the emotion words: a folder, or a name on the hub.
-        leave_out: emotions that a variant each is trained without.
-        encoder: SHA-256 of the weights that made the embeddings; they tell it.
+        name: Name of the run.
+        embeddings: Folders of embedding shards, one for each corpus.
+        streams: Stream subset of the embeddings.
+        reads: What the words attend to: "layers" (mean and standard deviation of each layer) or
+            "frames" (extracted with --granularity frame).
+        backbone: Text encoder of the emotion words: a folder, or a name on the hub.
+        leave_out: Emotions, each of which one variant is trained without.
+        encoder: SHA-256 of the encoder. Set from the embeddings.
+        method: The method.
+        optim: The optimiser.
+        loop: The training loop.
     """
 
     name: str = "emotion_queries"

@@ -50,20 +50,24 @@ class LayerAnchorRun(FinetuneRun):
     """One run; everything that decides its result.
 
     Attributes:
-        source: folder of embedding shards whose emotions are learned.
-        target: another, by the same encoder, whose emotions are hidden.
-        classes: emotions that both have; clips of others are left out.
-        standardise: vectors by mean and standard deviation of "each" corpus, or of "both" together.
-        folds: parts of the target speakers.
-        group: adjacent layers that are anchored together.
-        anchors: names of layers; given, they are anchored in one more variant.
-        encoder: folder of the encoder; given, the group whose layers are most similar in vowels is
-            anchored in one more variant.
-        source_clips: prepared shards of the source's clips with their transcripts, for the vowels.
-        target_clips: of the target's.
-        hidden: width of the projections.
-        dropout: in front of the classifier.
-        coral_weight: of the alignment.
+        name: Name of the run.
+        source: Folder of embedding shards whose emotions are used for training.
+        target: Folder of embedding shards by the same encoder, whose emotions are hidden in
+            training.
+        classes: Emotions that both corpora have; clips with other emotions are left out.
+        standardise: Standardise vectors by the statistics of "each" corpus, or of "both" together.
+        folds: Number of folds of target speakers.
+        group: Number of adjacent layers that are anchored together.
+        anchors: Names of layers that one more variant anchors.
+        encoder: Folder of the encoder. With it, one more variant anchors the group whose layers are
+            most similar for vowels.
+        source_clips: Prepared shards of the source clips with transcripts, for the vowels.
+        target_clips: Prepared shards of the target clips with transcripts, for the vowels.
+        hidden: Width of the projections.
+        dropout: Dropout before the classifier.
+        coral_weight: Weight of the alignment loss.
+        optim: The optimiser.
+        loop: The training loop.
     """
 
     name: str = "layer_anchor"

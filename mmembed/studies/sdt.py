@@ -39,10 +39,14 @@ class SDTRun(FinetuneRun):
     """One run; everything that decides its result.
 
     Attributes:
-        shards: folders of prepared dialogues.
-        backbone: text encoder that reads the transcripts where the shards hold no text features: a
-            folder, or a name on the hub.
-        balanced: weight the cross entropies by classes, as the paper does for IEMOCAP.
+        name: Name of the run.
+        shards: Folders of prepared dialogues.
+        backbone: Text encoder of the transcripts, if the shards have no text features: a folder, or
+            a name on the hub.
+        balanced: Weight the cross entropies by class, as the paper does for IEMOCAP.
+        method: The method.
+        optim: The optimiser.
+        loop: The training loop.
     """
 
     name: str = "sdt"

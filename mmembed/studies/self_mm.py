@@ -52,12 +52,15 @@ class SelfMmRun(FinetuneRun):
     """One run; everything that decides its result.
 
     Attributes:
-        shards: folder of prepared features.
-        embeddings: instead of it, folder of embedding shards as `mmembed extract --streams every`
-            writes them; the layers of each single stream are read with learned weights.
-        width: of each stream in the fusion.
-        fusion: width of the fusion.
-        dropout: before the fusion and in the streams.
+        name: Name of the run.
+        shards: Folder of prepared features.
+        embeddings: Instead of shards: folder of embedding shards, as `mmembed extract --streams
+            every` writes them. The layers of each single stream are weighted by learned weights.
+        width: Width of each stream in the fusion.
+        fusion: Width of the fusion.
+        dropout: Dropout before the fusion and in the streams.
+        optim: The optimiser.
+        loop: The training loop.
     """
 
     name: str = "self_mm"

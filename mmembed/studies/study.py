@@ -48,7 +48,13 @@ class FinetuneLoop(Config):
 
 @dataclass(frozen=True)
 class FinetuneRun:
-    """What all fine-tuning runs have; a recipe's own adds its data and its method."""
+    """What all fine-tuning runs have; each recipe adds its data and its method.
+
+    Attributes:
+        name: Name of the run.
+        optim: The optimiser.
+        loop: The training loop.
+    """
 
     name: str
     optim: OptimConfig
