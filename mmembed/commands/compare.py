@@ -6,8 +6,8 @@ Example:
 Each test has a row for every run and variant, its controls, its baselines and the constant
 baseline. A row shows mean and standard deviation over seeds, a 95 % interval over groups (speakers,
 dialogues or clips), and the difference to a reference row, with its interval and the two-sided
-p-value of a bootstrap that draws the same groups for both rows. Runs are in one table if their tests
-have the same items.
+p-value of a bootstrap that draws the same groups for both rows. Runs are in one table if their
+tests have the same items.
 """
 
 from __future__ import annotations

@@ -57,7 +57,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     Raises:
         DataError: something is missing or does not work.
     """
-    argparse.ArgumentParser("mmembed doctor", description=__doc__).parse_args(argv)
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser("mmembed doctor", description=__doc__, formatter_class=raw)
+    parser.parse_args(argv)
     findings = []
     for finding in examine():
         findings.append(finding)

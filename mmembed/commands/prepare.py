@@ -106,8 +106,7 @@ def talkers(
 ) -> None:
     """Make synthetic clips of talking faces: the corpus of the demo.
 
-    Example:
-        mmembed prepare talkers --out data/talkers
+    mmembed prepare talkers --out data/talkers
 
     Args:
         shards: Where and how.
@@ -131,8 +130,7 @@ def talkers(
 def manifest(source: tyro.conf.Positional[Path], shards: Settings) -> None:
     """Read any corpus that has a manifest, JSON lines or Parquet: one row for each utterance.
 
-    Example:
-        mmembed prepare manifest ~/clips/manifest.jsonl --out data/clips
+    mmembed prepare manifest ~/clips/manifest.jsonl --out data/clips
 
     Args:
         source: The manifest. Paths of its media are relative to its folder.

@@ -9,8 +9,8 @@ vectors beside the shards, `vectors.arrow`, which later ones map. Among millions
 `--approximate` takes a few milliseconds, but may miss some.
 
 A query is embedded from those streams of the folder that it has. If some are missing, cosines are
-lower and compare only what both have in common; a message says so. A query without any stream of the
-folder, such as a text in a folder of audio, is refused.
+lower and compare only what both have in common; a message says so. A query without any stream of
+the folder, such as a text in a folder of audio, is refused.
 """
 
 from __future__ import annotations
