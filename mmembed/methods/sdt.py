@@ -240,10 +240,8 @@ class SDT(Method):
         self.fused_head = nn.Linear(width, classes)
         self.stream_heads = nn.ModuleDict(
             {
-                stream: nn.Sequential(
-                    nn.ReLU(), nn.Dropout(config.dropout), nn.Linear(width, classes)
-                )
-                for stream in streams
+                s: nn.Sequential(nn.ReLU(), nn.Dropout(config.dropout), nn.Linear(width, classes))
+                for s in streams
             }
         )
 
@@ -356,10 +354,8 @@ class SDT(Method):
             raise ValueError("the batch has no turn_speaker: give it, or set num_speakers to 0")
         ids = _rows(speakers, turns, UNLABELLED)
         if len(ids) and int(ids.max()) >= self.config.num_speakers:
-            raise ValueError(
-                f"turn_speaker {int(ids.max())}: num_speakers is {self.config.num_speakers}, "
-                "count speakers from 0 within each dialogue or raise it"
-            )
+            found, known = int(ids.max()), self.config.num_speakers
+            raise ValueError(f"turn_speaker {found}: must be less than num_speakers, {known}")
         speaker: Tensor = self.speaker(ids.clamp(min=0))
         return origin + speaker * (ids >= 0)[:, None]
 
