@@ -40,7 +40,6 @@ from mmembed.data.corpora.sentiment.corpus import folds_of
 from mmembed.data.feature_files import write_features
 from mmembed.data.manifest.jsonl import write_manifest
 from mmembed.data.manifest.utterance import Utterance, portable_key
-from mmembed.data.untrusted.hdf5 import SIGNATURE, read_csd
 from mmembed.data.untrusted.pickles import read_pickle
 from mmembed.data.untrusted.serialize import KeyPath, Packer
 from mmembed.errors import DataError, UsageError
@@ -48,6 +47,7 @@ from mmembed.io.atomic import atomic_file
 from mmembed.io.json import dumps
 from mmembed.io.locks import lock_folder
 
+HDF5_SIGNATURE: Final = b"\x89HDF\r\n\x1a\n"
 Stream = Literal["audio", "video", "text"]
 
 SEQUENCES: Final[Mapping[Stream, tuple[str, ...]]] = {
@@ -82,8 +82,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise DataError(str(source), "missing", "no such file")
     lock_folder(out)
     with source.open("rb") as file:
-        head = file.read(len(SIGNATURE))
-    if head == SIGNATURE:
+        head = file.read(len(HDF5_SIGNATURE))
+    if head == HDF5_SIGNATURE:
         rows = convert_csd(source, out, settings.stream)
     else:
         values = read_pickle(source)
@@ -124,6 +124,8 @@ def _corpus_of(splits: Sequence[Mapping[str, Any]]) -> str | None:
 
 def convert_csd(source: Path, out: Path, stream: Stream | None) -> list[Utterance]:
     """Write features and intervals of a .csd file; a row for each video, in the file's order."""
+    from mmembed.data.untrusted.hdf5 import read_csd  # h5py comes with the extra `corpora`
+
     sequence, data = read_csd(source)
     known = [name for name, parts in SEQUENCES.items() if any(p in sequence.lower() for p in parts)]
     if stream is None and len(known) != 1:

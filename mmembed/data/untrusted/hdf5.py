@@ -22,7 +22,6 @@ from mmembed.config import Seconds
 from mmembed.data.untrusted.sandbox import UnsafeFileError, run_sandboxed
 from mmembed.errors import DataError
 
-SIGNATURE: Final = b"\x89HDF\r\n\x1a\n"
 EXPANSION: Final = 64  # times the size of the file that its data may declare, compressed or absent
 SLACK: Final = 2**20  # bytes that any file may declare
 FILTERS: Final = (

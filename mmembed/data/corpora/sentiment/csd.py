@@ -35,7 +35,6 @@ from mmembed.data.corpora.sentiment.streams import Finite, widths, write_splits
 from mmembed.data.feature_files import Features
 from mmembed.data.folders import files_below
 from mmembed.data.manifest.utterance import EMOTIONS
-from mmembed.data.untrusted.hdf5 import read_csd, read_csd_words
 from mmembed.errors import DataError
 from mmembed.features.intervals import averages, longer_than_nothing, overlapping
 
@@ -149,6 +148,8 @@ def _members(
 
 def _with_transcripts(segments: Sequence[Segment], path: Path) -> list[Segment]:
     """Segments with the words that overlap them."""
+    from mmembed.data.untrusted.hdf5 import read_csd_words  # h5py comes with the extra `corpora`
+
     spoken = read_csd_words(path)
     found = list(segments)
     for number, rows in _members(segments, {video: times for video, (_, times) in spoken.items()}):
@@ -180,6 +181,8 @@ def _choose(folder: Path) -> dict[str, Path]:
 def _read(path: Path) -> Sequences:
     """A stream by video; segments `video[3]` are put together again."""
     parts: dict[str, list[tuple[NDArray[np.float32], NDArray[np.float64]]]] = defaultdict(list)
+    from mmembed.data.untrusted.hdf5 import read_csd  # h5py comes with the extra `corpora`
+
     for key, both in read_csd(path)[1].items():
         parts[_split_key(key)[0]].append(both)
     if not parts:
@@ -217,6 +220,8 @@ def _split_key(key: str) -> tuple[str, str | None]:
 
 def _segments(corpus: PublishedCorpus, path: Path) -> list[Segment]:
     segments = []
+    from mmembed.data.untrusted.hdf5 import read_csd  # h5py comes with the extra `corpora`
+
     for key, (labels, times) in read_csd(path)[1].items():
         video, clip = _split_key(key)
         if labels.ndim != 2 or labels.shape[1] not in (1, 1 + len(EMOTIONS)):
