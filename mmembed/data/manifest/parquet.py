@@ -6,22 +6,20 @@ what a JSON row does not name. Any other tool reads and writes such tables.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mmembed.data.manifest.utterance import Labels, Utterance
+from mmembed.data.manifest.utterance import Labels, Utterance, from_row
 from mmembed.errors import DataError
-from mmembed.io.json import shown
 
 LABELS: Final = "labels."
 SCORES: Final = "labels.scores."
-EMOTIONS: Final = "labels.emotions"  # null in it is an emotion that is not labelled
 ROWS: Final = 100_000  # in a row group; what is in memory as columns
 
 _OTHER: Final = {
@@ -31,14 +29,12 @@ _OTHER: Final = {
     "streams": pa.list_(pa.string()),
     "labels.sentiment": pa.float64(),
     "labels.sentiment_limit": pa.float64(),
-    EMOTIONS: pa.list_(pa.float64()),
+    "labels.emotions": pa.list_(pa.float64()),  # a null in it is an emotion that is not labelled
     "labels.present": pa.list_(pa.string()),
 }
-_FIELDS: Final = tuple(field.name for field in fields(Utterance) if field.name != "labels")
-_LABELS: Final = tuple(LABELS + field.name for field in fields(Labels) if field.name != "scores")
-_PLAIN: Final = Labels()
-_UNLABELLED: Final = (None,) * len(_LABELS)
-COLUMNS: Final = {name: _OTHER.get(name, pa.string()) for name in _FIELDS + _LABELS}
+_NAMES: Final = [field.name for field in fields(Utterance) if field.name != "labels"]
+_NAMES += [LABELS + field.name for field in fields(Labels) if field.name != "scores"]
+COLUMNS: Final = {name: _OTHER.get(name, pa.string()) for name in _NAMES}
 """The type of each column; those of scores are numbers."""
 
 
@@ -75,21 +71,25 @@ def read_rows(path: Path) -> Iterator[Utterance | DataError]:
         DataError: not such a table, or a column that does not belong into one.
     """
     with _open(path) as file:
-        schema = file.schema_arrow
-        _check_names(path, schema.names)
-        types = {name: _type(path, name, schema.field(name).type) for name in schema.names}
+        names = file.schema_arrow.names
+        for name in names:
+            if names.count(name) > 1:
+                raise DataError(str(path), "manifest", f"has the column {name} twice")
+            if name not in COLUMNS and not name.startswith(SCORES):
+                allowed = f"{', '.join(COLUMNS)} and {SCORES}NAME"
+                message = f"unknown column {name}; allowed are {allowed}"
+                raise DataError(str(path), "manifest", message)
         number = 0
         for group in range(file.num_row_groups):
-            table = _read_group(path, file, group, schema.names)
-            absent: list[Any] = [None] * len(table)
-            found = {name: _cast(table, name, kind) for name, kind in types.items()}
-            scores = {x.removeprefix(SCORES): found[x] for x in found if x.startswith(SCORES)}
-            rows = zip(*(found.get(name, absent) for name in _FIELDS), strict=True)
-            labels = zip(*(found.get(name, absent) for name in _LABELS), strict=True)
-            for index, (row, label) in enumerate(zip(rows, labels, strict=True)):
+            try:
+                table = file.read_row_group(group)
+            except (pa.ArrowException, OSError) as error:
+                raise _damaged(path, error) from None
+            columns = [_as_python(table.column(name)) for name in names]
+            for values in zip(*columns, strict=True):
                 number += 1
                 try:
-                    yield _utterance(row, label, {x: v[index] for x, v in scores.items()})
+                    yield _utterance(dict(zip(names, values, strict=True)))
                 except ValueError as error:
                     yield DataError(f"{path}: row {number}", "manifest", str(error))
 
@@ -104,35 +104,24 @@ def count_table_rows(path: Path) -> int:
         return int(file.metadata.num_rows)
 
 
-def _check_names(path: Path, names: Sequence[str]) -> None:
-    if twice := [name for i, name in enumerate(names) if name in names[:i]]:
-        raise DataError(str(path), "manifest", f"has the column {twice[0]} twice")
-
-
-@dataclass(frozen=True)
-class _Wrong:
-    """Stands in a row for a value that is not of its column's kind."""
-
-    message: str
-
-
-def _utterance(
-    row: Sequence[Any], label: Sequence[Any], scores: Mapping[str, float | None]
-) -> Utterance:
-    for value in (*row, *label, *scores.values()):
-        if isinstance(value, _Wrong):
-            raise ValueError(value.message)
-    key, media, start, end, *rest = row
-    if key is None:
-        raise ValueError("a manifest row needs a key")
-    start = 0.0 if start is None else start
-    held = {name: score for name, score in scores.items() if score is not None}
-    for name, score in held.items():
-        if not math.isfinite(score):
-            raise ValueError(f"{SCORES}{name} must be a number, found {score}")
-    bare = not held and label == _UNLABELLED
-    labels = _PLAIN if bare else Labels(*label, scores=held)  # type: ignore[misc]
-    return Utterance(key, media, start, end, *rest, labels=labels)  # type: ignore[misc]
+def _utterance(cells: Mapping[str, Any]) -> Utterance:
+    row: dict[str, Any] = {}
+    labels: dict[str, Any] = {}
+    scores: dict[str, Any] = {}
+    for name, value in cells.items():
+        if value is None:
+            continue
+        if isinstance(value, Decimal):
+            value = float(value)
+        if name == "turn" and isinstance(value, float) and value.is_integer():
+            value = int(value)  # pandas has no whole numbers beside nulls
+        if name.startswith(SCORES):
+            scores[name.removeprefix(SCORES)] = value
+        elif name.startswith(LABELS):
+            labels[name.removeprefix(LABELS)] = value
+        else:
+            row[name] = value
+    return from_row({**row, "labels": {**labels, "scores": scores}})
 
 
 def _open(path: Path) -> Any:
@@ -144,76 +133,9 @@ def _open(path: Path) -> Any:
         raise _damaged(path, error) from None
 
 
-def _read_group(path: Path, file: Any, group: int, names: Sequence[str]) -> Any:
-    try:
-        return file.read_row_group(group, columns=list(names))
-    except (pa.ArrowException, OSError) as error:
-        raise _damaged(path, error) from None
-
-
 def _damaged(path: Path, error: Exception) -> DataError:
     reason = str(error).split("\n", 1)[0]
     return DataError(str(path), "manifest", f"not a Parquet file, or damaged: {reason}")
-
-
-def _type(path: Path, name: str, found: Any) -> Any:
-    """What a column is converted to."""
-    wanted = pa.float64() if name.startswith(SCORES) else COLUMNS.get(name)
-    if wanted is None:
-        raise DataError(
-            str(path),
-            "manifest",
-            f"unknown column {name}; allowed are {', '.join(COLUMNS)} and {SCORES}NAME",
-        )
-    if found != pa.null() and _kind(found) != _kind(wanted):
-        message = f"column {name} must hold {wanted}, found {found}"
-        raise DataError(str(path), "manifest", message)
-    return wanted
-
-
-def _kind(kind: Any) -> str:
-    """Which types may be turned into each other: numbers, strings, lists of either."""
-    types = pa.types
-    if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
-        return f"list of {_kind(kind.value_type)}"
-    if types.is_dictionary(kind):
-        return _kind(kind.value_type)
-    if types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind):
-        return "number"
-    if types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind):
-        return "string"
-    return str(kind)
-
-
-def _cast(table: Any, name: str, wanted: Any) -> list[Any]:
-    """A column as Python values, lists as tuples; `_Wrong` where a value is none of its kind."""
-    column = table.column(name)
-    if column.null_count == len(column):
-        return [None] * len(column)
-    try:
-        column = column.cast(wanted).combine_chunks()
-    except pa.ArrowException:
-        return [_cast_one(name, value, wanted) for chunk in column.chunks for value in chunk]
-    if not pa.types.is_list(wanted):
-        return _as_python(column)
-    flat, ends = _as_python(column.values), column.offsets.to_pylist()
-    spans = zip(column.is_valid().to_pylist(), ends, ends[1:], strict=False)
-    values = [tuple(flat[start:end]) if valid else None for valid, start, end in spans]
-    if column.values.null_count and name != EMOTIONS:
-        wrong = _Wrong(f"{name} holds null in a list")
-        return [wrong if value and None in value else value for value in values]
-    return values
-
-
-def _cast_one(name: str, value: Any, wanted: Any) -> Any:
-    try:
-        found = value.cast(wanted).as_py()
-    except (pa.ArrowException, ValueError):
-        return _Wrong(f"{name} must hold {wanted}, found {shown(str(value))}")
-    if isinstance(found, list):
-        wrong = None in found and name != EMOTIONS
-        return _Wrong(f"{name} holds null in a list") if wrong else tuple(found)
-    return found
 
 
 def _as_python(column: Any) -> list[Any]:
