@@ -32,9 +32,9 @@ _OTHER: Final = {
     "labels.emotions": pa.list_(pa.float64()),  # a null in it is an emotion that is not labelled
     "labels.present": pa.list_(pa.string()),
 }
-_NAMES: Final = [field.name for field in fields(Utterance) if field.name != "labels"]
-_NAMES += [LABELS + field.name for field in fields(Labels) if field.name != "scores"]
-COLUMNS: Final = {name: _OTHER.get(name, pa.string()) for name in _NAMES}
+_FIELDS: Final = [field.name for field in fields(Utterance) if field.name != "labels"]
+_LABELS: Final = [LABELS + field.name for field in fields(Labels) if field.name != "scores"]
+COLUMNS: Final = {name: _OTHER.get(name, pa.string()) for name in _FIELDS + _LABELS}
 """The type of each column; those of scores are numbers."""
 
 

@@ -1,23 +1,22 @@
 """The indices of many shards as columns: a row for each record, with its members and its meta.
 
 Each column of each batch of rows that was mapped is validated in full when it is first used, and
-compared with its checksum: the one is against forgery, the other against accidents. Strings and
-members are read from the buffers of Arrow by hand: its scalars take three times as long.
+compared with its checksum: the one is against forgery, the other against accidents.
 """
 
 from __future__ import annotations
 
 import json
-import struct
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from mmembed.data.shards.format import Member
 from mmembed.errors import CorruptError
@@ -83,8 +82,7 @@ class ShardIndex:
         self.shards = [shard for batch in self._batches for shard in batch.shards]
         self.starts = [0, *accumulate(shard.count for shard in self.shards)]
         self._columns: dict[tuple[int, str], pa.Array] = {}
-        self._texts: dict[tuple[int, str], _Texts] = {}
-        self._members: dict[int, _Members] = {}
+        self._members: dict[int, tuple[list[int], pa.Array, list[NDArray[Any]]]] = {}
 
     def __len__(self) -> int:
         return self.starts[-1]
@@ -100,13 +98,14 @@ class ShardIndex:
             IndexError: there is no such record.
         """
         batch, row = self._find(index)
-        return self._text(batch, "key")[row]
+        key: str = self._column(batch, "key")[row].as_py()
+        return key
 
     def meta(self, index: int) -> dict[str, Any]:
         """The meta of a record."""
         batch, row = self._find(index)
         try:
-            meta = json.loads(self._text(batch, "meta")[row])
+            meta = json.loads(self._column(batch, "meta")[row].as_py())
             if not isinstance(meta, dict):
                 raise ValueError("no object")
         except (ValueError, RecursionError) as error:
@@ -117,10 +116,15 @@ class ShardIndex:
     def members(self, index: int) -> list[Member]:
         """The members of a record."""
         batch, row = self._find(index)
-        view = self._members.get(batch)
-        if view is None:
-            view = self._members[batch] = _Members(self._column(batch, "members"))
-        return view[row]
+        if batch not in self._members:  # the scalars of Arrow take three times as long
+            column = self._column(batch, "members")
+            names, *numbers = column.values.flatten()
+            ends = column.offsets.to_pylist()
+            self._members[batch] = ends, names, [values.to_numpy() for values in numbers]
+        ends, names, numbers = self._members[batch]
+        part = slice(ends[row], ends[row + 1])
+        columns = names[part].to_pylist(), *(values[part].tolist() for values in numbers)
+        return [Member(*values) for values in zip(*columns, strict=True)]
 
     def column(self, name: str) -> pa.ChunkedArray:
         """A whole column.
@@ -131,21 +135,11 @@ class ShardIndex:
         arrays = [self._column(batch, name) for batch in range(len(self._batches))]
         return pa.chunked_array(arrays, SCHEMA.field(name).type)
 
-    def table(self) -> pa.Table:
-        """All rows."""
-        return pa.table([self.column(name) for name in SCHEMA.names], schema=SCHEMA)
-
     def _find(self, index: int) -> tuple[int, int]:
         if not 0 <= index < len(self):
             raise IndexError(f"record {index} of {len(self)}")
         batch = bisect_right(self._firsts, index) - 1
         return batch, index - self._firsts[batch]
-
-    def _text(self, batch: int, name: str) -> _Texts:
-        view = self._texts.get((batch, name))
-        if view is None:
-            view = self._texts[batch, name] = _Texts(self._column(batch, name))
-        return view
 
     def _column(self, batch: int, name: str) -> pa.Array:
         """A column of a batch, checked when first used where it comes from a file."""
@@ -185,44 +179,6 @@ def _check_values(column: pa.Array, name: str, shards: Sequence[Shard]) -> None:
     sizes, offsets = sizes[ends[0] : ends[-1]], offsets[ends[0] : ends[-1]]
     if ((sizes < 0) | (offsets < 0) | (sizes > space)).any() or (offsets > space - sizes).any():
         raise ValueError("a member lies outside of its shard")
-
-
-class _Texts:
-    """The values of a text column one by one."""
-
-    def __init__(self, column: pa.Array) -> None:
-        _, ends, data = column.buffers()
-        self._ends = _values(ends, "i", len(column) + 1)
-        self._data = memoryview(data or b"")
-
-    def __getitem__(self, row: int) -> str:
-        return str(self._data[self._ends[row] : self._ends[row + 1]], "utf-8")
-
-
-class _Members:
-    """The values of the column of members one by one, likewise."""
-
-    def __init__(self, column: pa.Array) -> None:
-        self._ends = _values(column.buffers()[1], "i", len(column) + 1)
-        name, *numbers = column.values.flatten()
-        self._names = _Texts(name)
-        self._numbers = [
-            _values(values.buffers()[1], "I" if values.type == pa.uint32() else "q", len(values))
-            for values in numbers
-        ]
-
-    def __getitem__(self, row: int) -> list[Member]:
-        offsets, sizes, checksums = self._numbers
-        return [
-            Member(self._names[i], offsets[i], sizes[i], checksums[i])
-            for i in range(self._ends[row], self._ends[row + 1])
-        ]
-
-
-def _values(buffer: pa.Buffer | None, code: Literal["i", "I", "q"], count: int) -> memoryview:
-    """The values of a buffer, which may be longer."""
-    view: memoryview = memoryview(buffer or b"")[: count * struct.calcsize(code)].cast(code)
-    return view
 
 
 def column_checksum(column: pa.Array) -> int:

@@ -44,24 +44,6 @@ Sidecar: TypeAlias = tuple[str, Mapping[str, Any]]
 _BATCH: Final = 16_384  # rows at least; a batch holds whole shards
 
 
-def same_rows(
-    index: ShardIndex, number: int, tar: str, sidecar: Mapping[str, Any], table: pa.Table
-) -> bool:
-    """Whether a shard of an index is the one that a sidecar describes.
-
-    Args:
-        index: of many shards.
-        number: of the shard, counted from 0.
-        tar: name of its tar.
-        sidecar: checked.
-        table: all rows of the index.
-    """
-    if not number < len(index.shards) or index.shards[number] != _shard(tar, sidecar):
-        return False
-    rows = pa.Table.from_batches([_rows(sidecar["records"])])
-    return bool(rows.equals(table.slice(index.starts[number], sidecar["count"])))
-
-
 def gather(sidecars: Iterable[Sidecar], folder: str) -> ShardIndex:
     """The index of checked sidecars, given with the names of their tars.
 

@@ -25,7 +25,6 @@ from mmembed.data.shards.index_file import (
     fingerprint,
     gather,
     map_index,
-    same_rows,
     shard_names,
 )
 from mmembed.data.shards.metadata import MANIFEST, parse_manifest
@@ -183,34 +182,6 @@ class ShardSet:
         except (ValueError, FileNotFoundError) as error:
             where = f"{self._files.name}/{shard.name}"
             raise CorruptError(f"{where}: {key} is damaged: {error}") from None
-
-    def verify(self) -> None:
-        """Compare every byte with the checksums.
-
-        Raises:
-            CorruptError: naming the first file that differs.
-        """
-        table = self._index.table()
-        for number, (tar, sidecar) in enumerate(self._sidecars(self._files.sizes())):
-            if not same_rows(self._index, number, tar, sidecar, table):
-                where = f"{self._files.name}/{tar.removesuffix('.tar')}.json"
-                raise CorruptError(f"{where}: not what was here when the folder was opened")
-        for shard in self._index.shards:
-            if self._sha256(shard) != shard.sha256 and not (
-                self._files.forget(shard.sha256) and self._sha256(shard) == shard.sha256
-            ):
-                where = f"{self._files.name}/{shard.name}"
-                raise CorruptError(
-                    f"{where}: damaged (its SHA-256 differs); delete it and its .json"
-                )
-
-    def _sha256(self, shard: Shard) -> str:
-        digest, position = hashlib.sha256(), 0
-        file = self._files.open_tar(shard.name, shard.size, shard.sha256)
-        while block := os.pread(file.number, 1 << 20, position):
-            digest.update(block)
-            position += len(block)
-        return digest.hexdigest()
 
     def _mapped(self, sizes: Mapping[str, int]) -> ShardIndex | None:
         """The index of the whole folder, where there is one and it fits the shards."""

@@ -42,18 +42,6 @@ class _Member(NamedTuple):
     encrypted: bool = False
 
 
-def list_members(archive: Path) -> list[str]:
-    """Names of all files in an archive, as they are to be given to `read_member`.
-
-    Folders, links and devices are left out, as is a leading "./".
-
-    Raises:
-        DataError: with reason "missing", "not_archive", "unsafe" for a name that leads out of a
-            folder, or "damaged"; or one of `mmembed.data.untrusted.sandbox.run_sandboxed`.
-    """
-    return list(_members(archive))
-
-
 def read_member(archive: Path, member: str, limit: int) -> bytes:
     """The bytes of one file in an archive.
 
@@ -61,12 +49,13 @@ def read_member(archive: Path, member: str, limit: int) -> bytes:
 
     Args:
         archive: a .tar, .tar.gz or .zip file; its first bytes decide.
-        member: as `list_members` names it. Of members of one name the last counts.
+        member: its name without a leading "./". Of members of one name the last counts.
         limit: bytes; a larger member is refused.
 
     Raises:
-        DataError: as for `list_members`, and with reason "too_large", "encrypted" or "damaged" for
-            the member.
+        DataError: with reason "missing", "not_archive", "unsafe" for a name in the archive that
+            leads out of a folder, "too_large", "encrypted" or "damaged"; or one of
+            `mmembed.data.untrusted.sandbox.run_sandboxed`.
     """
     name = f"{archive}#{member}"
     found = _members(archive).get(member)
@@ -121,6 +110,7 @@ def _head(archive: Path) -> bytes:
 
 
 def _members(archive: Path) -> Mapping[str, _Member]:
+    """All files of an archive by their names; folders, links and devices are left out."""
     if not archive.is_file():
         raise DataError(str(archive), "missing", "no such archive")
     stamp = archive.stat()

@@ -10,7 +10,6 @@ can be crashed.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,7 +17,6 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from mmembed.config import Seconds
 from mmembed.data.untrusted.sandbox import UnsafeFileError, run_sandboxed
 from mmembed.errors import DataError
 
@@ -41,15 +39,8 @@ Intervals = NDArray[np.float64]
 """(T, 2): from and to in seconds."""
 
 
-def read_csd(
-    path: Path, *, memory: int | None = None, seconds: Seconds | None = None
-) -> tuple[str, dict[str, tuple[NDArray[np.float32], Intervals]]]:
+def read_csd(path: Path) -> tuple[str, dict[str, tuple[NDArray[np.float32], Intervals]]]:
     """A `.csd` file of numbers; the layout is that of CMU-MultimodalSDK's computational sequences.
-
-    Args:
-        path: the file.
-        memory: see `mmembed.data.untrusted.sandbox.run_sandboxed`.
-        seconds: see there.
 
     Returns:
         The name of its root, such as "COVAREP", and video id -> features (T, D) and intervals.
@@ -59,9 +50,9 @@ def read_csd(
         DataError: with reason "unsafe" for what points out of the file, "csd" for another layout,
             or one of `run_sandboxed`.
     """
-    name, data = _sequence(path, read_hdf5(path, memory=memory, seconds=seconds))
+    name, videos = _sequence(path)
     sequences = {}
-    for video, features, intervals in data:
+    for video, features, intervals in videos:
         if features.dtype == object:
             message = f"{video!r} holds words, no features: see read_csd_words"
             raise DataError(str(path), "csd", message)
@@ -76,25 +67,16 @@ def read_csd_words(path: Path) -> dict[str, tuple[tuple[str, ...], Intervals]]:
         DataError: as for `read_csd`.
     """
     words = {}
-    for video, features, intervals in _sequence(path, read_hdf5(path))[1]:
+    for video, features, intervals in _sequence(path)[1]:
         if features.dtype != object or features.shape[1] != 1:
             raise DataError(str(path), "csd", f"{video!r} holds no words: see read_csd")
         words[video] = tuple(features[:, 0]), intervals
     return words
 
 
-def read_hdf5(path: Path, *, memory: int | None = None, seconds: Seconds | None = None) -> Tree:
-    """All data of an HDF5 file as nested dicts; attributes are left out.
-
-    Raises:
-        DataError: as for `read_csd`.
-    """
-    tree: Tree = run_sandboxed(_read, path, memory=memory, seconds=seconds)
-    return tree
-
-
-def _sequence(path: Path, tree: Tree) -> tuple[str, Iterator[tuple[str, NDArray[Any], Intervals]]]:
-    """Name and data of the one sequence that a file holds."""
+def _sequence(path: Path) -> tuple[str, list[tuple[str, NDArray[Any], Intervals]]]:
+    """Name of a file's root; id, features (T, D) and intervals of its videos; words are objects."""
+    tree: Tree = run_sandboxed(_read, path)
     roots = [name for name, group in tree.items() if isinstance(group, dict) and "data" in group]
     if len(tree) != 1 or not roots or not isinstance(tree[roots[0]]["data"], dict):
         raise DataError(
@@ -103,29 +85,26 @@ def _sequence(path: Path, tree: Tree) -> tuple[str, Iterator[tuple[str, NDArray[
             f"not a computational sequence: at its top {sorted(tree)[:5]}, where one group with "
             "data and metadata is expected",
         )
-    data = tree[roots[0]]["data"]
-    return roots[0], (_video(path, video, item) for video, item in data.items())
-
-
-def _video(path: Path, video: str, item: Any) -> tuple[str, NDArray[Any], Intervals]:
-    """Id, features (T, D) and intervals of a video; words are an array of objects."""
-    group = item if isinstance(item, dict) else {}
-    features, intervals = group.get("features"), group.get("intervals")
-    if isinstance(features, list):
-        features = np.array(features, object)
-    if not isinstance(features, np.ndarray) or not isinstance(intervals, np.ndarray):
-        raise DataError(str(path), "csd", f"{video!r} lacks features or intervals")
-    if features.ndim == 1:
-        features = features[:, None]
-    fits = features.ndim == 2 and intervals.shape == (len(features), 2)
-    if not fits or intervals.dtype.kind not in "fiu":
-        raise DataError(
-            str(path),
-            "csd",
-            f"{video!r} has features {features.shape} and intervals {intervals.shape}; "
-            "(T, D) and (T, 2) are allowed",
-        )
-    return video, features, intervals.astype(np.float64, copy=False)
+    videos = []
+    for video, item in tree[roots[0]]["data"].items():
+        group = item if isinstance(item, dict) else {}
+        features, intervals = group.get("features"), group.get("intervals")
+        if isinstance(features, list):
+            features = np.array(features, object)
+        if not isinstance(features, np.ndarray) or not isinstance(intervals, np.ndarray):
+            raise DataError(str(path), "csd", f"{video!r} lacks features or intervals")
+        if features.ndim == 1:
+            features = features[:, None]
+        fits = features.ndim == 2 and intervals.shape == (len(features), 2)
+        if not fits or intervals.dtype.kind not in "fiu":
+            raise DataError(
+                str(path),
+                "csd",
+                f"{video!r} has features {features.shape} and intervals {intervals.shape}; "
+                "(T, D) and (T, 2) are allowed",
+            )
+        videos.append((video, features, intervals.astype(np.float64, copy=False)))
+    return roots[0], videos
 
 
 def _read(path: str) -> Tree:

@@ -30,27 +30,20 @@ from typing import Any, BinaryIO, Final
 
 import numpy as np
 
-from mmembed.config import Seconds
 from mmembed.data.untrusted.sandbox import UnsafeFileError, run_sandboxed
 
 
-def read_pickle(path: Path, *, memory: int | None = None, seconds: Seconds | None = None) -> Any:
+def read_pickle(path: Path) -> Any:
     """The values of a pickle: those of `serialize`, arrays mapped from a temporary file.
 
     They come as dict, list, str, bytes, Python's numbers and arrays: tuples and arrays of objects
     are lists, sets sorted lists, an OrderedDict or a defaultdict is a dict.
 
-    Args:
-        path: the file.
-        memory: bytes that reading may take, see `run_sandboxed`; None = 1 GiB and 4 times the size
-            of the file.
-        seconds: it may take; None = a minute and a second for each 5 MB.
-
     Raises:
         DataError: with reason "unsafe" if it asks for anything beyond plain values, or "missing",
             "damaged", "too_large", "too_slow", "crashed".
     """
-    return run_sandboxed(_read, path, memory=memory, seconds=seconds)
+    return run_sandboxed(_read, path)
 
 
 def _read(path: str) -> Any:

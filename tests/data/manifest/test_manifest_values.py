@@ -154,7 +154,10 @@ NOT_TEXT = pa.array([b"x", b"caf\xe9", b"z"]).cast(pa.binary())
         ({"end": [1.0, math.inf, 2.0]}, "end must be a number, found inf"),
         ({"start": [1.0, np.nan, 2.0]}, "start must be a number, found nan"),
         ({"labels.scores.x": [1.0, math.inf, None]}, "score 'x' must be a number"),
-        ({"turn": pa.array([1, 1 << 63, 2], pa.uint64())}, "turn 9223372036854775808: counts from 0"),
+        (
+            {"turn": pa.array([1, 1 << 63, 2], pa.uint64())},
+            "turn 9223372036854775808: counts",
+        ),
         ({"turn": [1, -1, 2]}, "turn -1: counts from 0"),
         ({"media": ["a", "http://[::1/x.wav", "c"]}, "is no URL"),
         ({"speaker": pa.Array.from_buffers(pa.string(), 3, NOT_TEXT.buffers())}, "speaker holds"),

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+from helpers.whole import check_whole
 
 import mmembed.data.shards.index_file
 from mmembed.data.shards.layout import Record, ShardSet, index_shards, shard_path, write_shard
@@ -70,7 +71,7 @@ def test_columns_and_rows(folder: Path, indexed: bool) -> None:
     for name in ("age", "members", "frames"):
         with pytest.raises(KeyError):
             shards.texts(name)
-    shards.verify()
+    check_whole(shards)
 
 
 def test_anyone_reads_the_index(folder: Path) -> None:
@@ -125,7 +126,7 @@ def test_a_sidecar_changed_behind_the_index_is_found_by_verify(folder: Path) -> 
     sidecar.write_bytes(sidecar.read_bytes().replace(b'"dev"', b'"abc"'))
     assert uses_the_index(ShardSet(folder))
     with pytest.raises(CorruptError, match=r"shard-000002\.json: damaged: its checksum"):
-        ShardSet(folder).verify()
+        check_whole(ShardSet(folder))
 
 
 def test_duplicates_are_named_and_no_index_is_left(folder: Path) -> None:
@@ -140,5 +141,5 @@ def test_sidecars_of_before_there_were_seals_are_read(folder: Path) -> None:
         body, _, _ = sidecar.read_bytes().rpartition(b',"sidecar_sha256"')
         sidecar.write_bytes(body + b"}\n")
     shards = ShardSet(folder)
-    shards.verify()
+    check_whole(shards)
     assert shards.meta(0) == METAS[0]

@@ -11,8 +11,8 @@ import h5py
 import numpy as np
 import pytest
 
-from mmembed.data.untrusted.hdf5 import _read, read_csd, read_csd_words, read_hdf5
-from mmembed.data.untrusted.sandbox import UnsafeFileError
+from mmembed.data.untrusted.hdf5 import _read, read_csd, read_csd_words
+from mmembed.data.untrusted.sandbox import UnsafeFileError, run_sandboxed
 from mmembed.errors import DataError
 
 SECRET = b"these bytes belong to another file; nobody may read them here.."  # 64 with a newline
@@ -55,7 +55,7 @@ def test_compressed_and_chunked_data(tmp_path: Path) -> None:
         for filters in ({"compression": "gzip"}, {"compression": "lzf"}, {"fletcher32": True}):
             name = "-".join(map(str, filters.values()))
             file.create_dataset(name, data=values, chunks=(32, 3), shuffle=True, **filters)
-    for found in read_hdf5(tmp_path / "a.h5").values():
+    for found in run_sandboxed(_read, tmp_path / "a.h5").values():
         np.testing.assert_array_equal(found, values)
 
 
@@ -193,14 +193,15 @@ def test_the_tricks_work_on_others(
 
 @pytest.mark.parametrize("trick", [external, external_group, raw, virtual, virtual_unlimited])
 def test_the_other_file_is_not_even_opened(
-    tmp_path: Path, trick: Callable[[h5py.Group, Path], None]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trick: Callable[[h5py.Group, Path], None]
 ) -> None:
     """Opening a pipe that nobody writes to would wait for ever."""
+    monkeypatch.setenv("MMEMBED_READER_SECONDS", "20")
     other = tmp_path / "pipe"
     path = craft(tmp_path / "evil.csd", trick, other)
     os.mkfifo(other)
     with pytest.raises(DataError, match="/x/data/v") as refused:
-        read_csd(path, seconds=20)
+        read_csd(path)
     assert refused.value.reason == "unsafe"
 
 
@@ -208,21 +209,24 @@ def test_sizes_are_capped(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "a.h5", "w") as file:  # declared, never written
         file.create_dataset("a", (10**9, 300), np.float64, chunks=(1000, 300))
     with pytest.raises(DataError, match=r"declares 2.4e\+12 bytes") as refused:
-        read_hdf5(tmp_path / "a.h5")
+        run_sandboxed(_read, tmp_path / "a.h5")
     assert refused.value.reason == "too_large"
     with h5py.File(tmp_path / "b.h5", "w") as file:
         for number in range(200):
             file.create_dataset(f"{number}", (2**10, 2**8), np.uint8, chunks=(2**10, 2**8))
     with pytest.raises(DataError, match="declares"):
-        read_hdf5(tmp_path / "b.h5")
+        run_sandboxed(_read, tmp_path / "b.h5")
     with h5py.File(tmp_path / "c.h5", "w") as file:
         file["a"] = np.zeros((2**25,), np.float64)
     with pytest.raises(DataError, match="MMEMBED_READER_GIB"):
-        read_hdf5(tmp_path / "c.h5", memory=2**28)
+        run_sandboxed(_read, tmp_path / "c.h5", memory=2**28)
 
 
 @pytest.mark.parametrize("trials", [5, pytest.param(200, marks=pytest.mark.slow)])
-def test_changed_bytes_and_cuts_do_no_harm(tmp_path: Path, trials: int) -> None:
+def test_changed_bytes_and_cuts_do_no_harm(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trials: int
+) -> None:
+    monkeypatch.setenv("MMEMBED_READER_SECONDS", "20")
     whole = csd(tmp_path / "a.csd", {f"v{n}": (np.ones((3, 2)), np.ones((3, 2))) for n in range(9)})
     data, rng = whole.read_bytes(), np.random.default_rng(0)
     outcomes = set()
@@ -233,7 +237,7 @@ def test_changed_bytes_and_cuts_do_no_harm(tmp_path: Path, trials: int) -> None:
         path = tmp_path / "b.csd"
         path.write_bytes(changed[: rng.integers(len(data)) if trial % 3 == 0 else None])
         try:
-            read_csd(path, seconds=20)
+            read_csd(path)
             outcomes.add("ok")
         except DataError as error:
             assert "\n" not in str(error)
