@@ -17,17 +17,13 @@ from mmembed.io.json import shown
 SPLITS: Final = ("train", "dev", "test", "heldout")
 """`heldout`: utterances never trained on, by speakers of the training split (closed-set tasks)."""
 
-
 EMOTIONS: Final = ("happy", "sad", "anger", "surprise", "disgust", "fear")
 """The order of the CMU-MOSEI SDK; each in [0, 3]."""
-
 
 LATEST: Final[Seconds] = 1e8
 """No medium goes on for three years: later times are mistakes."""
 
-
 MOST_TURNS: Final = 1 << 53
-
 
 SENTIMENT_LIMITS: Final = (3.0, 1.0)
 """The scales of sentiment whose scores have conventions: of CMU-MOSEI and CMU-MOSI, of CH-SIMS."""
@@ -68,7 +64,7 @@ class Labels:
             or not all(x is None or 0 <= x <= 3 for x in self.emotions)
         ):
             raise ValueError(
-                f"emotions {self.emotions}: {len(EMOTIONS)} values in [0, 3], in the order "
+                f"emotions {shown(self.emotions)}: {len(EMOTIONS)} values in [0, 3], in the order "
                 f"{', '.join(EMOTIONS)}"
             )
         for name in (self.category, *(self.present or ()), *self.scores):
@@ -171,24 +167,18 @@ def portable_key(name: str) -> str:
 
 
 _FIELDS: Final = tuple(field.name for field in fields(Utterance))
-
-
 _LABELS: Final = tuple(field.name for field in fields(Labels))
-
-
 _NUMBERS: Final = ("start", "end", "sentiment", "sentiment_limit")
-
-
 _NAMES: Final = ("streams", "present")  # lists of strings
+_PLAIN: Final = Utterance(key="-", media=None)
 
 
 def to_row(utterance: Utterance) -> dict[str, object]:
     """An utterance as plain JSON values; fields that hold their default are left out."""
-    row = _changed(utterance)
-    labels = _changed(utterance.labels)
+    row = {"key": utterance.key, **_changed(utterance, _PLAIN)}
     if "labels" in row:
-        row["labels"] = _jsonable(labels)
-    return _jsonable(row)
+        row["labels"] = _changed(utterance.labels, _PLAIN.labels)
+    return row
 
 
 def from_row(row: object) -> Utterance:
@@ -200,44 +190,18 @@ def from_row(row: object) -> Utterance:
     values = _checked(row, _FIELDS, "a manifest row")
     if values.get("key") is None:
         raise ValueError("a manifest row needs a key")
-    values["labels"] = labels_from_row(values.get("labels", {}))
-    values.setdefault("media", None)
     if values.get("start", 0.0) is None:
         raise ValueError("start must be a number, found null")
-    return Utterance(**values)
+    labels = Labels(**_checked(values.get("labels", {}), _LABELS, "labels"))
+    return Utterance(**{"media": None, **values, "labels": labels})
 
 
-def labels_from_row(row: object) -> Labels:
-    """The labels of a row; {} has none.
-
-    Raises:
-        ValueError: one line saying which is wrong and what is allowed.
-    """
-    labels = _checked(row, _LABELS, "labels")
-    if (emotions := labels.get("emotions")) is not None:
-        if not isinstance(emotions, list) or len(emotions) != len(EMOTIONS):
-            what = f"{len(EMOTIONS)} values in [0, 3], in the order {', '.join(EMOTIONS)}"
-            raise ValueError(f"emotions {shown(emotions)}: {what}")
-        labels["emotions"] = tuple(
-            None if value is None else finite_number("emotions", value) for value in emotions
-        )
-    scores = labels.get("scores", {})
-    if not isinstance(scores, Mapping):
-        raise ValueError(f"scores must be an object of numbers, found {shown(scores)}")
-    labels["scores"] = {name: _score(name, value) for name, value in scores.items()}
-    return Labels(**labels)
-
-
-def _jsonable(values: dict[str, object]) -> dict[str, object]:
-    return {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}
-
-
-def _changed(item: Utterance | Labels) -> dict[str, object]:
-    plain = Utterance(key="-", media=None) if isinstance(item, Utterance) else Labels()
+def _changed(item: Utterance | Labels, plain: Utterance | Labels) -> dict[str, object]:
+    values = {field.name: getattr(item, field.name) for field in fields(item)}
     return {
-        field.name: getattr(item, field.name)
-        for field in fields(item)
-        if getattr(item, field.name) != getattr(plain, field.name) or field.name == "key"
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in values.items()
+        if value != getattr(plain, name)
     }
 
 
@@ -256,9 +220,18 @@ def _named(names: Sequence[object]) -> str:
 
 
 def _converted(name: str, value: Any) -> Any:
-    """A field as `Utterance` and `Labels` have it; those of several values are left to others."""
-    if value is None or name in ("labels", "emotions", "scores"):
+    """A field as `Utterance` and `Labels` have it."""
+    if name == "scores":
+        if not isinstance(value, Mapping):
+            raise ValueError(f"scores must be an object of numbers, found {shown(value)}")
+        return {key: finite_number(f"score {shown(key)}", score) for key, score in value.items()}
+    if value is None or name == "labels":
         return value
+    if name == "emotions":
+        if not isinstance(value, list):
+            allowed = f"a list of {len(EMOTIONS)} values in [0, 3]"
+            raise ValueError(f"emotions must be {allowed}, found {shown(value)}")
+        return tuple(None if x is None else finite_number(name, x) for x in value)
     if name in _NUMBERS:
         return finite_number(name, value)
     if name in _NAMES:
@@ -280,10 +253,6 @@ def finite_number(name: str, value: object) -> float:
             if math.isfinite(value):
                 return float(value)
     raise ValueError(f"{name} must be a number, found {shown(value)}")
-
-
-def _score(name: str, value: object) -> float:
-    return finite_number(f"score {shown(name)}", value)
 
 
 ROW: Final = tuple(

@@ -97,7 +97,7 @@ def test_tables_of_other_tools_are_read(tmp_path: Path) -> None:
         ({"start": [0.0, 0.0, np.nan]}, "row 3: start must be a number, found nan"),
         ({"split": ["train", "tset", "dev"]}, "row 2: split 'tset' of b: one of train, dev"),
         ({"labels.sentiment": [0.0, 4.0, 0.0]}, "row 2: sentiment 4.0: must lie in"),
-        ({"labels.emotions": [[1.0], None, None]}, "row 1: emotions [1.0]: 6 values"),
+        ({"labels.emotions": [[1.0], None, None]}, "row 1: emotions (1.0,): 6 values"),
         ({"labels.scores.x": [0.0, np.nan, 1]}, "row 2: score 'x' must be a number"),
         ({"labels.valence": [0.0] * 3}, "m.parquet: unknown column labels.valence; allowed are"),
         ({"start": ["1"] * 3}, "m.parquet: row 1: start must be a number, found '1'"),
