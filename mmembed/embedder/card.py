@@ -22,9 +22,10 @@ tags: [mmembed, audio, video, text, speech, emotion, embeddings]
 
 # {name}
 
-An encoder of clips of people talking: sound, face and words, any of them missing, to one vector a
-clip, one a frame (25 a second){words}. Written by mmembed {version}; the weights have the SHA-256
-`{sha256}`. What it was trained with, setting by setting, is in config.json.
+An encoder of clips of people talking. It computes one vector for a clip and one for each frame
+(25 a second){words}, from audio, face video and text, of which any may be missing. Written by
+mmembed {version}; the SHA-256 of its weights is `{sha256}`. All settings of its training are in
+config.json.
 
 ```python
 from mmembed import Embedder
@@ -40,11 +41,11 @@ Width {width}: `pooled` has {pooled} numbers, `frames` {width} each.
 _USE: Final = """
 ## Intended use and limits
 
-- For features: small models of emotion, sentiment or speakers, and search, learn from the frozen
-  vectors. They are not meant to identify people, nor to judge them: what a voice or a face shows is
-  not what somebody feels, and decisions about persons need more than this.
-- Scores above are of the corpora named there. Other languages, accents, ages, rooms, cameras and
-  spontaneous speech can be far worse; measure on data of your own first.
+- Use the vectors as features for small models of emotion, sentiment or speakers, and for search. Do
+  not use them to identify or judge people: a voice or a face does not show what a person feels, and
+  decisions about people need more than this.
+- The scores above hold for the corpora named there. Other languages, accents, ages, rooms, cameras
+  and spontaneous speech can be much worse: measure on your own data first.
 - One speaker a clip, of at most five minutes; of several faces the largest, most central one is
   followed. Transcripts of the recogniser have the errors counted above.
 - Terms of the training data may bind the weights and what is made with them; they are named above
@@ -69,7 +70,7 @@ def model_card(config: Mapping[str, Any], sha256: str, recognises: bool) -> str:
         _HEAD.format(
             languages=f"language: [{', '.join(repr(code) for code in codes)}]\n" if codes else "",
             name=_text(config["run"].get("name") or "encoder"),
-            words=", one a word" if recognises else "",
+            words=", and one for each word" if recognises else "",
             version=_text(config["version"]),
             sha256=sha256,
             width=width,

@@ -1,4 +1,4 @@
-"""Sound to log-mel features: fixed, the same for every clip, nothing learned."""
+"""Audio to log-mel features: fixed, the same for every clip, nothing learned."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pictures to grey face crops: found, followed, cut out; nothing learned."""
+"""Video frames to grey face crops: detected, tracked, cut out; nothing learned."""
 
 from __future__ import annotations
 

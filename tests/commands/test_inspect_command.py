@@ -151,12 +151,12 @@ def test_repeats_are_found(tmp_path: Path) -> None:
     ]
     held, warned = look(write_prepared(tmp_path, examples, size=3))
     assert held["repeats"] == (
-        "1 with the media and times of another, 1 with the sound of another, "
+        "1 with the media and times of another, 1 with the audio of another, "
         "1 with the words of another by the same speaker"
     )
     assert warned == [
         "utterances with the media and times of another: 1 (clip-4 as clip-2)",
-        "utterances with the sound of another: 1 (clip-1 as clip-0)",
+        "utterances with the audio of another: 1 (clip-1 as clip-0)",
     ]
 
 

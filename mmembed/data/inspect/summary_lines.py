@@ -61,7 +61,7 @@ def warnings(summary: Summary) -> list[str]:
             )
     for what, repeats in (
         ("with the media and times of another", summary.repeats("same_media")),
-        ("with the sound of another", summary.repeats("same_audio")),
+        ("with the audio of another", summary.repeats("same_audio")),
     ):
         if repeats.count:
             pairs = [f"{key} as {first}" for first, key in repeats.examples]
@@ -216,7 +216,7 @@ def _repeats(summary: Summary) -> str:
         f"{repeats.count:,} {what}"
         for what, repeats in (
             ("with the media and times of another", summary.repeats("same_media")),
-            ("with the sound of another", summary.repeats("same_audio")),
+            ("with the audio of another", summary.repeats("same_audio")),
             ("with the words of another by the same speaker", summary.repeats("same_words")),
         )
         if repeats.count

@@ -240,7 +240,7 @@ def _index_of(key: str, meta: Json, members: Json) -> Iterator[Defect]:
             if own != key:
                 yield Defect(key, "record", f"its utterance has the key {own}")
             if not example.streams:
-                yield Defect(key, "no_streams", "has neither sound, picture nor words")
+                yield Defect(key, "no_streams", "has neither audio, video nor text")
     except (MmembedError, ValueError, TypeError, KeyError, AttributeError) as error:
         yield Defect(key, "record", f"is neither prepared features nor embeddings: {error}")
         return
