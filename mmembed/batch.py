@@ -35,11 +35,10 @@ STEPWISE: Final = ("turn_emotion",)  # targets whose labels are counted by step,
 
 CONTEXT: Final = ("turn_speaker", "token_label", "row", "language", "label_mask")
 """What a method may need to know beside inputs: turn_speaker Padded (B, T) int64 (who speaks each
-turn, numbered within the dialogue), prompt Padded (B, T) int64 (the emotion that each text token
-names, -1 for all others), row (B,) int64 (the item's number in the training set, -1 = not in it),
-language (B,) int64
-(0 = the source of a transfer, above 0 = its target, -1 = not known), asked (B, E) bool (of which
-emotions the target "emotions" tells; without it, of all)."""
+turn, numbered within the dialogue), token_label Padded (B, T) int64 (the emotion that each text
+token names, -1 for all others), row (B,) int64 (the item's number in the training set, -1 = not in
+it), language (B,) int64 (0 = the source of a transfer, above 0 = its target, -1 = not known),
+label_mask (B, E) bool (of which emotions the target "emotions" tells; without it, of all)."""
 
 
 def precise(values: Tensor) -> Tensor:
@@ -111,13 +110,7 @@ class Padded(_Sequences):
     @classmethod
     def stack(cls, items: Sequence[Tensor]) -> Padded:
         """Pad (T_i, ...) tensors, at least one, with zeros; an empty tensor means "missing"."""
-        lengths = torch.tensor([len(item) for item in items], dtype=torch.int64)
-        longest = max(1, int(lengths.max()))
-        shape = (len(items), longest, *items[0].shape[1:])
-        values = torch.zeros(shape, dtype=items[0].dtype)
-        for row, item in zip(values, items, strict=True):
-            row[: len(item)] = item
-        return cls(values, lengths)
+        return Packed.concatenate(items).pad()
 
     @property
     def mask(self) -> Tensor:

@@ -79,20 +79,6 @@ class Config:
         """What must hold between fields; raises `UsageError` where it does not."""
 
 
-def to_dict(config: Any) -> dict[str, Any]:
-    """A dataclass as nested builtins, tuples as lists, ready for JSON."""
-    result: dict[str, Any] = _plain(dataclasses.asdict(config))
-    return result
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(name): _plain(item) for name, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    return value
-
-
 def read_json(path: Path) -> dict[str, Any]:
     """Read a file that holds a JSON object.
 
@@ -182,7 +168,8 @@ def _build(hint: Any, value: Any, where: str) -> Any:
         raise UsageError(f"setting {where} is {_shown(value)}: must be at most {LARGEST}")
     elif isinstance(hint, type) and type(value) is hint:
         return value
-    raise UsageError(f"setting {where} is {_shown(value)}: must be {_named(hint)}")
+    named = hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "")
+    raise UsageError(f"setting {where} is {_shown(value)}: must be {named}")
 
 
 def _shown(value: object, *, quote: bool = True) -> str:
@@ -191,10 +178,6 @@ def _shown(value: object, *, quote: bool = True) -> str:
         return "a number of more than 64 bits"
     text = value if isinstance(value, str) and not quote else reprlib.repr(value)
     return printable(text[:100])
-
-
-def _named(hint: Any) -> str:
-    return hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "")
 
 
 def differences(ours: Any, theirs: Any, where: str = "") -> list[str]:

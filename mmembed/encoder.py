@@ -109,18 +109,14 @@ class Encoder(nn.Module):
             )
         self.config = config
         width = config.width
-        depths = {
-            "audio": config.audio_layers,
-            "video": config.video_layers,
-            "text": config.text_layers,
-        }
 
         def block(**kind: Any) -> Block:
             return Block(width, config.num_heads, config.dropout, **kind)
 
         def own_blocks(stream: str) -> nn.ModuleList:
             conv_size = config.conv_size if stream == "audio" else 0
-            return nn.ModuleList(block(conv_size=conv_size) for _ in range(depths[stream]))
+            depth = getattr(config, f"{stream}_layers")
+            return nn.ModuleList(block(conv_size=conv_size) for _ in range(depth))
 
         def cross_blocks() -> nn.ModuleList:
             # The first keeps nothing of its query: its output is the other stream alone.
@@ -249,7 +245,11 @@ class Encoder(nn.Module):
             positions (N,) of its own steps on the grid.
         """
         x: Steps = self.frontends[stream](features)
-        positions = _grid_positions(x, grid, spread=stream == "text")
+        positions = x.positions().float()
+        if stream == "text":
+            # Tokens have no times of their own. Spread evenly over the clip they are in the right
+            # order, and rotary attention finds the words near a moment.
+            positions = (positions + 0.5) * x.to_steps(grid / x.lengths) - 0.5
         own = [x]
         for block in self._blocks(self.own, stream):
             own.append(block(own[-1], positions))
@@ -294,15 +294,3 @@ class Encoder(nn.Module):
             return Packed(x.values + 0 * absent, lengths)
         rows = has.repeat_interleave(lengths).nonzero()[:, 0].to(x.values.device)
         return Packed(absent.to(x.values.dtype).index_copy(0, rows, x.values), lengths)
-
-
-def _grid_positions(source: Steps, grid: Tensor, *, spread: bool) -> Tensor:
-    """(N,) positions of a stream's steps on the frame grid: counted, or spread evenly over it.
-
-    Tokens have no times of their own. Spread evenly over the clip they are in the right order, and
-    rotary attention finds the words near a moment.
-    """
-    positions = source.positions().float()
-    if not spread:
-        return positions
-    return (positions + 0.5) * source.to_steps(grid / source.lengths) - 0.5

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 
 import pytest
 
-from mmembed.config import differences, from_dict, to_dict
+from mmembed.config import differences, from_dict
 from mmembed.encoder import EncoderConfig
 from mmembed.errors import UsageError
 from mmembed.recipes.pretrain import RECIPES, PretrainRun
@@ -15,7 +16,7 @@ from mmembed.recipes.pretrain import RECIPES, PretrainRun
 @pytest.mark.parametrize("name", list(RECIPES))
 def test_recipes_survive_json(name: str) -> None:
     run = RECIPES[name]()
-    assert from_dict(PretrainRun, json.loads(json.dumps(to_dict(run)))) == run
+    assert from_dict(PretrainRun, json.loads(json.dumps(asdict(run)))) == run
 
 
 @pytest.mark.parametrize(

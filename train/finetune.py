@@ -12,7 +12,7 @@ import itertools
 import logging
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -25,7 +25,6 @@ from mmembed.batch import Batch
 from mmembed.commands.cli import leave, run_program
 from mmembed.commands.progress import progress
 from mmembed.commands.recipe_arguments import parse_recipe
-from mmembed.config import to_dict
 from mmembed.data.sampler import derive_seed
 from mmembed.errors import CorruptError, MmembedError, UsageError
 from mmembed.io.atomic import atomic_file
@@ -76,8 +75,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     with join_world() as world:
         study = RECIPES[arguments[0]].open(run)
         if world.is_main:
-            open_run_folder(out, to_dict(study.run))
-            check_data(out, to_dict(study.run))
+            open_run_folder(out, asdict(study.run))
+            check_data(out, asdict(study.run))
         done = out / "results.json"
         if not world.broadcast(done.exists()):
             studies = {out: study, **{out / name: s for name, s in study.controls.items()}}

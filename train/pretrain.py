@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,6 @@ from torch.nn.parallel import DistributedDataParallel
 from mmembed.commands.cli import leave, run_program
 from mmembed.commands.progress import progress
 from mmembed.commands.recipe_arguments import parse_recipe
-from mmembed.config import to_dict
 from mmembed.data.loader import TrainingLoader
 from mmembed.data.sampler import derive_seed
 from mmembed.embedder import Recogniser, save_encoder
@@ -56,8 +55,8 @@ def main(argv: list[str] | None = None) -> None:
         run = _resolved(run, corpus)
         _agree(run, corpus, world)
         if world.is_main:
-            open_run_folder(out, to_dict(run), mutable=MUTABLE_FIELDS)
-            check_data(out, to_dict(run))
+            open_run_folder(out, asdict(run), mutable=MUTABLE_FIELDS)
+            check_data(out, asdict(run))
             _describe(run, corpus, out)
         if world.broadcast((out / "evaluation.json").exists()):
             return
@@ -141,7 +140,8 @@ def _train(
                             world=world,
                             requests=lambda: (stop.requested, due()),
                         )
-                    position = _after(position, epoch, step, result)
+                    skipped = 0 if result.applied else position.skipped + 1
+                    position = Position(epoch, step + 1, position.total + 1, skipped)
                     if log:
                         _log_step(log, position, result, rate, time.monotonic() - started)
                         update(done + 1 / len(plan), loss=result.loss)
@@ -167,12 +167,6 @@ def _train(
         save()
 
 
-def _after(position: Position, epoch: int, step: int, result: StepResult) -> Position:
-    """Where training stands after a step."""
-    skipped = 0 if result.applied else position.skipped + 1
-    return Position(epoch, step + 1, position.total + 1, skipped)
-
-
 def _diverged(out: Path, position: Position) -> MmembedError:
     return MmembedError(
         f"{out}: the loss was not finite {position.skipped} steps in a row up to step "
@@ -182,7 +176,7 @@ def _diverged(out: Path, position: Position) -> MmembedError:
 
 def _agree(run: PretrainRun, corpus: TrainingCorpus, world: World) -> None:
     """Refuse to train when the processes do not read the same, each on its machine."""
-    seen = world.gather([corpus.train.examples.digest, to_dict(run)])
+    seen = world.gather([corpus.train.examples.digest, asdict(run)])
     others = [str(rank) for rank, found in enumerate(seen) if found != seen[0]]
     if others:
         raise UsageError(
@@ -209,12 +203,8 @@ def _resolved(run: PretrainRun, corpus: TrainingCorpus) -> PretrainRun:
 
 def _terms(run: PretrainRun) -> dict[str, str]:
     """The terms of the run's loss, and the targets that they need."""
-    weights = {
-        "ctc": run.method.ctc_weight,
-        "speaker": run.method.speaker_weight,
-        "masked_text": run.method.masked_text_weight,
-    }
-    return {term: target for term, target in CtcSpeaker.terms.items() if weights[term] > 0}
+    terms = CtcSpeaker.terms.items()
+    return {term: target for term, target in terms if getattr(run.method, f"{term}_weight") > 0}
 
 
 def _save(
@@ -223,7 +213,7 @@ def _save(
     """The encoder's folder; a head that was not to learn speech, or had none, is none of it."""
     speech = run.method.ctc_weight and corpus.labelled["transcript"]
     recogniser = Recogniser(method.ctc_head, corpus.alphabet) if speech else None
-    settings = to_dict(run)
+    settings = asdict(run)
     save_encoder(
         folder, method.encoder, corpus.vocabulary, settings, recogniser=recogniser, **known
     )

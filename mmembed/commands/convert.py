@@ -25,7 +25,7 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Final, Literal
+from typing import Any, Final, Literal
 from urllib.parse import quote
 
 import numpy as np
@@ -159,16 +159,11 @@ def write_values(values: object, out: Path) -> int:
         return name
 
     tree = Packer(put).pack(values)
-    with atomic_file(out / "arrays.npz") as file:
-        _write_npz(file, arrays)
-    with atomic_file(out / "values.json") as file:
-        file.write(dumps(tree, indent=1).encode() + b"\n")
-    return len(arrays)
-
-
-def _write_npz(file: BinaryIO, arrays: Mapping[str, NDArray[Any]]) -> None:
-    """As numpy.savez, which takes no array called "file"; always the same bytes."""
-    with zipfile.ZipFile(file, "w") as archive:
+    # As numpy.savez, which takes no array called "file"; always the same bytes.
+    with atomic_file(out / "arrays.npz") as file, zipfile.ZipFile(file, "w") as archive:
         for name, array in arrays.items():
             with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as member:
                 np.lib.format.write_array(member, array, allow_pickle=False)
+    with atomic_file(out / "values.json") as file:
+        file.write(dumps(tree, indent=1).encode() + b"\n")
+    return len(arrays)

@@ -137,16 +137,13 @@ def _extras() -> Iterator[Finding]:
             if here and requirement.name != "mmembed" and extra not in ("all", "dev"):
                 needed.setdefault(extra, []).append(requirement.name)
     for extra, names in needed.items():
-        missing = [name for name in names if not _is_installed(name)]
-        state = f"not installed (pip install 'mmembed[{extra}]')" if missing else "installed"
+        try:
+            for name in names:
+                version(name)
+            state = "installed"
+        except PackageNotFoundError:
+            state = f"not installed (pip install 'mmembed[{extra}]')"
         yield Finding(f"extra {extra}", state)
-
-
-def _is_installed(name: str) -> bool:
-    try:
-        return bool(version(name))
-    except PackageNotFoundError:
-        return False
 
 
 def _install(requirement: str, force: bool = False) -> str:

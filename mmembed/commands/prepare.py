@@ -14,10 +14,10 @@ from __future__ import annotations
 import os
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Final, Literal
 
 import tyro
 
@@ -237,15 +237,10 @@ def _prepare(
 def describe(shards: ShardSet) -> str:
     """What shards of features hold, such as "4 utterances (3 train, 1 dev), 0.01 h, 2 speakers"."""
     metas = [shards.meta(index) for index in range(len(shards))]
-    hours = sum(map(_seconds, metas)) / 3600
+    lengths = [meta["lengths"] for meta in metas]
+    seconds = sum(max(n["audio"] / FEATURE_RATE, n["video"] / VIDEO_RATE) for n in lengths)
     speakers = {meta["speaker"] for meta in metas} - {None}
     splits = Counter(meta["split"] or "without split" for meta in metas)
     parts = ", ".join(f"{count} {name}" for name, count in splits.items())
-    length = f", {hours:.2f} h" if hours else ""  # text and others' features have none
+    length = f", {seconds / 3600:.2f} h" if seconds else ""  # text and others' features have none
     return f"{len(metas)} utterances ({parts}){length}, {len(speakers)} speakers"
-
-
-def _seconds(meta: Mapping[str, Any]) -> float:
-    lengths = meta["lengths"]
-    seconds: float = max(lengths["audio"] / FEATURE_RATE, lengths["video"] / VIDEO_RATE)
-    return seconds

@@ -61,16 +61,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     embedder = Embedder.from_pretrained(settings.encoder, face_model=settings.face_model)
     predictor = settings.regressor and EmotionPredictor.from_folder(embedder, settings.regressor)
     search = settings.embeddings and EmbeddingSearch.open(settings.embeddings)
-    about = {
-        "encoder": settings.encoder,
-        "sha256": embedder.sha256,
-        "regressor": predictor is not None,
-        "trained_on": {
-            **({"regressor": predictor.trained_on} if predictor else {}),
-            "encoder": embedder.trained_on,
-        },
-        "clips": len(search.embeddings) if search else 0,
-    }
 
     def ready(url: str) -> None:
         print(f"{printable(settings.encoder)} is at {url}   (Ctrl-C ends it)", flush=True)
@@ -84,6 +74,13 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     with Decoder() as decoder:
         analyser = Analyser(embedder, decoder, predictor or None, search or None)
+        about = {
+            "encoder": settings.encoder,
+            "sha256": embedder.sha256,
+            "regressor": predictor is not None,
+            "trained_on": analyser.trained_on,
+            "clips": len(search.embeddings) if search else 0,
+        }
         try:
             serve(analyser, about, address, ready)
         finally:

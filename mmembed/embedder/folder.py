@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,7 +21,7 @@ from safetensors.torch import save
 from torch import nn
 
 from mmembed import __version__
-from mmembed.config import from_dict, read_json, to_dict
+from mmembed.config import from_dict, read_json
 from mmembed.embedder.card import model_card, trained_on
 from mmembed.embedder.recogniser import Recogniser
 from mmembed.encoder import Encoder, EncoderConfig
@@ -79,7 +79,7 @@ def save_encoder(
     """
     config = {
         "version": __version__,
-        "encoder": to_dict(encoder.config),
+        "encoder": asdict(encoder.config),
         "run": run,
         "data": list(data),
         "evaluation": evaluation and _without_samples(evaluation),

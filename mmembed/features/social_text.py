@@ -69,8 +69,9 @@ def emoji_to_words(text: str) -> str:
     letters = ""
     after_emoji = False
     for character in text:
-        if _is_indicator(character):
-            letters += chr(ord(character) - 0x1F1E6 + ord("a"))
+        code = ord(character)
+        if 0x1F1E6 <= code <= 0x1F1FF:  # a regional indicator
+            letters += chr(code - 0x1F1E6 + ord("a"))
             if len(letters) == 2:
                 words.append(f" flag {letters} ")
                 letters = ""
@@ -81,22 +82,14 @@ def emoji_to_words(text: str) -> str:
         if _is_emoji(character):
             words.append(f" {unicodedata.name(character, 'emoji').lower()} ")
             after_emoji = True
-        elif character in (VARIATION, KEYCAP) or _is_tone(character):
-            pass  # says how to draw the character before it
+        elif character in (VARIATION, KEYCAP) or 0x1F3FB <= code <= 0x1F3FF:
+            pass  # says how to draw the character before it; the codes are skin tones
         elif character == JOINER and after_emoji:
             pass  # elsewhere a joiner is a part of spelling
         else:
             words.append(character)
             after_emoji = False
     return "".join([*words, letters])
-
-
-def _is_indicator(character: str) -> bool:
-    return 0x1F1E6 <= ord(character) <= 0x1F1FF
-
-
-def _is_tone(character: str) -> bool:
-    return 0x1F3FB <= ord(character) <= 0x1F3FF
 
 
 def _is_emoji(character: str) -> bool:

@@ -67,7 +67,7 @@ def fetch_file(url: str) -> Descriptor:
         DataError: there is no such file, or it cannot be reached.
     """
     name, size = file_state(url)
-    return RemoteFolder(url).open_whole(name, size)
+    return RemoteFolder(url)._open(name, "", size, None)
 
 
 def file_state(url: str) -> tuple[str, int]:
@@ -141,10 +141,6 @@ class RemoteFolder:
             return bytes(files.cat_file(self._url, start=0, end=count))[:count]
 
         return self._call(self.name, fetch)
-
-    def open_whole(self, cached: str, size: int) -> Descriptor:
-        """The URL itself, where that is a file."""
-        return self._open(cached, "", size, None)
 
     def read(self, names: Sequence[str]) -> Iterator[bytes]:
         """The contents of small files, in their order."""

@@ -72,11 +72,7 @@ class CtcSpeaker(Method):
         if config.num_speakers < 1 or config.alphabet_size < 2:
             raise ValueError("num_speakers and alphabet_size come from the training data first")
         self.config = config
-        self.weights = {
-            "ctc": config.ctc_weight,
-            "speaker": config.speaker_weight,
-            "masked_text": config.masked_text_weight,
-        }
+        self.weights = {term: getattr(config, f"{term}_weight") for term in self.terms}
         width = config.encoder.width
         self.encoder = Encoder(config.encoder)
         self.ctc_head = nn.Linear(width, config.alphabet_size)

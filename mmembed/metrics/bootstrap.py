@@ -19,12 +19,13 @@ MIN_GROUPS: Final = 6
 """For a bootstrap interval or a p-value. Two-sided significance at .05 is out of reach of fewer
 groups even where all of them agree: of five, by chance, that has a probability of 2 / 2^5."""
 
+LEVEL: Final = 0.95  # fraction of the resampled scores between both ends of an interval
 FEW_DRAWS: Final = 0.01  # fraction of draws without a score that needs no note
 
 
 @dataclass(frozen=True)
 class Interval:
-    """Where a score lies with a confidence of, by default, 95 %.
+    """Where a score lies with a confidence of 95 %.
 
     Attributes:
         low: its lower end; None where there is no interval.
@@ -48,8 +49,6 @@ def bootstrap_interval(
     kind: str = "group",
     counted: NDArray[np.bool_] | None = None,
     draws: int = 1000,
-    seed: int = 0,
-    level: float = 0.95,
 ) -> Interval:
     """Percentile interval of a score when whole groups (speakers, actors) are drawn again.
 
@@ -62,16 +61,14 @@ def bootstrap_interval(
         kind: what the groups are, such as "speaker".
         counted: (N,) the items that the score rests on; by default all.
         draws: how many resamples.
-        seed: of the draws.
-        level: fraction of the resampled scores between both ends.
 
     Returns:
         The interval, of `MIN_GROUPS` groups at least; see `percentile_interval`.
     """
     if why := too_few(groups, kind, counted):
         return Interval(None, None, why)
-    scores = [statistic(rows) for rows in resamples(groups, draws=draws, seed=seed)]
-    return percentile_interval(np.array(scores), level)
+    scores = [statistic(rows) for rows in resamples(groups, draws=draws)]
+    return percentile_interval(np.array(scores))
 
 
 def too_few(
@@ -107,18 +104,17 @@ def plural(kind: str) -> str:
     return " or ".join(f"{one}s" for one in kind.split(" or "))
 
 
-def percentile_interval(scores: Floats, level: float = 0.95) -> Interval:
-    """The middle part of resampled scores.
+def percentile_interval(scores: Floats) -> Interval:
+    """The middle 95 % of resampled scores.
 
     Args:
         scores: (D,); resamples whose score is NaN are left out, and there is no interval where
             those are more than half.
-        level: fraction of the scores between both ends.
     """
     undefined, draws = int(np.isnan(scores).sum()), len(scores)
     if undefined > draws / 2:
         return Interval(None, None, f"no interval: {undefined} of {draws} draws have no score")
-    low, high = np.nanquantile(scores, [(1 - level) / 2, (1 + level) / 2])
+    low, high = np.nanquantile(scores, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     few = undefined <= FEW_DRAWS * draws
     note = "" if few else f"{undefined} of {draws} draws have no score and are left out"
     return Interval(float(low), float(high), note)

@@ -28,13 +28,9 @@ SAMPLES: Final = 12  # transcripts kept for reading
 BATCH_SIZE: Final = 16
 
 
-def evaluate_speech(
-    method: CtcSpeaker,
-    corpus: TrainingCorpus,
-    world: World,
-    splits: Sequence[str] = ("heldout", "test"),
-) -> dict[str, Any]:
-    """Scores of each split: by stream subset, and with all streams by corpus; learned weights.
+def evaluate_speech(method: CtcSpeaker, corpus: TrainingCorpus, world: World) -> dict[str, Any]:
+    """Scores of heldout and test, by stream subset, and with all streams by corpus; learned weights
+    of streams and layers.
 
     WER and CER are of greedy CTC decoding; speaker accuracy is over the training speakers alone.
     A corpus has the name of its prepared folder. A split without audio and video, or a run of
@@ -45,7 +41,7 @@ def evaluate_speech(
     """
     streams = _perceived(corpus)
     result: dict[str, Any] = {}
-    for split in splits if streams else ():
+    for split in ("heldout", "test") if streams else ():
         tests = corpus.test_set(split)
         by_subset = transcribe(method, tests, stream_subsets(streams), corpus.alphabet, world)
         every = by_subset[streams]
@@ -116,12 +112,6 @@ class Transcribed:
     speaker_predicted: int
 
 
-def only_streams(item: Item, streams: Sequence[str]) -> Item:
-    """The item with all other streams missing."""
-    kept = {s: item.inputs[s] if s in streams else EMPTY[s] for s in STREAMS}
-    return replace(item, inputs=kept)
-
-
 @torch.no_grad()
 def transcribe(
     method: Method,
@@ -169,7 +159,11 @@ def _transcribe(
     alphabet: Vocabulary,
     world: World,
 ) -> list[Transcribed]:
-    batch = collate([only_streams(item, streams) for _, item, _ in rows]).to(world.device)
+    items = [
+        replace(item, inputs={s: item.inputs[s] if s in streams else EMPTY[s] for s in STREAMS})
+        for _, item, _ in rows
+    ]
+    batch = collate(items).to(world.device)
     predicted = {name: value.cpu() for name, value in method.predict(batch).items()}
     tokens, speakers = predicted["transcript"], predicted["speaker"].argmax(1).tolist()
     return [

@@ -18,6 +18,7 @@ import ipaddress
 import logging
 import signal
 import sys
+import tempfile
 import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -35,13 +36,7 @@ from mmembed.errors import DataError, MmembedError, UsageError, printable
 from mmembed.io.json import dumps
 from mmembed.serve.analysis import Analysis
 from mmembed.serve.connections import HEADERS, as_json, listen
-from mmembed.serve.upload import (
-    MAX_BYTES,
-    RequestRefusedError,
-    check_head,
-    nameless_file,
-    receive,
-)
+from mmembed.serve.upload import MAX_BYTES, RequestRefusedError, check_head, receive
 
 MAX_CLIPS: Final = 4  # that are sent, wait or are analysed at once; more are refused
 NO_SPACE: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -175,7 +170,8 @@ class _Queue:
             )
         self._clips += 1
         try:
-            with nameless_file() as file:
+            # In no folder: however this process ends, the system frees its bytes.
+            with tempfile.TemporaryFile(buffering=0) as file:
                 clip = await receive(request, file)
                 analysis = await asyncio.get_running_loop().run_in_executor(
                     self._worker, self._analyse, clip.path, clip.name, clip.text or None

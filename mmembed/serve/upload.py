@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import tempfile
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -45,15 +44,8 @@ class Upload:
     text: str
 
 
-@contextmanager
-def nameless_file() -> Iterator[IO[bytes]]:
-    """A file that is in no folder: however this process ends, the system frees its bytes."""
-    with tempfile.TemporaryFile(buffering=0) as file:
-        yield file
-
-
 async def receive(request: web.Request, file: IO[bytes]) -> Upload:
-    """Write the clip of a request, whose head has been checked, to a file of `nameless_file`.
+    """Write the clip of a request, whose head has been checked, to a file without a name.
 
     Raises:
         RequestRefusedError: the request is too large, too slow, or damaged.

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Final
 
-from mmembed.config import Config, Count, Within, from_dict, read_json, to_dict
+from mmembed.config import Config, Count, Within, from_dict, read_json
 from mmembed.data.manifest.utterance import SENTIMENT_LIMITS, Utterance
 from mmembed.embedder.card import NOT_RECORDED, UNSTATED, training_line
 from mmembed.errors import CorruptError, UsageError
@@ -105,7 +105,7 @@ def describe(inputs: Sequence[str], rows: Iterable[Utterance], kind: str = "clip
 
 def write(run: Path, trained_on: TrainedOn) -> None:
     """Keep it in the folder of a run."""
-    write_json(run / FILE, to_dict(trained_on))
+    write_json(run / FILE, asdict(trained_on))
 
 
 def read(run: Path) -> TrainedOn | None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import io
+import itertools
 import json
 import logging
 import os
@@ -65,7 +66,7 @@ def save_checkpoint(
     names the file. For one program at a time.
     """
     final = folder / f"step-{position.total:08d}"
-    if final.exists() and not _defect(final):
+    if final.exists() and _is_whole(final):
         return final
     trainer = io.BytesIO()
     state = {"optimizer": optimizer.state_dict(), "position": vars(position)}
@@ -188,25 +189,20 @@ def _read(path: Path) -> Files:
     return files
 
 
-def _defect(path: Path) -> str:
-    """What is wrong with a checkpoint, "" where nothing is."""
+def _is_whole(path: Path) -> bool:
     try:
         _read(path)
-    except (OSError, ValueError) as error:
-        return str(error)
-    return ""
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def _remove_others(folder: Path, written: Path) -> None:
     """Keep the checkpoint just written and the newest whole ones of the others."""
-    kept = 1
-    for path in _newest_first(folder):
-        if path == written:
-            continue
-        if kept < KEPT and not _defect(path):
-            kept += 1
-        else:
-            shutil.rmtree(path, ignore_errors=True)
+    others = [path for path in _newest_first(folder) if path != written]
+    kept = list(itertools.islice(filter(_is_whole, others), KEPT - 1))
+    for path in set(others) - set(kept):
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def _newest_first(folder: Path) -> list[Path]:

@@ -46,20 +46,15 @@ def is_run_folder(out: Path, config: Mapping[str, Any], mutable: Collection[str]
         UsageError: it belongs to another one; names the fields that differ.
     """
     path = out / "run.json"
-    plain = json.loads(dumps(config))
-    if path.exists():
-        changed = [
-            line
-            for line in differences(read_json(path), plain)
-            if line.partition(":")[0] not in mutable
-        ]
-        if changed:
-            raise UsageError(
-                f"{out} holds a run with other settings ({'; '.join(changed[:8])}): "
-                "choose another --out, or remove the folder to start again"
-            )
-        return True
-    return False
+    if not path.exists():
+        return False
+    lines = differences(read_json(path), json.loads(dumps(config)))
+    if changed := [line for line in lines if line.partition(":")[0] not in mutable]:
+        raise UsageError(
+            f"{out} holds a run with other settings ({'; '.join(changed[:8])}): "
+            "choose another --out, or remove the folder to start again"
+        )
+    return True
 
 
 class MetricsLog:
@@ -83,7 +78,12 @@ class MetricsLog:
                 path,
                 lost,
             )
-        kept = [line for line in read if line and _is_past(line, steps_done)]
+        # Of the last step too what training wrote; its scores come again.
+        kept = [
+            line
+            for line in read
+            if line and line["step"] < steps_done + (line.get("split") == "train")
+        ]
         seconds = [
             line["seconds"] for line in kept if isinstance(line.get("seconds"), (int, float))
         ]
@@ -107,9 +107,3 @@ def _parse_line(line: bytes) -> dict[str, Any] | None:
     except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) and type(value.get("step")) is int else None
-
-
-def _is_past(line: Mapping[str, Any], steps_done: int) -> bool:
-    """Whether a line is of what is not done again; scores at the last step are."""
-    step: int = line["step"]
-    return step < steps_done or (step == steps_done and line.get("split") == "train")

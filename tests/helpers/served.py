@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,6 @@ from helpers.prepared import example, write_prepared
 from mmembed_export.extract import main as extract
 from safetensors.torch import save_file
 
-from mmembed.config import to_dict
 from mmembed.data.media.pool import Decoder
 from mmembed.embedder import Embedder
 from mmembed.embeddings.search import EmbeddingSearch
@@ -53,7 +53,7 @@ def write_regressors(folder: Path, subsets: Sequence[str], layers: int = 10) -> 
             save_file(
                 EmotionRegressor(config).state_dict(), folder / subset / f"seed-{seed}.safetensors"
             )
-    settings = {"name": "emotion", "method": to_dict(config), "loop": {"seeds": [0, 1]}}
+    settings = {"name": "emotion", "method": asdict(config), "loop": {"seeds": [0, 1]}}
     (folder / "run.json").write_text(json.dumps(settings))
 
 

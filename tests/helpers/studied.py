@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,6 @@ import pytest
 from torch import nn
 
 from mmembed.batch import Batch
-from mmembed.config import to_dict
 from mmembed.io.json import write_json
 from mmembed.method import Method
 from mmembed.studies import compare as comparison
@@ -103,5 +103,5 @@ def write_run(
     told = {name: score(folder / name, *one) for name, one in (controls or {}).items()}
     write_json(folder / "results.json", {**results, "controls": told})
     run = FinetuneRun("told", OptimConfig(), FinetuneLoop())
-    write_json(folder / "run.json", to_dict(run))
+    write_json(folder / "run.json", asdict(run))
     return folder

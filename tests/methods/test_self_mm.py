@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,7 @@ from helpers.streams import (
 from torch import Tensor
 
 from mmembed.batch import Batch, Padded
-from mmembed.config import from_dict, to_dict
+from mmembed.config import from_dict
 from mmembed.methods.self_mm import SelfMm, SelfMmConfig, StreamConfig, StreamReader
 from mmembed.training.checkpoint import Position, load_latest, save_checkpoint
 from mmembed.training.distributed import World
@@ -408,4 +409,4 @@ def test_wrong_use_says_so() -> None:
 @pytest.mark.parametrize("streams", [(TEXT, AUDIO, VIDEO), VECTORS])
 def test_the_configuration_survives_json(streams: tuple[StreamConfig, ...]) -> None:
     config = SelfMmConfig(streams, items=4)
-    assert from_dict(SelfMmConfig, to_dict(config)) == config
+    assert from_dict(SelfMmConfig, asdict(config)) == config
