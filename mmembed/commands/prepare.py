@@ -26,7 +26,7 @@ from mmembed.data import checks as integrity
 from mmembed.data.corpora import CONVERTERS, CORPORA
 from mmembed.data.manifest.jsonl import (
     ManifestRow,
-    read_each_row,
+    each_row,
     read_manifest,
     write_manifest,
 )
@@ -137,7 +137,7 @@ def manifest(source: tyro.conf.Positional[Path], shards: Settings) -> None:
         shards: Where and how.
     """
     shards.hold()
-    _prepare(shards, read_each_row(source), source.parent)
+    _prepare(shards, list(each_row(source)), source.parent)
 
 
 def _reader(read: Callable[[Path], Iterable[Utterance]]) -> Convert:

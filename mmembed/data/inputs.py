@@ -17,7 +17,7 @@ from mmembed.config import Seconds
 from mmembed.data.dataset import Examples
 from mmembed.data.example import LONGEST
 from mmembed.data.folders import MEDIA_SUFFIXES, media_below
-from mmembed.data.manifest.jsonl import SUFFIXES, ManifestRow, read_each_row
+from mmembed.data.manifest.jsonl import SUFFIXES, ManifestRow, each_row
 from mmembed.data.manifest.utterance import Utterance, portable_key, to_row, without_secrets
 from mmembed.data.media.load import MediaSource, ProbeResult, ReadySource, Source
 from mmembed.data.media.streaming import check_longest
@@ -133,13 +133,20 @@ def open_sources(
     for name in inputs:
         path, url = Path(name), as_url(name)
         if url is not None and _suffix(url) in MEDIA_SUFFIXES:
-            sources.append(_from_url(str(name), make))
+            # As it was given: what follows the ? may be what lets us in.
+            media = str(name) if "://" in str(name) else str(url)
+            shown = without_secrets(media)
+            sources.append(make(Utterance(portable_key(shown), media), Path(), name=shown))
         elif url is not None and _suffix(url) in SUFFIXES:
             raise UsageError(
                 f"{without_secrets(url)}: a manifest must lie here; its media may be URLs"
             )
         elif path.is_dir() or url is not None:
-            found = _from_folder(name, make)
+            if url is not None or any(path.glob("shard-*.tar")):
+                examples = Examples([name])
+                found = [_stored(examples, index) for index in range(len(examples))]
+            else:
+                found = [_from_file(path / file, make) for file in media_below(path)]
             if not found:
                 raise UsageError(
                     f"{name}: holds no clip, nothing called {' '.join(MEDIA_SUFFIXES[:6])} and so "
@@ -147,17 +154,10 @@ def open_sources(
                 )
             sources += found
         elif path.suffix.lower() in SUFFIXES:
-            sources += [_from_row(row, path, make) for row in read_each_row(path)]
+            sources += [_from_row(row, path, make) for row in each_row(path)]
         else:
             sources.append(_from_file(path, make))
     return sources
-
-
-def _from_folder(folder: Path | str, make: MakeSource) -> list[Source]:
-    if as_url(folder) is not None or any(Path(folder).glob("shard-*.tar")):
-        examples = Examples([folder])
-        return [_stored(examples, index) for index in range(len(examples))]
-    return [_from_file(Path(folder) / path, make) for path in media_below(Path(folder))]
 
 
 def _stored(examples: Examples, index: int) -> Source:
@@ -188,13 +188,6 @@ def _from_row(row: ManifestRow, manifest: Path, make: MakeSource) -> Source:
         raise row
 
     return ReadySource(portable_key(row.item), row.item, refuse, refuse, row.message)
-
-
-def _from_url(url: str, make: MakeSource) -> Source:
-    # As it was given: what follows the ? may be what lets us in.
-    media = url if "://" in url else str(as_url(url))
-    name = without_secrets(media)
-    return make(Utterance(portable_key(name), media), Path(), name=name)
 
 
 def _suffix(url: str) -> str:

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
+from mmembed.data.manifest.jsonl import SUFFIXES as MANIFEST_SUFFIXES
 from mmembed.data.shards.metadata import MANIFEST, parse_manifest
 from mmembed.errors import CorruptError, UsageError
 
-MANIFEST_SUFFIXES: Final = (".jsonl", ".parquet")
 ROWS: Final = "manifest.jsonl"  # beside the folder of shards that was made of it
 SHARDS: Final = "shards"
 FAILED: Final = "failed.jsonl"  # what was left out of the shards, each with a reason

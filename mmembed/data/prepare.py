@@ -32,7 +32,7 @@ from mmembed.data.shards.layout import (
     is_committed,
     shard_path,
     shard_sidecar,
-    write_shard,
+    shard_writer,
 )
 from mmembed.data.shards.records import to_record
 from mmembed.errors import BudgetError, DataError, UsageError
@@ -231,11 +231,11 @@ class ShardJob:
     @cached_property
     def plan(self) -> str:
         """A digest of what this shard is to hold."""
-        return _digest([self.how, list(self.streams), *map(_described, self.utterances)])
-
-
-def _described(row: ManifestRow) -> object:
-    return {"wrong": row.message} if isinstance(row, DataError) else to_row(row)
+        rows = (
+            {"wrong": row.message} if isinstance(row, DataError) else to_row(row)
+            for row in self.utterances
+        )
+        return _digest([self.how, list(self.streams), *rows])
 
 
 def _digest(value: object) -> str:
@@ -272,15 +272,14 @@ def _check_folder(out: Path, jobs: Sequence[ShardJob]) -> None:
         path = sidecar.with_suffix(".tar")
         if path in plans and not is_committed(path):
             continue  # damaged: it is made again
-        if path not in plans or _plan_of(sidecar) != plans[path]:
+        if (
+            path not in plans
+            or json.loads(sidecar.read_bytes())["provenance"].get("plan") != plans[path]
+        ):
             raise UsageError(
                 f"{path}: holds other utterances or streams than asked for, or features of "
                 "another version; choose another folder, or remove this one to start again"
             )
-
-
-def _plan_of(sidecar: Path) -> object:
-    return json.loads(sidecar.read_bytes())["provenance"].get("plan")
 
 
 def _counted(
@@ -306,16 +305,11 @@ def _make_shard(
         "fingerprints": prints.digests,
         "failed": failed,
     }
-    write_shard(job.path, _records(job, examples, failed), provenance)
+    with shard_writer(job.path, provenance) as put:
+        for utterance, example in zip(job.utterances, examples, strict=True):
+            if isinstance(example, Example):
+                put(Record(*to_record(example)))
+            else:
+                failure = {"reason": example.reason, "message": str(example)}
+                failed.append({"key": row_name(utterance), **failure})
     prints.keep(job.path)
-
-
-def _records(
-    job: ShardJob, examples: Iterable[Example | DataError], failed: list[Failure]
-) -> Iterator[Record]:
-    for utterance, example in zip(job.utterances, examples, strict=True):
-        if isinstance(example, Example):
-            yield Record(*to_record(example))
-        else:
-            name = row_name(utterance)
-            failed.append({"key": name, "reason": example.reason, "message": str(example)})

@@ -5,7 +5,6 @@ Rows come one after another, so that memory does not grow with the number of sha
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,14 +43,6 @@ class StoredMember:
         """
         with self.tar.open("rb") as file:
             return _read(file, self.member)  # type: ignore[no-any-return]
-
-    def same_bytes(self, other: StoredMember) -> bool:
-        """Whether another member holds the same."""
-        return self._bytes() == other._bytes()
-
-    def _bytes(self) -> bytes:
-        with self.tar.open("rb") as file:
-            return os.pread(file.fileno(), self.member.size, self.member.offset)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 import reprlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -84,3 +84,19 @@ def write_lines(path: Path, values: Iterable[object]) -> None:
     """Write one JSON value a line, whole or not at all."""
     with atomic_file(path) as file:
         file.write("".join(dumps(value, sort_keys=True) + "\n" for value in values).encode())
+
+
+def read_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """The objects of a file of JSON lines, none where there is no file.
+
+    Other lines are passed over: a run that was killed may have left half a line at the end.
+    """
+    if path.is_file():
+        with path.open("rb") as file:
+            for line in file:
+                try:
+                    value = parse_json(line)
+                except ValueError:
+                    continue
+                if isinstance(value, dict):
+                    yield value

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from mmembed.batch import stream_subsets, subset_name
 from mmembed.config import read_json
 from mmembed.data.manifest.utterance import EMOTIONS
 from mmembed.data.shards.layout import ShardSet
-from mmembed.io.json import dumps
+from mmembed.io.json import dumps, read_lines
 from mmembed.report.score_table import Score, as_float
 from mmembed.studies.results import read_results
 
@@ -72,7 +71,7 @@ class RunFolder:
         return cls(
             path=path,
             config=read_part(path / "pretrain" / "run.json"),
-            metrics=list(_read_lines(path / "pretrain" / "metrics.jsonl")),
+            metrics=list(read_lines(path / "pretrain" / "metrics.jsonl")),
             evaluation=read_part(path / "pretrain" / "evaluation.json"),
             emotion=read_part(path / "emotion" / "results.json", read_results),
             predictions=read_part(path / "emotion" / "predictions.json"),
@@ -140,19 +139,6 @@ def flatten(value: object, prefix: str = "") -> Iterator[tuple[str, str]]:
 def read_part(path: Path, read: Callable[[Path], Json] = read_json) -> Json:
     """An object; {} where there is no such file."""
     return read(path) if path.is_file() else {}
-
-
-def _read_lines(path: Path) -> Iterator[Json]:
-    """The whole lines; a run that was killed may have left half a line at the end."""
-    if not path.is_file():
-        return
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            value = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(value, dict):
-            yield value
 
 
 def _read_points(folder: Path) -> Points | None:

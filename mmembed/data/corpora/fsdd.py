@@ -13,6 +13,8 @@ from mmembed.data.corpora.files import SOUND, find_media
 from mmembed.data.manifest.utterance import Utterance
 
 DIGITS: Final = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+SPLITS: Final = dict.fromkeys(range(5), "heldout") | {5: "dev", 6: "dev"}
+"""By the take; all others are for training."""
 LICENCE: Final = "CC BY-SA 4.0"
 
 
@@ -27,14 +29,8 @@ def read(root: Path) -> list[Utterance]:
             language="en",
             streams=("audio", "text"),
             speaker=f"fsdd-{match['speaker']}",
-            split=_split(int(match["take"])),
+            split=SPLITS.get(int(match["take"]), "train"),
             licence=LICENCE,
         )
         for path, match in find_media(root, name, "FSDD", "recordings/0_george_0.wav")
     ]
-
-
-def _split(take: int) -> str:
-    if take < 5:
-        return "heldout"
-    return "dev" if take < 7 else "train"

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from mmembed.data.checks import log_skipped
 from mmembed.data.corpora.files import find_files, find_media
@@ -75,7 +75,10 @@ def _read_table(path: Path, split: str, clips: Clips) -> list[Utterance]:
                 scores={SENTIMENT_CLASS: SENTIMENTS[row["Sentiment"].lower()]},
             )
         except (ValueError, KeyError):
-            raise DataError(f"{path}:{number}", "label", _wrong(row)) from None
+            values = ", ".join(f"{name} {row[name]!r}" for name in COLUMNS[2:])
+            allowed = f"emotions are {', '.join(EMOTIONS)}, sentiments {', '.join(SENTIMENTS)}"
+            message = f"{values}: {allowed}, ids whole numbers"
+            raise DataError(f"{path}:{number}", "label", message) from None
         once(f"dia{dialogue}_utt{utterance}", f"{path}:{number}")
         found.append((dialogue, utterance, row, labels))
     utterances = []
@@ -103,14 +106,6 @@ def key(split: str, dialogue: int, utterance: int) -> str:
     return f"meld-{split}-dia{dialogue}_utt{utterance}"
 
 
-def _wrong(row: dict[str, Any]) -> str:
-    values = ", ".join(f"{name} {row[name]!r}" for name in COLUMNS[2:])
-    return (
-        f"{values}: emotions are {', '.join(EMOTIONS)}, sentiments {', '.join(SENTIMENTS)}, "
-        "ids whole numbers"
-    )
-
-
 def _find_clips(root: Path) -> Clips:
     """(split, dialogue, utterance) -> clip; the split is in the name of the folder."""
     name = r"(?P<again>final_videos_test)?dia(?P<dialogue>\d+)_utt(?P<utterance>\d+)"
@@ -125,16 +120,9 @@ def _find_clips(root: Path) -> Clips:
     # An mp4 before audio made of it, the usual name before "final_videos_test...".
     best = sorted(found, key=lambda f: (f[1]["again"] or "", f[0].suffix.lower() != ".mp4"))
     for path, match in best:
-        split = _split(path)
-        if split is not None:
+        folders = [folder.lower() for folder in reversed(path.parts[:-1])]
+        splits = (s for folder in folders for s in ("train", "dev", "test") if s in folder)
+        if split := next(splits, None):
             turn = (split, int(match["dialogue"]), int(match["utterance"]))
             clips.setdefault(turn, path.as_posix())
     return clips
-
-
-def _split(path: Path) -> str | None:
-    for folder in reversed(path.parts[:-1]):
-        for split in ("train", "dev", "test"):
-            if split in folder.lower():
-                return split
-    return None

@@ -107,7 +107,7 @@ def _read(root: Path, name: str, corpus: str, language: str, example: str) -> li
         if file is None:
             missing.append(row["FileName"])
             continue
-        stem = file.stem
+        stem, known = file.stem, _read_labels(where, row)
         transcript = read_text(table.parent.parent / "Transcripts" / f"{stem}.txt")
         speaker = row.get("SpkrID", "")
         rows.append(
@@ -118,9 +118,9 @@ def _read(root: Path, name: str, corpus: str, language: str, example: str) -> li
                 language=language,
                 streams=("audio", "text") if transcript else ("audio",),
                 speaker=None if speaker in UNKNOWN else f"{name}-{speaker}",
-                split=_split(where, row["Split_Set"]),
+                split=SPLITS[row["Split_Set"]],
                 licence=LICENCE,
-                labels=_emotion(where, row),
+                labels=known,
             )
         )
     if not rows:
@@ -155,7 +155,7 @@ def _labels(table: Path) -> Iterator[tuple[str, Mapping[str, str]]]:
         yield where, row
 
 
-def _emotion(where: str, row: Mapping[str, str]) -> Labels:
+def _read_labels(where: str, row: Mapping[str, str]) -> Labels:
     if row["EmoClass"] not in EMOTIONS:
         allowed = " ".join(filter(None, EMOTIONS))
         raise DataError(where, "label", f"EmoClass {row['EmoClass']!r}: one of {allowed}")
@@ -169,12 +169,9 @@ def _emotion(where: str, row: Mapping[str, str]) -> Labels:
             scores[score] = LOWEST - 1
         if not LOWEST <= scores[score] <= HIGHEST:
             raise DataError(where, "label", f"{column} {value!r}: {LOWEST:g} to {HIGHEST:g}")
+    if row["Split_Set"] not in SPLITS:
+        allowed = ", ".join(SPLITS)
+        raise DataError(where, "label", f"Split_Set {row['Split_Set']!r}: one of {allowed}")
     if row["Split_Set"][:-1] == "Test":
         scores["test_set"] = float(row["Split_Set"][-1])
     return Labels(category=EMOTIONS[row["EmoClass"]], scores=scores)
-
-
-def _split(where: str, name: str) -> str:
-    if name not in SPLITS:
-        raise DataError(where, "label", f"Split_Set {name!r}: one of {', '.join(SPLITS)}")
-    return SPLITS[name]

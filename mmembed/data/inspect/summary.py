@@ -9,8 +9,6 @@ import os
 import random
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -20,12 +18,11 @@ from numpy.typing import NDArray
 
 from mmembed.batch import STREAMS, subset_name
 from mmembed.data.feature_files import SUFFIX
-from mmembed.data.locations import FAILED, Json, Location, Progress
+from mmembed.data.locations import FAILED, Location, Progress
 from mmembed.data.manifest.utterance import EMOTIONS
-from mmembed.data.shards.format import Member
-from mmembed.data.stored_rows import StoredMember, StoredRow, read_rows
+from mmembed.data.stored_rows import StoredRow, read_rows
 from mmembed.errors import DataError
-from mmembed.io.json import parse_json
+from mmembed.io.json import read_lines
 
 SAMPLES: Final = 24  # faces and transcripts that are kept
 EXAMPLES: Final = 3  # repeats that are named
@@ -95,19 +92,6 @@ class _Columns:
             arrays = [pa.array(column, kind) for column, kind in columns]
             self._batches.append(pa.record_batch(arrays, self._schema))
             self._rows = []
-
-
-@dataclass(frozen=True)
-class Repeats:
-    """Things that occur again.
-
-    Attributes:
-        count: how often something came that had been there before.
-        examples: (first key, key) of the first few.
-    """
-
-    count: int
-    examples: tuple[tuple[str, str], ...]
 
 
 class Sample:
@@ -221,8 +205,12 @@ class Summary:
         values = splits.filter(pc.greater(splits["split_count_distinct"], 1))[name].to_pylist()
         return sorted(map(os.fsdecode, values))
 
-    def repeats(self, name: str) -> Repeats:
-        """What occurs again in a column of hashes: `same_media`, `same_words`, `same_audio`."""
+    def repeats(self, name: str) -> tuple[int, list[tuple[str, str]]]:
+        """What occurs again in a column of hashes: `same_media`, `same_words`, `same_audio`.
+
+        Returns:
+            how often something came that had been there before; (first key, key) of a few of these.
+        """
         table = self.rows.table.select(["key", name, "tar", "offset", "size"])
         table = table.filter(pc.is_valid(table[name]))
         _, first, inverse = np.unique(
@@ -231,15 +219,16 @@ class Summary:
         earlier = first[inverse].tolist()
         again = np.flatnonzero(first[inverse] != np.arange(len(table))).tolist()
         if name == "same_audio":  # 32 bits of checksum are few for a large corpus: compare bytes
-            again = [i for i in again if _audio(table, i).same_bytes(_audio(table, earlier[i]))]
+            again = [i for i in again if _audio(table, i) == _audio(table, earlier[i])]
         keys = table["key"]
         examples = [(keys[earlier[i]].as_py(), keys[i].as_py()) for i in again[:EXAMPLES]]
-        return Repeats(len(again), tuple(examples))
+        return len(again), examples
 
 
-def _audio(table: pa.Table, row: int) -> StoredMember:
+def _audio(table: pa.Table, row: int) -> bytes:
     tar, offset, size = (table[name][row].as_py() for name in ("tar", "offset", "size"))
-    return StoredMember(Path(os.fsdecode(tar)), Member("audio.npy", offset, size, 0))
+    with open(tar, "rb") as file:
+        return os.pread(file.fileno(), size, offset)
 
 
 def summarise(
@@ -257,7 +246,7 @@ def summarise(
             summary.fail(row.item, row.reason, str(row))
         else:
             summary.add(row)
-    for failure in _failures(location.path / FAILED):
+    for failure in read_lines(location.path / FAILED):
         key = str(failure.get("key", failure.get("item")))
         summary.fail(key, str(failure.get("reason")), str(failure.get("message")))
     return summary
@@ -268,15 +257,3 @@ def _streams(streams: Iterable[str] | None) -> str:
         return NOT_LOOKED_AT
     present = [name for name in STREAMS if name in streams]
     return subset_name(present) if present else "none"
-
-
-def _failures(path: Path) -> Iterable[Json]:
-    if path.is_file():
-        with path.open("rb") as file:
-            for line in file:
-                try:
-                    value = parse_json(line)
-                except ValueError:
-                    continue
-                if isinstance(value, dict):
-                    yield value

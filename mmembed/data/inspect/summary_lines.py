@@ -59,13 +59,13 @@ def warnings(summary: Summary) -> list[str]:
                 f"{what} in more than one of train, dev and test: {_some(names)}; scores on such "
                 f"a split say little of new {what}"
             )
-    for what, repeats in (
+    for what, (count, examples) in (
         ("with the media and times of another", summary.repeats("same_media")),
         ("with the audio of another", summary.repeats("same_audio")),
     ):
-        if repeats.count:
-            pairs = [f"{key} as {first}" for first, key in repeats.examples]
-            found.append(f"utterances {what}: {_some(pairs, repeats.count)}")
+        if count:
+            pairs = [f"{key} as {first}" for first, key in examples]
+            found.append(f"utterances {what}: {_some(pairs, count)}")
     for name, vectors in _by_stream(summary):
         total, bad = (sum(x[key] for x in vectors) for key in ("steps_count", "bad_sum"))
         if bad:
@@ -213,13 +213,13 @@ def _scores(summary: Summary) -> Iterable[Line]:
 
 def _repeats(summary: Summary) -> str:
     parts = [
-        f"{repeats.count:,} {what}"
-        for what, repeats in (
+        f"{count:,} {what}"
+        for what, (count, _) in (
             ("with the media and times of another", summary.repeats("same_media")),
             ("with the audio of another", summary.repeats("same_audio")),
             ("with the words of another by the same speaker", summary.repeats("same_words")),
         )
-        if repeats.count
+        if count
     ]
     return ", ".join(parts) or "none"
 

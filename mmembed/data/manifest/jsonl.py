@@ -10,7 +10,7 @@ its default. `media` is absolute or relative to the folder of the manifest. A na
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final, TypeAlias
 
@@ -35,27 +35,21 @@ def read_manifest(path: Path) -> list[Utterance]:
     Raises:
         DataError: naming the file, and the first line or row that cannot be used.
     """
-    rows = read_each_row(path)
+    rows = list(each_row(path))
     for row in rows:
         if isinstance(row, DataError):
             raise row
     return [row for row in rows if isinstance(row, Utterance)]
 
 
-def read_each_row(path: Path) -> list[ManifestRow]:
+def each_row(path: Path) -> Iterator[ManifestRow]:
     """The rows of a manifest, in its order; one that cannot be used is the error that says why.
 
-    Raises:
-        DataError: the file cannot be read, not one of its rows can be used, or two share a key.
-    """
-    return list(each_row(path))
-
-
-def each_row(path: Path) -> Iterator[ManifestRow]:
-    """As `read_each_row`, one after another; of those that came, only the keys are in memory.
+    Of those that came, only the keys are in memory.
 
     Raises:
-        DataError: as `read_each_row`, when that is known.
+        DataError: the file cannot be read, or two rows share a key; after the last row, that not
+            one of them can be used.
     """
     keys: set[str] = set()
     errors, first = 0, DataError(str(path), "empty", "the manifest holds no utterance")
@@ -131,16 +125,14 @@ def _read_lines(path: Path) -> Iterator[tuple[str, ManifestRow]]:
                     raise DataError(str(path), "manifest", message)
                 text = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
                 if text.strip():
-                    yield (place := f"{path}:{number}"), _read_line(place, text)
+                    row: ManifestRow
+                    try:
+                        row = from_row(parse_json(text))
+                    except ValueError as error:
+                        row = DataError(f"{path}:{number}", "manifest", str(error))
+                    yield f"{path}:{number}", row
     except FileNotFoundError:
         raise _missing(path) from None
-
-
-def _read_line(place: str, line: bytes) -> ManifestRow:
-    try:
-        return from_row(parse_json(line))
-    except ValueError as error:
-        return DataError(place, "manifest", str(error))
 
 
 def write_manifest(path: Path, utterances: Iterable[Utterance]) -> None:
@@ -149,21 +141,17 @@ def write_manifest(path: Path, utterances: Iterable[Utterance]) -> None:
     Raises:
         DataError: two utterances share a key.
     """
+    checked = _without_duplicates(path, utterances)
     with atomic_file(path) as file:
-        checked = _without_duplicates(path, utterances)
         if path.suffix.lower() == TABLE:
             write_rows(file, list(checked))
             return
-        for utterance in checked:
-            file.write(_to_line(to_row(utterance)))
-
-
-def _to_line(row: Mapping[str, object]) -> bytes:
-    text = json.dumps(row, ensure_ascii=False, allow_nan=False)
-    try:
-        return text.encode() + b"\n"
-    except UnicodeEncodeError:  # the name of a file that is no UTF-8
-        return json.dumps(row, allow_nan=False).encode() + b"\n"
+        for row in map(to_row, checked):
+            line = json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n"
+            try:
+                file.write(line.encode())
+            except UnicodeEncodeError:  # the name of a file that is no UTF-8
+                file.write(json.dumps(row, allow_nan=False).encode() + b"\n")
 
 
 def _without_duplicates(path: Path, utterances: Iterable[Utterance]) -> Iterator[Utterance]:

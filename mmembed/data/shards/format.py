@@ -110,12 +110,18 @@ def shard_writer(
             position += len(data)
 
         def put(record: Record) -> None:
-            _check_key(record.key, seen, path)
+            if record.key in seen:
+                raise DataError(record.key, "duplicate", f"stands in {path.name} already")
+            if not record.key or "." in record.key:
+                message = f"a key in {path.name} is empty or has a dot; portable_key makes one of"
+                raise DataError(record.key, "bad_key", f"{message} any name")
             seen.add(record.key)
             members: dict[str, list[int]] = {}
             for name, value in record.members.items():
                 data = _encode(name, value)
-                write(_header(f"{record.key}.{name}", len(data)))
+                info = tarfile.TarInfo(f"{record.key}.{name}")  # of no time, place or owner
+                info.size = len(data)
+                write(info.tobuf(tarfile.PAX_FORMAT))  # USTAR, extended for long names alone
                 members[name] = [position, len(data), crc32(data)]
                 write(data + bytes(-len(data) % tarfile.BLOCKSIZE))
             index.append({"key": record.key, "members": members, "meta": dict(record.meta)})
@@ -321,24 +327,6 @@ def _layout(header: bytes) -> tuple[np.dtype[Any], tuple[int, ...], int]:
     if any(type(length) is not int or not 0 <= length < 2**63 for length in shape):
         raise ValueError(f"an npy member of shape {repr(shape)[:80]}")
     return dtype, shape, math.prod(shape) * dtype.itemsize
-
-
-def _check_key(key: str, seen: set[str], path: Path) -> None:
-    if key in seen:
-        raise DataError(key, "duplicate", f"stands in {path.name} already")
-    if not key or "." in key:
-        message = f"a key in {path.name} is empty or has a dot; portable_key"
-        raise DataError(key, "bad_key", message + " makes one of any name")
-
-
-def _header(name: str, size: int) -> bytes:
-    """A tar header in which nothing depends on when, where and by whom it is written.
-
-    USTAR, with an extended header (POSIX.1-2001) only for names it cannot hold.
-    """
-    info = tarfile.TarInfo(name)
-    info.size = size
-    return info.tobuf(tarfile.PAX_FORMAT)
 
 
 def _encode(name: str, value: object) -> bytes:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import TypeAlias
 
 from mmembed.data.example import LONGEST
 from mmembed.data.feature_files import SUFFIX, read_features
@@ -23,8 +23,6 @@ from mmembed.data.verify.defect import (
 )
 from mmembed.errors import CorruptError, DataError
 from mmembed.features.text import normalise_transcript
-
-_REMOTE: Final = "://"
 
 Row: TypeAlias = tuple[str, Utterance]  # where it stands, what it says
 
@@ -52,15 +50,23 @@ def verify_manifest(
             result.add([Defect(where, "duplicate", message)])
         lines.setdefault(row.key, where)
         result.add(check_key(row.key))
-        result.add(_times(where, row))
+        if row.end is not None and row.end - row.start > LONGEST:
+            seconds = f"{row.key} is {row.end - row.start:.1f} s long"
+            message = f"{seconds}; up to {LONGEST:.0f} s are allowed, cut it"
+            result.add([Defect(where, "too_long", message)])
         result.add(_media(where, row, folder, result, files))
         if row.media is not None and files.get(folder / row.media):
             usable.append((where, row))
         on_progress(done, total)
     if decode:
-        for done, defects in enumerate(_decode(usable, folder), start=len(rows) + 1):
-            result.add(defects)
-            on_progress(done, total)
+        with Decoder() as decoder:  # damaged media take down a child process at most
+            outcomes = decoder.load(MediaSource(row, folder) for _, row in usable)
+            for done, ((where, _), outcome) in enumerate(
+                zip(usable, outcomes, strict=True), start=len(rows) + 1
+            ):
+                if isinstance(outcome, DataError):
+                    result.add([defect_of(outcome, where)])
+                on_progress(done, total)
         on_progress(total, total)
     return result
 
@@ -81,12 +87,6 @@ def _rows(path: Path, result: VerifyResult) -> list[Row]:
     return rows
 
 
-def _times(where: str, row: Utterance) -> Iterator[Defect]:
-    if row.end is not None and row.end - row.start > LONGEST:
-        seconds = f"{row.key} is {row.end - row.start:.1f} s long"
-        yield Defect(where, "too_long", f"{seconds}; up to {LONGEST:.0f} s are allowed, cut it")
-
-
 def _media(
     where: str, row: Utterance, folder: Path, result: VerifyResult, files: dict[Path, bool]
 ) -> Iterator[Defect]:
@@ -97,7 +97,7 @@ def _media(
         return
     path, (file, _, member) = folder / row.media, row.media.rpartition("#")
     try:
-        if _REMOTE in row.media:
+        if "://" in row.media:
             result.unchecked += 1
         elif SUFFIX + "#" in row.media:
             if not member.isdecimal():
@@ -119,11 +119,3 @@ def _media(
         yield defect_of(error, where)
     except OSError as error:  # a name that no file can have
         yield Defect(where, "unreadable", f"{row.media[:80]} cannot be opened ({error.strerror})")
-
-
-def _decode(rows: Sequence[Row], folder: Path) -> Iterator[list[Defect]]:
-    """The defects of each row, in order; damaged media take down a child process at most."""
-    with Decoder() as decoder:
-        outcomes = decoder.load(MediaSource(row, folder) for _, row in rows)
-        for (where, _), outcome in zip(rows, outcomes, strict=True):
-            yield [defect_of(outcome, where)] if isinstance(outcome, DataError) else []

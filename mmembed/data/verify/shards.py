@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from webdataset.tariterators import group_by_keys
 
 from mmembed.data.locations import FAILED, Json, Location, Progress
-from mmembed.data.manifest.jsonl import read_each_row, row_name
+from mmembed.data.manifest.jsonl import each_row, row_name
 from mmembed.data.shards.format import members_of, parse_sidecar, read_member
 from mmembed.data.shards.layout import shard_path
 from mmembed.data.shards.metadata import MANIFEST, rename_layers
@@ -178,10 +178,13 @@ class _Checks:
     def array(self, key: str, name: str, array: NDArray[Any]) -> Iterator[Defect]:
         """Of the documented dtype and shape, as wide as in the other records, finite."""
         dtypes, shapes = _FEATURES if name.startswith(FEATURES) else _FORMS.get(name, ((), ()))
-        if dtypes and (
-            array.dtype.name not in dtypes or not any(_fits(array.shape, shape) for shape in shapes)
-        ):
-            allowed = " or ".join(f"({', '.join(map(_size, shape))})" for shape in shapes)
+        fits = (
+            array.ndim == len(shape)
+            and all(size in (None, n) for n, size in zip(array.shape, shape, strict=True))
+            for shape in shapes
+        )
+        if dtypes and (array.dtype.name not in dtypes or not any(fits)):
+            allowed = " or ".join(map(str, shapes)).replace("None", "any")
             found = f"{name} is {array.dtype} {array.shape}"
             yield Defect(key, "form", f"{found}; {' or '.join(dtypes)} {allowed} is expected")
         elif array.ndim:
@@ -216,16 +219,6 @@ def _samples(tar: Path, index: Json) -> Iterator[Defect]:
         others = f" and {len(differ) - 1} others" if differ[1:] else ""
         where = f" in {differ[0]}{others}" if differ else ""
         yield corrupt(tar, "differs", f"its index differs from it{where}")
-
-
-def _fits(shape: tuple[int, ...], allowed: Shape) -> bool:
-    return len(shape) == len(allowed) and all(
-        size in (found, None) for found, size in zip(shape, allowed, strict=True)
-    )
-
-
-def _size(size: int | None) -> str:
-    return "any" if size is None else str(size)
 
 
 def _index_of(key: str, meta: Json, members: Json) -> Iterator[Defect]:
@@ -286,7 +279,7 @@ def _totals(result: VerifyResult, metadata: Json) -> Iterator[Defect]:
 def _rows(manifest: Path, accounted: set[str]) -> Iterator[Defect]:
     """Every row of the manifest is a record or a failure, and nothing else is."""
     try:
-        rows = {row_name(row) for row in read_each_row(manifest)}
+        rows = {row_name(row) for row in each_row(manifest)}
     except DataError as error:
         yield defect_of(error)
         return

@@ -15,6 +15,7 @@ from mmembed.data.checks import Check, read_report
 from mmembed.data.corpora import CONVERTERS
 from mmembed.data.corpora.mosei import MOSEI
 from mmembed.data.corpora.mosi import MOSI
+from mmembed.data.corpora.sentiment.corpus import folds_of
 from mmembed.data.feature_files import read_features
 from mmembed.data.manifest.utterance import Utterance
 from mmembed.errors import DataError
@@ -142,7 +143,7 @@ def word_by_word(
 
 
 def test_the_ids_are_real_and_in_their_folds() -> None:
-    assert {video: MOSEI.folds.get(video) for video in IDS} == IDS
+    assert {video: folds_of(MOSEI.name).get(video) for video in IDS} == IDS
 
 
 @pytest.mark.parametrize(
@@ -153,7 +154,7 @@ def test_the_ids_are_real_and_in_their_folds() -> None:
     ],
 )
 def test_the_official_folds_ship(corpus: object, videos: dict[str, int]) -> None:
-    folds = list(corpus.folds.values())  # type: ignore[attr-defined]
+    folds = list(folds_of(corpus.name).values())  # type: ignore[attr-defined]
     assert {name: folds.count(name) for name in videos} == videos
     assert len(folds) == sum(videos.values())
 

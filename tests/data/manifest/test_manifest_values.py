@@ -18,7 +18,7 @@ from mmembed.commands.cli import run_program
 from mmembed.commands.prepare import main
 from mmembed.data.example import Example
 from mmembed.data.inputs import open_sources
-from mmembed.data.manifest.jsonl import read_each_row, read_manifest, write_manifest
+from mmembed.data.manifest.jsonl import each_row, read_manifest, write_manifest
 from mmembed.data.manifest.utterance import Labels, Utterance, from_row, to_row
 from mmembed.data.shards.layout import ShardSet
 from mmembed.data.shards.records import from_record, to_record
@@ -73,7 +73,7 @@ def test_one_line_with_its_number_and_the_rest_goes_on(
 ) -> None:
     path = tmp_path / "m.jsonl"
     path.write_text(f'{{"key": "a"}}\n{{"key": "b", {text}}}\n{{"key": "c"}}\n')
-    first, error, last = read_each_row(path)
+    first, error, last = list(each_row(path))
     assert (first, last) == (Utterance("a", None), Utterance("c", None))
     assert isinstance(error, DataError) and error.item == f"{path}:2"
     assert message in str(error) and "\n" not in str(error) and len(error.message) < 300
@@ -84,15 +84,15 @@ def test_one_line_with_its_number_and_the_rest_goes_on(
 def test_bytes_that_are_no_text_are_one_line_and_a_mark_is_nothing(tmp_path: Path) -> None:
     path = tmp_path / "m.jsonl"
     path.write_bytes(b'\xef\xbb\xbf{"key": "a"}\r\n{"key": "caf\xe9"}\r\n')
-    good, bad = read_each_row(path)
+    good, bad = list(each_row(path))
     assert good == Utterance("a", None)
     assert isinstance(bad, DataError) and str(bad).startswith(f"{path}:2: is not UTF-8 text")
     path.write_bytes('{"key": "a"}\n'.encode("utf-16"))
     with pytest.raises(DataError, match="this is UTF-16; save it as UTF-8"):
-        read_each_row(path)
+        list(each_row(path))
     path.write_text('{"key": 1}\n{"key": 2}\n')
     with pytest.raises(DataError, match=r"m\.jsonl:1: key must .*; nor can any other of 2 rows"):
-        read_each_row(path)
+        list(each_row(path))
 
 
 json_values = st.recursive(
@@ -130,7 +130,7 @@ def test_any_bytes_are_rows_or_errors_of_ours(tmp_path: Path, data: bytes) -> No
     path = tmp_path / "m.jsonl"
     path.write_bytes(b'{"key": "a"}\n' + data)
     try:
-        found = read_each_row(path)
+        found = list(each_row(path))
     except DataError:
         return
     assert found[0] == Utterance("a", None)
@@ -167,7 +167,7 @@ def test_rows_of_tables_are_independent_too(
     tmp_path: Path, columns: dict[str, Any], message: str
 ) -> None:
     path = parquet(tmp_path / "m.parquet", **columns)
-    found = read_each_row(path)
+    found = list(each_row(path))
     assert [isinstance(row, DataError) for row in found] == [False, True, False]
     assert isinstance(found[1], DataError) and found[1].item == f"{path}: row 2"
     assert message in str(found[1])
@@ -177,7 +177,7 @@ def test_a_table_with_a_column_twice_is_refused(tmp_path: Path) -> None:
     table = pa.Table.from_arrays([pa.array(["a"]), pa.array(["b"])], names=["key", "key"])
     pq.write_table(table, tmp_path / "m.parquet")
     with pytest.raises(DataError, match="has the column key twice"):
-        read_each_row(tmp_path / "m.parquet")
+        list(each_row(tmp_path / "m.parquet"))
 
 
 def run(*arguments: object) -> int:
@@ -249,7 +249,7 @@ def test_some_emotions_of_a_clip_may_be_unknown(tmp_path: Path) -> None:
     row = Utterance("a", None, labels=Labels(emotions=(0.0, None, 1.5, None, 3.0, None)))
     for name in ("m.jsonl", "m.parquet"):
         write_manifest(tmp_path / name, [row, Utterance("b", None)])
-        assert read_each_row(tmp_path / name) == [row, Utterance("b", None)]
+        assert list(each_row(tmp_path / name)) == [row, Utterance("b", None)]
     assert np.isnan(row.labels.intensities).tolist() == [False, True] * 3
     with pytest.raises(ValueError, match="emotions"):
         from_row({"key": "a", "labels": {"emotions": [0, 1, None, math.nan, 0, 0]}})

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.resources import files
@@ -60,11 +60,6 @@ class PublishedCorpus:
     pickle_counts: Counts | None = None
     csd_widths: Mapping[str, int] = field(default_factory=dict)
     checksums: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def folds(self) -> Mapping[str, str]:
-        """Video id -> official fold; {} for a corpus that is not split by video."""
-        return folds_of(self.name)
 
 
 @cache
@@ -126,21 +121,22 @@ def to_rows(
         segments: in the order wanted.
         counts: published segments per fold of this form; None = those of the corpus.
     """
-    first = {segment.name: segment for segment in reversed(segments)}
-    unique = [first[name] for name in dict.fromkeys(segment.name for segment in segments)]
+    first: dict[str, Segment] = {}
+    for segment in segments:
+        first.setdefault(segment.name, segment)
+    unique = list(first.values())
+    repeated = [n for n, count in Counter(s.name for s in segments).items() if count > 1]
     backwards = [s.name for s in unique if not _lasts(s)]
     lasting = [s for s in unique if _lasts(s)]
-    folds = corpus.folds
+    folds = folds_of(corpus.name)
     assigned = [replace(s, split=folds.get(s.video)) if s.split == "?" else s for s in lasting]
     found = Counter(segment.split for segment in assigned)
-    sentiments = [segment.sentiment for segment in assigned]
-    emotions = [segment.emotions for segment in assigned]
     counts = counts or corpus.counts
     checks = [
         *(compare(f"segments in {fold}", found[fold], counts[fold]) for fold in FOLDS),
         Check("segments in no fold", str(found[None])),
         Check("videos", str(len({segment.video for segment in assigned}))),
-        none_of("duplicate ids", _repeated(segments), "the first of each kept"),
+        none_of("duplicate ids", repeated, "the first of each kept"),
     ]
     if folds:
         other = [s.name for s in lasting if s.split not in ("?", folds.get(s.video))]
@@ -157,8 +153,8 @@ def to_rows(
             [s.name for s in assigned if not all(_within(x, 0, 3) for x in s.emotions or ())],
             "taken as unknown",
         ),
-        Check("without sentiment", str(sum(x is None for x in sentiments))),
-        Check("without emotions", str(sum(x is None for x in emotions))),
+        Check("without sentiment", str(sum(s.sentiment is None for s in assigned))),
+        Check("without emotions", str(sum(s.emotions is None for s in assigned))),
     ]
     if any(s.start is not None for s in unique):
         early = [s.name for s in assigned if s.start is not None and s.start < 0]
@@ -197,7 +193,3 @@ def _lasts(segment: Segment) -> bool:
 
 def _within(value: float | None, low: float, high: float) -> bool:
     return value is None or (math.isfinite(value) and low <= value <= high)
-
-
-def _repeated(segments: Iterable[Segment]) -> list[str]:
-    return [name for name, n in Counter(s.name for s in segments).items() if n > 1]

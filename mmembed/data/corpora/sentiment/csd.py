@@ -30,7 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmembed.data.checks import Check, checksum, none_of
-from mmembed.data.corpora.sentiment.corpus import PublishedCorpus, Segment
+from mmembed.data.corpora.sentiment.corpus import PublishedCorpus, Segment, folds_of
 from mmembed.data.corpora.sentiment.streams import Finite, widths, write_splits
 from mmembed.data.feature_files import Features
 from mmembed.data.folders import files_below
@@ -238,7 +238,7 @@ def _segments(corpus: PublishedCorpus, path: Path) -> list[Segment]:
                     clip or str(number),
                     start=float(start),
                     end=float(end),
-                    split=corpus.folds.get(video),
+                    split=folds_of(corpus.name).get(video),
                     sentiment=None if np.isnan(row[0]) else row[0],
                     emotions=tuple(row[1:]) or None,
                 )

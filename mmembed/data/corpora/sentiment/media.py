@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -132,21 +132,11 @@ def _spoken(segment: Segment, words: Sequence[Words]) -> Words | None:
 def _transcripts(root: Path) -> Mapping[str, Sequence[Words]]:
     words: dict[str, list[Words]] = defaultdict(list)
     for path in files_below(root, ".txt", ".annotprocessed"):
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-        read = _mosei(lines) if path.suffix == ".txt" else _mosi(path.stem, lines)
-        for video, one in read:
-            words[video].append(one)
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            if path.suffix != ".txt":
+                if match := re.match(r"(\d+)_(?:DELIM_)?", line):
+                    words[path.stem].append(Words(match[1], line[match.end() :].strip()))
+            elif match := LINE.match(line):
+                times = float(match["start"]), float(match["end"])
+                words[match["video"]].append(Words(match["clip"], match["text"].strip(), *times))
     return words
-
-
-def _mosei(lines: Sequence[str]) -> Iterator[tuple[str, Words]]:
-    for line in lines:
-        if match := LINE.match(line):
-            times = float(match["start"]), float(match["end"])
-            yield match["video"], Words(match["clip"], match["text"].strip(), *times)
-
-
-def _mosi(video: str, lines: Sequence[str]) -> Iterator[tuple[str, Words]]:
-    for line in lines:
-        if match := re.match(r"(\d+)_(?:DELIM_)?", line):
-            yield video, Words(match[1], line[match.end() :].strip())

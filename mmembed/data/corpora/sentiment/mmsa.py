@@ -30,7 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmembed.data.checks import Check, checksum, none_of
-from mmembed.data.corpora.sentiment.corpus import SPLITS, PublishedCorpus, Segment
+from mmembed.data.corpora.sentiment.corpus import SPLITS, PublishedCorpus, Segment, folds_of
 from mmembed.data.corpora.sentiment.streams import Finite, widths, write_splits
 from mmembed.data.feature_files import Features
 from mmembed.data.manifest.utterance import EMOTIONS
@@ -184,7 +184,9 @@ def _named(corpus: PublishedCorpus, parts: Sequence[str]) -> Segment:
     start, end = map(float, times) if len(times) == 2 else (None, None)
     if match := re.fullmatch(r"(.+?)(?:\$_\$(.+)|\[(\d+)\])", name):
         return Segment(match[1], match[2] or match[3], start, end)
-    if name in corpus.folds and times:  # the whole video's id, which may hold _ and a number too
+    if (
+        name in folds_of(corpus.name) and times
+    ):  # the whole video's id, which may hold _ and a number too
         return Segment(name, times[0], start, end)
     if match := re.fullmatch(r"(.+)_(\d+)", name):
         return Segment(match[1], match[2], start, end)

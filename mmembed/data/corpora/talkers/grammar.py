@@ -88,13 +88,9 @@ def make_sentence(feeling: str, reserved: bool, rng: random.Random) -> tuple[str
     """
     while True:
         sentence, expression = _draw(feeling, rng)
-        if is_reserved(sentence) == reserved:
+        # Kept out of training whatever the seed and the size of the corpus.
+        if (zlib.crc32(sentence.encode()) % RESERVED_OF == 0) == reserved:
             return sentence, expression
-
-
-def is_reserved(sentence: str) -> bool:
-    """Whether a sentence is kept out of training, whatever the seed and the size of the corpus."""
-    return zlib.crc32(sentence.encode()) % RESERVED_OF == 0
 
 
 def _draw(feeling: str, rng: random.Random) -> tuple[str, Expression]:
@@ -109,7 +105,8 @@ def _draw(feeling: str, rng: random.Random) -> tuple[str, Expression]:
             )
         )
         return sentence, Expression(NEUTRAL, 0.0)
-    if rng.random() < NEGATED_FRACTION and (sources := _denials_of(feeling)):
+    sources = [emotion for emotion in EMOTIONS if OPPOSITE.get(emotion, "happy") == feeling]
+    if rng.random() < NEGATED_FRACTION and sources:
         named, degree, strength = rng.choice(sources), rng.choice(DENIALS), DENIED
     else:
         named = feeling
@@ -129,8 +126,3 @@ def _draw(feeling: str, rng: random.Random) -> tuple[str, Expression]:
         )
     )
     return sentence, Expression(feeling, strength)
-
-
-def _denials_of(feeling: str) -> list[str]:
-    """The feelings whose denial amounts to `feeling`."""
-    return [emotion for emotion in EMOTIONS if OPPOSITE.get(emotion, "happy") == feeling]
