@@ -1,41 +1,20 @@
 """Text encoders: token ids in, a state for each token out.
 
-Any `nn.Module` that is a `Backbone` can be used. `load_backbone` makes one of every model that
-transformers loads from a folder or by its name on the hub (BERT, XLM-R, BERTweet, MiniLM). That
-library is the extra `text`, and is imported when it is needed.
+`load_backbone` makes one of every model that transformers loads from a folder or by its name on
+the hub (BERT, XLM-R, BERTweet, MiniLM). That library is the extra `text`, and is imported when it
+is needed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from torch import Tensor, nn
 
 from mmembed.errors import UsageError
 from mmembed.features.prompt import Span, Tokens
-
-
-class Backbone(Protocol):
-    """A text encoder; an `nn.Module`.
-
-    Attributes:
-        width: D.
-    """
-
-    @property
-    def width(self) -> int: ...
-
-    @property
-    def words(self) -> nn.Embedding:
-        """The table (V, D) of word embeddings."""
-
-    def __call__(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """(B, T) int64 ids and (B, T) bool mask, True = real, to (B, T, D) last hidden states.
-
-        What stands outside the mask changes no real token's state.
-        """
 
 
 class HubBackbone(nn.Module):
@@ -53,28 +32,27 @@ class HubBackbone(nn.Module):
         self.pad, self.separator = pad, separator
 
     @property
-    def _config(self) -> Any:
-        return self.model.config
-
-    @property
     def width(self) -> int:
         """D."""
-        return int(self._config.hidden_size)
+        return int(self.model.config.hidden_size)  # type: ignore[union-attr, arg-type]
 
     @property
     def words(self) -> nn.Embedding:
-        """See `Backbone`."""
+        """The table (V, D) of word embeddings."""
         table = self.model.get_input_embeddings()  # type: ignore[operator]
         assert isinstance(table, nn.Embedding)
         return table
 
     def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """See `Backbone`."""
+        """(B, T) int64 ids and (B, T) bool mask, True = real, to (B, T, D) last hidden states.
+
+        What stands outside the mask changes no real token's state.
+        """
         inputs = {
             "input_ids": ids.masked_fill(~mask, self.pad),
             "attention_mask": mask.long(),
         }
-        if getattr(self._config, "type_vocab_size", 0) > 1:
+        if getattr(self.model.config, "type_vocab_size", 0) > 1:
             inputs["token_type_ids"] = token_types(inputs["input_ids"], self.separator)
         states: Tensor = self.model(**inputs).last_hidden_state
         return states

@@ -8,6 +8,7 @@ from typing import Final
 
 import cv2
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from mmembed.errors import UsageError
@@ -216,8 +217,6 @@ def _median_of_three(boxes: NDArray[np.float64]) -> NDArray[np.float64]:
     """Median over neighbours: one wrong detection between right ones disappears."""
     if len(boxes) < 3:
         return boxes
-    padded = np.concatenate([boxes[:1], boxes, boxes[-1:]])
-    median: NDArray[np.float64] = np.median(
-        np.stack([padded[:-2], padded[1:-1], padded[2:]]), axis=0
-    )
+    padded = np.pad(boxes, ((1, 1), (0, 0)), "edge")
+    median: NDArray[np.float64] = np.median(sliding_window_view(padded, 3, 0), -1)
     return median

@@ -27,12 +27,12 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal, cast
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
-from mmembed.backbones.text import Backbone
+from mmembed.backbones.text import HubBackbone
 from mmembed.batch import Batch, Packed, Padded, precise
 from mmembed.config import Config, Count, Dropout, Weight, Within
 from mmembed.features.emotion_words import members, wheel_correlation
@@ -80,7 +80,7 @@ class PromptedMethod(Method):
 
     terms: ClassVar[dict[str, str]] = dict.fromkeys(("bce", "local", "global"), "emotions")
 
-    def __init__(self, config: DemuxConfig, backbone: Backbone) -> None:
+    def __init__(self, config: DemuxConfig, backbone: HubBackbone) -> None:
         super().__init__()
         if not config.emotions:
             raise ValueError("emotions come from the training data first")
@@ -91,7 +91,7 @@ class PromptedMethod(Method):
             "global": config.global_weight,
         }
         self.emotions = config.emotions
-        self.backbone = cast(nn.Module, backbone)
+        self.backbone = backbone
         size = len(config.emotions)
         self.correlation: Tensor  # of the training labels; NaN until it is known
         self.register_buffer("correlation", torch.full((size, size), torch.nan))
@@ -142,10 +142,9 @@ class PromptedMethod(Method):
     def states(self, batch: Batch) -> Packed:
         """(N, D) last hidden states of all tokens."""
         text = batch.inputs["text"].pad()
-        backbone = cast(Backbone, self.backbone)
         with torch.no_grad():
-            backbone.words.weight[self.frozen_ids] = self.frozen_words
-        return Padded(backbone(text.values, text.mask), text.lengths).pack()
+            self.backbone.words.weight[self.frozen_ids] = self.frozen_words
+        return Padded(self.backbone(text.values, text.mask), text.lengths).pack()
 
     def _rho(self, pairs: str) -> Tensor:
         if self.emotions != self.config.emotions:
@@ -179,7 +178,7 @@ def span_means(states: Packed, token_label: Padded, count: int) -> Tensor:
 class Demux(PromptedMethod):
     """See the module's docstring."""
 
-    def __init__(self, config: DemuxConfig, backbone: Backbone) -> None:
+    def __init__(self, config: DemuxConfig, backbone: HubBackbone) -> None:
         super().__init__(config, backbone)
         width = backbone.width
         self.head = nn.Sequential(
@@ -216,7 +215,7 @@ class Memo(PromptedMethod):
 
     terms: ClassVar[dict[str, str]] = dict.fromkeys(("bce", "local"), "emotions")
 
-    def __init__(self, config: DemuxConfig, backbone: Backbone) -> None:
+    def __init__(self, config: DemuxConfig, backbone: HubBackbone) -> None:
         super().__init__(config, backbone)
         if config.global_weight > 0:
             raise ValueError("MEmo has no emotion embeddings: global_weight must be 0")

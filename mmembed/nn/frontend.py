@@ -22,9 +22,7 @@ class DepthwiseConv(nn.Module):
     """
 
     def __init__(self, width: int, size: int) -> None:
-        super().__init__()
-        if size % 2 == 0:
-            raise ValueError(f"size {size}: must be odd, so that steps stay in place")
+        super().__init__()  # an odd size, so that steps stay in place
         self.conv = nn.Conv1d(width, width, size, groups=width)
         self.norm = nn.LayerNorm(width)
 

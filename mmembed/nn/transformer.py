@@ -105,8 +105,6 @@ class Attention(nn.Module):
 
     def __init__(self, width: int, num_heads: int) -> None:
         super().__init__()
-        if width % (2 * num_heads):
-            raise ValueError(f"width {width} must be a multiple of 2 * num_heads = {2 * num_heads}")
         self.num_heads = num_heads
         self.query = nn.Linear(width, width)
         self.key_value = nn.Linear(width, 2 * width)

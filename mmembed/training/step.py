@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import torch
 import torch.distributed as dist
@@ -53,22 +53,21 @@ def accumulate_gradients(
         process, and (terms,) float64 labelled items of all processes.
     """
     method = _method(model)
-    distributed = isinstance(model, DistributedDataParallel)
+    parallel = model if isinstance(model, DistributedDataParallel) else None
     names = _weighted(method)
     labelled = [sum(b.count(method.terms[name]) for b in micro_batches) for name in names]
     counts = _total(torch.tensor(labelled, dtype=torch.float64), world)
     divisors = counts.clamp(min=1)
     sums = torch.zeros_like(counts)
     for index, batch in enumerate(micro_batches):
-        last = index == len(micro_batches) - 1
-        waits = isinstance(model, DistributedDataParallel) and not last
-        with cast(DistributedDataParallel, model).no_sync() if waits else nullcontext():
+        waits = index < len(micro_batches) - 1
+        with parallel.no_sync() if parallel and waits else nullcontext():
             terms = model(batch.to(world.device))
             loss: Tensor = _Touch.apply(*model.parameters())  # type: ignore[no-untyped-call]
             for number, name in enumerate(names):
                 if name in terms:
                     # DDP averages over processes; the sum is what is wanted.
-                    weight = method.weights[name] * (world.size if distributed else 1)
+                    weight = method.weights[name] * (world.size if parallel else 1)
                     loss = loss + weight * terms[name] / divisors[number].to(terms[name].dtype)
                     sums[number] += terms[name].detach()
             torch.autograd.backward(loss)

@@ -188,7 +188,7 @@ class TokenTransformer(nn.Module):
         self.norm = nn.LayerNorm(width)
 
     def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """See `Backbone`."""
+        """See `HubBackbone.forward`."""
         tokens = Padded(ids, mask.sum(1).cpu()).pack()
         x = tokens.with_values(self.words(tokens.values))
         positions = tokens.positions().float()
