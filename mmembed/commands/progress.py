@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Final, Protocol
+from typing import Final
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
@@ -15,19 +15,10 @@ LINE_EVERY: Final = 10.0  # seconds between plain lines
 DRAW_EVERY: Final = 0.2  # seconds between redraws of the bar
 
 
-class Update(Protocol):
-    """Says how far the work is.
-
-    Args:
-        done: of the total, fractions welcome.
-        figures: shown beside it, such as `loss=1.23`.
-    """
-
-    def __call__(self, done: float, /, **figures: float) -> None: ...
-
-
 @contextmanager
-def progress(label: str, total: int, *, start: int = 0, show: bool = True) -> Iterator[Update]:
+def progress(
+    label: str, total: int, *, start: int = 0, show: bool = True
+) -> Iterator[Callable[..., None]]:
     """Show how far a loop is, how long it took and how long it will take.
 
     Args:
@@ -37,7 +28,8 @@ def progress(label: str, total: int, *, start: int = 0, show: bool = True) -> It
         show: False shows nothing, for all processes but the first.
 
     Yields:
-        The function to call with the number done so far.
+        The function to call with the number done so far, fractions welcome, and with figures to
+        show beside it, such as `loss=1.23`.
     """
     if not show:
         yield lambda done, /, **figures: None

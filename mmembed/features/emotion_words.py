@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from typing import Final
 
@@ -60,12 +61,7 @@ def parse_emotions(text: str) -> tuple[str, ...]:
 
 def members(emotion: str) -> tuple[str, ...]:
     """The emotions of a cluster: `"hope or quiet pride"` -> `("hope", "quiet pride")`."""
-    parts: list[list[str]] = [[]]
-    for word in emotion.split():
-        if word == "or":
-            parts.append([])
-        else:
-            parts[-1].append(word)
+    parts = [" ".join(part.split()) for part in re.split(r"(?<!\S)or(?!\S)", emotion)]
     if not all(parts):
         raise UsageError(f"emotion {emotion!r}: a word is missing beside 'or'")
-    return tuple(" ".join(part) for part in parts)
+    return tuple(parts)

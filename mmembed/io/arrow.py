@@ -45,13 +45,10 @@ class ArrowFile:
                 raise ValueError("holds compressed buffers")
         reader = pa.ipc.open_stream(messages)
         self.schema: Any = reader.schema
-        self.batches: list[tuple[Any, Mapping[bytes, bytes]]] = []
-        while True:
-            try:
-                read = reader.read_next_batch_with_custom_metadata()
-            except StopIteration:
-                return
-            self.batches.append((read.batch, dict(read.custom_metadata or {})))
+        self.batches: list[tuple[Any, Mapping[bytes, bytes]]] = [
+            (read.batch, dict(read.custom_metadata or {}))
+            for read in reader.iter_batches_with_custom_metadata()
+        ]
 
 
 def _is_compressed(metadata: Any) -> bool:
