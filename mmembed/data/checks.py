@@ -63,9 +63,8 @@ def checksum(path: Path, published: str | None) -> Check:
     """The SHA-256 of a file against the one its authors publish."""
     with path.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
-    if published is None:
-        return Check(f"SHA-256 of {path.name}", found, "no published checksum")
-    return Check(f"SHA-256 of {path.name}", found, published, found == published)
+    expected = published or "no published checksum"
+    return Check(f"SHA-256 of {path.name}", found, expected, published in (None, found))
 
 
 _collected: Final[ContextVar[list[Check] | None]] = ContextVar("collected", default=None)

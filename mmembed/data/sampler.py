@@ -79,17 +79,12 @@ def plan_epoch(
     if drawn is not None:
         order = drawn[order]
     if not pool:
-        ends = np.array(_cut_random(_take(lengths, order), budget), dtype=np.int64)
+        ends = np.array(_cut_random(lengths.take(order, mode="wrap"), budget), dtype=np.int64)
         return EpochPlan(order, np.append(0, ends)[:-1], ends)
     starts = np.array(_sort_and_cut(order, lengths, budget, pool), dtype=np.int64)
     ends = np.append(starts, len(order))[1:]
     steps = generator.permutation(len(starts))
     return EpochPlan(order, starts[steps], ends[steps])
-
-
-def _take(lengths: Integers, items: Integers) -> Integers:
-    """The lengths of items, some of which may be repeats."""
-    return lengths.take(items, mode="wrap")
 
 
 def _shuffled(count: int, generator: np.random.Generator) -> NDArray[np.int64]:
@@ -135,7 +130,7 @@ def _sort_and_cut(order: Integers, lengths: Integers, budget: int, pool: int) ->
     for stop in range(min(pool, last), last + pool, pool):
         stop = min(stop, last)
         items = order[start:stop]
-        missed = _take(missing, items)
+        missed = missing.take(items, mode="wrap")  # some may be repeats
         by_length = missed.argsort(kind="stable")  # items of one length stay shuffled
         items[:] = items[by_length]
         frames = (longest - missed[by_length].astype(np.int64)).data
@@ -203,7 +198,8 @@ def partition_batch(
         splits: micro-batches of each process.
     """
     items = np.asarray(batch, dtype=np.int64)
-    ranked = items[np.lexsort((items, -_take(np.asarray(lengths, dtype=np.int64), items)))]
+    frames = np.asarray(lengths, dtype=np.int64).take(items, mode="wrap")
+    ranked = items[np.lexsort((items, -frames))]
     shards = world * splits
     rounds, positions = np.divmod(np.arange(len(ranked)), shards)
     owners = np.where(rounds % 2 == 0, positions, shards - 1 - positions)

@@ -2,35 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import confusion_matrix
 
 from mmembed.data.manifest.utterance import EMOTIONS
+from mmembed.report.run_folder import Json
 
 
-@dataclass(frozen=True)
-class ConfusionMatrix:
-    """What `templates/confusion_matrix.html` draws.
-
-    Attributes:
-        names: of the C classes.
-        rows: C of C cells: (count, fraction of the row's items).
-        items: how many there are in all.
-    """
-
-    names: Sequence[str]
-    rows: Sequence[Sequence[tuple[int, float]]]
-    items: int
-
-
-def strongest_emotions(
-    truth: NDArray[np.float64], predicted: NDArray[np.float64]
-) -> ConfusionMatrix | None:
+def strongest_emotions(truth: NDArray[np.float64], predicted: NDArray[np.float64]) -> Json | None:
     """The strongest emotion of each utterance that has one; None where none has.
+
+    What `templates/confusion_matrix.html` draws: "names" of the C classes; "rows", C of C cells
+    (count, fraction of the row's items); "total", how many items there are in all.
 
     Args:
         truth: (N, E) in [0, 3], NaN = not known.
@@ -45,4 +29,4 @@ def strongest_emotions(
         for part in (None, "true")
     )
     rows = [list(zip(*pair, strict=True)) for pair in zip(counts, fractions, strict=True)]
-    return ConfusionMatrix(EMOTIONS, rows, len(strongest))
+    return {"names": EMOTIONS, "rows": rows, "total": len(strongest)}

@@ -23,7 +23,6 @@ DEV_TITLES = {
     "speaker_accuracy": "dev speaker accuracy, %",
 }
 NOT_A_LOSS = {"split", "step", "epoch", "seconds", "learning_rate"}
-Curve = tuple[list[float], list[float]]
 
 
 def write_pipeline(folder: Path, out: Path) -> Path:
@@ -33,20 +32,21 @@ def write_pipeline(folder: Path, out: Path) -> Path:
         UsageError: the folder holds nothing to report.
         CorruptError: a part is damaged.
     """
-    run = RunFolder.read(folder)
+    run = RunFolder(folder)
     if run.is_empty:
         raise UsageError(
             f"{folder}: nothing to report; name the folder of a finished `finetune`, or one with "
             "pretrain/, emotion/ or embeddings/"
         )
     heldout = run.evaluation.get("heldout") or run.evaluation.get("test") or {}
+    terms = {t: t.replace("_", " ") for x in run.split("train") for t in x if t not in NOT_A_LOSS}
     return write_page(
         "pipeline.html",
         out,
         title=folder.resolve().name,
         cards=key_numbers(run),
-        losses=loss_curves(run),
-        dev_scores=dev_curves(run),
+        losses=_curves(run.split("train"), terms, 4),
+        dev_scores=_curves(run.split("dev"), DEV_TITLES, len(DEV_TITLES), 100),
         speech=speech_rows(run.evaluation),
         transcripts=[
             (sample.get("key", ""), *word_differences(sample))
@@ -91,29 +91,20 @@ def key_numbers(run: RunFolder) -> list[tuple[str, str, str]]:
     return figures
 
 
-def loss_curves(run: RunFolder) -> plots.Plot | None:
-    """Every loss term over training."""
-    train = run.split("train")
-    terms = dict.fromkeys(key for line in train for key in line if key not in NOT_A_LOSS)
-    curves = {t.replace("_", " "): curve for t in terms if (curve := _curve(train, t))}
-    return plots.curves(curves, min(4, len(curves))) if curves else None
-
-
-def dev_curves(run: RunFolder) -> plots.Plot | None:
-    """The scores on the development split over training."""
-    dev = run.split("dev")
-    curves = {title: curve for key, title in DEV_TITLES.items() if (curve := _curve(dev, key, 100))}
-    return plots.curves(curves, len(curves)) if curves else None
-
-
-def _curve(lines: Sequence[Json], key: str, scale: float = 1) -> Curve | None:
-    """Steps and finite values of one metric, None where it never occurs."""
-    points = [
-        (line.get("step", index), scale * line[key])
-        for index, line in enumerate(lines)
-        if isinstance(line.get(key), int | float) and math.isfinite(line[key])
-    ]
-    return ([x for x, _ in points], [y for _, y in points]) if points else None
+def _curves(
+    lines: Sequence[Json], titles: Mapping[str, str], across: int, scale: float = 1
+) -> plots.Plot | None:
+    """The finite values of each metric over the steps; None where none ever occurs."""
+    curves = {}
+    for key, title in titles.items():
+        points = [
+            (line.get("step", index), scale * line[key])
+            for index, line in enumerate(lines)
+            if isinstance(line.get(key), int | float) and math.isfinite(line[key])
+        ]
+        if points:
+            curves[title] = ([x for x, _ in points], [y for _, y in points])
+    return plots.curves(curves, min(across, len(curves))) if curves else None
 
 
 def speech_rows(evaluation: Json) -> list[tuple[Cell | str, ...]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,41 +48,22 @@ class Points:
     splits: list[str]
 
 
-@dataclass(frozen=True)
 class RunFolder:
-    """The parts of a run folder; a missing part is empty or None."""
+    """The parts of a run folder; a missing part is empty or None.
 
-    path: Path
-    config: Json
-    metrics: list[Json]
-    evaluation: Json
-    emotion: Json
-    predictions: Json
-    summary: Json
-    points: Points | None
+    Raises:
+        CorruptError: a file is there but damaged.
+    """
 
-    @classmethod
-    def read(cls, path: Path) -> Self:
-        """Read what there is.
-
-        Raises:
-            CorruptError: a file is there but damaged.
-        """
-        return cls(
-            path=path,
-            config=read_part(path / "pretrain" / "run.json"),
-            metrics=list(read_lines(path / "pretrain" / "metrics.jsonl")),
-            evaluation=read_part(path / "pretrain" / "evaluation.json"),
-            emotion=read_part(path / "emotion" / "results.json", read_results),
-            predictions=read_part(path / "emotion" / "predictions.json"),
-            summary=read_part(path / "results.json"),
-            points=_read_points(path / "embeddings"),
-        )
-
-    @property
-    def is_empty(self) -> bool:
-        parts = (self.config, self.metrics, self.evaluation, self.emotion, self.predictions)
-        return not any((*parts, self.summary, self.points))
+    def __init__(self, path: Path) -> None:
+        self.config = read_part(path / "pretrain" / "run.json")
+        self.metrics = list(read_lines(path / "pretrain" / "metrics.jsonl"))
+        self.evaluation = read_part(path / "pretrain" / "evaluation.json")
+        self.emotion = read_part(path / "emotion" / "results.json", read_results)
+        self.predictions = read_part(path / "emotion" / "predictions.json")
+        self.summary = read_part(path / "results.json")
+        self.points = _read_points(path / "embeddings")
+        self.is_empty = not any(vars(self).values())
 
     def split(self, name: str) -> list[Json]:
         """The lines of metrics.jsonl that belong to one split."""

@@ -192,7 +192,7 @@ def features_of(dtype: type, value: float) -> Example:
         (features_of(np.float64, 0), "form", "features.audio is float64"),
         (features_of(np.float32, np.nan), "not_finite", "6 of 6"),
         (example(1, key="\u00fc"), "key", "letters, digits, - and _"),
-        (example(1, audio=None, video=None, text=None), "no_streams", "neither sound"),
+        (example(1, audio=None, video=None, text=None), "no_streams", "neither audio"),
         (example(0), "duplicate", "stands in "),
     ],
 )  # fmt: skip

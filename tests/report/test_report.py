@@ -243,9 +243,9 @@ def test_the_confusion_matrix_counts_the_strongest_emotions(run: Path) -> None:
     unknown, none = np.full(6, np.nan), np.zeros(6)
     truth = np.stack([happy, happy, sad, unknown, none])
     matrix = strongest_emotions(truth, np.stack([happy, sad, sad, happy, happy]))
-    assert matrix is not None and (matrix.names, matrix.items) == (EMOTIONS, 3)
-    assert matrix.rows[0][:3] == [(1, 0.5), (1, 0.5), (0, 0.0)]
-    assert matrix.rows[1][:2] == [(0, 0.0), (1, 1.0)]
+    assert matrix is not None and (matrix["names"], matrix["total"]) == (EMOTIONS, 3)
+    assert matrix["rows"][0][:3] == [(1, 0.5), (1, 0.5), (0, 0.0)]
+    assert matrix["rows"][1][:2] == [(0, 0.0), (1, 1.0)]
     assert strongest_emotions(truth[3:], truth[3:]) is None
     html = write_report(run).read_text()
     assert "Confusion matrix" in html and 'style="--fraction:1.00"' in html

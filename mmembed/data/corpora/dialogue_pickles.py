@@ -26,6 +26,7 @@ not names. Keys are those of the reader of the corpus wherever the pickle has th
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -83,7 +84,16 @@ def convert(source: Path, out: Path) -> list[Utterance]:
     Raises:
         DataError: no such file, another layout, or a dialogue whose parts do not agree.
     """
-    corpus, fields = _open(source)
+    parts = read_pickle(source)
+    if (layout := layout_of(parts)) is None:
+        found = f"{len(parts)} parts" if isinstance(parts, list) else type(parts).__name__
+        raise DataError(
+            str(source),
+            "layout",
+            f"holds {found}, no layout of DialogueRNN, MMGCN, COSMIC or SDT for IEMOCAP or MELD "
+            "(9 to 13 parts)",
+        )
+    corpus, fields = layout[0], dict(zip(layout[1], parts, strict=True))
     try:
         splits = _splits(corpus, fields)
     except (TypeError, ValueError) as error:
@@ -97,7 +107,7 @@ def convert(source: Path, out: Path) -> list[Utterance]:
                 rows = _rows(corpus, fields, split, dialogue, sentiments)
                 for turn, row in enumerate(rows):
                     media = f"features/{split}.safetensors#{len(features)}"
-                    utterances.append(Utterance(media=media, **row))
+                    utterances.append(replace(row, media=media))
                     features.append(_features(fields, dialogue, turn))
             except (KeyError, IndexError, TypeError, ValueError) as error:
                 raise DataError(str(source), "layout", f"dialogue {dialogue}: {error}") from None
@@ -131,20 +141,6 @@ def layout_of(parts: object) -> tuple[str, list[str]] | None:
     return None
 
 
-def _open(source: Path) -> tuple[str, dict[str, Any]]:
-    """(corpus, parts by name)."""
-    parts = read_pickle(source)
-    if (layout := layout_of(parts)) is not None:
-        return layout[0], dict(zip(layout[1], parts, strict=True))
-    found = f"{len(parts)} parts" if isinstance(parts, list) else type(parts).__name__
-    raise DataError(
-        str(source),
-        "layout",
-        f"holds {found}, no layout of DialogueRNN, MMGCN, COSMIC or SDT for IEMOCAP or MELD "
-        "(9 to 13 parts)",
-    )
-
-
 def _splits(corpus: str, fields: Fields) -> dict[str, list[Any]]:
     """Split -> its dialogues, in order."""
     train, test = sorted(fields["train"]), sorted(fields["test"])
@@ -169,8 +165,8 @@ def _splits(corpus: str, fields: Fields) -> dict[str, list[Any]]:
 
 def _rows(
     corpus: str, fields: Fields, split: str, dialogue: Any, sentiments: Mapping[int, float]
-) -> list[dict[str, Any]]:
-    """The turns of a dialogue as fields of `Utterance`, media aside."""
+) -> list[Utterance]:
+    """The turns of a dialogue, without media."""
     labels = [int(label) for label in fields["labels"][dialogue]]
     for part in set(fields) - set(SPLIT_NAMES) - ({"sentiments"} if not sentiments else set()):
         if len(fields[part][dialogue]) != len(labels):
@@ -191,17 +187,18 @@ def _rows(
             value = sentiments[int(fields["sentiments"][dialogue][turn])]
             scores[meld.SENTIMENT_CLASS] = value
         rows.append(
-            {
-                "key": _key(corpus, fields, name, dialogue, turn),
-                "transcript": _words(fields["sentences"][dialogue][turn]),
-                "language": "en",
-                "speaker": _speaker(corpus, name, dialogue, fields["speakers"][dialogue][turn]),
-                "dialogue": name,
-                "turn": turn,
-                "split": split,
-                "licence": licence,
-                "labels": Labels(category=CATEGORIES[corpus][label], scores=scores),
-            }
+            Utterance(
+                key=_key(corpus, fields, name, dialogue, turn),
+                media=None,
+                transcript=_words(fields["sentences"][dialogue][turn]),
+                language="en",
+                speaker=_speaker(corpus, name, dialogue, fields["speakers"][dialogue][turn]),
+                dialogue=name,
+                turn=turn,
+                split=split,
+                licence=licence,
+                labels=Labels(category=CATEGORIES[corpus][label], scores=scores),
+            )
         )
     return rows
 

@@ -37,6 +37,8 @@ LANGUAGE: Final = ("language", "locale", "lang")
 SPLITS: Final = {"train": "train", "validation": "dev", "dev": "dev", "test": "test"}
 TAR: Final = "media.tar"
 
+_LANGUAGE: Final = re.compile(r"([a-z]{2})(?:[-_].*)?")
+
 Put = Callable[[str, bytes], None]
 
 
@@ -97,13 +99,15 @@ def _split(corpus: str, name: str, folder: Path, put: Put) -> Iterator[Utterance
     for number, row in enumerate(_rows(folder, columns)):
         key = portable_key("-".join(filter(None, (corpus, name, f"{number:08d}"))))
         spoken = str(row[words]) if words and row[words] else None
+        person = row[speaker] if speaker else None
+        code = _LANGUAGE.fullmatch(str(row[language]).lower()) if language else None
         yield Utterance(
             key=key,
             media=_media(folder, key, row[media], put) if media else None,
             transcript=spoken,
-            language=_language(row[language]) if language else None,
+            language=code[1] if code else None,
             streams=streams if streams is None else (*streams, *(("text",) if spoken else ())),
-            speaker=_name(corpus, row[speaker]) if speaker else None,
+            speaker=None if person in (None, "") else f"{corpus}-{person}",
             split=split,
             licence=licence if licence and isinstance(licence, str) else None,
             labels=Labels(category=_category(features[emotion], row[emotion]) if emotion else None),
@@ -150,15 +154,6 @@ def _category(feature: Any, value: Any) -> str | None:
     if isinstance(value, int) and names and 0 <= value < len(names):
         return category(names[value])
     return category(value) if isinstance(value, str) else None  # a number without a name is none
-
-
-def _name(corpus: str, value: Any) -> str | None:
-    return None if value in (None, "") else f"{corpus}-{value}"
-
-
-def _language(value: Any) -> str | None:
-    match = re.fullmatch(r"([a-z]{2})(?:[-_].*)?", str(value).lower())
-    return match[1] if match else None
 
 
 def _type(feature: Any) -> str:

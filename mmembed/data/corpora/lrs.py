@@ -157,17 +157,12 @@ def _text(path: Path) -> tuple[str | None, list[LrsWord]]:
             break
         try:
             word, start, end = line.split()[:3]
-            words.append(LrsWord(word, _seconds(start), _seconds(end)))
+            words.append(LrsWord(word, float(start), float(end)))
+            if not all(0 <= seconds < LATEST for seconds in words[-1][1:]):
+                raise ValueError("no time in a clip")
         except ValueError:
             raise DataError(f"{path}:{number}", "transcript", f"must be {TABLE}") from None
     return transcript.strip() or None, words
-
-
-def _seconds(text: str) -> float:
-    seconds = float(text)
-    if not 0 <= seconds < LATEST:
-        raise ValueError(f"{text} seconds")
-    return seconds
 
 
 def _list(root: Path, name: str) -> Iterator[str]:

@@ -151,11 +151,12 @@ class Once:
 
 def _cells(path: Path, text: str, strip: bool) -> Iterator[tuple[int, list[str]]]:
     """The lines that hold anything, each with its number, or that of its first one."""
-    delimiter = _delimiter(path, text)
+    header = re.sub('"[^"]*"', "", text.partition("\n")[0])
+    delimiter = "\t" if path.suffix.lower() in TABBED else max(",;\t", key=header.count)
     if delimiter == "\t":
         for number, line in enumerate(text.split("\n"), start=1):
             if line.strip():
-                yield number, _stripped(line.split("\t"), strip)
+                yield number, [c.strip() for c in line.split("\t")] if strip else line.split("\t")
         return
     reader = csv.reader(
         io.StringIO(text, newline=""), delimiter=delimiter, strict=True, skipinitialspace=strip
@@ -172,18 +173,7 @@ def _cells(path: Path, text: str, strip: bool) -> Iterator[tuple[int, list[str]]
         if cells is None:
             return
         if any(cells) or len(cells) == 1:
-            yield number, _stripped(cells, strip)
-
-
-def _stripped(cells: list[str], strip: bool) -> list[str]:
-    return [cell.strip() for cell in cells] if strip else cells
-
-
-def _delimiter(path: Path, text: str) -> str:
-    if path.suffix.lower() in TABBED:
-        return "\t"
-    header = re.sub('"[^"]*"', "", text[: (text + "\n").index("\n")])
-    return max(",;\t", key=header.count)
+            yield number, [cell.strip() for cell in cells] if strip else cells
 
 
 def _check_cells(where: str, names: Sequence[str], cells: Sequence[str]) -> None:

@@ -44,6 +44,9 @@ def _rows(root: Path) -> Iterator[Utterance]:
         stem, speaker = match["stem"], match["speaker"]
         corpus = (root / path).resolve().parents[2]
         transcript = read_text(corpus / "txt" / speaker / f"{stem}.txt")
+        # Punctuation varies with the reader.
+        letters = re.sub("[^a-z0-9]", "", (transcript or "").lower())
+        split = {0: "heldout", 1: "dev"}.get(zlib.crc32(letters.encode()) % 20, "train")
         yield Utterance(
             key=f"vctk-{stem}",
             media=path.as_posix(),
@@ -51,11 +54,6 @@ def _rows(root: Path) -> Iterator[Utterance]:
             language="en",
             streams=("audio", "text") if transcript else ("audio",),
             speaker=f"vctk-{speaker}",
-            split=_split(transcript) if transcript else None,
+            split=split if transcript else None,
             licence=LICENCE,
         )
-
-
-def _split(transcript: str) -> str:
-    letters = re.sub("[^a-z0-9]", "", transcript.lower())  # punctuation varies with the reader
-    return {0: "heldout", 1: "dev"}.get(zlib.crc32(letters.encode()) % 20, "train")

@@ -76,6 +76,7 @@ def _rows(root: Path, transcripts: dict[str, str], sets: dict[str, str]) -> Iter
                 str(root / path), "split", f"neither a folder dev or test nor {SPEAKERS} names it"
             )
         transcript = transcripts.get(clip)
+        part = {0: "heldout", 1: "dev"}.get(zlib.crc32(match["video"].encode()) % 50, "train")
         streams = ("audio", "video") if path.suffix.lower() == ".mp4" else ("audio",)
         yield Utterance(
             key=_key(clip),
@@ -83,7 +84,7 @@ def _rows(root: Path, transcripts: dict[str, str], sets: dict[str, str]) -> Iter
             transcript=transcript,
             streams=(*streams, "text") if transcript else streams,
             speaker=f"voxceleb2-{speaker}",
-            split="test" if published == "test" else _split(match["video"]),
+            split="test" if published == "test" else part,
             licence=LICENCE,
             labels=NO_LABELS,
         )
@@ -91,10 +92,6 @@ def _rows(root: Path, transcripts: dict[str, str], sets: dict[str, str]) -> Iter
 
 def _key(clip: str) -> str:
     return f"voxceleb2-{clip.replace('/', '-')}"
-
-
-def _split(video: str) -> str:
-    return {0: "heldout", 1: "dev"}.get(zlib.crc32(video.encode()) % 50, "train")
 
 
 def _sets(path: Path) -> dict[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from typing import Any, Final
@@ -210,13 +210,10 @@ def _checked(row: object, allowed: tuple[str, ...], what: str) -> dict[str, Any]
         raise ValueError(f"{what} must be a JSON object, found {shown(row)}")
     unknown = [name for name in row if name not in allowed]
     if unknown:
-        raise ValueError(f"unknown field {_named(unknown)}; allowed are {', '.join(allowed)}")
+        more = f" and {len(unknown) - 3} more" if len(unknown) > 3 else ""
+        names = ", ".join(shown(name).strip("'") for name in unknown[:3]) + more
+        raise ValueError(f"unknown field {names}; allowed are {', '.join(allowed)}")
     return {name: _converted(name, value) for name, value in row.items()}
-
-
-def _named(names: Sequence[object]) -> str:
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return ", ".join(shown(name).strip("'") for name in names[:3]) + more
 
 
 def _converted(name: str, value: Any) -> Any:

@@ -172,11 +172,8 @@ def _batch(sidecars: Sequence[Sidecar], folder: str) -> ShardBatch:
                 where = f"{folder}/{tar.removesuffix('.tar')}.json"
                 raise CorruptError(f"{where}: damaged: {error!r}; delete it and its .tar") from None
         raise
-    return ShardBatch(rows, tuple(_shard(tar, sidecar) for tar, sidecar in sidecars))
-
-
-def _shard(tar: str, sidecar: Mapping[str, Any]) -> Shard:
-    return Shard(tar, sidecar["bytes"], sidecar["sha256"], sidecar["count"])
+    shards = (Shard(tar, one["bytes"], one["sha256"], one["count"]) for tar, one in sidecars)
+    return ShardBatch(rows, tuple(shards))
 
 
 _INVALID: Final = (

@@ -107,7 +107,10 @@ def _scan(file: BinaryIO, size: int) -> None:
         elif name.endswith("GET"):
             names = names[1], memo.get(argument)
         elif name in ("GLOBAL", "STACK_GLOBAL"):
-            _check_name(*((argument or "? ?").split(" ", 1) if name == "GLOBAL" else names))
+            module, function = (argument or "? ?").split(" ", 1) if name == "GLOBAL" else names
+            if module is None or function is None:
+                raise UnsafeFileError("it computes the name of a function; nothing of it was run")
+            _named(module, function)
             names = None, None
         elif name == "STOP":
             if rest := size - file.tell():
@@ -117,12 +120,6 @@ def _scan(file: BinaryIO, size: int) -> None:
         elif name not in ("FRAME", "PROTO"):
             names = None, None
     raise _cut_short()
-
-
-def _check_name(module: str | None, function: str | None) -> None:
-    if module is None or function is None:
-        raise UnsafeFileError("it computes the name of a function; nothing of it was run")
-    _named(module, function)
 
 
 def _named(module: str, function: str) -> _Name:

@@ -151,7 +151,11 @@ def serve(
 
     def work() -> Any:
         function = getattr(importlib.import_module(module), name)
-        _limit(memory, seconds)
+        whole = math.ceil(seconds)
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (memory, memory))
+        resource.setrlimit(resource.RLIMIT_CPU, (whole, whole + 1))
         return function(*arguments)
 
     with open(answer, "wb", closefd=False) as file:
@@ -177,14 +181,6 @@ def respond(work: Callable[[], Any], file: BinaryIO, memory: int) -> None:
     file.seek(0)
     file.truncate()
     dump(failure, file)
-
-
-def _limit(memory: int, seconds: Seconds) -> None:
-    whole = math.ceil(seconds)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (memory, memory))
-    resource.setrlimit(resource.RLIMIT_CPU, (whole, whole + 1))
 
 
 def _too_large(memory: int) -> tuple[str, str]:

@@ -96,25 +96,25 @@ def is_embedding(members: Json) -> bool:
 def check_embedding(key: str, members: Json, metadata: Json) -> Iterator[Defect]:
     """What a record holds must be what the folder says of all."""
     described, layers = members.get("json"), members.get("layers.npy")
-    found = metadata.get("granularity")
-    promised = found if isinstance(found, list) else []
+    promised = metadata.get("granularity")
     for granularity, parts in MEMBERS.items():
         absent = [name for name in parts if name not in members]
-        if granularity in promised and absent:
+        if isinstance(promised, list) and granularity in promised and absent:
             yield Defect(key, "origin", f"lacks {', '.join(absent)}, of granularity {granularity}")
     names, streams = metadata.get("layers"), metadata.get("streams")
     if isinstance(names, list) and isinstance(layers, np.ndarray) and len(layers) != len(names):
         yield Defect(key, "origin", f"has {len(layers)} layers, the folder names {len(names)}")
-    used = described.get("streams") if isinstance(described, dict) else None
+    if not isinstance(described, dict):
+        return
+    used = described.get("streams")
     if isinstance(streams, list) and isinstance(used, list) and any(s not in streams for s in used):
         found = f"is of {'+'.join(map(str, used))}, the folder of {'+'.join(map(str, streams))}"
         yield Defect(key, "origin", found)
-    if isinstance(described, dict):
-        try:
-            utterance_of(key, described)
-        except ValueError as error:
-            yield Defect(key, "record", f"its JSON holds no row of a manifest: {error}")
-    if isinstance(described, dict) and "words.npy" in members:
+    try:
+        utterance_of(key, described)
+    except ValueError as error:
+        yield Defect(key, "record", f"its JSON holds no row of a manifest: {error}")
+    if "words.npy" in members:
         words, there = described.get("words"), len(members["words.npy"])
         if not isinstance(words, list) or len(words) != there:
             yield Defect(key, "record", f"its JSON does not list the {there} words of words.npy")

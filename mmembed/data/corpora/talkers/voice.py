@@ -71,38 +71,32 @@ def synthesise(
     """
     settings = {RATE: words_per_minute, VOLUME: 100, PITCH: pitch, RANGE: pitch_range, WORD_GAP: 0}
     data = text.encode()
-    sink = _Sink()
+    sound: list[NDArray[np.int16]] = []
+    phonemes: list[tuple[float, str]] = []
+
+    def receive(wave, count, events) -> int:  # type: ignore[no-untyped-def]
+        if wave and count:
+            sound.append(np.ctypeslib.as_array(wave, (count,)).copy())
+        for event in events:
+            if event.type == EVENT_END_OF_LIST:
+                break
+            if event.type == EVENT_PHONEME:
+                name = event.id.string.decode(errors="replace")
+                phonemes.append((event.audio_position / 1000, name))
+        return 0
+
     with _espeak() as (library, rate):
-        callback = _Callback(sink.receive)  # named, for the library holds only its address
+        callback = _Callback(receive)  # named, for the library holds only its address
         library.espeak_SetSynthCallback(callback)
         if library.espeak_SetVoiceByName(voice.encode()) != 0:
             raise ValueError(f"espeak-ng has no voice {voice!r}")
         for parameter, value in settings.items():
             library.espeak_SetParameter(parameter, value, 0)
         status = library.espeak_Synth(data, len(data) + 1, 0, 1, 0, CHARS_UTF8, None, None)
-    if status != 0 or not sink.sound:
+    if status != 0 or not sound:
         raise RuntimeError(f"espeak-ng could not speak {text!r} as {voice} (status {status})")
-    samples = np.concatenate(sink.sound).astype(np.float32) / np.float32(32768)
-    return Speech(samples, rate, tuple(sink.phonemes))
-
-
-class _Sink:
-    """Where the library delivers sound and events."""
-
-    def __init__(self) -> None:
-        self.sound: list[NDArray[np.int16]] = []
-        self.phonemes: list[tuple[float, str]] = []
-
-    def receive(self, wave, count, events) -> int:  # type: ignore[no-untyped-def]
-        if wave and count:
-            self.sound.append(np.ctypeslib.as_array(wave, (count,)).copy())
-        for event in events:
-            if event.type == EVENT_END_OF_LIST:
-                break
-            if event.type == EVENT_PHONEME:
-                name = event.id.string.decode(errors="replace")
-                self.phonemes.append((event.audio_position / 1000, name))
-        return 0
+    samples = np.concatenate(sound).astype(np.float32) / np.float32(32768)
+    return Speech(samples, rate, tuple(phonemes))
 
 
 @contextmanager
