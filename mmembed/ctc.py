@@ -11,19 +11,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mmembed.features.text import BLANK
 from mmembed.losses.ctc import ctc_steps_needed
 
 BAND: Final = 16_384  # states, some 9 minutes of speech; all those of a clip of 5 minutes
 
 
-def greedy_tokens(best: Tensor, blank: int) -> list[int]:
+def greedy_tokens(best: Tensor) -> list[int]:
     """(T,) best class of each frame -> tokens: repetitions joined, blanks removed."""
-    return [token for token in torch.unique_consecutive(best).tolist() if token != blank]
+    return [token for token in torch.unique_consecutive(best).tolist() if token != BLANK]
 
 
-def align(
-    log_probs: NDArray[np.float32], tokens: Sequence[int], blank: int, band: int = BAND
-) -> list[range]:
+def align(log_probs: NDArray[np.float32], tokens: Sequence[int], band: int = BAND) -> list[range]:
     """Forced alignment: the frames of each token on the likeliest CTC path of all (Viterbi).
 
     Our own, since torchaudio ends with 2.11; the tests compare it with
@@ -32,8 +31,7 @@ def align(
 
     Args:
         log_probs: (T, C) log-probabilities of each frame.
-        tokens: one or more class ids, none of them `blank`.
-        blank: the class of the blank.
+        tokens: one or more class ids, none of them `BLANK`.
         band: states (twice the tokens) about the likeliest that are looked at in each frame; where
             there are no more the path is the likeliest of all.
 
@@ -46,7 +44,7 @@ def align(
     frames = len(log_probs)
     if not tokens or ctc_steps_needed(list(tokens)) > frames:
         raise ValueError(f"{len(tokens)} tokens do not fit in {frames} frames")
-    trellis = _Trellis(log_probs, tokens, blank, band)
+    trellis = _Trellis(log_probs, tokens, band)
     column = trellis.begin()
     stride = math.isqrt(frames) + 1
     kept = []
@@ -85,13 +83,11 @@ class _Column(NamedTuple):
 class _Trellis:
     """The states blank, token, blank, token, ..., blank over time."""
 
-    def __init__(
-        self, log_probs: NDArray[np.float32], tokens: Sequence[int], blank: int, band: int
-    ) -> None:
+    def __init__(self, log_probs: NDArray[np.float32], tokens: Sequence[int], band: int) -> None:
         self._log_probs = log_probs
         self.size = 2 * len(tokens) + 1
         self._width = min(band, self.size)
-        self._states = np.full(self.size, blank)
+        self._states = np.full(self.size, BLANK)
         self._states[1::2] = tokens
         self._skippable = np.zeros(self.size, bool)
         self._skippable[3::2] = self._states[3::2] != self._states[1:-2:2]

@@ -13,7 +13,7 @@ from mmembed.batch import Packed
 from mmembed.ctc import align, greedy_tokens
 from mmembed.embedder.embedding import Word
 from mmembed.encoder import FRAME_RATE
-from mmembed.features.text import BLANK, Vocabulary, normalise_transcript
+from mmembed.features.text import Vocabulary, normalise_transcript
 from mmembed.nn.transformer import mean_and_std
 
 
@@ -50,7 +50,7 @@ class Recogniser(nn.Module):
 
     def transcribe(self, log_probs: Tensor) -> str:
         """(T, C) of one clip -> its greedy transcript, normalised."""
-        tokens = greedy_tokens(log_probs.argmax(1), BLANK)
+        tokens = greedy_tokens(log_probs.argmax(1))
         return normalise_transcript(self.alphabet.decode(tokens))
 
     def find_units(
@@ -72,7 +72,7 @@ class Recogniser(nn.Module):
         if not transcript:
             return []
         units = self.alphabet.encode_spans(transcript)
-        frames = align(log_probs, [token for token, _, _ in units], BLANK)
+        frames = align(log_probs, [token for token, _, _ in units])
         return [(range(*span), held) for (_, *span), held in zip(units, frames, strict=True)]
 
     def find_words(self, log_probs: NDArray[np.float32], transcript: str) -> list[AlignedWord]:

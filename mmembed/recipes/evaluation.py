@@ -17,7 +17,7 @@ from mmembed.ctc import greedy_tokens
 from mmembed.data.example import EMPTY
 from mmembed.data.item import Item, collate
 from mmembed.data.loader import SpeechItems
-from mmembed.features.text import BLANK, Vocabulary
+from mmembed.features.text import Vocabulary
 from mmembed.method import Method
 from mmembed.methods.ctc_speaker import CtcSpeaker
 from mmembed.metrics.speech import character_error_rate, word_error_rate
@@ -171,7 +171,7 @@ def _transcribe(
             number,
             item.key,
             reference,
-            alphabet.decode(greedy_tokens(tokens[row], BLANK)),
+            alphabet.decode(greedy_tokens(tokens[row])),
             item.speaker,
             speakers[row],
         )

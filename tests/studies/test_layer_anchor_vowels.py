@@ -20,7 +20,6 @@ from mmembed.data.manifest.utterance import Utterance
 from mmembed.embedder import Embedder
 from mmembed.errors import UsageError
 from mmembed.features.audio import log_mel
-from mmembed.features.text import BLANK
 from mmembed.metrics.similarity import linear_cka, most_similar_group
 from mmembed.report.layer_anchor import similarities
 from mmembed.studies.layer_anchor import LayerAnchorRun, LayerAnchorStudy
@@ -93,7 +92,7 @@ def test_vectors_are_means_over_the_letters_frames(run: LayerAnchorRun) -> None:
             embedder.recogniser(embedder.hidden([heard]).audio_visual).values.detach().numpy()
         )
         held: dict[str, list[int]] = {}
-        for letter, at in zip(f" {said}", align(log_probs, letters, BLANK), strict=True):
+        for letter, at in zip(f" {said}", align(log_probs, letters), strict=True):
             held.setdefault(letter, []).extend(at)
         spoken = dict(found.spoken[key])
         assert set(spoken) == {letter for letter in said if letter in "aeiouy"}
