@@ -97,7 +97,12 @@ def examine() -> Iterator[Finding]:
             yield Finding(what, check())
         except Exception as error:  # a broken library may raise anything
             yield Finding(what, _line(error), _install(distribution, force=True))
-    yield _compute()
+    import torch
+
+    from mmembed.training.distributed import cpu_count
+
+    devices = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    yield Finding("runs on", ", ".join([*devices, f"{cpu_count()} CPU cores"]))
     for folder in (Path.cwd(), Path(tempfile.gettempdir())):
         yield _writable(folder)
 
@@ -180,15 +185,6 @@ def _codecs() -> str:
         av.codec.Codec(name, "r")
         av.codec.Codec(name, "w")
     return "read and written"
-
-
-def _compute() -> Finding:
-    import torch
-
-    from mmembed.training.distributed import cpu_count
-
-    devices = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
-    return Finding("runs on", ", ".join([*devices, f"{cpu_count()} CPU cores"]))
 
 
 def _writable(folder: Path) -> Finding:

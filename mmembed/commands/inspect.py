@@ -20,7 +20,7 @@ import tyro
 from mmembed.commands.progress import progress
 from mmembed.data.inspect.summary import Summary, summarise
 from mmembed.data.inspect.summary_lines import summary_lines, warnings
-from mmembed.data.locations import Location, find_locations
+from mmembed.data.locations import find_locations
 from mmembed.errors import UsageError, printable
 
 WIDTH: Final = 100  # of the lines printed
@@ -50,7 +50,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         names = ", ".join(location.path.name for location in locations)
         raise UsageError(f"{settings.path}: --html takes one folder of several; name one: {names}")
     for number, location in enumerate(locations):
-        summary = _look(location, settings.seed)
+        with progress("inspect %", 100) as update:
+            summary = summarise(location, settings.seed, lambda done, of: update(100 * done // of))
         print(("\n" if number else "") + as_text(summary), flush=True)
     if settings.html is not None:
         from mmembed.report.inspect import write_contents  # draws: takes a second to import
@@ -64,11 +65,6 @@ def as_text(summary: Summary) -> str:
     lines += [_wrapped(name, text) for name, text in summary_lines(summary)]
     lines += [_wrapped("warning", text) for text in warnings(summary)]
     return "\n".join(lines)
-
-
-def _look(location: Location, seed: int) -> Summary:
-    with progress("inspect %", 100) as update:
-        return summarise(location, seed, lambda done, of: update(100 * done // of))
 
 
 def _wrapped(name: str, text: str) -> str:

@@ -84,12 +84,6 @@ def auroc(truth: ArrayLike, predicted: ArrayLike) -> float:
     return _mean(areas, ~np.isnan(areas))
 
 
-def one_hot(classes: ArrayLike, count: int) -> Bools:
-    """(N,) class numbers -> (N, count) true where the item is of the class."""
-    hot: Bools = np.asarray(classes)[:, None] == np.arange(count)
-    return hot
-
-
 def best_constant(truth: ArrayLike, metric: str) -> Bools:
     """(E,) the labels which, predicted for every item, score best on (N, E); none if none is known.
 
