@@ -28,24 +28,21 @@ def write_study(folder: Path, out: Path) -> Path:
     """
     run = FinishedRun.read(folder)
     comparisons = compare_runs([run]) if run.results["tests"] else []
+    items, seeds = run.results.get("items") or {}, run.results.get("seeds") or []
+    sizes = [f"{split} {count:,}" for split, count in items.items() if split != "train"]
+    sizes += [f"{name} {test['items']:,}" for name, test in run.results["tests"].items()]
     return write_page(
         "study.html",
         out,
         title=run.name,
-        cards=[*map(compare.best_card, comparisons), *_sizes(run)],
+        cards=[
+            *map(compare.best_card, comparisons),
+            (f"{items.get('train', 0):,}", "training items", ", ".join(sizes)),
+            (f"{len(seeds)}", "seeds", "of each variant"),
+        ],
         tests=[compare.comparison_values(one) for one in comparisons],
         notes=run.results.get("notes") or [],
         dialogues=sdt.dialogues(folder),
         similarities=layer_anchor.similarities(run.results),
         config=list(flatten(run.config)),
     )
-
-
-def _sizes(run: FinishedRun) -> list[tuple[str, str, str]]:
-    items, seeds = run.results.get("items") or {}, run.results.get("seeds") or []
-    tests = [f"{name} {test['items']:,}" for name, test in run.results["tests"].items()]
-    others = [f"{split} {count:,}" for split, count in items.items() if split != "train"]
-    return [
-        (f"{items.get('train', 0):,}", "training items", ", ".join([*others, *tests])),
-        (f"{len(seeds)}", "seeds", "of each variant"),
-    ]

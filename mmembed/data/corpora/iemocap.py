@@ -85,34 +85,29 @@ def read(root: Path) -> list[Utterance]:
         for path in files_below(root, ".wav")
         if path.name.startswith("Ses0") and "sentences" in path.parts
     }
-    utterances = [
-        _utterance(match, turn, audio, words)
-        for name in sorted(dialogues)
-        for turn, match in enumerate(sorted(dialogues[name], key=lambda m: float(m["start"])))
-    ]
+    utterances = []
+    for dialogue, labels in sorted(dialogues.items()):
+        for turn, match in enumerate(sorted(labels, key=lambda m: float(m["start"]))):
+            name, category = match["turn"], match["category"]
+            if category not in CATEGORIES:
+                message = f"emotion {category!r} is none of {', '.join(sorted(CATEGORIES))}"
+                raise DataError(name, "label", message)
+            values = map(float, match["scores"].split(","))
+            scores = dict(zip(SCORES, values, strict=True))
+            utterances.append(
+                Utterance(
+                    key=f"iemocap-{name}",
+                    media=audio.get(name),
+                    transcript=words.get(name),
+                    language="en",
+                    speaker=f"iemocap-{match['session']}{match['person']}",
+                    dialogue=f"iemocap-{dialogue}",
+                    turn=turn,
+                    split=SPLITS[match["session"]],
+                    licence=LICENCE,
+                    labels=Labels(category=CATEGORIES[category], scores=scores),
+                )
+            )
     without = [utterance.key for utterance in utterances if utterance.media is None]
     log_skipped(root, without, "turns have no audio file: words alone")
     return utterances
-
-
-def _utterance(
-    match: re.Match[str], turn: int, audio: dict[str, str], words: dict[str, str]
-) -> Utterance:
-    name, category = match["turn"], match["category"]
-    if category not in CATEGORIES:
-        raise DataError(
-            name, "label", f"emotion {category!r} is none of {', '.join(sorted(CATEGORIES))}"
-        )
-    values = map(float, match["scores"].split(","))
-    return Utterance(
-        key=f"iemocap-{name}",
-        media=audio.get(name),
-        transcript=words.get(name),
-        language="en",
-        speaker=f"iemocap-{match['session']}{match['person']}",
-        dialogue=f"iemocap-{match['dialogue']}",
-        turn=turn,
-        split=SPLITS[match["session"]],
-        licence=LICENCE,
-        labels=Labels(category=CATEGORIES[category], scores=dict(zip(SCORES, values, strict=True))),
-    )

@@ -85,7 +85,7 @@ def _read_table(path: Path, split: str, clips: Clips) -> list[Utterance]:
     for dialogue, utterance, row, labels in sorted(found, key=lambda item: item[:2]):
         utterances.append(
             Utterance(
-                key=key(split, dialogue, utterance),
+                key=f"meld-{split}-dia{dialogue}_utt{utterance}",
                 media=clips.get((split, dialogue, utterance)),
                 transcript=row["Utterance"],
                 language="en",
@@ -99,11 +99,6 @@ def _read_table(path: Path, split: str, clips: Clips) -> list[Utterance]:
         )
         turns[dialogue] += 1
     return utterances
-
-
-def key(split: str, dialogue: int, utterance: int) -> str:
-    """The key of an utterance, `"meld-train-dia0_utt3"`."""
-    return f"meld-{split}-dia{dialogue}_utt{utterance}"
 
 
 def _find_clips(root: Path) -> Clips:

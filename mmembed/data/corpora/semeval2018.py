@@ -36,32 +36,26 @@ def read(root: Path) -> list[Utterance]:
     """
     found = list(find_files(root, _FILE, "SemEval-2018 E-c", "English/E-c/2018-E-c-En-train.txt"))
     gold = {match["language"] for _, match in found if match["part"] == "test-gold"}
-    return [
-        utterance
-        for path, match in found
-        if match["part"] != "test" or match["language"] not in gold
-        for utterance in _read_table(root / path, match["language"].lower(), _SPLITS[match["part"]])
-    ]
-
-
-def _read_table(path: Path, language: str, split: str) -> list[Utterance]:
-    utterances, once = [], Once()
-    columns = ("ID", "Tweet", *EMOTIONS)
-    for line, row in read_table(path, columns, fix_encoding=True, strip=False):
-        marks = [row[name] for name in EMOTIONS]
-        if not set(marks) <= {"0", "1", NO_LABEL}:
-            raise DataError(f"{path}:{line}", "label", f"needs 0 or 1 for {len(EMOTIONS)} emotions")
-        once(f"tweet {row['ID']}", f"{path}:{line}")
-        present = tuple(name for name in EMOTIONS if row[name] == "1")
-        utterances.append(
-            Utterance(
-                key=f"semeval2018-{portable_key(row['ID'])}",
-                media=None,
-                transcript=row["Tweet"],
-                language=language,
-                split=split,
-                licence=LICENCE,
-                labels=Labels(present=None if NO_LABEL in marks else present),
+    utterances: list[Utterance] = []
+    for path, match in found:
+        if match["part"] == "test" and match["language"] in gold:
+            continue
+        once, columns = Once(), ("ID", "Tweet", *EMOTIONS)
+        for line, row in read_table(root / path, columns, fix_encoding=True, strip=False):
+            where, marks = f"{root / path}:{line}", [row[name] for name in EMOTIONS]
+            if not set(marks) <= {"0", "1", NO_LABEL}:
+                raise DataError(where, "label", f"needs 0 or 1 for {len(EMOTIONS)} emotions")
+            once(f"tweet {row['ID']}", where)
+            present = tuple(name for name in EMOTIONS if row[name] == "1")
+            utterances.append(
+                Utterance(
+                    key=f"semeval2018-{portable_key(row['ID'])}",
+                    media=None,
+                    transcript=row["Tweet"],
+                    language=match["language"].lower(),
+                    split=_SPLITS[match["part"]],
+                    licence=LICENCE,
+                    labels=Labels(present=None if NO_LABEL in marks else present),
+                )
             )
-        )
     return utterances

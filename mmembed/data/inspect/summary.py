@@ -183,11 +183,6 @@ class Summary:
         numbers: NDArray[np.float64] = self.rows.table[name].drop_null().to_numpy()
         return numbers
 
-    def hours(self) -> dict[str, float]:
-        """Split -> hours of utterances whose length is known."""
-        sums = self.rows.grouped("split", ("seconds", "sum"))
-        return {row["split"]: (row["seconds_sum"] or 0.0) / 3600 for row in sums}
-
     def emotions(self) -> dict[str, tuple[int, int]]:
         """Emotion -> rows with an intensity of it, and with one above 0."""
         found = {name: self.numbers(name) for name in EMOTIONS}

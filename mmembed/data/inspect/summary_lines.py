@@ -127,8 +127,10 @@ def _length(summary: Summary) -> str:
         return "unknown until it is decoded" if NOT_LOOKED_AT in summary.counts("streams") else ""
     low, median, high, most = np.percentile(seconds, [0, 50, 95, 100])
     hours = f"{seconds.sum() / 3600:.2f} h"
-    if len(in_split := summary.hours()) > 1:
-        by_split = ", ".join(f"{hours_in:.2f} {split}" for split, hours_in in in_split.items())
+    in_split = summary.rows.grouped("split", ("seconds", "sum"))
+    if len(in_split) > 1:
+        sums = [(row["split"], (row["seconds_sum"] or 0.0) / 3600) for row in in_split]
+        by_split = ", ".join(f"{hours_in:.2f} {split}" for split, hours_in in sums)
         hours += f" ({by_split})"
     text = (
         f"{hours}; shortest {low:.2f} s, median {median:.2f}, 95 % {high:.2f}, longest {most:.2f}"

@@ -150,30 +150,19 @@ def shard_names(names: Iterable[str]) -> list[tuple[str, str]]:
 
 
 def _batches(sidecars: Iterable[Sidecar], folder: str) -> Iterator[ShardBatch]:
-    some: list[Sidecar] = []
-    count = 0
+    rows, shards, count = [_rows([])], list[Shard](), 0
     for tar, sidecar in sidecars:
-        some.append((tar, sidecar))
+        try:
+            rows.append(_rows(sidecar["records"]))
+        except _INVALID as error:
+            where = f"{folder}/{tar.removesuffix('.tar')}.json"
+            raise CorruptError(f"{where}: damaged: {error!r}; delete it and its .tar") from None
+        shards.append(Shard(tar, sidecar["bytes"], sidecar["sha256"], sidecar["count"]))
         count += sidecar["count"]
         if count >= _BATCH:
-            yield _batch(some, folder)
-            some, count = [], 0
-    yield _batch(some, folder)
-
-
-def _batch(sidecars: Sequence[Sidecar], folder: str) -> ShardBatch:
-    try:
-        rows = _rows([record for _, sidecar in sidecars for record in sidecar["records"]])
-    except _INVALID:
-        for tar, sidecar in sidecars:  # which of them?
-            try:
-                _rows(sidecar["records"])
-            except _INVALID as error:
-                where = f"{folder}/{tar.removesuffix('.tar')}.json"
-                raise CorruptError(f"{where}: damaged: {error!r}; delete it and its .tar") from None
-        raise
-    shards = (Shard(tar, one["bytes"], one["sha256"], one["count"]) for tar, one in sidecars)
-    return ShardBatch(rows, tuple(shards))
+            yield ShardBatch(pa.concat_batches(rows), tuple(shards))
+            rows, shards, count = [_rows([])], [], 0
+    yield ShardBatch(pa.concat_batches(rows), tuple(shards))
 
 
 _INVALID: Final = (

@@ -73,7 +73,14 @@ def read_member(archive: Path, member: str, limit: int) -> bytes:
             "much: unpack the archive yourself if you trust it",
         )
     try:
-        data = _read_zip(archive, found) if found.crc is not None else _read_tar(archive, found)
+        if found.crc is not None:
+            data = _read_zip(archive, found)
+        else:
+            with archive.open("rb") as file:
+                packed = _head(archive).startswith(_GZIP)
+                stream = gzip.GzipFile(fileobj=file) if packed else file
+                stream.seek(found.offset)
+                data = stream.read(found.size)
     except (EOFError, OSError, ValueError, OverflowError, zlib.error) as error:
         raise DataError(name, "damaged", f"cannot be unpacked ({error})") from None
     if len(data) != found.size or (found.crc is not None and zlib.crc32(data) != found.crc):
@@ -81,13 +88,6 @@ def read_member(archive: Path, member: str, limit: int) -> bytes:
             name, "damaged", f"{len(data)} bytes, or others than the {found.size} packed"
         )
     return data
-
-
-def _read_tar(archive: Path, member: _Member) -> bytes:
-    with archive.open("rb") as file:
-        stream = gzip.GzipFile(fileobj=file) if _head(archive).startswith(_GZIP) else file
-        stream.seek(member.offset)
-        return stream.read(member.size)
 
 
 def _read_zip(archive: Path, member: _Member) -> bytes:

@@ -117,7 +117,10 @@ def _convert_split(
         found = {}
         for stream, (values, lengths, how) in arrays.items():
             length = min(max(0, int(lengths[n])), values.shape[1])
-            rows = _valid(values[n], length)
+            rows = slice(0, length)
+            if values[n, length:].any():
+                filled = np.flatnonzero(values[n].any(axis=1))
+                rows = slice(int(filled[0]), int(filled[-1]) + 1)
             if how and rows != slice(0, length):
                 counts.beyond.setdefault(stream, []).append(segments[n].name)
             if rows.stop > rows.start:
@@ -142,13 +145,6 @@ def _lengths(data: Split, stream: str, count: int) -> tuple[str, NDArray[np.int6
         if steps == mask.shape[1:]:
             return "mask of text_bert", np.asarray(mask > 0).sum(axis=1)
     return "", np.zeros(count, np.int64)
-
-
-def _valid(rows: NDArray[Any], length: int) -> slice:
-    if not rows[length:].any():
-        return slice(0, length)
-    filled = np.flatnonzero(rows.any(axis=1))
-    return slice(int(filled[0]), int(filled[-1]) + 1)
 
 
 def _segments(corpus: PublishedCorpus, data: Split, split: str | None) -> Iterator[Segment]:

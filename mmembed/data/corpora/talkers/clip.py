@@ -82,10 +82,6 @@ class TalkerClip:
         return f"talkers-s{self.speaker:02d}-{self.index:03d}"
 
     @property
-    def split(self) -> str:
-        return split_of(self.speaker, self.index)
-
-    @property
     def utterance(self) -> Utterance:
         """Its row of the manifest."""
         return Utterance(
@@ -94,7 +90,7 @@ class TalkerClip:
             transcript=self.sentence,
             language="en",
             speaker=f"talkers-s{self.speaker:02d}",
-            split=self.split,
+            split=split_of(self.speaker, self.index),
             licence=LICENCE,
             labels=label(self.words, self.voice, self.face),
         )

@@ -273,7 +273,8 @@ class Face:
         line = _shade(look.hair, 0.5)
         if pose.lids > 0.15:
             upper, lower = height, 0.75 * height * (1 - 0.35 * max(0.0, pose.corners))
-            rim = _lens(x, y, width, upper, lower)
+            # The upper lid from left to right, the lower one back.
+            rim = _arc(x, y, width, upper) + _arc(x, y, width, -lower)[::-1]
             _fill(canvas, rim, (236, 240, 240))
             iris = np.clip(height * 0.95, 2.0, 0.56 * width)
             _ellipse(canvas, x, y - 0.4, 0.54 * width, iris, look.iris)
@@ -370,11 +371,6 @@ def _blend(image: Image, over: Image | Colour, weight: NDArray[np.uint8]) -> Non
 
 def _arc(x: float, y: float, width: float, rise: float) -> list[tuple[float, float]]:
     return [(x + width * t, y - rise * (1 - t * t)) for t in np.linspace(-1, 1, 9)]
-
-
-def _lens(x: float, y: float, width: float, up: float, down: float) -> list[tuple[float, float]]:
-    """The outline of an eye: the upper lid from left to right, the lower one back."""
-    return _arc(x, y, width, up) + _arc(x, y, width, -down)[::-1]
 
 
 def _ring(
