@@ -69,11 +69,11 @@ class TrainingJob:
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse, read, train each variant and seed, score, save."""
     arguments = sys.argv[1:] if argv is None else list(argv)
-    runs = {name: recipe.run for name, recipe in RECIPES.items()}
+    runs = {name: run for name, (run, _) in RECIPES.items()}
     run, out = parse_recipe("finetune", runs, arguments, EXAMPLE)
     check_settings(run)
     with join_world() as world:
-        study = RECIPES[arguments[0]].open(run)
+        study = RECIPES[arguments[0]][1](run)
         if world.is_main:
             open_run_folder(out, asdict(study.run))
             check_data(out, asdict(study.run))

@@ -124,7 +124,7 @@ def _predict_clips(
         streams = parse_subset(settings.streams)
     except ValueError as error:
         raise UsageError(f"--streams: {error}") from None
-    trained_on, encoder_trained_on = predictor.trained_on, predictor.embedder.trained_on
+    trained_on, encoder_trained_on = predictor.run.trained_on, predictor.embedder.trained_on
     widths = [max(8, len(name)) for name in columns]
     if not settings.json:
         heads = [f"{name:>{width}}" for name, width in zip(columns, widths, strict=True)]
@@ -182,12 +182,12 @@ def _predict_texts(settings: Predict, words: Sequence[str]) -> None:
         for text, values in zip(batch, predictor(batch, words).tolist(), strict=True):
             if settings.json:
                 emotions = dict(zip(words, values, strict=True))
-                row = {"text": text, "emotions": emotions, "trained_on": predictor.trained_on}
+                row = {"text": text, "emotions": emotions, "trained_on": predictor.run.trained_on}
                 print(dumps(row, ensure_ascii=False))
             else:
                 if not rows:
                     heads = [f"{word:>{width}}" for word, width in zip(words, widths, strict=True)]
-                    print(f"trained on: {printable(predictor.trained_on)}")
+                    print(f"trained on: {printable(predictor.run.trained_on)}")
                     print(f"{'text':{TEXT_WIDTH}} {' '.join(heads)}")
                 cells = [f"{x:{width}.2f}" for x, width in zip(values, widths, strict=True)]
                 print(f"{printable(text)[:TEXT_WIDTH]:{TEXT_WIDTH}} {' '.join(cells)}")

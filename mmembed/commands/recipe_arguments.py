@@ -21,7 +21,7 @@ def parse_recipe(
 
     Args:
         program: name of the command.
-        recipes: name -> function that returns the run with its default settings.
+        recipes: name -> what makes the run with its default settings.
         argv: the arguments of the command.
         example: a complete command, for the help.
 
@@ -44,12 +44,13 @@ def parse_recipe(
     folder.add_argument("--out", type=Path)
     known, rest = folder.parse_known_args(argv[1:])
     default = recipe()
+    about = (recipe.__doc__ or "").partition("\n\n    Attributes:")[0]
     run = tyro.cli(
         type(default),
         default=default,
         args=rest,
         prog=f"mmembed {program} {argv[0]} --out DIR",
-        description=f"{recipe.__doc__}\n\n{example}",
+        description=f"{about}\n\n{example}",
     )
     if known.out is None:
         raise UsageError(f"{program}: give the folder of the run, --out DIR")

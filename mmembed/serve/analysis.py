@@ -215,7 +215,7 @@ class Analyser:
     @property
     def trained_on(self) -> Mapping[str, str]:
         """What the regressor and the encoder were trained on, in one line each."""
-        regressor = {} if self.predictor is None else {"regressor": self.predictor.trained_on}
+        regressor = {} if self.predictor is None else {"regressor": self.predictor.run.trained_on}
         return {**regressor, "encoder": self.embedder.trained_on}
 
     def stop(self) -> None:

@@ -52,10 +52,9 @@ Columns = tuple[tuple[int, ...], ...]
 
 @dataclass(frozen=True)
 class DemuxRun(FinetuneRun):
-    """One run; everything that decides its result.
+    """Several emotions of a text by Demux and MEmo; also unseen languages, emotions, formats.
 
     Attributes:
-        name: Name of the run.
         shards: Folder of prepared texts.
         backbone: Pretrained text encoder: a folder, or a name on the hub.
         variants: Some of "bce" (no loss between labels), "inter", "intra", "complete",
@@ -75,8 +74,6 @@ class DemuxRun(FinetuneRun):
         global_weight: Weight g of the global loss, in the variant that has it.
         global_pairs: Correlation that emotion embeddings are trained towards: "data" or "wheel".
         dropout: Dropout before the last layer of the head.
-        optim: The optimiser.
-        loop: The training loop.
     """
 
     name: str = "demux"
@@ -99,11 +96,6 @@ class DemuxRun(FinetuneRun):
     loop: FinetuneLoop = field(
         default_factory=lambda: FinetuneLoop(epochs=5, batch_size=32, seeds=(0,))
     )
-
-
-def demux() -> DemuxRun:
-    """Several emotions of a text by Demux and MEmo; also unseen languages, emotions, formats."""
-    return DemuxRun()
 
 
 def trained_variants(run: DemuxRun) -> tuple[str, ...]:

@@ -61,11 +61,6 @@ class TextPredictor:
             methods.append(method.eval())
         return cls(run, methods, tokenizer)
 
-    @property
-    def trained_on(self) -> str:
-        """What the methods were trained on, in one line."""
-        return self.run.trained_on
-
     def __call__(self, texts: Sequence[str], emotions: Sequence[str]) -> Array:
         """(N, E) probabilities.
 

@@ -46,16 +46,13 @@ ALL, OWN = "clips of all subsets", "all clips of "  # which clips of it, where s
 
 @dataclass(frozen=True)
 class EmotionRun(FinetuneRun):
-    """One run; everything that decides its result.
+    """Sentiment and six emotions by a small regressor for each stream subset.
 
     Attributes:
-        name: Name of the run.
         embeddings: Folder with one folder of embedding shards for each stream subset, or with
             shards itself.
         untrained: Such a folder of the untrained encoder, for comparison.
         method: The regressor.
-        optim: The optimiser.
-        loop: The training loop.
     """
 
     name: str = "emotion"
@@ -66,11 +63,6 @@ class EmotionRun(FinetuneRun):
         default_factory=lambda: OptimConfig(lr=1e-2, warmup=0.05, weight_decay=0.05)
     )
     loop: FinetuneLoop = field(default_factory=FinetuneLoop)
-
-
-def emotion() -> EmotionRun:
-    """Sentiment and six emotions by a small regressor for each stream subset."""
-    return EmotionRun()
 
 
 class EmotionStudy(Study):

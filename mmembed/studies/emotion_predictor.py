@@ -42,11 +42,6 @@ class EmotionPredictor:
     distances: Mapping[str, TrainingDistances]
 
     @property
-    def trained_on(self) -> str:
-        """What the regressors were trained on, in one line."""
-        return self.run.trained_on
-
-    @property
     def sentiment_limit(self) -> float:
         """Sentiment is predicted in [-limit, limit], on the scale that was trained on."""
         return SENTIMENT_LIMITS[0] if self.run.data is None else self.run.data.sentiment_limit

@@ -46,10 +46,9 @@ ALL, WITHOUT, UNSEEN, NEAREST = "all", "without-", "unseen-", "nearest-seen"
 
 @dataclass(frozen=True)
 class EmotionQueriesRun(FinetuneRun):
-    """One run; everything that decides its result.
+    """Any emotion word as a query of a clip; some emotions are left out of training in turn.
 
     Attributes:
-        name: Name of the run.
         embeddings: Folders of embedding shards, one for each corpus.
         streams: Stream subset of the embeddings.
         reads: What the words attend to: "layers" (mean and standard deviation of each layer) or
@@ -58,8 +57,6 @@ class EmotionQueriesRun(FinetuneRun):
         leave_out: Emotions, each of which one variant is trained without.
         encoder: SHA-256 of the encoder. Set from the embeddings.
         method: The method.
-        optim: The optimiser.
-        loop: The training loop.
     """
 
     name: str = "emotion_queries"
@@ -74,11 +71,6 @@ class EmotionQueriesRun(FinetuneRun):
         default_factory=lambda: OptimConfig(lr=1e-3, warmup=0.05, weight_decay=0.05)
     )
     loop: FinetuneLoop = field(default_factory=lambda: FinetuneLoop(epochs=10, batch_size=32))
-
-
-def emotion_queries() -> EmotionQueriesRun:
-    """Any emotion word as a query of a clip; some emotions are left out of training in turn."""
-    return EmotionQueriesRun()
 
 
 def asking(word: str) -> str:

@@ -63,11 +63,6 @@ class QueriesPredictor:
         ]
         return cls(embedder, run, queries, streams)
 
-    @property
-    def trained_on(self) -> str:
-        """What the queries were trained on, in one line."""
-        return self.run.trained_on
-
     @torch.no_grad()
     def __call__(self, example: Example, words: Sequence[str]) -> Mapping[str, float]:
         """Word -> how likely the clip shows it, in [0, 1]; each by itself, they add up to nothing.

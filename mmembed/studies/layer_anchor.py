@@ -47,10 +47,9 @@ BY_VOWELS: Final = "group by vowels"
 
 @dataclass(frozen=True)
 class LayerAnchorRun(FinetuneRun):
-    """One run; everything that decides its result.
+    """Emotions of a language without labels: source only, layers anchored, the oracle.
 
     Attributes:
-        name: Name of the run.
         source: Folder of embedding shards whose emotions are used for training.
         target: Folder of embedding shards by the same encoder, whose emotions are hidden in
             training.
@@ -66,8 +65,6 @@ class LayerAnchorRun(FinetuneRun):
         hidden: Width of the projections.
         dropout: Dropout before the classifier.
         coral_weight: Weight of the alignment loss.
-        optim: The optimiser.
-        loop: The training loop.
     """
 
     name: str = "layer_anchor"
@@ -88,11 +85,6 @@ class LayerAnchorRun(FinetuneRun):
     loop: FinetuneLoop = field(
         default_factory=lambda: FinetuneLoop(epochs=20, batch_size=128, seeds=(0, 1, 2, 3, 4))
     )
-
-
-def layer_anchor() -> LayerAnchorRun:
-    """Emotions of a language without labels: source only, layers anchored, the oracle."""
-    return LayerAnchorRun()
 
 
 class LayerAnchorStudy(Study):

@@ -36,17 +36,14 @@ EXPLAINED_TURNS: Final = 12  # of each, from its start
 
 @dataclass(frozen=True)
 class SDTRun(FinetuneRun):
-    """One run; everything that decides its result.
+    """Emotion of each turn of dialogues by SDT, its ablations and a classifier of single turns.
 
     Attributes:
-        name: Name of the run.
         shards: Folders of prepared dialogues.
         backbone: Text encoder of the transcripts, if the shards have no text features: a folder, or
             a name on the hub.
         balanced: Weight the cross entropies by class, as the paper does for IEMOCAP.
         method: The method.
-        optim: The optimiser.
-        loop: The training loop.
     """
 
     name: str = "sdt"
@@ -58,11 +55,6 @@ class SDTRun(FinetuneRun):
     loop: FinetuneLoop = field(
         default_factory=lambda: FinetuneLoop(epochs=15, batch_size=16, seeds=(0, 1, 2, 3, 4))
     )
-
-
-def sdt() -> SDTRun:
-    """Emotion of each turn of dialogues by SDT, its ablations and a classifier of single turns."""
-    return SDTRun()
 
 
 class SDTStudy(Study):

@@ -49,18 +49,15 @@ from mmembed.training.optim import OptimConfig
 
 @dataclass(frozen=True)
 class SelfMmRun(FinetuneRun):
-    """One run; everything that decides its result.
+    """Sentiment from features or embeddings by Self-MM, its ablation, single streams, baselines.
 
     Attributes:
-        name: Name of the run.
         shards: Folder of prepared features.
         embeddings: Instead of shards: folder of embedding shards, as `mmembed extract --streams
             every` writes them. The layers of each single stream are weighted by learned weights.
         width: Width of each stream in the fusion.
         fusion: Width of the fusion.
         dropout: Dropout before the fusion and in the streams.
-        optim: The optimiser.
-        loop: The training loop.
     """
 
     name: str = "self_mm"
@@ -73,11 +70,6 @@ class SelfMmRun(FinetuneRun):
     loop: FinetuneLoop = field(
         default_factory=lambda: FinetuneLoop(epochs=20, batch_size=32, seeds=(0, 1, 2, 3, 4))
     )
-
-
-def self_mm() -> SelfMmRun:
-    """Sentiment from features or embeddings by Self-MM, its ablation, single streams, baselines."""
-    return SelfMmRun()
 
 
 class SelfMmStudy(Study):
