@@ -87,17 +87,14 @@ class Clip:
         """
         if self.path is None:
             make = partial(self._example, streams, face_model)
-            return ReadySource(self._key(), self.name, make)
+            return ReadySource(portable_key(self.name), self.name, make)
         if self.audio is not None or self.video is not None:
             raise UsageError(f"{self.name}: give a path or arrays, not both")
         check_longest(max_seconds)
         end = None if self.end is None else float(self.end)
         path = os.fspath(self.path)
-        row = Utterance(self._key(), path, float(self.start), end, transcript=self.text)
+        row = Utterance(portable_key(self.name), path, float(self.start), end, transcript=self.text)
         return MediaSource(row, Path(), streams, face_model, max_seconds, path)
-
-    def _key(self) -> str:
-        return portable_key(self.name)
 
     def _example(self, streams: tuple[str, ...], face_model: Path | None) -> Example:
         audio = video = None
@@ -106,7 +103,7 @@ class Clip:
         if self.video is not None and "video" in streams:
             video = _check_video(self.video, self.name)
         text = normalise_transcript(self.text or "") if "text" in streams else ""
-        row = Utterance(self._key(), None, transcript=self.text)
+        row = Utterance(portable_key(self.name), None, transcript=self.text)
         example = Example(row, text=text or None)
         seconds = 0.0 if audio is None else len(audio) / int(self.sample_rate or 1)
         seconds = max(seconds, 0.0 if video is None else len(video) / VIDEO_RATE)
@@ -114,10 +111,11 @@ class Clip:
             raise UsageError(
                 f"{self.name}: lasts {seconds:.0f} s, at most {LONGEST_RECORDING:.0f} s at once"
             )
+        limited = audio is not None and audio.dtype in FULL_SCALE
+        to_mono = ToMono(Path(self.name), limited=limited)
         if seconds > LONGEST:
-            return gather(self._parts(audio, video, example, face_model))
+            return gather(self._parts(audio, video, example, to_mono, face_model))
         mono = luma = None
-        to_mono = self._to_mono(audio)
         if audio is not None and len(audio):
             mono = to_16k(
                 to_mono(_floats(audio, self.name)), int(self.sample_rate or 1), to_mono.peak
@@ -135,21 +133,17 @@ class Clip:
             else ExampleInfo(),
         )
 
-    def _to_mono(self, audio: NDArray[Any] | None) -> ToMono:
-        limited = audio is not None and audio.dtype in FULL_SCALE
-        return ToMono(Path(self.name), limited=limited)
-
     def _parts(
         self,
         audio: NDArray[Any] | None,
         video: NDArray[np.uint8] | None,
         example: Example,
+        to_mono: ToMono,
         face_model: Path | None,
     ) -> Generator[FeatureBlock, None, Example]:
         """The example with its features before it, of arrays that are read block by block."""
 
-        def blocks() -> Generator[MediaBlock, None, tuple[str, ...]]:
-            to_mono = self._to_mono(audio)
+        def blocks() -> Iterator[MediaBlock]:
             if audio is not None:
                 rate = int(self.sample_rate or 1)
                 for start in range(0, len(audio), BLOCK * rate):
@@ -159,9 +153,8 @@ class Clip:
                 for start in range(0, len(video), BLOCK * VIDEO_RATE):
                     luma = to_luma(video[start : start + BLOCK * VIDEO_RATE], self.name)
                     yield MediaBlock("video", luma, VIDEO_RATE)
-            return tuple(to_mono.notes)
 
-        info = yield from features_of(blocks(), face_model)
+        info = yield from features_of(blocks(), to_mono.notes, face_model)
         return replace(example, info=info)
 
 

@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
-from mmembed.batch import STREAMS, parse_subset
+from mmembed.batch import STREAMS
 from mmembed.data.example import Example
 from mmembed.embedder import Embedder
-from mmembed.embedder.clip import Described
+from mmembed.embedder.clip import Described, parse_streams
 from mmembed.embedder.embedder import BATCH_SIZE
 from mmembed.embedder.windows import batches
 from mmembed.embeddings.read import PARTS
@@ -56,7 +56,7 @@ class EmbeddingTransformer(TransformerMixin, BaseEstimator):  # type: ignore[mis
         """
         if self.part not in PARTS:
             raise UsageError(f"part {self.part!r}: one of {', '.join(PARTS)}")
-        self._subset()
+        parse_streams(self.streams)
         self.embedder_ = Embedder.from_pretrained(self.encoder)
         return self
 
@@ -81,14 +81,9 @@ class EmbeddingTransformer(TransformerMixin, BaseEstimator):  # type: ignore[mis
         decoded = self.embedder_.read(
             [x for x in clips if not isinstance(x, Example)], self.streams
         )
+        wanted = parse_streams(self.streams)
         for clip in clips:
-            example = clip.only(self._subset()) if isinstance(clip, Example) else next(decoded)
+            example = clip.only(wanted) if isinstance(clip, Example) else next(decoded)
             if not example.streams:
                 raise DataError(example.key, "no_streams", f"has none of {self.streams}")
             yield example
-
-    def _subset(self) -> tuple[str, ...]:
-        try:
-            return parse_subset(self.streams)
-        except ValueError as error:
-            raise UsageError(f"streams: {error}") from None

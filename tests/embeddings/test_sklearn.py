@@ -70,7 +70,7 @@ def test_it_clones_pickles_and_works_in_a_pipeline(encoder: Path, tmp_path: Path
 def test_what_cannot_be_embedded_is_one_line(encoder: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="part 'words': one of pooled, layers"):
         EmbeddingTransformer(encoder, part="words").fit([])
-    with pytest.raises(UsageError, match="streams: "):
+    with pytest.raises(UsageError, match="streams 'smell': "):
         EmbeddingTransformer(encoder, streams="smell").fit([])
     with pytest.raises(CorruptError, match="not an encoder folder"):
         EmbeddingTransformer(tmp_path).fit([])

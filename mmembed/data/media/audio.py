@@ -71,7 +71,8 @@ def mid_and_side(
     Returns:
         (1, samples) or (2, samples), mid and side, where full scale is 1.
     """
-    if len(samples) == 2 and _is_pair(tuple(names)):
+    is_pair = tuple(names) in (("FL", "FR"), ("DL", "DR")) or not set(names) & set(_POSITIONS)
+    if len(samples) == 2 and is_pair:
         side = (samples[0].astype(np.float64) - samples[1]) / (2 * one)
         return np.stack([(samples.mean(axis=0) - zero) / one, side]).astype(np.float32)
     weights = _weights(tuple(names)) if len(samples) > 1 else None
@@ -89,20 +90,6 @@ def join(parts: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
     return np.concatenate(
         [*parts, np.zeros((len(parts[0]) if parts else 1, 0), np.float32)], axis=1
     )
-
-
-def layout_note(names: Sequence[str]) -> str | None:
-    """What becomes of more than two channels, None of fewer."""
-    if len(names) < 3:
-        return None
-    if _weights(tuple(names)) is None:
-        return f"{len(names)} channels of sound of unknown places: their mean"
-    return f"{len(names)} channels of sound ({' '.join(names)}) mixed to one"
-
-
-def _is_pair(names: tuple[str, ...]) -> bool:
-    """Whether two channels are left and right, or nothing is known of them."""
-    return names in (("FL", "FR"), ("DL", "DR")) or not set(names) & set(_POSITIONS)
 
 
 @cache
@@ -238,8 +225,12 @@ class AudioTrack:
         elif raw.dtype.kind == "i":
             one = np.iinfo(raw.dtype).max + 1.0
         names = [channel.name for channel in frame.layout.channels]
-        self.limited = self.limited and len(names) < 3
-        self._note(layout_note(names))
+        if len(names) > 2:
+            self.limited = False
+            places = f"({' '.join(names)}) mixed to one"
+            if _weights(tuple(names)) is None:
+                places = "of unknown places: their mean"
+            self._note(f"{len(names)} channels of sound {places}")
         return mid_and_side(raw, names, zero, one)
 
     def _at_rate(self, samples: NDArray[np.float32], rate: int) -> NDArray[np.float32]:
@@ -256,8 +247,8 @@ class AudioTrack:
         parts = [part.to_ndarray() for part in self._resampler[1].resample(frame)]
         return np.concatenate([np.zeros((len(samples), 0), np.float32), *parts], axis=1)
 
-    def _note(self, note: str | None) -> None:
-        if note is not None and note not in self.notes:
+    def _note(self, note: str) -> None:
+        if note not in self.notes:
             self.notes.append(note)
 
     def _append(self, samples: NDArray[np.float32]) -> None:

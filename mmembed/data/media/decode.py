@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
@@ -180,7 +181,8 @@ def read_frames(
     breaks = kind in BROADCAST_KINDS
     axis = _time_axis(container)
     chosen = [container.streams[index] for index in tracks]
-    if part.start > WARM_UP and (kind in SEEKABLE_KINDS or all(map(_is_pcm, chosen))):
+    is_pcm = all(stream.codec_context.name.startswith("pcm_") for stream in chosen)
+    if part.start > WARM_UP and (kind in SEEKABLE_KINDS or is_pcm):
         container.seek(round((origin + part.start - WARM_UP) * av.time_base))
     for packet in _whole_packets(part, container, chosen, breaks):
         # Not its stream_index: that is 0 in the empty last packets, which empty the decoders.
@@ -262,10 +264,6 @@ def _check_pixels(path: Path, width: int, height: int) -> None:
         raise DataError(str(path), "too_large", f"pictures of {width} x {height} pixels")
 
 
-def _is_pcm(stream: Any) -> bool:
-    return bool(stream.codec_context.name.startswith("pcm_"))
-
-
 class TimeAxis:
     """Times of the container to times of the clip, which joined recordings follow one another in.
 
@@ -296,7 +294,8 @@ class TimeAxis:
         """
         part, last = self._part.get(track, 0), self._last.get(track)
         position = time + self._shifts[part]
-        while last is not None and self._is_new(position, last):
+        ahead = self._end + LEAST_AHEAD if self._breaks else inf
+        while last is not None and not last - LEAST_BACK <= position <= ahead:
             part += 1
             if part == len(self._shifts):
                 self._shifts.append(self._end - time)
@@ -312,9 +311,6 @@ class TimeAxis:
         position = self._last.get(track, 0.0)
         self._last[track] = position + lasts
         return position
-
-    def _is_new(self, position: Seconds, last: Seconds) -> bool:
-        return position < last - LEAST_BACK or (self._breaks and position > self._end + LEAST_AHEAD)
 
 
 def _lasts(frame: av.AudioFrame | av.VideoFrame) -> Seconds:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+from collections import defaultdict
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -27,7 +28,7 @@ from mmembed.data.media.open import (
     stated_length,
 )
 from mmembed.data.media.streaming import ADVICE, FeatureBlock, features_of, stream_clip
-from mmembed.data.media.temporary_arrays import TemporaryStreams
+from mmembed.data.media.temporary_arrays import TemporaryArray
 from mmembed.data.untrusted import archives
 from mmembed.errors import DataError, MmembedError
 from mmembed.features.audio import log_mel
@@ -165,14 +166,15 @@ Source: TypeAlias = MediaSource | ReadySource
 
 def gather(parts: Generator[FeatureBlock, None, Example]) -> Example:
     """The example that a generator of its features returns, with these, memory-mapped."""
-    arrays = TemporaryStreams()
+    arrays = defaultdict[str, TemporaryArray](TemporaryArray)
     while True:
         try:
             part = next(parts)
         except StopIteration as end:
             example: Example = end.value
-            return replace(example, **arrays.finish())
-        arrays.add(part.stream, part.values)
+            whole: dict[str, Any] = {name: array.finish() for name, array in arrays.items()}
+            return replace(example, **whole)
+        arrays[part.stream].add(part.values)
 
 
 def load_example(source: MediaSource) -> Example:
@@ -224,15 +226,10 @@ def load_parts(source: MediaSource) -> Generator[FeatureBlock, None, Example]:
     utterance = source.utterance
     with source.open() as (path, data):
         span, wanted = (utterance.start, utterance.end), (source.streams, source.longest)
-        blocks = stream_clip(MediaPart(path, *span, *wanted, data, ADVICE))
-        parts = features_of(blocks, source.face_model)
+        part = MediaPart(path, *span, *wanted, data, ADVICE)
         size = path.stat().st_size if data is None else len(data)
-        while True:
-            try:
-                part = next(parts)
-            except StopIteration as end:
-                return Example(utterance, text=source.text, info=end.value)
-            yield part._replace(size=size)
+        info = yield from features_of(stream_clip(part), part.notes, source.face_model, size)
+    return Example(utterance, text=source.text, info=info)
 
 
 def probe(source: MediaSource) -> ProbeResult:

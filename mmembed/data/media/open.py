@@ -166,13 +166,12 @@ def stated_length(file: MediaFile) -> Seconds | None:
     return None if file.duration is None else file.duration / av.time_base
 
 
-def media_kind(path: Path, data: bytes | None = None, size: int | None = None) -> str | None:
+def media_kind(path: Path, data: bytes | None = None) -> str | None:
     """The kind of a file by its first bytes, None where only FFmpeg can tell; nothing is decoded.
 
     Args:
         path: of the file.
         data: its bytes, or the first `HEAD` of them, where it is no file here.
-        size: bytes of the whole file, where `data` is its beginning.
 
     Raises:
         DataError: with reason "missing", "unreadable", "empty" or "not_media".

@@ -18,7 +18,7 @@ import signal
 import sys
 import threading
 import time
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -37,7 +37,7 @@ from mmembed.data.example import Example, ExampleInfo
 from mmembed.data.manifest.utterance import Utterance, without_secrets
 from mmembed.data.media.load import MediaSource, ProbeResult, Source, mapped_bytes, probe, replies
 from mmembed.data.media.open import BLOCK
-from mmembed.data.media.temporary_arrays import TemporaryStreams
+from mmembed.data.media.temporary_arrays import TemporaryArray
 from mmembed.errors import DataError, MmembedError, UsageError
 from mmembed.features.audio import FEATURE_RATE
 from mmembed.features.video import VIDEO_RATE
@@ -136,9 +136,8 @@ class Decoder:
             if connection in ready:
                 pending.outcome = child.answer()
                 if pending.outcome is None:
-                    child.deadline = (
-                        min(time.monotonic(), pending.begun + pending.earned) + self._seconds
-                    )
+                    earned = pending.size / BYTES_A_SECOND + pending.lasts / DECODED_A_SECOND
+                    child.deadline = self._seconds + min(time.monotonic(), pending.begun + earned)
                     continue
             elif child.deadline <= now:
                 allowed = child.deadline - pending.begun
@@ -178,7 +177,9 @@ class _Pending:
     begun: float = 0.0
     size: int = 0
     steps: Counter[str] = field(default_factory=Counter)
-    arrays: TemporaryStreams | None = None
+    arrays: defaultdict[str, TemporaryArray] = field(
+        default_factory=lambda: defaultdict(TemporaryArray)
+    )
     outcome: Outcome | None = None
 
     @property
@@ -206,11 +207,6 @@ class _Pending:
     def lasts(self) -> Seconds:
         """How much of a long clip has been decoded."""
         return max(self.steps["audio"] / FEATURE_RATE, self.steps["video"] / VIDEO_RATE)
-
-    @property
-    def earned(self) -> Seconds:
-        """What a long clip may take beyond the time of any clip."""
-        return self.size / BYTES_A_SECOND + self.lasts / DECODED_A_SECOND
 
     @property
     def name(self) -> str:
@@ -274,8 +270,7 @@ class _Child:
             if "info" in head:
                 info = ExampleInfo.from_json(head["info"])
                 fields: dict[str, Any] = {"features": arrays} if source.has_features else arrays
-                if pending.arrays is not None:
-                    fields |= pending.arrays.finish()
+                fields |= {name: array.finish() for name, array in pending.arrays.items()}
                 return Example(source.utterance, text=source.text, info=info, **fields)
             size = int(head["size"])
         except (EOFError, OSError, ValueError, KeyError, TypeError):
@@ -300,8 +295,7 @@ class _Child:
             if pending.lasts > source.longest + BLOCK:
                 self.alive = False
                 return DataError(pending.name, "too_long", "lasts longer than it may last")
-            pending.arrays = pending.arrays or TemporaryStreams()
-            pending.arrays.add(stream, values)
+            pending.arrays[stream].add(values)
         return None
 
     def _array(self, kind: str, shape: Sequence[int]) -> NDArray[Any]:

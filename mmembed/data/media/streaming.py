@@ -8,7 +8,7 @@ the whole by the rounding of float16 at most, the crops not at all while the fac
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -70,17 +70,14 @@ def check_longest(seconds: Seconds) -> None:
         raise UsageError(f"max_seconds {seconds:g}: give a number {limits}")
 
 
-def stream_clip(part: MediaPart) -> Generator[MediaBlock, None, tuple[str, ...]]:
+def stream_clip(part: MediaPart) -> Iterator[MediaBlock]:
     """Decode what `mmembed.data.media.decode.load_clip` refuses as too long, block by block.
 
-    One pass over the file, whatever its kind.
+    One pass over the file, whatever its kind; notes of the clip are in `part`.
 
     Yields:
         The blocks of both streams as they are complete; those of each are in order, and all but the
         last last `BLOCK` seconds.
-
-    Returns:
-        The notes of the clip.
 
     Raises:
         DataError: as `load_clip`.
@@ -94,7 +91,6 @@ def stream_clip(part: MediaPart) -> Generator[MediaBlock, None, tuple[str, ...]]
             seconds = max(seconds, lasted[block.stream] / block.rate)
             yield block
     part.note_end(seconds)
-    return tuple(part.notes)
 
 
 def _stream_sound(part: MediaPart, file: soundfile.SoundFile) -> Iterator[MediaBlock]:
@@ -167,13 +163,18 @@ class _AudioFeatures:
 
 
 def features_of(
-    blocks: Generator[MediaBlock, None, tuple[str, ...]], face_model: Path | None = None
+    blocks: Iterable[MediaBlock],
+    notes: Sequence[str],
+    face_model: Path | None = None,
+    size: int = 0,
 ) -> Generator[FeatureBlock, None, ExampleInfo]:
     """Features of a recording, block by block.
 
     Args:
         blocks: see `stream_clip`.
+        notes: of the media, complete when the blocks have ended.
         face_model: see `mmembed.features.video.face_crops`.
+        size: see `FeatureBlock`.
 
     Yields:
         Each stream's parts in order, one block behind.
@@ -185,24 +186,17 @@ def features_of(
         DataError: whatever `blocks` raises.
     """
     audio, faces, frames = _AudioFeatures(), FaceCrops(face_model), 0
-    while True:
-        try:
-            block = next(blocks)
-        except StopIteration as end:
-            media: tuple[str, ...] = end.value
-            break
+    for block in blocks:
         if block.stream == "audio":
             for mel in audio.add(block):
-                yield FeatureBlock("audio", mel)
+                yield FeatureBlock("audio", mel, size)
         else:
             frames += len(block.values)
-            crops = faces.add(block.values)
-            if crops is not None:
-                yield FeatureBlock("video", crops)
+            if (crops := faces.add(block.values)) is not None:
+                yield FeatureBlock("video", crops, size)
     for mel in audio.finish():
-        yield FeatureBlock("audio", mel)
-    crops = faces.finish()
-    if crops is not None:
-        yield FeatureBlock("video", crops)
+        yield FeatureBlock("audio", mel, size)
+    if (crops := faces.finish()) is not None:
+        yield FeatureBlock("video", crops, size)
     seconds = max(audio.seconds, frames / VIDEO_RATE)
-    return ExampleInfo(round(seconds, 3), faces.how if frames else None, media)
+    return ExampleInfo(round(seconds, 3), faces.how if frames else None, tuple(notes))

@@ -55,21 +55,6 @@ class TemporaryArray:
         )
 
 
-class TemporaryStreams:
-    """The streams of one recording, each a `TemporaryArray`."""
-
-    def __init__(self) -> None:
-        self._arrays: dict[str, TemporaryArray] = {}
-
-    def add(self, stream: str, values: NDArray[Any]) -> None:
-        """Append the next steps of a stream."""
-        self._arrays.setdefault(stream, TemporaryArray()).add(values)
-
-    def finish(self) -> dict[str, Any]:
-        """Stream -> its array, of those that have any steps."""
-        return {stream: array.finish() for stream, array in self._arrays.items()}
-
-
 def release(array: NDArray[Any] | None) -> None:
     """Give back the memory that reading a memory-mapped array has taken; other arrays stay."""
     if isinstance(array, np.memmap) and isinstance(array.base, mmap.mmap):

@@ -24,6 +24,7 @@ LARGEST_SIDE: Final = 480  # pixels; a face that fills a fifth of it still fills
 BLACK: Final = 16
 RANGE: Final = 219  # from black to white
 FULL_RANGE: Final = 2  # AVCOL_RANGE_JPEG
+LIMITED_LEVELS: Final = np.rint(BLACK + RANGE * np.arange(256) / 255).astype(np.uint8)
 HDR: Final = {16: "PQ", 18: "HLG"}  # by AVColorTransferCharacteristic
 REFERENCE_WHITE: Final = 203.0  # cd/m2, of HDR pictures (ITU-R BT.2408-7)
 HLG_PEAK: Final = 1000.0  # cd/m2, of the screen that HLG's system gamma of 1.2 is for
@@ -43,20 +44,13 @@ def luma(frame: av.VideoFrame) -> NDArray[np.uint8]:
             frame = frame.reformat(format="yuv420p")
         picture = _plane(frame, np.dtype(np.uint8))
         if _is_full_range(frame):
-            picture = _limited_levels()[picture]
+            picture = LIMITED_LEVELS[picture]
     picture = _upright(picture, turn)
     scale = LARGEST_SIDE / max(picture.shape)
     if scale >= 1:
         return picture.copy()
     height, width = (max(1, round(side * scale)) for side in picture.shape)
     return resize(picture, width, height)
-
-
-def hdr_note(frame: av.VideoFrame) -> str | None:
-    """What was done to the levels of an HDR picture, None of others."""
-    if frame.color_trc not in HDR:
-        return None
-    return f"{HDR[frame.color_trc]} pictures are shown with {REFERENCE_WHITE:.0f} cd/m2 as white"
 
 
 def resize(picture: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint8]:
@@ -77,12 +71,6 @@ def _plane(frame: av.VideoFrame, kind: np.dtype[np.generic]) -> NDArray[np.uint8
 
 def _is_full_range(frame: av.VideoFrame) -> bool:
     return frame.color_range == FULL_RANGE or frame.format.name.startswith("yuvj")
-
-
-@cache
-def _limited_levels() -> NDArray[np.uint8]:
-    """(256,) grey levels of limited range by those of full range."""
-    return np.rint(BLACK + RANGE * np.arange(256) / 255).astype(np.uint8)
 
 
 @cache
@@ -145,8 +133,9 @@ class VideoTrack:
             time = self.shown_until
         self.show_until(time)
         self.shown = (time, shown_for(frame), luma(frame))
-        if not self.notes and (note := hdr_note(frame)) is not None:
-            self.notes.append(note)
+        if not self.notes and (kind := HDR.get(frame.color_trc)) is not None:
+            white = f"{REFERENCE_WHITE:.0f} cd/m2"
+            self.notes.append(f"{kind} pictures are shown with {white} as white")
         self.done = time >= self.stop
 
     @property

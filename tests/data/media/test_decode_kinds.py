@@ -39,16 +39,13 @@ def check_whole(clip: DecodedMedia, *, seconds: float = SECONDS, within: float =
 
 def in_blocks(path: Path) -> tuple[NDArray[np.float32], int, tuple[str, ...]]:
     """Samples, pictures and notes of `stream_clip`."""
-    blocks, samples, pictures = stream_clip(MediaPart(path)), [np.zeros(0, np.float32)], 0
-    while True:
-        try:
-            block = next(blocks)
-        except StopIteration as end:
-            return np.concatenate(samples), pictures, end.value
+    part, samples, pictures = MediaPart(path), [np.zeros(0, np.float32)], 0
+    for block in stream_clip(part):
         if block.stream == "audio":
             samples.append(block.values)
         else:
             pictures += len(block.values)
+    return np.concatenate(samples), pictures, tuple(part.notes)
 
 
 @pytest.mark.parametrize(
