@@ -99,15 +99,17 @@ def test_denials_turn_the_meaning() -> None:
 
 def test_splits() -> None:
     clips = scripts()
-    speakers = {split: {c.speaker for c in clips if c.split == split} for split in ("dev", "test")}
-    train = [c for c in clips if c.split == "train"]
-    heldout = [c for c in clips if c.split == "heldout"]
+    speakers = {
+        split: {c.speaker for c in clips if c.utterance.split == split} for split in ("dev", "test")
+    }
+    train = [c for c in clips if c.utterance.split == "train"]
+    heldout = [c for c in clips if c.utterance.split == "heldout"]
     assert len(speakers["dev"]) == 4 and len(speakers["test"]) == 6
     assert {c.speaker for c in train} == {c.speaker for c in heldout}
     assert len({c.speaker for c in train}) == 20
     assert len(heldout) == 20 * 5
     assert not {c.speaker for c in train} & (speakers["dev"] | speakers["test"])
-    others = {c.sentence for c in clips if c.split != "train"}
+    others = {c.sentence for c in clips if c.utterance.split != "train"}
     assert not {c.sentence for c in train} & others
 
 
