@@ -85,7 +85,7 @@ def as_text(comparison: Comparison) -> Iterator[str]:
         f"{'95 % interval':>17} {'p':>6} " + " ".join(f"{other:>11}" for other in shown)
     )
     rests = [
-        f"{(counted := items.counted(m)).sum()} / {items.num_groups(counted)}"
+        f"{(counted := items.counted(m)).sum()} / {num_groups(items.groups, counted)}"
         for m in (metric, *shown)
     ]
     yield (

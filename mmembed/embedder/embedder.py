@@ -25,7 +25,15 @@ from mmembed.embedder.clip import Described, as_clip, parse_streams, usable
 from mmembed.embedder.embedding import Array, Embedding, Word
 from mmembed.embedder.folder import FILES, HEAD, Saved, read_folder, write_folder
 from mmembed.embedder.recogniser import Recogniser
-from mmembed.embedder.windows import Encoded, WordMiddle, align_words, batches, encode_long
+from mmembed.embedder.windows import (
+    Encoded,
+    WordMiddle,
+    align_words,
+    batches,
+    encode_windows,
+    plan,
+    spread_words,
+)
 from mmembed.encoder import FRAME_RATE, EncoderOutput
 from mmembed.errors import UsageError
 from mmembed.features.text import normalise_transcript
@@ -334,33 +342,29 @@ class Embedder:
             recogniser: gives log-probabilities, where they are wanted.
             timed: the words of long recordings whose times are known.
         """
-        clips = [example for example in examples if not example.is_long]
-        encoded = iter(self._encode_clips(clips, recogniser) if clips else [])
-        return [
-            encode_long(
-                example,
-                lambda part: self.hidden([part]),
-                self.vocabulary,
-                recogniser,
-                words,
-            )
-            if example.is_long
-            else next(encoded)
-            for example, words in zip(examples, timed or [None] * len(examples), strict=True)
-        ]
-
-    def _encode_clips(
-        self, clips: Sequence[Example], recogniser: Recogniser | None
-    ) -> list[Encoded]:
-        hidden = self.hidden(clips)
-        encoding = self.encoder.pool(hidden).to("cpu")
-        log_probs = [None] * len(clips)
-        if recogniser is not None:
-            log_probs = recogniser(hidden.audio_visual).split()
-        return [
-            Encoded(encoding.frames.item(row).float().clone(), encoding.layers[row].clone(), each)
-            for row, each in enumerate(log_probs)
-        ]
+        encoded: dict[int, Encoded] = {}
+        if clips := [row for row, example in enumerate(examples) if not example.is_long]:
+            hidden = self.hidden([examples[row] for row in clips])
+            encoding = self.encoder.pool(hidden).to("cpu")
+            each = recogniser(hidden.audio_visual).split() if recogniser else [None] * len(clips)
+            for n, row in enumerate(clips):
+                frames, layers = encoding.frames.item(n).float().clone(), encoding.layers[n].clone()
+                encoded[row] = Encoded(frames, layers, each[n])
+        for row, example in enumerate(examples):
+            if row not in encoded:
+                windows = plan(example)
+                words = timed[row] if timed else None
+                if words is None:  # at unknown times
+                    words = spread_words(example.text or "", windows[-1].core.stop)
+                encoded[row] = encode_windows(
+                    example,
+                    windows,
+                    words,
+                    lambda part: self.hidden([part]),
+                    self.vocabulary,
+                    recogniser,
+                )
+        return [encoded[row] for row in range(len(examples))]
 
     def _words(
         self, example: Example, transcript: str | None, encoded: Encoded

@@ -82,7 +82,11 @@ def save_encoder(
         "encoder": asdict(encoder.config),
         "run": run,
         "data": list(data),
-        "evaluation": evaluation and _without_samples(evaluation),
+        "evaluation": evaluation
+        and {  # without transcripts, which may not be ours to pass on
+            split: {key: held for key, held in scores.items() if key != "samples"}
+            for split, scores in evaluation.items()
+        },
     }
     write_folder(folder, encoder, vocabulary, recogniser, config)
 
@@ -165,14 +169,6 @@ def _check_card(config: Mapping[str, Any], sha256: str) -> None:
     except (TypeError, ValueError, KeyError, AttributeError) as error:
         what = f"{type(error).__name__}: {error}"
         raise CorruptError(f"{CONFIG}: run, data or evaluation cannot be read ({what})") from None
-
-
-def _without_samples(evaluation: Mapping[str, Any]) -> dict[str, Any]:
-    """Scores without transcripts, which may not be ours to pass on."""
-    return {
-        name: {key: held for key, held in scores.items() if key != "samples"}
-        for name, scores in evaluation.items()
-    }
 
 
 def _weights(module: nn.Module) -> bytes:

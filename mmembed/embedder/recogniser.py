@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -15,19 +13,6 @@ from mmembed.embedder.embedding import Word
 from mmembed.encoder import FRAME_RATE
 from mmembed.features.text import Vocabulary, normalise_transcript
 from mmembed.nn.transformer import mean_and_std
-
-
-@dataclass(frozen=True)
-class AlignedWord:
-    """A word and its frames."""
-
-    text: str
-    frames: range
-
-    @property
-    def middle(self) -> float:
-        """In frames."""
-        return (self.frames.start + self.frames.stop) / 2
 
 
 class Recogniser(nn.Module):
@@ -75,12 +60,14 @@ class Recogniser(nn.Module):
         frames = align(log_probs, [token for token, _, _ in units])
         return [(range(*span), held) for (_, *span), held in zip(units, frames, strict=True)]
 
-    def find_words(self, log_probs: NDArray[np.float32], transcript: str) -> list[AlignedWord]:
+    def find_words(
+        self, log_probs: NDArray[np.float32], transcript: str
+    ) -> list[tuple[str, range]]:
         """The words of a normalised transcript, each with the frames from its first character to
         its last; otherwise like `find_units`.
         """
         units = self.find_units(log_probs, transcript)
-        found: list[AlignedWord] = []
+        found: list[tuple[str, range]] = []
         start = number = 0
         for word in transcript.split():
             # A unit that is nothing but the space before the word is no part of it.
@@ -89,7 +76,7 @@ class Recogniser(nn.Module):
             first = number
             while number + 1 < len(units) and units[number + 1][0].start < start + len(word):
                 number += 1
-            found.append(AlignedWord(word, range(units[first][1].start, units[number][1].stop)))
+            found.append((word, range(units[first][1].start, units[number][1].stop)))
             start += len(word) + 1
         return found
 
@@ -100,10 +87,10 @@ class Recogniser(nn.Module):
         words = self.find_words(log_probs.cpu().numpy(), transcript)
         if not words:
             return ()
-        steps = [frames[word.frames.start : word.frames.stop] for word in words]
+        steps = [frames[span.start : span.stop] for _, span in words]
         lengths = torch.tensor([len(part) for part in steps])
         vectors = mean_and_std(Packed(torch.cat(steps), lengths))
         return tuple(
-            Word(word.text, word.frames.start / FRAME_RATE, word.frames.stop / FRAME_RATE, vector)
-            for word, vector in zip(words, vectors, strict=True)
+            Word(word, span.start / FRAME_RATE, span.stop / FRAME_RATE, vector)
+            for (word, span), vector in zip(words, vectors, strict=True)
         )

@@ -131,7 +131,7 @@ def align_words(text: str, log_probs: Tensor, recogniser: Recogniser) -> list[Wo
         words = recogniser.find_words(log_probs.cpu().numpy(), text)
     except ValueError:
         return None
-    return [WordMiddle(word.text, word.middle) for word in words]
+    return [WordMiddle(word, (span.start + span.stop) / 2) for word, span in words]
 
 
 @dataclass(frozen=True)
@@ -167,28 +167,6 @@ class _Rows:
     def values(self) -> Tensor:
         assert self._held is not None
         return self._held[: self._filled]
-
-
-def encode_long(
-    example: Example,
-    encode: Callable[[Example], EncoderOutput],
-    vocabulary: Vocabulary,
-    recogniser: Recogniser | None = None,
-    words: Sequence[WordMiddle] | None = None,
-) -> Encoded:
-    """Encode a long recording by the windows of `plan`; see `encode_windows`.
-
-    Args:
-        example: with audio or video.
-        encode: of one example.
-        vocabulary: the encoder's.
-        recogniser: gives log-probabilities, where they are wanted.
-        words: of the text stream; None = those of the example, at unknown times.
-    """
-    windows = plan(example)
-    if words is None:
-        words = spread_words(example.text or "", windows[-1].core.stop)
-    return encode_windows(example, windows, words, encode, vocabulary, recogniser)
 
 
 def encode_windows(

@@ -17,6 +17,7 @@ memory, these are written as the shards are read. Headers of npy files are those
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -56,11 +57,6 @@ class Layout:
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
 
-    @property
-    def size(self) -> int:
-        """Bytes."""
-        return int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
-
 
 def write_formats(folder: Path, formats: Sequence[Format]) -> None:
     """Write the forms that are asked for and not there yet; "webdataset" is the shards themselves.
@@ -85,13 +81,15 @@ def write_formats(folder: Path, formats: Sequence[Format]) -> None:
         writers: list[_Table | _Arrays] = []
         if "parquet" in wanted:
             table = _Table(open_file(TABLE), shards)
-            stack.callback(table.close)
+            stack.callback(table.writer.close)
             writers.append(table)
         files: dict[str, list[tuple[BinaryIO, int]]] = {layout.name: [] for layout in layouts}
         if "npy" in wanted:
             for layout in layouts:
                 file = open_file(ARRAY.format(layout.name))
-                files[layout.name].append((file, _npy_header(file, layout)))
+                kind = {"descr": npy.dtype_to_descr(layout.dtype), "fortran_order": False}
+                npy.write_array_header_1_0(file, {**kind, "shape": layout.shape})
+                files[layout.name].append((file, file.tell()))
         if "safetensors" in wanted:
             file = open_file(TENSORS)
             for name, start in _tensors_header(file, layouts, shards.manifest).items():
@@ -144,13 +142,6 @@ def _layouts(shards: ShardSet) -> list[Layout]:
     return layouts
 
 
-def _npy_header(file: BinaryIO, layout: Layout) -> int:
-    """Write it; where the values begin."""
-    described = {"descr": npy.dtype_to_descr(layout.dtype), "fortran_order": False}
-    npy.write_array_header_1_0(file, {**described, "shape": layout.shape})
-    return file.tell()
-
-
 def _tensors_header(
     file: BinaryIO, layouts: Sequence[Layout], manifest: Mapping[str, Any]
 ) -> dict[str, int]:
@@ -158,7 +149,7 @@ def _tensors_header(
     at, starts = 0, {}
     header: dict[str, Any] = {"__metadata__": {"mmembed": dumps(manifest, sort_keys=True)}}
     for layout in sorted(layouts, key=lambda x: -x.dtype.itemsize):  # so that each is aligned
-        ends = [at, at + layout.size]
+        ends = [at, at + math.prod(layout.shape) * layout.dtype.itemsize]
         kind = _CODES[layout.dtype.name]
         header[layout.name] = {"dtype": kind, "shape": list(layout.shape), "data_offsets": ends}
         starts[layout.name], at = ends
@@ -206,7 +197,7 @@ class _Table:
         vectors = ((name, column.type) for name, column in self._vectors([shards.read(0)]))
         metadata = {"mmembed": dumps(shards.manifest, sort_keys=True)}
         self._schema = pa.schema([*COLUMNS.items(), *scores, *vectors], metadata)
-        self._writer = pq.ParquetWriter(file, self._schema, compression="zstd")
+        self.writer = pq.ParquetWriter(file, self._schema, compression="zstd")
 
     def write(self, records: Sequence[Record]) -> None:
         rows = [columns_of(record.key, record.members["json"], record.meta) for record in records]
@@ -214,7 +205,7 @@ class _Table:
         columns = [pa.array([row[name] for row in rows], kind) for name, kind in COLUMNS.items()]
         columns += [pa.array([x.get(name) for x in scores], pa.float64()) for name in self._scores]
         columns += [column for _, column in self._vectors(records)]
-        self._writer.write_table(pa.table(columns, self._schema))
+        self.writer.write_table(pa.table(columns, self._schema))
 
     def _vectors(self, records: Sequence[Record]) -> Iterator[tuple[str, pa.Array]]:
         """The columns of vectors: a layer is a column of its own, a word a structure."""
@@ -237,9 +228,6 @@ class _Table:
             ]
             each = pa.StructArray.from_arrays(columns, ["text", "start", "end", "vector"])
             yield "words", pa.ListArray.from_arrays(_ends(vectors), each)
-
-    def close(self) -> None:
-        self._writer.close()
 
 
 def _fixed(parts: Sequence[NDArray[Any]]) -> pa.Array:

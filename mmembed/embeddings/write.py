@@ -26,10 +26,16 @@ from mmembed.encoder import FRAME_RATE
 from mmembed.errors import DataError, UsageError
 from mmembed.training.distributed import cpu_count
 
+Granularity = Literal["utterance", "frame", "word"]
+Dtype = Literal["float32", "float16"]
+Array = NDArray[Any]
 Failure = dict[str, str]
 Subset = tuple[str, ...]
 _Batch = tuple[list[int], Future[list[Record | DataError]]]
 MOST_THREADS: Final = 8  # Python itself runs in one at a time
+BLOCK: Final = 512  # bytes; of a tar, which has a header for each member
+NPY_HEADER: Final = 128  # bytes
+JSON: Final = 1024  # bytes of a record's JSON and its line in the index, about
 
 
 class Threads(ThreadPoolExecutor):
@@ -209,24 +215,6 @@ class _Queue:
         if error.item != name:
             message = f"{name}: {message.removeprefix(f'{error.item}: ')}"
         self._failed[number] = {"item": name, "reason": error.reason, "message": message}
-
-
-Granularity = Literal["utterance", "frame", "word"]
-
-
-Dtype = Literal["float32", "float16"]
-
-
-Array = NDArray[Any]
-
-
-BLOCK: Final = 512  # bytes; of a tar, which has a header for each member
-
-
-NPY_HEADER: Final = 128  # bytes
-
-
-JSON: Final = 1024  # bytes of a record's JSON and its line in the index, about
 
 
 @dataclass(frozen=True)

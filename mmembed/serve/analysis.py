@@ -157,11 +157,8 @@ class Analyser:
         predictor: EmotionPredictor | None = None,
         search: EmbeddingSearch | None = None,
     ) -> None:
-        if search is not None and search.encoder_sha256 != embedder.sha256:
-            raise UsageError(
-                f"{search.name}: made by another encoder (SHA-256 "
-                f"{search.encoder_sha256[:12]}...) than this one ({embedder.sha256[:12]}...)"
-            )
+        if search is not None:
+            search.check_encoder(embedder.sha256, search.name)
         self.embedder = embedder
         self.decoder = decoder
         self.predictor = predictor

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Final, Protocol, Self, TypeVar
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,24 +19,13 @@ STRENGTHS: Final = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # C of logistic regressions
 FLOOR: Final = 1e-6  # a column whose standard deviation is smaller holds rounding alone
 
 
-class Estimator(Protocol):
-    """What is used of scikit-learn's."""
-
-    def fit(self, X: Array, y: Array) -> Self: ...
-
-    def predict(self, X: Array) -> Array: ...
-
-
-AnyEstimator = TypeVar("AnyEstimator", bound=Estimator)
-
-
 def best_on_dev(
-    models: Iterable[AnyEstimator], train: Examples, score: Callable[[AnyEstimator], float] | None
-) -> AnyEstimator:
+    models: Iterable[Any], train: Examples, score: Callable[[Any], float] | None
+) -> Any:
     """Fit models of all strengths and take the first of those that score best on dev.
 
     Args:
-        models: of rising strength.
+        models: estimators of scikit-learn, of rising strength.
         train: what they learn from.
         score: of a fitted model on dev; None where dev cannot tell: then the one in the middle.
     """
@@ -56,9 +45,9 @@ def logistic_regression(
     """
     vectors, truth = dev
     models = [LogisticRegression(C=strength, max_iter=2000) for strength in strengths]
-    return best_on_dev(
-        models, train, (lambda m: metric(truth, m.predict(vectors))) if len(truth) else None
-    )
+    score = (lambda m: metric(truth, m.predict(vectors))) if len(truth) else None
+    best: LogisticRegression = best_on_dev(models, train, score)
+    return best
 
 
 def ridge(train: Examples, vectors: Array, penalties: Sequence[float]) -> NDArray[np.float64]:

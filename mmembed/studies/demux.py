@@ -339,18 +339,15 @@ def _prompted_tests(run: DemuxRun, parts: Sequence[str]) -> dict[str, PromptedTe
     found = {part: PromptedTest(part, run.emotions, own, run.emotions) for part in parts}
     if run.clusters:
         names = tuple(sorted(parse_emotions(run.clusters)))
-        columns = tuple(_members_of(run, name) for name in names)
+        columns = tuple(
+            tuple(n for n, emotion in enumerate(run.emotions) if emotion in members(name))
+            for name in names
+        )
+        if not all(columns):
+            lost = names[columns.index(())]
+            raise UsageError(f"--clusters: {lost!r} has none of {', '.join(run.emotions)}")
         clusters = PromptedTest(parts[0], names, columns, names)
         found["clusters by mean"] = clusters
         found["clusters by max"] = replace(clusters, cluster="max")
         found["clusters by member"] = replace(clusters, words=run.emotions)
     return found
-
-
-def _members_of(run: DemuxRun, cluster: str) -> tuple[int, ...]:
-    places = tuple(
-        place for place, emotion in enumerate(run.emotions) if emotion in members(cluster)
-    )
-    if not places:
-        raise UsageError(f"--clusters: {cluster!r} has none of {', '.join(run.emotions)}")
-    return places

@@ -180,7 +180,7 @@ def read_embeddings(
                 both = folders[first[row.key]], folders[subset]
                 together[row.key] = _agreed(together[row.key], row, *both)
     kept = [row for row in together.values() if keep(row)]
-    _check_scale(folders, kept)
+    check_scale(next(iter(folders.values())), [r for r in kept if r.labels.sentiment is not None])
     number = {row.key: position for position, row in enumerate(kept)}
     rows, steps = {}, {}
     for subset, shards in opened.items():
@@ -262,16 +262,21 @@ def _agreed(one: Utterance, other: Utterance, here: Path, there: Path) -> Uttera
     return one if one.dialogue else replace(one, dialogue=dialogue)
 
 
-def _check_scale(folders: Mapping[str, Path], rows: Sequence[Utterance]) -> None:
-    """Sentiment in [-1, 1] and in [-3, 3] are no labels of one study."""
-    limits: dict[float, str] = {}
+def check_scale(folder: Path, rows: Sequence[Utterance]) -> None:
+    """Refuse rows that are rated on different scales: they are no labels of one study.
+
+    How strong a feeling is, in [-1, 1] or [-3, 3], and which it is are such scales.
+    """
+    scales: dict[str, str] = {}
     for row in rows:
+        limit = row.labels.sentiment_limit or SENTIMENT_LIMITS[0]
+        scale = "a category alone"
         if row.labels.sentiment is not None:
-            limits.setdefault(row.labels.sentiment_limit or SENTIMENT_LIMITS[0], row.key)
-    if len(limits) > 1:
-        each = ", ".join(f"{key} in [-{limit:g}, {limit:g}]" for limit, key in limits.items())
-        folder = next(iter(folders.values()))
-        raise UsageError(f"{folder}: sentiment on different scales: {each}; study them apart")
+            scale = f"a sentiment in [-{limit:g}, {limit:g}]"
+        scales.setdefault(scale, row.key)
+    if len(scales) > 1:
+        each = ", ".join(f"{key} has {scale}" for scale, key in scales.items())
+        raise UsageError(f"{folder}: labels on different scales: {each}; study them apart")
 
 
 def _read_steps(shards: ShardSet, wanted: Sequence[int], part: Part, layers: int) -> list[Tensor]:

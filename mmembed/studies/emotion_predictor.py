@@ -95,16 +95,14 @@ class EmotionPredictor:
         }
         return cls(embedder, run, regressors, distances)
 
-    def __call__(self, example: Example) -> Labels:
+    def with_distance(self, example: Example) -> tuple[Labels, DistanceScore | None]:
         """Sentiment and emotions of an example, clipped to their ranges; None = never learned.
+
+        And how far it lies from the training clips, see `distance`.
 
         Raises:
             UsageError: no regressor was trained for its streams.
         """
-        return self.with_distance(example)[0]
-
-    def with_distance(self, example: Example) -> tuple[Labels, DistanceScore | None]:
-        """The same, and how far the example lies from the training clips; see `distance`."""
         layers = self.embedder.encode([example]).layers
         try:
             (labels,) = self.predict(layers, example.streams)

@@ -23,7 +23,7 @@ from sklearn.linear_model import Ridge
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from mmembed.batch import STREAMS, Batch
+from mmembed.batch import STREAMS, Batch, Padded
 from mmembed.data.manifest.utterance import Utterance
 from mmembed.errors import UsageError
 from mmembed.method import Method
@@ -122,7 +122,7 @@ class EmotionQueriesStudy(Study):
             truth = _truth(self._splits["test"], labels)
             labelled = ~np.isnan(truth).all(1)
             self._clips[test] = clips = self._splits["test"].where(torch.from_numpy(labelled))
-            groups = clips.groups()
+            groups = clips.groups
             tests[test] = TestSet(
                 "labels",
                 "auroc",
@@ -158,7 +158,7 @@ class EmotionQueriesStudy(Study):
         emotions = clips.emotions[:, self._learned(variant)]
         return Batch(
             clips.keys,
-            {"embedding": clips.padded()},
+            {"embedding": Padded.stack(clips.steps)},
             {"emotions": emotions.nan_to_num()},
             {"label_mask": ~emotions.isnan()},
         )
@@ -192,7 +192,7 @@ class EmotionQueriesStudy(Study):
         parts = []
         for start in range(0, len(clips), BATCH):
             some = clips.take(range(start, min(start + BATCH, len(clips))))
-            batch = Batch(some.keys, {"embedding": some.padded()})
+            batch = Batch(some.keys, {"embedding": Padded.stack(some.steps)})
             parts.append(method.score(batch, queries).sigmoid())
         columns = [list(words).index(e) for _, e in self._labels[test]]
         probabilities: Array = torch.cat(parts)[:, columns].numpy()
@@ -254,7 +254,7 @@ class EmotionQueriesStudy(Study):
             self.emotions[self._left_out(v)]: self.emotions[self._nearest(v)]
             for v in self.variants[1:]
         }
-        speakers = {split: sorted({*c.groups().names}) for split, c in self._splits.items()}
+        speakers = {split: sorted({*c.groups.names}) for split, c in self._splits.items()}
         return {"label_auroc": areas, "nearest": nearest, "speakers": speakers}
 
     def _corpus_labels(self, emotions: Sequence[str]) -> list[tuple[str, int]]:

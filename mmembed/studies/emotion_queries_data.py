@@ -12,7 +12,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mmembed.batch import Padded
 from mmembed.data.manifest.utterance import EMOTIONS, Labels, Utterance
 from mmembed.errors import UsageError
 from mmembed.metrics.bootstrap import count_groups
@@ -24,7 +23,7 @@ from mmembed.studies.embeddings_data import (
     same_encoder,
     subset_folders,
 )
-from mmembed.studies.groups import Groups, group_items
+from mmembed.studies.groups import Groups, ManifestItems, group_items
 from mmembed.studies.splits import SPLITS, deal
 
 ADJECTIVES: Final = {
@@ -37,32 +36,18 @@ EVERY: Final = 5  # of so many speakers one is for test and one for dev
 
 
 @dataclass(frozen=True)
-class EmotionQueryClips:
+class EmotionQueryClips(ManifestItems):
     """Labelled clips.
 
     Attributes:
-        rows: N of their manifest rows.
         corpora: N names.
         steps: N tensors (T, D): the encoder's frames, or its layers.
         emotions: (N, E) 1 = present, 0 = absent, NaN = not labelled by the corpus.
     """
 
-    rows: tuple[Utterance, ...]
     corpora: tuple[str, ...]
     steps: tuple[Tensor, ...]
     emotions: Tensor
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    @property
-    def keys(self) -> tuple[str, ...]:
-        """N."""
-        return tuple(row.key for row in self.rows)
-
-    def groups(self) -> Groups:
-        """Of the N clips."""
-        return group_items(self.rows)
 
     def take(self, rows: Sequence[int]) -> EmotionQueryClips:
         """Some of them."""
@@ -76,10 +61,6 @@ class EmotionQueryClips:
     def where(self, kept: Tensor) -> EmotionQueryClips:
         """Those for which (N,) is true."""
         return self.take(kept.nonzero()[:, 0].tolist())
-
-    def padded(self) -> Padded:
-        """(N, T, D) their steps."""
-        return Padded.stack(self.steps)
 
 
 def read_clips(

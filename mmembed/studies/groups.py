@@ -39,3 +39,27 @@ def group_items(rows: Sequence[Utterance], item: str = "clip") -> Groups:
         tuple(f"{kind} {name}" if len(kinds) > 1 else name for kind, name in found),
         " or ".join(kinds) or item,
     )
+
+
+@dataclass(frozen=True)
+class ManifestItems:
+    """Items that are rows of a manifest.
+
+    Attributes:
+        rows: N of them.
+    """
+
+    rows: tuple[Utterance, ...]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """N keys."""
+        return tuple(row.key for row in self.rows)
+
+    @property
+    def groups(self) -> Groups:
+        """Which of the N belong together."""
+        return group_items(self.rows)

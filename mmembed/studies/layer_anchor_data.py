@@ -80,10 +80,6 @@ class LayerAnchorClips:
         named = np.isin(self.speakers, speakers)
         return self.take(np.flatnonzero(~named)), self.take(np.flatnonzero(named))
 
-    def hidden(self) -> LayerAnchorClips:
-        """The same without emotions."""
-        return replace(self, emotion=torch.full_like(self.emotion, UNLABELLED))
-
     def standardised(self, by: Standardise) -> LayerAnchorClips:
         """The same with standardised vectors."""
         return replace(self, vectors=by(self.vectors))
@@ -203,7 +199,8 @@ def make_folds(
             vectors = [torch.cat(vectors)] * 2
         by = [Standardise.by(one, floor=1e-3) for one in vectors]
         of_source, others = labelled_source.standardised(by[0]), adapt.standardised(by[1])
-        train = of_source + others.hidden()
+        hidden = torch.full_like(others.emotion, UNLABELLED)
+        train = of_source + replace(others, emotion=hidden)
         adapted = [speaker for speaker in target_speakers if speaker not in tested]
         labelled, chooses = others.split(hold_out(adapted, HELD_OUT))
         # An epoch is as many steps as the others'.

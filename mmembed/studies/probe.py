@@ -12,7 +12,7 @@ still unfinished after 300 iterations, so that its result was partly the solver'
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -46,14 +46,12 @@ class Labelled:
         vectors: (N, W) all layers side by side.
         labels: (N,) class names.
         groups: (N,) speakers, or what else keeps items together, see `grouping`.
-        layers: columns of `vectors` of each layer, by name.
         grouping: what the groups are, see `mmembed.studies.groups`.
     """
 
     vectors: Vectors
     labels: Names
     groups: Names
-    layers: Mapping[str, slice]
     grouping: str = "speaker"
 
 
@@ -71,14 +69,11 @@ def read_labelled(folder: Path, speakers: Sequence[str] = ()) -> Labelled:
     if not len(clips):
         raise UsageError(f"{folder}: holds no labelled record of these speakers")
     steps = torch.stack([*clips.steps[""]])
-    count, width = steps.shape[1:]
     groups = clips.groups(range(len(clips)))
-    names = clips.layers or tuple(map(str, range(count)))
     return Labelled(
         steps.flatten(1).numpy().astype(np.float64),
         clips.categories,
         np.array(groups.names),
-        {name: slice(at * width, (at + 1) * width) for at, name in enumerate(names)},
         groups.kind,
     )
 

@@ -61,16 +61,9 @@ class TestPredictions:
     def write(self, path: Path) -> None:
         """Write a safetensors file."""
         items = self.items
-        metadata = {
-            "task": items.task,
-            "metric": items.metric,
-            "keys": items.keys,
-            "groups": items.groups,
-            "grouping": items.grouping,
-            "names": items.names,
-            "variants": list(self.variants),
-            "baselines": list(self.baselines),
-        }
+        kept = ("task", "metric", "keys", "groups", "grouping", "names")
+        metadata = {name: getattr(items, name) for name in kept}
+        metadata |= {"variants": list(self.variants), "baselines": list(self.baselines)}
         tensors = {"truth": items.truth}
         tensors |= {f"variants/{name}": values for name, values in self.variants.items()}
         tensors |= {f"baselines/{name}": values for name, values in self.baselines.items()}

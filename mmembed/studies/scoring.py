@@ -10,7 +10,8 @@ from typing import Any, Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from mmembed.metrics import bootstrap, classes, multilabel, sentiment
+from mmembed.metrics import classes, multilabel, sentiment
+from mmembed.metrics.bootstrap import bootstrap_interval, num_groups
 from mmembed.metrics.classes import Metric
 
 Array = NDArray[Any]
@@ -139,7 +140,7 @@ class TestSet:
             mean, std = float(np.mean(values)), float(np.std(values))
             scores[name] = {"mean": finite(mean), "std": finite(std)}
             if np.isfinite(mean) and (name == self.metric or name in WITH_INTERVAL):
-                interval = bootstrap.bootstrap_interval(
+                interval = bootstrap_interval(
                     lambda rows, name=name: float(  # type: ignore[misc]
                         np.mean([self.score(name, p, rows) for p in predicted])
                     ),
@@ -176,19 +177,15 @@ class TestSet:
         counted = {metric: self.counted(metric) for metric in METRICS[self.task]}
         return {
             "items": len(self.keys),
-            "groups": bootstrap.num_groups(self.groups),
+            "groups": num_groups(self.groups),
             "grouping": self.grouping,
             "counts": {
-                metric: {"items": int(rows.sum()), "groups": self.num_groups(rows)}
+                metric: {"items": int(rows.sum()), "groups": num_groups(self.groups, rows)}
                 for metric, rows in counted.items()
             },
             **({"labels": self.label_counts()} if self.names else {}),
             "notes": list(self.left_out()),
         }
-
-    def num_groups(self, rows: NDArray[np.bool_]) -> int:
-        """Groups of some of the items (N,)."""
-        return bootstrap.num_groups(self.groups, rows)
 
     def label_counts(self) -> dict[str, dict[str, int]]:
         """See `counts`."""
@@ -200,7 +197,7 @@ class TestSet:
             name: {
                 "items": int(known[:, column].sum()),
                 "positives": int((truth[:, column] > 0).sum()),
-                "groups": self.num_groups(known[:, column]),
+                "groups": num_groups(self.groups, known[:, column]),
                 "train_positives": int((train[:, column] > 0).sum()),
             }
             for column, name in enumerate(self.names)

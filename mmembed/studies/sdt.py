@@ -7,7 +7,8 @@ dialogue; the authors' numbers mean something else (`mmembed.methods.sdt`).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
@@ -68,8 +69,9 @@ class SDTStudy(Study):
             self.variants = ("sdt", "without distillation", ALONE)
         self.notes = [
             f"not scored: {split} has {count} turns of class {name!r}, training none"
-            for split, counts in data.unknown.items()
-            for name, count in counts.items()
+            for split, dialogues in data.splits.items()
+            for name, count in sorted(Counter(_categories(dialogues)).items())
+            if name not in data.classes
         ]
         train = self._emotions("train")
         balanced = balanced_weights(np.bincount(train).tolist()) if run.balanced else ()
@@ -156,10 +158,11 @@ class SDTStudy(Study):
         ]
         write_json(out / "explanations.json", {"dialogues": shown})
         everything = to_batch(self._splits["test"])
-        gates = [_mean_gates(method.explain(everything)) for method in methods]
-        return {
-            "gates": {name: float(np.mean([gate[name] for gate in gates])) for name in gates[0]}
-        }
+        gates: dict[str, list[float]] = {}  # stream -> mean over turns and dimensions, of each seed
+        for method in methods:
+            for name, each in method.explain(everything).multimodal.items():
+                gates.setdefault(name, []).append(float(torch.cat(list(each)).mean()))
+        return {"gates": {name: float(np.mean(means)) for name, means in gates.items()}}
 
     def _explain(
         self, dialogue: Dialogue, predicted: Tensor, explained: Explanation, item: int
@@ -209,8 +212,6 @@ def _telling(dialogue: Dialogue) -> tuple[bool, int]:
     return len(dialogue.rows) <= EXPLAINED_TURNS, len(classes)
 
 
-def _mean_gates(explained: Explanation) -> dict[str, float]:
-    """Stream -> mean weight over turns and dimensions."""
-    return {
-        name: float(torch.cat(list(gates)).mean()) for name, gates in explained.multimodal.items()
-    }
+def _categories(dialogues: Sequence[Dialogue]) -> Iterator[str]:
+    """Those of all turns that have one."""
+    return (c for dialogue in dialogues for row in dialogue.rows if (c := row.labels.category))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -62,14 +61,12 @@ class Dialogues:
         classes: names in alphabetical order.
         widths: stream -> D.
         num_speakers: the most of a training dialogue; 0 where no speaker is known.
-        unknown: split -> class that no training turn has -> how many turns have it there.
     """
 
     splits: Mapping[str, Sequence[Dialogue]]
     classes: tuple[str, ...]
     widths: Mapping[str, int]
     num_speakers: int
-    unknown: Mapping[str, Mapping[str, int]]
 
 
 @dataclass(frozen=True)
@@ -146,20 +143,7 @@ def read_dialogues(folders: Sequence[str], backbone: str = "") -> Dialogues:
         if not any((dialogue.emotion != UNLABELLED).any() for dialogue in dialogues):
             raise UsageError(f"{where}: no turn of split {split} has a class of training")
     widths = {name: len(scale.mean) for name, scale in scales.items()}
-    return Dialogues(read, tuple(classes), widths, num_speakers, _unknown(splits, classes))
-
-
-def _unknown(
-    splits: Mapping[str, Mapping[str, Sequence[_Turn]]], classes: Sequence[str]
-) -> dict[str, dict[str, int]]:
-    """Split -> class that training does not have -> its turns."""
-    unknown: dict[str, dict[str, int]] = {}
-    for split, parts in splits.items():
-        labels = [turn.row.labels.category for part in parts.values() for turn in part]
-        counts = Counter(label for label in labels if label and label not in classes)
-        if counts:
-            unknown[split] = dict(sorted(counts.items()))
-    return unknown
+    return Dialogues(read, tuple(classes), widths, num_speakers)
 
 
 def _read_turns(folders: Sequence[str], where: str) -> list[_Turn]:

@@ -17,9 +17,9 @@ from mmembed.batch import STREAMS
 from mmembed.data.dataset import Examples
 from mmembed.data.manifest.utterance import SENTIMENT_LIMITS, Labels, Utterance
 from mmembed.errors import UsageError
-from mmembed.studies.embeddings_data import read_embeddings, subset_folders
+from mmembed.studies.embeddings_data import check_scale, read_embeddings, subset_folders
 from mmembed.studies.feature_tensors import Standardise, features_of
-from mmembed.studies.groups import Groups, group_items
+from mmembed.studies.groups import ManifestItems
 from mmembed.studies.scoring import TestSet, sentiment_task
 from mmembed.studies.splits import SPLITS, hold_out
 
@@ -28,29 +28,14 @@ HELD_OUT: Final = 0.1  # of the training groups, where there is no dev split
 
 
 @dataclass(frozen=True)
-class SelfMmItems:
+class SelfMmItems(ManifestItems):
     """Labelled items of a split.
 
     Attributes:
-        rows: N manifest rows.
         streams: stream -> N tensors (T, D), T = 0 where it is missing.
     """
 
-    rows: tuple[Utterance, ...]
     streams: Mapping[str, Sequence[Tensor]]
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    @property
-    def keys(self) -> tuple[str, ...]:
-        """N keys."""
-        return tuple(row.key for row in self.rows)
-
-    @property
-    def groups(self) -> Groups:
-        """Which of the N belong together: videos, or speakers."""
-        return group_items(self.rows)
 
     @cached_property
     def sentiment(self) -> Tensor:
@@ -101,7 +86,7 @@ def read_items(folder: Path) -> dict[str, SelfMmItems]:
                     f"{folder}: {name} of {row.key} is {x.shape[1]} wide, of others {widths[name]}"
                 )
         splits.setdefault(row.split, []).append((row, steps))
-    _check_scale(folder, [row for rows in splits.values() for row, _ in rows])
+    check_scale(folder, [row for rows in splits.values() for row, _ in rows])
     streams = [name for name in STREAMS if name in widths]
     return {
         split: SelfMmItems(
@@ -124,7 +109,7 @@ def read_streams(folder: Path) -> dict[str, SelfMmItems]:
     clips = read_embeddings(
         folders, lambda row: sentiment_of(row.labels) is not None and row.split in SPLITS
     )
-    _check_scale(folder, clips.utterances)
+    check_scale(folder, clips.utterances)
     streams = [stream for stream in folders if len(clips.rows[stream])]
     splits = {}
     for split in SPLITS:
@@ -133,20 +118,6 @@ def read_streams(folder: Path) -> dict[str, SelfMmItems]:
             values = {stream: clips.values(stream, rows) for stream in streams}
             splits[split] = SelfMmItems(tuple(clips.utterances[row] for row in rows), values)
     return splits
-
-
-def _check_scale(folder: Path, rows: Sequence[Utterance]) -> None:
-    """How strong a feeling is and which it is are no labels of one study; see `sentiment_of`."""
-    scales: dict[str, str] = {}
-    for row in rows:
-        limit = row.labels.sentiment_limit or SENTIMENT_LIMITS[0]
-        scale = "a category alone"
-        if row.labels.sentiment is not None:
-            scale = f"a sentiment in [-{limit:g}, {limit:g}]"
-        scales.setdefault(scale, row.key)
-    if len(scales) > 1:
-        each = ", ".join(f"{key} has {scale}" for scale, key in scales.items())
-        raise UsageError(f"{folder}: labels on different scales: {each}; study them apart")
 
 
 def sentiment_of(labels: Labels) -> float | None:
@@ -176,22 +147,14 @@ def with_dev(
             f"{folder}: one labelled item of the split train and none of dev: another is needed "
             "to choose epochs by"
         )
-    parts = _hold_out(splits["train"])
-    return {**splits, **parts}, [
-        f"no item of the split dev has a sentiment: {len(parts['dev'])} training items are held "
-        "out for it"
-    ]
-
-
-def _hold_out(train: SelfMmItems) -> dict[str, SelfMmItems]:
-    """The last tenth of the training groups as dev; of one group alone the last tenth of it."""
+    train = splits["train"]  # the last tenth of its groups is dev; of one group alone of its items
     groups = train.groups.names if len({*train.groups.names}) > 1 else train.keys
     late = set(hold_out([*dict.fromkeys(groups)][::-1], HELD_OUT))
-    rows = range(len(train))
-    return {
-        "train": train.take([row for row in rows if groups[row] not in late]),
-        "dev": train.take([row for row in rows if groups[row] in late]),
-    }
+    kept, dev = ([n for n, g in enumerate(groups) if (g in late) is held] for held in (False, True))
+    note = (
+        f"no item of the split dev has a sentiment: {len(dev)} training items are held out for it"
+    )
+    return {**splits, "train": train.take(kept), "dev": train.take(dev)}, [note]
 
 
 def sentiment_test(train: SelfMmItems, test: SelfMmItems) -> TestSet:

@@ -124,7 +124,11 @@ class Study(ABC):
         return None
 
     def score(self, out: Path, trained: Trained) -> dict[str, Any]:
-        """Scores on all tests; predictions are written to `out/predictions`."""
+        """Scores on all tests; predictions are written to `out/predictions`.
+
+        Raises:
+            MmembedError: a method has diverged, its predictions are no numbers.
+        """
         if (data := self.trained_on()) is not None:
             trained_on.write(out, data)
         predictions: dict[str, dict[str, Array]] = {test: {} for test in self.tests}
@@ -133,8 +137,13 @@ class Study(ABC):
             for test, by_row in predictions.items():
                 each = [self.rows(variant, test, method.eval()) for method in methods]
                 for row in dict.fromkeys(row for rows in each for row in rows):
-                    by_row[row] = np.stack([rows[row] for rows in each])
-                    _check_finite(by_row[row], variant, test)
+                    predicted = np.stack([rows[row] for rows in each])
+                    if count := int((~np.isfinite(predicted)).sum()):
+                        raise MmembedError(
+                            f"{variant}: {count} of {predicted.size} predictions of test {test} "
+                            "are not finite; lower --optim.lr and train into another --out"
+                        )
+                    by_row[row] = predicted
         return {
             "tests": {test: self._score(out, test, rows) for test, rows in predictions.items()},
             "seeds": list(self.run.loop.seeds),
@@ -188,20 +197,6 @@ def check_settings(run: FinetuneRun) -> None:
     if not loop.seeds or len({*loop.seeds}) < len(loop.seeds):
         given = " ".join(map(str, loop.seeds)) or "(none)"
         raise UsageError(f"--loop.seeds {given}: give one or more, each once")
-
-
-def _check_finite(predicted: Array, variant: str, test: str) -> None:
-    """A method that diverged has no scores.
-
-    Raises:
-        MmembedError: some of (S, N, ...) predictions are no numbers.
-    """
-    count = int((~np.isfinite(predicted)).sum())
-    if count:
-        raise MmembedError(
-            f"{variant}: {count} of {predicted.size} predictions of test {test} are not finite; "
-            "lower --optim.lr and train into another --out"
-        )
 
 
 def table(results: Mapping[str, Any]) -> Iterator[str]:

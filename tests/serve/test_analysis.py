@@ -122,7 +122,7 @@ def test_what_was_not_learned_is_not_predicted(
         assert (len(shown.curves.sentiment) > 0) is ("sentiment" in targets)
         assert shown.curves.limit == limit
         part = load_example(Utterance("clip", "clip.mp4"), made)
-        labels = predictor(part)
+        labels, _ = predictor.with_distance(part)
         assert [math.isnan(x) for x in labels.intensities] == [e not in targets for e in EMOTIONS]
         assert labels.sentiment is None or abs(labels.sentiment) <= limit
 
@@ -136,7 +136,7 @@ def test_a_point_of_a_curve_is_the_answer_for_its_window(made: Path, analyser: A
         if span:
             assert part.audio is not None and part.video is not None
             part = Example(part.utterance, part.audio[:100], part.video[:25])
-        answer = analyser.predictor(part)
+        answer, _ = analyser.predictor.with_distance(part)
         assert curves.sentiment[place] == pytest.approx(answer.sentiment, abs=1e-5)
         assert [curves.emotions[name][place] for name in EMOTIONS] == pytest.approx(
             answer.emotions, abs=1e-5
@@ -203,7 +203,7 @@ def test_parts_that_do_not_fit_are_refused(
     search = EmbeddingSearch.open(made / "near" / "text")
     analyser.embedder.sha256, right = "0" * 64, analyser.embedder.sha256
     try:
-        with pytest.raises(UsageError, match=r"near/text: made by another encoder"):
+        with pytest.raises(UsageError, match=r"near/text: another encoder"):
             Analyser(analyser.embedder, decoder, search=search)
     finally:
         analyser.embedder.sha256 = right

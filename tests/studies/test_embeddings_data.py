@@ -157,7 +157,10 @@ def test_folders_that_do_not_go_together_are_refused(tmp_path: Path) -> None:
     rated = described(0, labels={"sentiment": 0.5})
     sims = described(1, labels={"sentiment": 0.5, "sentiment_limit": 1})
     write(scales, "audio", [rated, sims])
-    assert "different scales: clip-0 in [-3, 3], clip-1 in [-1, 1]" in told(scales)
+    assert (
+        "different scales: clip-0 has a sentiment in [-3, 3], clip-1 has a sentiment in [-1, 1]"
+        in told(scales)
+    )
 
     twice = tmp_path / "twice"
     write(twice, "audio", [embedding(0)])

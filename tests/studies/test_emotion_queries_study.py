@@ -122,7 +122,7 @@ def test_each_corpus_tells_of_its_own_emotions(tmp_path: Path) -> None:
 def test_speakers_are_of_one_split(tmp_path: Path) -> None:
     """Dealt out where a corpus does not say; its own splits are kept, heldout with its speaker."""
     splits, _, _ = read_clips([acted(tmp_path), rated(tmp_path)], "audio", "layers")
-    assert {name: sorted({*clips.groups().names}) for name, clips in splits.items()} == {
+    assert {name: sorted({*clips.groups.names}) for name, clips in splits.items()} == {
         "train": ["a02", "a03", "a04", "a07", "a08", "a09", "r0", "r1", "r2"],
         "dev": ["a01", "a06", "r3"],
         "test": ["a00", "a05", "r4"],

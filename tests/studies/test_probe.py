@@ -32,7 +32,7 @@ def made(strength: float) -> Labelled:
     for column, label in enumerate(("anger", "fear", "joy")):
         vectors[label == LABELS, column] += strength
     vectors[:, 9] += 20 * np.repeat(random.standard_normal(8), 12)
-    return Labelled(vectors, LABELS, SPEAKERS, {"all": slice(0, 10)})
+    return Labelled(vectors, LABELS, SPEAKERS)
 
 
 def test_finds_what_is_there() -> None:

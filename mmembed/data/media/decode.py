@@ -194,7 +194,10 @@ def read_frames(
             # Before the gap to it is filled.
             part.check_length(float(packet.pts * packet.time_base) - origin - part.start - 1.0)
         for frame in _decode(part, packet, kind, tracks):
-            _check_frame(part, frame)
+            if isinstance(frame, av.AudioFrame):
+                check_rate(part.path, frame.sample_rate)
+            elif isinstance(frame, av.VideoFrame):
+                _check_pixels(part.path, frame.width, frame.height)
             time = frame.time
             if kind in UNTIMED_KINDS and isinstance(frame, av.AudioFrame):
                 time = axis.follow(index, _lasts(frame))
@@ -250,13 +253,6 @@ def _decode(
             raise
         # No frame: a tag between two recordings, or filling.
     return ()
-
-
-def _check_frame(part: MediaPart, frame: av.AudioFrame | av.VideoFrame) -> None:
-    if isinstance(frame, av.AudioFrame):
-        check_rate(part.path, frame.sample_rate)
-    elif isinstance(frame, av.VideoFrame):
-        _check_pixels(part.path, frame.width, frame.height)
 
 
 def _check_pixels(path: Path, width: int, height: int) -> None:

@@ -33,8 +33,7 @@ SCREEN_GAMMA: Final = 2.4  # ITU-R BT.1886
 
 def luma(frame: av.VideoFrame) -> NDArray[np.uint8]:
     """(height, width) uint8 from 16 to 235, as a player shows it, at most 480 pixels a side."""
-    turn = _display_matrix(frame)
-    layout = frame.format
+    side, layout = frame.side_data.get("DISPLAYMATRIX"), frame.format
     if frame.color_trc in HDR:
         frame = frame.reformat(format="yuv420p10le")
         codes = _plane(frame, np.dtype("<u2"))
@@ -45,7 +44,7 @@ def luma(frame: av.VideoFrame) -> NDArray[np.uint8]:
         picture = _plane(frame, np.dtype(np.uint8))
         if _is_full_range(frame):
             picture = LIMITED_LEVELS[picture]
-    picture = _upright(picture, turn)
+    picture = _upright(picture, side)
     scale = LARGEST_SIDE / max(picture.shape)
     if scale >= 1:
         return picture.copy()
@@ -90,18 +89,13 @@ def hdr_levels(transfer: int, full_range: bool) -> NDArray[np.uint8]:
     return np.rint(BLACK + RANGE * shown).astype(np.uint8)
 
 
-def _display_matrix(frame: av.VideoFrame) -> tuple[int, int, int, int]:
-    """a, b, c, d: what is at (x, y) is to be shown at (a x + c y, b x + d y), but for a shift."""
-    side = frame.side_data.get("DISPLAYMATRIX")
+def _upright(picture: NDArray[np.uint8], side: object) -> NDArray[np.uint8]:
+    """Turned and mirrored as the nearest of the eight orientations to its display matrix asks."""
     matrix = np.frombuffer(bytes(side)[:36] if isinstance(side, SideData) else b"", np.int32)
-    if len(matrix) == 9:
-        return int(matrix[0]), int(matrix[1]), int(matrix[3]), int(matrix[4])
-    return 1, 0, 0, 1
-
-
-def _upright(picture: NDArray[np.uint8], matrix: tuple[int, int, int, int]) -> NDArray[np.uint8]:
-    """Turned and mirrored as the nearest of the eight orientations asks."""
-    a, b, c, d = matrix
+    if len(matrix) < 9:
+        return picture
+    # What is at (x, y) is to be shown at (a x + c y, b x + d y), but for a shift.
+    a, b, c, d = (int(matrix[n]) for n in (0, 1, 3, 4))
     if abs(a) + abs(d) < abs(b) + abs(c):
         picture, a, d = picture.T, c, b
     return picture[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
