@@ -184,8 +184,8 @@ def test_without_extras_only_their_modules_are_missed(alone, tmp_path):
 
 def test_without_extras_the_command_starts(alone, tmp_path):
     listed = call(alone / "mmembed", "--help", cwd=tmp_path)
-    for verb in PROJECT["project"]["entry-points"]["mmembed.verbs"]:
-        assert f"  {verb:<10} " in listed
+    for command in PROJECT["project"]["entry-points"]["mmembed.commands"]:
+        assert f"  {command:<10} " in listed
 
 
 @pytest.fixture(scope="module")

@@ -80,13 +80,13 @@ def test_its_method_keeps_the_contract(checkout: Path) -> None:
 
 def test_its_recipe_runs_and_is_compared(checkout: Path) -> None:
     write_features(checkout / "data/mosi/shards", {"train": 60, "dev": 20, "test": 24})
-    verbs = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"]
+    entries = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"]
     calls = []
-    for program, verb, *arguments in COMMANDS:
+    for program, name, *arguments in COMMANDS:
         if program != "mmembed":
             continue
-        module, _, _ = verbs["mmembed.verbs"][verb].partition(":")
-        calls.append((module, [*arguments, *SHORT.get(verb, [])]))
+        module, _, _ = entries["mmembed.commands"][name].partition(":")
+        calls.append((module, [*arguments, *SHORT.get(name, [])]))
     out = run(sys.executable, "-c", PROGRAMS, json.dumps(calls), cwd=checkout)
     compared = out[out.index("test: 24 items of 6 dialogues") :]
     rows = [line[:28].strip() for line in compared.splitlines()]

@@ -1,6 +1,6 @@
 """The program `mmembed COMMAND`, and how every program here ends.
 
-The commands are entry points of the group "mmembed.verbs". A command is imported when it is called,
+The commands are entry points of the group "mmembed.commands". A command is imported when it is called,
 so that help appears at once.
 """
 
@@ -99,7 +99,7 @@ def dispatch(arguments: list[str]) -> None:
     Raises:
         UsageError: there is no such command.
     """
-    commands = {entry.name: entry for entry in entry_points(group="mmembed.verbs")}
+    commands = {entry.name: entry for entry in entry_points(group="mmembed.commands")}
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(USAGE.format(commands=_list_commands(commands)), end="")
     elif arguments[0] == "--version":

@@ -14,7 +14,7 @@ from mmembed.recipes.pretrain import RECIPES
 from mmembed.studies.registry import RECIPES as STUDIES
 
 COMMANDS = [
-    *([command.name] for command in entry_points(group="mmembed.verbs")),
+    *([command.name] for command in entry_points(group="mmembed.commands")),
     *(["pretrain", recipe] for recipe in RECIPES),
     *(["finetune", recipe] for recipe in STUDIES),
     *(["prepare", corpus] for corpus in ("talkers", "manifest", *CORPORA, *CONVERTERS)),
@@ -23,7 +23,7 @@ COMMANDS = [
 
 def help_of(command: list[str]) -> str:
     """What `mmembed COMMAND --help` prints, 100 columns wide."""
-    (entry,) = entry_points(group="mmembed.verbs", name=command[0])
+    (entry,) = entry_points(group="mmembed.commands", name=command[0])
     out = io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.suppress(SystemExit):
         entry.load()([*command[1:], "--help"])
