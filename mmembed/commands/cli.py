@@ -1,7 +1,7 @@
 """The program `mmembed COMMAND`, and how every program here ends.
 
-The commands are entry points of the group "mmembed.commands". A command is imported when it is called,
-so that help appears at once.
+The commands are entry points of the group "mmembed.commands". A command is imported when it is
+called, so that help appears at once.
 """
 
 from __future__ import annotations
