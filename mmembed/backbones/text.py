@@ -18,10 +18,10 @@ from mmembed.features.prompt import Span, Tokens
 
 
 class HubBackbone(nn.Module):
-    """A model of transformers.
+    """A model of transformers, with or without its masked-language head.
 
     Args:
-        model: what AutoModel made.
+        model: what AutoModel or AutoModelForMaskedLM made.
         pad: the id that stands for padding: XLM-R counts positions by it.
         separator: the id between two sequences; tells them apart where the model has token types.
     """
@@ -54,7 +54,8 @@ class HubBackbone(nn.Module):
         }
         if getattr(self.model.config, "type_vocab_size", 0) > 1:
             inputs["token_type_ids"] = token_types(inputs["input_ids"], self.separator)
-        states: Tensor = self.model(**inputs).last_hidden_state
+        # The model within the masked-language model; a bare model is its own base.
+        states: Tensor = self.model.base_model(**inputs).last_hidden_state  # type: ignore[operator]
         return states
 
     def freeze(self, layers: int) -> None:
@@ -65,12 +66,20 @@ class HubBackbone(nn.Module):
         """
         if not layers:
             return
-        base: Any = self.model
+        base: Any = self.model.base_model
         stack = getattr(getattr(base, "encoder", None), "layer", ())
         if not 0 < layers <= len(stack):
             raise UsageError(f"freeze {layers}: found {len(stack)} layers in {type(base).__name__}")
         for part in (base.embeddings, *stack[:layers]):
             part.requires_grad_(False)
+
+    def vocabulary_logits(self, states: Tensor) -> Tensor:
+        """(..., D) -> (..., V) logits of the masked-language head, of BERT or RoBERTa."""
+        head = getattr(self.model, "cls", None) or getattr(self.model, "lm_head", None)
+        if head is None:
+            raise UsageError(f"{type(self.model).__name__} has no masked-language head we know")
+        logits: Tensor = head(states)
+        return logits
 
 
 def token_types(ids: Tensor, separator: int) -> Tensor:
@@ -141,7 +150,7 @@ class HubTokenizer:
         yield from [None] * (len(ids) - begin - held)
 
 
-def load_backbone(name: str) -> tuple[HubBackbone, HubTokenizer]:
+def load_backbone(name: str, *, masked_language: bool = False) -> tuple[HubBackbone, HubTokenizer]:
     """A pretrained text encoder and its tokenizer.
 
     Only safetensors weights are read and no code that came with a model is run. A folder is read
@@ -149,6 +158,7 @@ def load_backbone(name: str) -> tuple[HubBackbone, HubTokenizer]:
 
     Args:
         name: a folder, or a name on the hub.
+        masked_language: with the masked-language head.
 
     Raises:
         UsageError: transformers is not installed, or it cannot load this.
@@ -162,12 +172,13 @@ def load_backbone(name: str) -> tuple[HubBackbone, HubTokenizer]:
     local = Path(name).is_dir()
     if not local and (name.startswith(("/", ".", "~")) or name.count("/") > 1):
         raise UsageError(f"{name}: there is no such folder")
+    kind = transformers.AutoModelForMaskedLM if masked_language else transformers.AutoModel
     given = {"local_files_only": local, "trust_remote_code": False}
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(name, **given)
         # Fused attention is no faster on short texts, and in bfloat16 on CPUs its backward pass
         # alone takes as long as the rest of a step.
-        model = transformers.AutoModel.from_pretrained(
+        model = kind.from_pretrained(
             name, use_safetensors=True, attn_implementation="eager", **given
         )
     except Exception as error:  # its files may be anybody's, and the library checks few of them

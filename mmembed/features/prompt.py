@@ -82,26 +82,28 @@ def emotion_prompt(
     return _prompt(tokenizer.tokenize(first, text, length), words, spans, length)
 
 
-def masked_prompt(text: str, tokenizer: Tokenizer, length: int = 64) -> Prompt:
+def masked_prompt(
+    text: str,
+    tokenizer: Tokenizer,
+    length: int = 64,
+    template: str = "emotion {mask} in tweet {text}",
+) -> Prompt:
     """A statement on the text with a mask in place of the emotion; the mask's token has label 0.
 
     Raises:
         UsageError: the mask is not among the first `length` tokens.
     """
-    before, mask = "emotion ", tokenizer.mask_token
-    span = (len(before), len(before) + len(mask))
-    tokens = tokenizer.tokenize(f"{before}{mask} in tweet {text}", None, length)
-    return _prompt(tokens, [mask], [span], length)
+    before, after = template.split("{mask}")
+    start = len(before.format(text=text))
+    span = (start, start + len(tokenizer.mask_token))
+    whole = before.format(text=text) + tokenizer.mask_token + after.format(text=text)
+    return _prompt(tokenizer.tokenize(whole, None, length), [tokenizer.mask_token], [span], length)
 
 
 def _prompt(tokens: Tokens, words: list[str], spans: list[Span], length: int) -> Prompt:
     labels = []
     for span in tokens.spans:
-        inside = [
-            number
-            for number, word in enumerate(spans)
-            if span is not None and max(span[0], word[0]) < min(span[1], word[1])
-        ]
+        inside = [n for n, word in enumerate(spans) if span is not None and _overlap(span, word)]
         if len(inside) > 1:
             raise UsageError(
                 f"the tokenizer makes one token of {' and '.join(words[n] for n in inside)}"
@@ -116,3 +118,7 @@ def _prompt(tokens: Tokens, words: list[str], spans: list[Span], length: int) ->
     if lost:
         raise UsageError(f"no token of {lost[0]!r} is left within {length} tokens")
     return Prompt(torch.tensor(tokens.ids), torch.tensor(labels))
+
+
+def _overlap(one: Span, other: Span) -> bool:
+    return max(one[0], other[0]) < min(one[1], other[1])

@@ -10,7 +10,7 @@ Formats", ICASSP 2023, arXiv 2211.00171. Formulas are from their released code
             z_k = w . dropout(tanh(W e_k + b)) + v, one head for all emotions
             a cluster: e = mean over all tokens of its members, or z = max of its members' logits
     MEmo    "emotion [mask] in tweet TEXT" -> h = state of the mask; z = a head of h with one output
-            for each emotion
+            for each emotion, or z_k = sum of the masked-language logits of the tokens of word k
     loss = (1 - c) * cross entropy + c * local + g * global      (mmembed.losses.multilabel)
 
 Deviations: pair losses are means over the pairs alone, without the constant exp(0) that the release
@@ -19,8 +19,8 @@ adds for the lower triangle (so c weighs more: see `losses_multilabel.intra`); w
 release multiplies the inter loss by the mean of the weights, here each pair has its own; a space
 that is a token by itself belongs to no emotion; several masks are averaged, not summed; emotion
 words are frozen by putting them back before each pass, which comes to the same as after each step;
-MEmo's other readouts (the masked-language logits of the tokens of each word; a layer for each
-emotion before one head) and the cosine forms of the local losses are left out.
+MEmo's third readout (a layer for each emotion before one head) and the cosine forms of the local
+losses are left out.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ LOCAL = {"inter": multilabel.inter, "intra": multilabel.intra, "complete": multi
 
 @dataclass(frozen=True)
 class DemuxConfig(Config):
-    """Settings of Demux and of MEmo.
+    """Settings of Demux, and those that MEmo shares.
 
     Attributes:
         emotions: of the training set, in the order of the labels; a cluster is written
@@ -69,6 +69,19 @@ class DemuxConfig(Config):
     global_pairs: Literal["data", "wheel"] = "data"
     dropout: Dropout = 0.1
     frozen: tuple[Count, ...] = ()
+
+
+@dataclass(frozen=True)
+class MemoConfig(DemuxConfig):
+    """Settings of MEmo.
+
+    Attributes:
+        readout: a head of its own, or the backbone's masked-language head.
+        word_ids: the tokens of each emotion (and of its synonyms), for the masked-language head.
+    """
+
+    readout: Literal["classifier", "words"] = "classifier"
+    word_ids: tuple[tuple[Count, ...], ...] = ()
 
 
 class PromptedMethod(Method):
@@ -215,18 +228,39 @@ class Memo(PromptedMethod):
 
     terms: ClassVar[dict[str, str]] = dict.fromkeys(("bce", "local"), "emotions")
 
-    def __init__(self, config: DemuxConfig, backbone: HubBackbone) -> None:
+    def __init__(self, config: MemoConfig, backbone: HubBackbone) -> None:
         super().__init__(config, backbone)
         if config.global_weight > 0:
             raise ValueError("MEmo has no emotion embeddings: global_weight must be 0")
-        width, size = backbone.width, len(config.emotions)
-        self.head = nn.Sequential(
-            nn.Linear(width, width), nn.Tanh(), nn.Dropout(config.dropout), nn.Linear(width, size)
-        )
+        width = backbone.width
+        self.head: nn.Sequential | None = None
+        self.word_ids = config.word_ids
+        if config.readout == "classifier":
+            self.head = nn.Sequential(
+                nn.Linear(width, width),
+                nn.Tanh(),
+                nn.Dropout(config.dropout),
+                nn.Linear(width, len(config.emotions)),
+            )
+        elif len(config.word_ids) != len(config.emotions):
+            raise ValueError(
+                f"{len(config.word_ids)} word_ids for {len(config.emotions)} emotions: give the "
+                "tokens of each"
+            )
+
+    def ask(self, emotions: tuple[str, ...], word_ids: tuple[tuple[int, ...], ...]) -> None:
+        """Predict these emotions from now on; the masked-language head alone can."""
+        if self.head is not None:
+            raise ValueError("a classifier knows the emotions it was trained on, and no other")
+        self.emotions, self.word_ids = emotions, word_ids
 
     def read(self, batch: Batch) -> tuple[Tensor, None]:
         """See `PromptedMethod`."""
         token_label = batch.context["token_label"]
         assert isinstance(token_label, Padded)
         mask = span_means(self.states(batch), token_label, 1)[:, 0]
-        return self.head(mask), None
+        if self.head is not None:
+            logits: Tensor = self.head(mask)
+            return logits, None
+        words = self.backbone.vocabulary_logits(mask)
+        return torch.stack([words[:, list(ids)].sum(1) for ids in self.word_ids], 1), None

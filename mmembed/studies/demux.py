@@ -28,7 +28,7 @@ from mmembed.errors import UsageError
 from mmembed.features.emotion_words import members, parse_emotions
 from mmembed.features.prompt import Prompt, Tokenizer, emotion_prompt
 from mmembed.method import Method
-from mmembed.methods.demux import Demux, DemuxConfig, Memo, PromptedMethod
+from mmembed.methods.demux import Demux, DemuxConfig, Memo, MemoConfig, PromptedMethod
 from mmembed.metrics.multilabel import macro_f1
 from mmembed.studies.demux_data import (
     DemuxTexts,
@@ -138,7 +138,9 @@ def new_method(
         frozen=frozen,
     )
     backbone.freeze(run.freeze)
-    return kind_of(loss)(config, backbone)
+    if kind_of(loss) is Memo:
+        return Memo(MemoConfig(**vars(config)), backbone)
+    return Demux(config, backbone)
 
 
 @dataclass(frozen=True)

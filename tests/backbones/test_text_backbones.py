@@ -84,6 +84,11 @@ class FakeModel(nn.Module):
         self.config = SimpleNamespace(hidden_size=3, type_vocab_size=types)
         self.words = nn.Embedding(64, 3)
         self.pooler = nn.Linear(3, 3)
+        self.lm_head = nn.Linear(3, 64)
+
+    @property
+    def base_model(self) -> FakeModel:
+        return self
 
     def get_input_embeddings(self) -> nn.Embedding:
         return self.words
@@ -113,6 +118,7 @@ def library(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
         utils=SimpleNamespace(logging=SimpleNamespace(disable_progress_bar=lambda: None)),
         AutoTokenizer=source(lambda: FakeTokenizer(PairTokenizer(), True)),
         AutoModel=source(FakeModel),
+        AutoModelForMaskedLM=source(lambda: FakeModel(1)),
     )
     monkeypatch.setitem(sys.modules, "transformers", made)  # type: ignore[arg-type]
     return made
@@ -132,7 +138,7 @@ def test_a_folder_is_read_safely_and_alone(library: SimpleNamespace, tmp_path: P
     assert library.asked == [(name, safe), (name, {**safe, **told})]
     assert (backbone.pad, backbone.separator, backbone.width) == (PAD, SEPARATOR, 3)
     assert tokenizer.mask_token == "[MASK]" and backbone.model.pooler is None
-    load_backbone("someone/model")
+    load_backbone("someone/model", masked_language=True)
     assert library.asked[-1][1]["local_files_only"] is False
 
 
@@ -199,6 +205,17 @@ def test_the_library_gets_ids_masks_and_segments(types: int) -> None:
     assert segments.tolist()[0] == ([0, 0, 0, 1, 1] if types == 2 else [0] * 5)
 
 
+def test_the_masked_language_head_is_found() -> None:
+    model = FakeModel()
+    backbone = HubBackbone(model, PAD, SEPARATOR)
+    states = torch.randn(2, 3)
+    assert torch.equal(backbone.vocabulary_logits(states), model.lm_head(states))
+    model.cls = nn.Linear(3, 9)
+    assert backbone.vocabulary_logits(states).shape == (2, 9)
+    with pytest.raises(UsageError, match="Embedding has no masked-language head"):
+        HubBackbone(nn.Embedding(2, 2), PAD, SEPARATOR).vocabulary_logits(states)
+
+
 @torch.no_grad()
 def test_our_encoder_sees_neither_padding_nor_neighbours() -> None:
     torch.manual_seed(0)
@@ -212,6 +229,8 @@ def test_our_encoder_sees_neither_padding_nor_neighbours() -> None:
         assert not together[row, length:].any()
     swapped = encoder(ids[:1].flip(1), mask[:1]).flip(1)
     assert not torch.allclose(swapped, together[:1], atol=1e-3)  # it knows places
+    by_hand = [[float(s @ w) for w in encoder.words.weight] for s in together[0]]
+    torch.testing.assert_close(encoder.vocabulary_logits(together[0]), torch.tensor(by_hand))
 
 
 def test_a_real_model_of_transformers(tmp_path: Path) -> None:

@@ -80,9 +80,10 @@ def test_a_word_without_tokens_and_a_token_of_two_words_are_told() -> None:
 
 
 @pytest.mark.parametrize("kind", TOKENIZERS)
-def test_the_mask_is_found(kind: str) -> None:
+@pytest.mark.parametrize("template", ["emotion {mask} in tweet {text}", "{text} in tweet {mask}"])
+def test_the_mask_is_found(kind: str, template: str) -> None:
     tokenizer = TOKENIZERS[kind]()
-    prompt = masked_prompt(POSTS[3], tokenizer)
+    prompt = masked_prompt(POSTS[3], tokenizer, template=template)
     (mask,) = set(tokenizer.tokenize(tokenizer.mask_token, None, 9).ids) - {0, 1}
     assert (
         torch.equal(prompt.token_label == 0, prompt.ids == mask)
@@ -93,7 +94,7 @@ def test_the_mask_is_found(kind: str) -> None:
 
 def test_a_mask_that_was_cut_off_is_told() -> None:
     with pytest.raises(UsageError, match="no token of"):
-        masked_prompt(POSTS[3], PairTokenizer(), 2)
+        masked_prompt(POSTS[3], PairTokenizer(), 5, template="{text} has emotion {mask}")
 
 
 def test_emotions_as_users_write_them() -> None:

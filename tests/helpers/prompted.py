@@ -20,7 +20,7 @@ from mmembed.features.prompt import (
     masked_prompt,
 )
 from mmembed.features.text import MASK, Vocabulary
-from mmembed.methods.demux import Demux, DemuxConfig, Memo
+from mmembed.methods.demux import Demux, DemuxConfig, Memo, MemoConfig
 from mmembed.nn.transformer import Block
 
 EMOTIONS = ("joy", "enjoyment", "hope or optimism", "quiet pride")
@@ -199,6 +199,10 @@ class TokenTransformer(nn.Module):
         states[mask] = normed
         return states
 
+    def vocabulary_logits(self, states: Tensor) -> Tensor:
+        """See `HubBackbone`; the head is the table of word embeddings."""
+        return states @ self.words.weight.T
+
 
 def small_backbone() -> TokenTransformer:
     return TokenTransformer(64, 16, 2, 1, 0.0)
@@ -216,7 +220,7 @@ def small_demux(**settings: object) -> Demux:
 def small_memo(**settings: object) -> Memo:
     """Likewise."""
     torch.manual_seed(0)
-    config = DemuxConfig(emotions=EMOTIONS, dropout=0.0, **settings)  # type: ignore[arg-type]
+    config = MemoConfig(emotions=EMOTIONS, dropout=0.0, **settings)  # type: ignore[arg-type]
     method = Memo(config, small_backbone())
     method.correlate(LABELS)
     return method

@@ -82,6 +82,10 @@ METHODS: dict[str, tuple[Callable[[], Method], Callable[[list[int]], Batch]]] = 
         posts,
     ),
     "memo": (small_memo, masked_posts),
+    "memo, words": (
+        partial(small_memo, readout="words", word_ids=((5, 6), (7,), (8,), (9, 10))),
+        masked_posts,
+    ),
 }
 
 

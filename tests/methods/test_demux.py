@@ -24,7 +24,7 @@ from mmembed.batch import Batch, Packed, Padded
 from mmembed.features.emotion_words import wheel_correlation
 from mmembed.features.prompt import emotion_prompt
 from mmembed.losses import multilabel
-from mmembed.methods.demux import Demux, DemuxConfig, span_means
+from mmembed.methods.demux import Demux, DemuxConfig, Memo, MemoConfig, span_means
 from mmembed.training.distributed import World
 from mmembed.training.step import train_step
 
@@ -44,6 +44,9 @@ class Bag(nn.Module):
         x = self.words(ids)
         scores = (x @ x.transpose(1, 2)).masked_fill(~mask[:, None], -torch.inf)
         return torch.tanh(x + scores.softmax(-1) @ x)
+
+    def vocabulary_logits(self, states: Tensor) -> Tensor:
+        return states @ self.words.weight.T
 
 
 def hand_made(cluster: str) -> Demux:
@@ -229,21 +232,33 @@ def test_frozen_words_stay() -> None:
 
 def test_memo_reads_the_mask() -> None:
     batch = masked_posts(ROWS)
-    method = small_memo().eval()
-    text, prompt = batch.inputs["text"].pad(), batch.context["token_label"]
-    assert isinstance(prompt, Padded)
+    word_ids = ((5,), (6, 7), (8, 9, 10), (11,))
+    method = small_memo(readout="words", word_ids=word_ids).eval()
+    text, prompt = batch.inputs["text"], batch.context["token_label"]
+    assert isinstance(prompt, Padded) and isinstance(method, Memo)
     with torch.no_grad():
         logits, embeddings = method.read(batch)
         states = method.backbone(text.values, text.mask)
+        table = method.backbone.words.weight.detach()  # type: ignore[union-attr]
     assert embeddings is None
     for row in ROWS:
         (place,) = (prompt.item(row) == 0).nonzero().flatten().tolist()
-        torch.testing.assert_close(logits[row], method.head(states[row, place]))
+        for number, ids in enumerate(word_ids):
+            expected = sum(float(states[row, place] @ table[i]) for i in ids)
+            assert float(logits[row, number]) == pytest.approx(expected, abs=1e-5)
+    method.ask(("joy",), ((6, 7),))
+    with torch.no_grad():
+        torch.testing.assert_close(method.read(batch)[0][:, 0], logits[:, 1])
 
 
 def test_memo_knows_what_it_cannot_do() -> None:
+    with pytest.raises(ValueError, match="and no other"):
+        small_memo().ask(("joy",), ((5,),))
     with pytest.raises(ValueError, match="global_weight"):
         small_memo(global_weight=1.0)
+    with pytest.raises(ValueError, match="1 word_ids for 4 emotions"):
+        small_memo(readout="words", word_ids=((5,),))
+    assert MemoConfig().local_weight == DemuxConfig().local_weight == 0.2
 
 
 def test_half_precision_gives_nearly_the_same() -> None:
