@@ -1,8 +1,8 @@
 """How long exact search takes, and whether it is exact; how much approximate search finds.
 
-    python benchmarks/search.py --vectors 1000000 [--heaps 10000 --approximate]
+    python benchmarks/search.py --vectors 1000000 [--clusters 10000 --approximate]
 
-Writes random vectors around a common mean, as embeddings have one, or in heaps around many, to a
+Writes random vectors around a common mean, as embeddings have one, or in clusters around many, to a
 temporary folder as the copy that `mmembed search` maps, and maps it as a search does. Then searches
 for vectors of the folder and for noise, and compares some answers with a search over all vectors in
 float64. Prints seconds of opening (for approximate search with the making of its parts, and once
@@ -37,7 +37,7 @@ class Settings:
     Attributes:
         vectors: N.
         width: W.
-        heaps: whose means are drawn; vectors lie about them with a deviation of .3.
+        clusters: whose means are drawn; vectors lie about them with a deviation of .3.
         approximate: look into some parts alone.
         k: of the nearest.
         queries: half of them vectors of the folder, half noise.
@@ -47,7 +47,7 @@ class Settings:
 
     vectors: int = 1_000_000
     width: int = 480
-    heaps: int = 1
+    clusters: int = 1
     approximate: bool = False
     k: int = 10
     queries: int = 100
@@ -99,15 +99,15 @@ def write(folder: Path, settings: Settings, draw: np.random.Generator) -> None:
     write_shard(shard_path(folder, 0), [Record("k", {"json": {}})], {})
     finish(folder, streams=["audio"])
     vectors = np.empty((settings.vectors, settings.width), np.float32)
-    means = draw.standard_normal((settings.heaps, settings.width), np.float32) + 3
+    means = draw.standard_normal((settings.clusters, settings.width), np.float32) + 3
     for start in range(0, len(vectors), BLOCK):
         part = vectors[start : start + BLOCK]
         part[:] = draw.standard_normal(part.shape, np.float32)
-        if settings.heaps == 1:
+        if settings.clusters == 1:
             part += 3
         else:
             part *= 0.3
-            part += means[draw.integers(0, settings.heaps, len(part))]
+            part += means[draw.integers(0, settings.clusters, len(part))]
     table = pa.table({"key": [f"clip-{number}" for number in range(len(vectors))]})
     write_copy(folder, Embeddings(vectors, table, {}), ShardSet(folder).digest)
 
