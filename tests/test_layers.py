@@ -154,3 +154,9 @@ def test_a_study_has_the_name_of_its_method_and_its_command():
     for name in RECIPES:
         for folder in ("studies", "methods"):
             assert (ROOT / "mmembed" / folder / f"{name}.py").is_file()
+
+
+def test_names_of_test_files_are_unique():
+    """Pytest imports them by their base names."""
+    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+    assert sorted(names) == sorted(set(names))

@@ -411,7 +411,7 @@ def test_wrong_batches_are_refused():
     speakers = batch.context["turn_speaker"]
     with pytest.raises(ValueError, match="no turn_speaker"):
         method(replace(batch, context={}))
-    with pytest.raises(ValueError, match="turn_speaker 3: num_speakers is 3"):
+    with pytest.raises(ValueError, match="turn_speaker 3: must be less than num_speakers, 3"):
         method(replace(batch, context={"turn_speaker": Padded(speakers.values + 3 - int(
             speakers.values.max()), speakers.lengths)}))  # fmt: skip
     with pytest.raises(ValueError, match=r"dialogue-1 has parts of \[2, 3\] turns"):
