@@ -1,0 +1,70 @@
+"""What a pretrained encoder of one stream is, whatever its architecture and its stream.
+
+The modules of transformers do the arithmetic; what they see is decided here. A clip is encoded at
+its own length, and neither padding nor another item of the batch may change a layer: items are
+given to a module one at a time, packed, or in equal lengths, whichever is exact for it.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+from torch import Tensor, nn
+
+from mmembed.batch import Packed
+from mmembed.config import Hz
+
+
+class StreamEncoder(nn.Module, ABC):
+    """An encoder of audio, of video or of text, and all of its layers.
+
+    Packed inputs have these values:
+        audio: (N,) float32 samples in [-1, 1], mono, at 16 kHz.
+        video: (N, S, S) grey or (N, S, S, 3) RGB uint8 face crops of any size S, at 25 Hz.
+        text: (N,) int64 token ids of the encoder's own tokenizer, special tokens included.
+
+    Attributes:
+        stream: one of `mmembed.batch.STREAMS`.
+        model: the module of transformers, without heads.
+    """
+
+    stream: str
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """Plain JSON from which `mmembed.backbones.load.build` makes the same module."""
+        return dict(self.model.config.to_dict())  # type: ignore[union-attr, operator]
+
+    @property
+    @abstractmethod
+    def width(self) -> int:
+        """D, the width of all layers."""
+
+    @property
+    @abstractmethod
+    def rate(self) -> Hz:
+        """Steps of the layers in a second; 0 for text, whose steps are tokens."""
+
+    @property
+    @abstractmethod
+    def blocks(self) -> nn.ModuleList:
+        """The transformer blocks, lowest first: L of them, and L + 1 layers."""
+
+    @abstractmethod
+    def steps(self, lengths: Tensor) -> Tensor:
+        """(B,) int64 input lengths to (B,) steps of the layers; 0 stays 0, all else gives one or
+        more.
+        """
+
+    @abstractmethod
+    def forward(self, inputs: Packed) -> list[Packed]:
+        """The L + 1 layers, each (N', D) with `steps` steps an item.
+
+        Layer 0 is what the first block reads. The layers of an item are those that transformers
+        names `hidden_states` for this item alone. An item of length 0 has no steps.
+        """
