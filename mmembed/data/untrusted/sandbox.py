@@ -22,7 +22,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
-from mmembed.config import Seconds
 from mmembed.data.untrusted.serialize import dump, load
 from mmembed.errors import DataError, UsageError
 
@@ -48,21 +47,17 @@ class UnsafeFileError(Exception):
         self.reason = reason
 
 
-def default_memory(path: Path) -> int:
-    """Bytes for reading a file: 1 GiB and 4 times the file, so that a small file cannot be a bomb.
+def limits_of(path: Path) -> tuple[int, int]:
+    """Bytes of memory and seconds of time for reading a file.
 
-    Arrays need the size of the file once or twice, lists of Python's numbers four times. The
-    environment variable MMEMBED_READER_GIB sets another limit, whatever the file.
+    1 GiB and 4 times the file, so that a small file cannot be a bomb: arrays need the size of the
+    file once or twice, lists of Python's numbers four times. A minute, and a second for each 5 MB.
+    The environment variables MMEMBED_READER_GIB and MMEMBED_READER_SECONDS set other limits,
+    whatever the file.
     """
-    return _setting("GIB", GIB) or GIB + 4 * path.stat().st_size
-
-
-def default_seconds(path: Path) -> int:
-    """Time for reading a file: a minute, and a second for each 5 MB.
-
-    The environment variable MMEMBED_READER_SECONDS sets another limit.
-    """
-    return _setting("SECONDS", 1) or 60 + path.stat().st_size // 5_000_000
+    size = path.stat().st_size
+    memory, seconds = _setting("GIB", GIB), _setting("SECONDS", 1)
+    return memory or GIB + 4 * size, seconds or 60 + size // 5_000_000
 
 
 def _setting(name: str, unit: int) -> int | None:
@@ -73,24 +68,17 @@ def _setting(name: str, unit: int) -> int | None:
         raise UsageError(f"MMEMBED_READER_{name} is {text!r}; a number is allowed") from None
 
 
-def run_sandboxed(
-    function: Callable[..., Any],
-    path: Path,
-    *arguments: str | int | float | None,
-    memory: int | None = None,
-    seconds: Seconds | None = None,
-) -> Any:
-    """What `function(path, *arguments)` returns in a limited process.
+def run_sandboxed(function: Callable[[str], Any], path: Path) -> Any:
+    """What `function(path)` returns in a process with the limits of `limits_of`.
+
+    The memory is that of its address space, with some 0.2 GiB for Python itself, and the most bytes
+    that come back. What comes back lies in an unlinked file in the folder for temporary files, so
+    that memory is not needed twice. The time is that of the processor, and that by the clock until
+    all is here.
 
     Args:
         function: of a module's top level; returns plain values and raises `UnsafeFileError`.
         path: the file to read.
-        arguments: further ones.
-        memory: bytes of address space, with some 0.2 GiB for Python itself, and the most bytes
-            that come back; None = `default_memory`. What comes back lies in an unlinked file in
-            the folder for temporary files, so that memory is not needed twice.
-        seconds: of processor time, and of time by the clock until all is here; None =
-            `default_seconds`.
 
     Raises:
         DataError: with the reason of `UnsafeFileError`, or "missing", "damaged", "too_large" (for
@@ -98,15 +86,14 @@ def run_sandboxed(
     """
     if not path.is_file():
         raise DataError(str(path), "missing", "no such file")
-    memory = default_memory(path) if memory is None else memory
-    seconds = default_seconds(path) if seconds is None else seconds
+    memory, seconds = limits_of(path)
     until = time.monotonic() + seconds + START
     task = [function.__module__, function.__qualname__, memory, seconds, str(path.absolute())]
     with tempfile.TemporaryFile() as answer:
         command = [sys.executable, "-P", "-c", _PROGRAM, str(answer.fileno())]
         try:
             ended = subprocess.run(
-                [*command, json.dumps([*task, *arguments])],
+                [*command, json.dumps(task)],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
@@ -123,7 +110,7 @@ def run_sandboxed(
             code = ended.returncode
         except subprocess.TimeoutExpired:
             code = -signal.SIGXCPU
-        slow = f"not read within {seconds:.0f} s: allow more by MMEMBED_READER_SECONDS"
+        slow = f"not read within {seconds} s: allow more by MMEMBED_READER_SECONDS"
         if code == -signal.SIGXCPU:
             raise DataError(str(path), "too_slow", slow)
         if code:
@@ -134,9 +121,8 @@ def run_sandboxed(
         except TimeoutError:
             raise DataError(str(path), "too_slow", slow) from None
         except ValueError as error:
-            raise DataError(
-                str(path), "crashed", f"its reader answered nonsense: {error}"
-            ) from None
+            nonsense = f"its reader answered nonsense: {error}"
+            raise DataError(str(path), "crashed", nonsense) from None
     if reason:
         # Names from the file may hold what a terminal would obey.
         shown = "".join(c if c.isprintable() else "?" for c in " ".join(str(value).split()))
@@ -144,19 +130,16 @@ def run_sandboxed(
     return value
 
 
-def serve(
-    answer: int, module: str, name: str, memory: int, seconds: Seconds, *arguments: Any
-) -> None:
+def serve(answer: int, module: str, name: str, memory: int, seconds: int, path: str) -> None:
     """The life of the process: limits, the function, its answer to the open file `answer`."""
 
     def work() -> Any:
         function = getattr(importlib.import_module(module), name)
-        whole = math.ceil(seconds)
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
         resource.setrlimit(resource.RLIMIT_FSIZE, (memory, memory))
-        resource.setrlimit(resource.RLIMIT_CPU, (whole, whole + 1))
-        return function(*arguments)
+        resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 1))
+        return function(path)
 
     with open(answer, "wb", closefd=False) as file:
         respond(work, file, memory)

@@ -11,18 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mmembed.data.untrusted.sandbox import (
-    UnsafeFileError,
-    default_memory,
-    default_seconds,
-    run_sandboxed,
-)
+from mmembed.data.untrusted.sandbox import UnsafeFileError, limits_of, run_sandboxed
 from mmembed.data.untrusted.serialize import dump, load
 from mmembed.errors import DataError, UsageError
 
 
-def echo(path: str, text: str, number: int) -> Any:
-    return [Path(path).read_text(), text, number, os.getpid(), np.arange(3)]
+def echo(path: str) -> Any:
+    return [Path(path).read_text(), os.getpid(), np.arange(3)]
 
 
 def refuse(path: str) -> None:
@@ -50,13 +45,13 @@ def spin(path: str) -> None:
         pass
 
 
-def allocate(path: str, size: int) -> int:
-    return len(bytearray(size))
+def allocate(path: str) -> int:
+    return len(bytearray(int(Path(path).read_text())))
 
 
-def write(path: str, size: int) -> bytes:
+def write(path: str) -> bytes:
     with open(path, "wb") as file:
-        for _ in range(0, size, 2**20):
+        for _ in range(2**9):
             file.write(bytes(2**20))
     return b""
 
@@ -77,8 +72,8 @@ def path(tmp_path: Path) -> Path:
 
 
 def test_values_come_back_from_another_process(path: Path) -> None:
-    content, text, number, process, array = run_sandboxed(echo, path, "t", 7)
-    assert (content, text, number) == ("content", "t", 7) and process != os.getpid()
+    content, process, array = run_sandboxed(echo, path)
+    assert content == "content" and process != os.getpid()
     assert array.tolist() == [0, 1, 2]
 
 
@@ -93,41 +88,49 @@ def test_values_come_back_from_another_process(path: Path) -> None:
         (spin, "too_slow", "allow more"),
     ],
 )
-def test_failures_have_reasons(path: Path, function: Any, reason: str, message: str) -> None:
+def test_failures_have_reasons(
+    path: Path, monkeypatch: pytest.MonkeyPatch, function: Any, reason: str, message: str
+) -> None:
+    monkeypatch.setenv("MMEMBED_READER_SECONDS", "1")
     with pytest.raises(DataError, match=message) as error:
-        run_sandboxed(function, path, seconds=1)
+        run_sandboxed(function, path)
     assert error.value.reason == reason and str(error.value).startswith(f"{path}: ")
 
 
-def test_memory_is_limited(path: Path) -> None:
-    assert run_sandboxed(allocate, path, 2**27, memory=2**29) == 2**27
+def test_memory_is_limited(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MMEMBED_READER_GIB", "0.5")
+    path.write_text(str(2**27))
+    assert run_sandboxed(allocate, path) == 2**27
+    path.write_text(str(2**29))
     with pytest.raises(DataError, match=r"more than 0.50 GiB") as error:
-        run_sandboxed(allocate, path, 2**29, memory=2**29)
+        run_sandboxed(allocate, path)
     assert error.value.reason == "too_large"
 
 
 def test_limits_grow_with_the_file_or_are_set(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with path.open("ab") as file:
         file.truncate(10**9)
-    assert default_memory(path) == 2**30 + 4 * 10**9 and default_seconds(path) == 260
+    assert limits_of(path) == (2**30 + 4 * 10**9, 260)
     monkeypatch.setenv("MMEMBED_READER_GIB", "0.5")
     monkeypatch.setenv("MMEMBED_READER_SECONDS", "7")
-    assert default_memory(path) == 2**29 and default_seconds(path) == 7
+    assert limits_of(path) == (2**29, 7)
     monkeypatch.setenv("MMEMBED_READER_GIB", "much")
     with pytest.raises(UsageError, match="'much'; a number is allowed"):
-        run_sandboxed(echo, path, "t", 7)
+        run_sandboxed(echo, path)
 
 
-def test_files_are_limited(path: Path) -> None:
+def test_files_are_limited(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MMEMBED_READER_GIB", "0.25")
     with pytest.raises(DataError, match="allow more by MMEMBED_READER_GIB"):
-        run_sandboxed(write, path, 2**29, memory=2**28)
+        run_sandboxed(write, path)
     assert path.stat().st_size <= 2**28
 
 
 @pytest.mark.slow
-def test_time_by_the_clock_is_limited(path: Path) -> None:
+def test_time_by_the_clock_is_limited(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MMEMBED_READER_SECONDS", "1")
     with pytest.raises(DataError, match="allow more"):
-        run_sandboxed(sleep, path, seconds=1)
+        run_sandboxed(sleep, path)
 
 
 @pytest.mark.parametrize(
