@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -98,7 +98,7 @@ def prepare_shards(
     streams: tuple[str, ...] = STREAMS,
     workers: int = 2,
     records_per_shard: int = 256,
-    on_progress: Callable[[int], None] | None = None,
+    on_progress: Callable[[int], None] = lambda done: None,
     error_budget: float = 0.01,
     timeout: Seconds = pool.TIMEOUT,
     face_model: Path | None = None,
@@ -131,31 +131,25 @@ def prepare_shards(
     jobs = plan_shards(utterances, folder, out, streams, records_per_shard, face_model)
     own = jobs[part.rank :: part.world]
     for job in own:
-        drop_if_changed(job.path, with_media(job.sources(folder, face_model)))
+        drop_if_changed(job.path, with_media(job.sources))
     missing = [job for job in own if not is_committed(job.path)]
     done = sum(len(job.utterances) for job in own) - sum(len(job.utterances) for job in missing)
+    prints = {job.path: Fingerprints() for job in missing}
+
+    def sources() -> Iterator[MediaSource]:
+        """Those of a shard are looked at before the first of them is given out."""
+        for job in missing:
+            prints[job.path].take(with_media(job.sources))
+            yield from job.sources
+
     with Decoder(workers, seconds=timeout) as decoder:
         # One sequence over all shards: no process waits for the last clip of a shard.
-        prints = {job.path: Fingerprints() for job in missing}
-        loaded = decoder.load(_sources(missing, folder, prints, face_model))
+        loaded = decoder.load(sources())
         for job in missing:
             examples = (x if isinstance(x, DataError) else next(loaded) for x in job.utterances)
-            _make_shard(job, _counted(examples, done, on_progress), prints[job.path])
+            _make_shard(job, examples, prints[job.path], done, on_progress)
             done += len(job.utterances)
-    return _finish(jobs, out, streams, records_per_shard, error_budget)
-
-
-def _sources(
-    jobs: Sequence[ShardJob],
-    folder: Path,
-    prints: Mapping[Path, Fingerprints],
-    face_model: Path | None,
-) -> Iterator[MediaSource]:
-    """All clips to decode; those of a shard are looked at before the first of them is given out."""
-    for job in jobs:
-        sources = job.sources(folder, face_model)
-        prints[job.path].take(with_media(sources))
-        yield from sources
+    return _finish(jobs, out, records_per_shard, error_budget)
 
 
 def plan_shards(
@@ -173,20 +167,22 @@ def plan_shards(
         check_face_model(face_model)
         how += hashlib.sha256(face_model.read_bytes()).hexdigest()
     jobs = [
-        ShardJob(tuple(utterances[first : first + records_per_shard]), path, streams, how)
+        ShardJob(
+            tuple(utterances[first : first + records_per_shard]),
+            shard_path(out, first // records_per_shard),
+            streams,
+            how,
+            folder,
+            face_model,
+        )
         for first in range(0, len(utterances), records_per_shard)
-        for path in [shard_path(out, first // records_per_shard)]
     ]
     _check_folder(out, jobs)
     return jobs
 
 
 def _finish(
-    jobs: Sequence[ShardJob],
-    out: Path,
-    streams: tuple[str, ...],
-    records_per_shard: int,
-    error_budget: float,
+    jobs: Sequence[ShardJob], out: Path, records_per_shard: int, error_budget: float
 ) -> Prepared:
     """Gather what failed and write manifest.json, once all shards are there."""
     total = sum(len(job.utterances) for job in jobs)
@@ -199,7 +195,7 @@ def _finish(
                 file.writelines(dumps(failure).encode() + b"\n" for failure in failures)
             finish(
                 out,
-                streams=list(streams),
+                streams=list(jobs[0].streams),
                 utterances=total,
                 records_per_shard=records_per_shard,
                 plan=_digest([job.plan for job in jobs]),
@@ -222,11 +218,14 @@ class ShardJob:
     path: Path
     streams: tuple[str, ...]
     how: str
+    folder: Path
+    face_model: Path | None
 
-    def sources(self, folder: Path, face_model: Path | None) -> list[MediaSource]:
+    @property
+    def sources(self) -> list[MediaSource]:
         """The rows to decode, with their media in `folder`."""
         rows = (row for row in self.utterances if isinstance(row, Utterance))
-        return [MediaSource(row, folder, self.streams, face_model) for row in rows]
+        return [MediaSource(row, self.folder, self.streams, self.face_model) for row in rows]
 
     @cached_property
     def plan(self) -> str:
@@ -282,19 +281,12 @@ def _check_folder(out: Path, jobs: Sequence[ShardJob]) -> None:
             )
 
 
-def _counted(
-    examples: Iterable[Example | DataError],
-    done: int,
-    on_progress: Callable[[int], None] | None,
-) -> Iterator[Example | DataError]:
-    for count, example in enumerate(examples, start=done + 1):
-        yield example
-        if on_progress is not None:
-            on_progress(count)
-
-
 def _make_shard(
-    job: ShardJob, examples: Iterable[Example | DataError], prints: Fingerprints
+    job: ShardJob,
+    examples: Iterable[Example | DataError],
+    prints: Fingerprints,
+    done: int,
+    on_progress: Callable[[int], None],
 ) -> None:
     failed: list[Failure] = []
     provenance = {
@@ -306,10 +298,12 @@ def _make_shard(
         "failed": failed,
     }
     with shard_writer(job.path, provenance) as put:
-        for utterance, example in zip(job.utterances, examples, strict=True):
+        rows = zip(job.utterances, examples, strict=True)
+        for count, (utterance, example) in enumerate(rows, start=done + 1):
             if isinstance(example, Example):
                 put(Record(*to_record(example)))
             else:
                 failure = {"reason": example.reason, "message": str(example)}
                 failed.append({"key": row_name(utterance), **failure})
+            on_progress(count)
     prints.keep(job.path)

@@ -17,6 +17,12 @@ from mmembed.data.manifest.jsonl import count_rows
 LISTED: Final = 12  # names of one kind; the others are counted
 NAMED: Final = 3  # items that a warning names
 
+_REPEATS: Final = {
+    "same_media": "with the media and times of another",
+    "same_audio": "with the audio of another",
+    "same_words": "with the words of another by the same speaker",
+}
+
 Line = tuple[str, str]
 
 
@@ -49,23 +55,21 @@ def summary_lines(summary: Summary) -> list[Line]:
 def warnings(summary: Summary) -> list[str]:
     """What is likely to be a mistake, each in a line."""
     found = []
-    for what, names in (
-        ("speakers", summary.split_across("speaker")),
-        ("dialogues", summary.split_across("dialogue")),
-        ("media files", summary.split_across("media")),
-    ):
-        if names:
+    for column, what in {
+        "speaker": "speakers",
+        "dialogue": "dialogues",
+        "media": "media files",
+    }.items():
+        if names := summary.split_across(column):
             found.append(
                 f"{what} in more than one of train, dev and test: {_some(names)}; scores on such "
                 f"a split say little of new {what}"
             )
-    for what, (count, examples) in (
-        ("with the media and times of another", summary.repeats("same_media")),
-        ("with the audio of another", summary.repeats("same_audio")),
-    ):
+    for column in ("same_media", "same_audio"):
+        count, examples = summary.repeats(column)
         if count:
             pairs = [f"{key} as {first}" for first, key in examples]
-            found.append(f"utterances {what}: {_some(pairs, count)}")
+            found.append(f"utterances {_REPEATS[column]}: {_some(pairs, count)}")
     for name, vectors in _by_stream(summary):
         total, bad = (sum(x[key] for x in vectors) for key in ("steps_count", "bad_sum"))
         if bad:
@@ -214,16 +218,8 @@ def _scores(summary: Summary) -> Iterable[Line]:
 
 
 def _repeats(summary: Summary) -> str:
-    parts = [
-        f"{count:,} {what}"
-        for what, (count, _) in (
-            ("with the media and times of another", summary.repeats("same_media")),
-            ("with the audio of another", summary.repeats("same_audio")),
-            ("with the words of another by the same speaker", summary.repeats("same_words")),
-        )
-        if count
-    ]
-    return ", ".join(parts) or "none"
+    counts = {what: summary.repeats(column)[0] for column, what in _REPEATS.items()}
+    return ", ".join(f"{count:,} {what}" for what, count in counts.items() if count) or "none"
 
 
 def _some(names: Sequence[str], total: int | None = None) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from decimal import Decimal
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
@@ -57,10 +58,7 @@ def _values(utterances: Sequence[Utterance], name: str) -> list[Any]:
     if name.startswith(SCORES):
         score = name.removeprefix(SCORES)
         return [utterance.labels.scores.get(score) for utterance in utterances]
-    if name.startswith(LABELS):
-        label = name.removeprefix(LABELS)
-        return [getattr(utterance.labels, label) for utterance in utterances]
-    return [getattr(utterance, name) for utterance in utterances]
+    return list(map(attrgetter(name), utterances))  # such as labels.category
 
 
 def read_rows(path: Path) -> Iterator[Utterance | DataError]:

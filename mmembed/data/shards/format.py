@@ -194,7 +194,7 @@ def _check_index(index: Mapping[str, Any]) -> None:
     records, provenance, size = index["records"], index["provenance"], index["bytes"]
     if not isinstance(records, list) or not isinstance(provenance, dict):
         raise ValueError("records and provenance are of other types")
-    if not _is_count(size, 2**63) or not _is_count(index["count"], 2**63):
+    if not is_count(size, 2**63) or not is_count(index["count"], 2**63):
         raise ValueError("bytes and count are no sizes")
     if index["count"] != len(records):
         raise ValueError(f"{len(records)} records are there, {index['count']!r} were written")
@@ -230,7 +230,7 @@ def _check_record(record: Any, start: int, size: int) -> int:
         name.encode()  # no index of columns holds half a character: UnicodeEncodeError
         limits = (size + 1, size + 1, 2**32)
         three = isinstance(numbers, list) and len(numbers) == 3
-        if not (three and all(map(_is_count, numbers, limits)) and sum(numbers[:2]) <= size):
+        if not (three and all(map(is_count, numbers, limits)) and sum(numbers[:2]) <= size):
             raise ValueError(f"{name} lies at {repr(numbers)[:80]} of {size} bytes")
     for offset, length, _ in sorted(members.values()):
         if offset < start:
@@ -239,7 +239,8 @@ def _check_record(record: Any, start: int, size: int) -> int:
     return start
 
 
-def _is_count(value: object, limit: int) -> bool:
+def is_count(value: object, limit: int) -> bool:
+    """Whether a value is a whole number, at least 0 and below the limit."""
     return type(value) is int and 0 <= value < limit
 
 

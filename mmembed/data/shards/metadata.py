@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Final
 
-from mmembed.data.shards.format import parse_object
+from mmembed.data.shards.format import is_count, parse_object
 from mmembed.errors import CorruptError
 
 MANIFEST: Final = "manifest.json"
-
-
-def _is_count(value: object) -> bool:
-    return type(value) is int and 0 <= value < 2**63
 
 
 def _is_text(value: object) -> bool:
@@ -29,7 +26,9 @@ _RENAMED_LAYERS: Final = {"video on clock": "video aligned", "text on clock": "t
 _FIELDS: Final[Mapping[str, Callable[[object], bool]]] = {
     **dict.fromkeys(("streams", "layers", "granularity", "inputs"), _is_texts),
     **dict.fromkeys(("encoder", "encoder_sha256", "inputs_sha256", "plan", "command"), _is_text),
-    **dict.fromkeys(("clips", "utterances", "records_per_shard", "width"), _is_count),
+    **dict.fromkeys(
+        ("clips", "utterances", "records_per_shard", "width"), partial(is_count, limit=2**63)
+    ),
     "frame_rate": lambda rate: type(rate) in (int, float) and 0 < rate < 1e6,  # type: ignore[operator]
 }
 """What readers rely on in a manifest that has these entries."""

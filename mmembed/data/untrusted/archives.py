@@ -143,8 +143,7 @@ def _index(path: str) -> dict[str, tuple[object, ...]]:
 def _in_zip(archive: Path) -> Iterator[tuple[str, _Member]]:
     with zipfile.ZipFile(archive) as file:
         for info in file.infolist():
-            regular = not info.is_dir() and (info.external_attr >> 28) in (0, 8)  # no link
-            if regular:
+            if not info.is_dir() and (info.external_attr >> 28) in (0, 8):  # no link
                 encrypted = bool(info.flag_bits & _ENCRYPTED)
                 sizes = info.header_offset, info.file_size, info.compress_size
                 yield info.filename, _Member(*sizes, info.compress_type, info.CRC, encrypted)
@@ -156,6 +155,7 @@ def _in_tar(archive: Path) -> Iterator[tuple[str, _Member]]:
         packed = _head(archive).startswith(_GZIP)
         stream = gzip.GzipFile(fileobj=raw) if packed else raw
         limit, end = EXPANSION * whole + SLACK, 0
+        bomb = UnsafeFileError(f"unpacks to more than {EXPANSION} times its size", "too_large")
         with tarfile.open(fileobj=stream, mode="r:") as file:
             while (info := file.next()) is not None:
                 vars(file)["members"] = []  # they would fill the memory
@@ -165,22 +165,18 @@ def _in_tar(archive: Path) -> Iterator[tuple[str, _Member]]:
                     continue
                 end = info.offset_data + info.size
                 if packed and end > limit:
-                    raise _bomb()
+                    raise bomb
                 if info.type in (tarfile.REGTYPE, tarfile.AREGTYPE):
                     # What is compressed as a whole has no packed size of its own.
                     size = whole if packed else info.size
                     yield info.name, _Member(info.offset_data, info.size, size)
         while packed and stream.read(SLACK):  # the checksum comes last
             if stream.tell() > limit:
-                raise _bomb()
+                raise bomb
         if not packed and end > whole:
             raise UnsafeFileError(
                 f"the archive is cut short: {whole} of {end} bytes are there", "damaged"
             )
-
-
-def _bomb() -> UnsafeFileError:
-    return UnsafeFileError(f"unpacks to more than {EXPANSION} times its size", "too_large")
 
 
 def _safe(name: str) -> str:
