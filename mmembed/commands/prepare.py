@@ -212,7 +212,7 @@ def _prepare(
         integrity.write_report(shards.out, report)
     own = sum(len(job.utterances) for job in jobs[shards.rank :: shards.world])
     with progress("prepare", own, show=own > 0) as update:
-        prepared = prepare_shards(
+        failures = prepare_shards(
             rows,
             folder,
             out,
@@ -226,12 +226,12 @@ def _prepare(
             part=shards.part,
         )
         update(own)
-    if not prepared.complete:
+    if failures is None:
         print(shards.part.waiting, flush=True)
         return
-    for failure in prepared.failures[:SHOWN_FAILURES]:
+    for failure in failures[:SHOWN_FAILURES]:
         print(f"failed ({failure['reason']}): {failure['message']}", file=sys.stderr)
-    print(f"{describe(ShardSet(out))}, {len(prepared.failures)} failed: {out}", flush=True)
+    print(f"{describe(ShardSet(out))}, {len(failures)} failed: {out}", flush=True)
 
 
 def describe(shards: ShardSet) -> str:

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mmembed.batch import STREAMS
 from mmembed.config import Seconds
 from mmembed.data.manifest.utterance import Utterance, finite_number
 from mmembed.features.audio import FEATURE_RATE, MEL_BANDS
@@ -115,13 +116,9 @@ class Example:
 
     def only(self, streams: tuple[str, ...]) -> Example:
         """The same utterance with no other than the named streams."""
-        return replace(
-            self,
-            audio=self.audio if "audio" in streams else None,
-            video=self.video if "video" in streams else None,
-            text=self.text if "text" in streams else None,
-            features={name: x for name, x in self.features.items() if name in streams},
-        )
+        features = {name: x for name, x in self.features.items() if name in streams}
+        dropped: dict[str, Any] = {name: None for name in STREAMS if name not in streams}
+        return replace(self, features=features, **dropped)
 
     def tensors(self, vocabulary: Vocabulary) -> dict[str, Tensor]:
         """What an encoder with this vocabulary of subwords reads of it: `Batch.inputs` of one."""

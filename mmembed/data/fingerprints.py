@@ -78,7 +78,7 @@ class Fingerprints:
         """
         inputs = list(inputs)
         for one in inputs:
-            if not _is_remote(one) and (stamp := _stamp(one)) is not None:
+            if (stamp := _stamp(one)) is not None:
                 self.stamps[one.key] = stamp
         self.digests |= _digests(inputs, self.stamps)
 
@@ -108,7 +108,7 @@ def changed_inputs(tar: Path, inputs: Iterable[MediaSource], *, note: bool = Tru
     for one in inputs:
         if one.key not in known:
             continue
-        stamp = None if _is_remote(one) else _stamp(one)
+        stamp = _stamp(one)
         if stamp is not None:
             now.stamps[one.key] = stamp
             if seen.get(one.key) == [*stamp, known[one.key]]:
@@ -126,19 +126,13 @@ def changed_inputs(tar: Path, inputs: Iterable[MediaSource], *, note: bool = Tru
     return changed
 
 
-def drop_if_changed(tar: Path, inputs: Iterable[MediaSource]) -> bool:
+def drop_if_changed(tar: Path, inputs: Iterable[MediaSource]) -> None:
     """Uncommit a shard whose inputs were replaced, and say so: it is made again."""
-    changed = changed_inputs(tar, inputs)
-    if changed:
+    if changed := changed_inputs(tar, inputs):
         named = ", ".join(changed[:NAMED]) + (", ..." if len(changed) > NAMED else "")
-        _log.warning(
-            "%s is made again: %d of its inputs changed since (%s)",
-            ascii(str(tar))[1:-1],
-            len(changed),
-            ascii(named)[1:-1],
-        )
+        message = "%s is made again: %d of its inputs changed since (%s)"
+        _log.warning(message, ascii(str(tar))[1:-1], len(changed), ascii(named)[1:-1])
         uncommit(tar)
-    return bool(changed)
 
 
 def _seen_path(tar: Path) -> Path:
@@ -154,12 +148,13 @@ def _read_seen(tar: Path) -> Mapping[str, Any]:
 
 
 def _stamp(one: MediaSource) -> Stamp | None:
-    """None where there is no file, or one that cannot be read to its end."""
+    """None where there is no file here, or one that cannot be read to its end."""
+    path = _location(one)[0]
     try:
-        found = _location(one)[0].stat()
+        found = path.stat()
     except (OSError, ValueError):
         return None
-    if not stat.S_ISREG(found.st_mode) or not os.access(_location(one)[0], os.R_OK):
+    if _is_remote(one) or not stat.S_ISREG(found.st_mode) or not os.access(path, os.R_OK):
         return None
     return [found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino]
 
@@ -186,11 +181,9 @@ def _of_url(url: str) -> str | None:
         return None
     try:
         return file_state(url)[0]
-    except DataError as error:
-        if error.reason == "unreachable":  # after all attempts
+    except MmembedError as error:
+        if isinstance(error, DataError) and error.reason == "unreachable":  # after all attempts
             _silent.add(host)
-        return None
-    except MmembedError:
         return None
 
 

@@ -60,18 +60,10 @@ def walk(root: Path | str, passed: PassedOver | None = None) -> Iterator[str]:
         DataError: a folder cannot be read.
     """
     passed = PassedOver() if passed is None else passed
-    return _Walk(os.path.realpath(root), passed).below(os.fspath(root), "")
+    top, seen = os.path.realpath(root), set[tuple[int, int]]()
 
-
-@dataclass
-class _Walk:
-    """One walk; in memory are the folders seen, and the names of one folder of each depth."""
-
-    root: str
-    passed: PassedOver
-    seen: set[tuple[int, int]] = field(default_factory=set)
-
-    def below(self, folder: str, prefix: str) -> Iterator[str]:
+    def below(folder: str, prefix: str) -> Iterator[str]:
+        """In memory are the folders seen, and the names of one folder of each depth."""
         try:
             status = os.stat(folder)
             with os.scandir(folder) as entries:
@@ -80,27 +72,30 @@ class _Walk:
             message = f"cannot be read ({error.strerror})"
             raise DataError(folder, "unreadable", message) from None
         here = (status.st_dev, status.st_ino)
-        if here in self.seen:
-            self.passed.links.append(prefix)
+        if here in seen:
+            passed.links.append(prefix)
             return
-        self.seen.add(here)
+        seen.add(here)
         for name, is_folder, is_link in found:
             path = prefix + name
             if name.startswith(".") or name in _RUBBISH:
-                self.passed.hidden.append(path)
+                passed.hidden.append(path)
             elif not is_folder:
                 yield path
-            elif is_link and self._is_read_elsewhere(f"{folder}/{name}"):
-                self.passed.links.append(f"{path}/")
+            elif is_link and _is_read_elsewhere(f"{folder}/{name}", top):
+                passed.links.append(f"{path}/")
             else:
-                yield from self.below(f"{folder}/{name}", f"{path}/")
+                yield from below(f"{folder}/{name}", f"{path}/")
 
-    def _is_read_elsewhere(self, link: str) -> bool:
-        target = os.path.realpath(link)
-        if self.root == target or self.root.startswith(target.rstrip("/") + "/"):
-            return True  # the folder that is walked lies in it: a circle
-        inside = target.removeprefix(self.root.rstrip("/") + "/")
-        return inside != target and not any(x.startswith(".") for x in inside.split("/"))
+    return below(os.fspath(root), "")
+
+
+def _is_read_elsewhere(link: str, top: str) -> bool:
+    target = os.path.realpath(link)
+    if top == target or top.startswith(target.rstrip("/") + "/"):
+        return True  # the folder that is walked lies in it: a circle
+    inside = target.removeprefix(top.rstrip("/") + "/")
+    return inside != target and not any(x.startswith(".") for x in inside.split("/"))
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

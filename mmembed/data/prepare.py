@@ -43,21 +43,7 @@ from mmembed.io.locks import finishing
 from mmembed.io.versions import made_with
 
 Failure = dict[str, str]
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """What became of the utterances.
-
-    Attributes:
-        records: how many are in the shards.
-        failures: {"key", "reason", "message"} of those that are not.
-        complete: whether all is there, manifest.json too; else other parts are still at work.
-    """
-
-    records: int
-    failures: tuple[Failure, ...]
-    complete: bool
+"""The "key" of an utterance that is in no shard, "reason" and "message"."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +89,7 @@ def prepare_shards(
     timeout: Seconds = pool.TIMEOUT,
     face_model: Path | None = None,
     part: Rank = WHOLE,
-) -> Prepared:
+) -> tuple[Failure, ...] | None:
     """Turn utterances into shards and a manifest.json; what failed is listed in failed.jsonl.
 
     Shards that are there are kept, but for those of which an input was replaced: these are made
@@ -122,6 +108,9 @@ def prepare_shards(
         timeout: seconds after which a clip is given up.
         face_model: see `mmembed.features.video.face_crops`.
         part: which shards are this process's. Whichever part ends last writes manifest.json.
+
+    Returns:
+        Those that failed, once all is there, manifest.json too; None while other parts are at work.
 
     Raises:
         UsageError: `out` holds shards of other utterances, streams or features.
@@ -183,7 +172,7 @@ def plan_shards(
 
 def _finish(
     jobs: Sequence[ShardJob], out: Path, records_per_shard: int, error_budget: float
-) -> Prepared:
+) -> tuple[Failure, ...] | None:
     """Gather what failed and write manifest.json, once all shards are there."""
     total = sum(len(job.utterances) for job in jobs)
     sidecars = [index for job in jobs if (index := shard_sidecar(job.path)) is not None]
@@ -207,7 +196,7 @@ def _finish(
             f"of {error_budget:.1%}: see {out / 'failed.jsonl'}, which begins with "
             f"{failures[0]['message'][:200]}"
         )
-    return Prepared(sum(index["count"] for index in sidecars), failures, ours)
+    return failures if ours else None
 
 
 @dataclass(frozen=True)

@@ -90,7 +90,7 @@ def count_rows(path: Path) -> int:
         with path.open("rb") as file:
             return sum(bool(line.strip()) for line in file)
     except FileNotFoundError:
-        raise _missing(path) from None
+        raise DataError(str(path), "missing", "no such manifest") from None
 
 
 def iterate_rows(path: Path) -> Iterator[tuple[str, ManifestRow]]:
@@ -111,10 +111,6 @@ def row_name(row: ManifestRow) -> str:
     return Path(row.item).name if isinstance(row, DataError) else row.key
 
 
-def _missing(path: Path) -> DataError:
-    return DataError(str(path), "missing", "no such manifest")
-
-
 def _read_lines(path: Path) -> Iterator[tuple[str, ManifestRow]]:
     """Empty lines hold nothing."""
     try:
@@ -132,7 +128,7 @@ def _read_lines(path: Path) -> Iterator[tuple[str, ManifestRow]]:
                         row = DataError(f"{path}:{number}", "manifest", str(error))
                     yield f"{path}:{number}", row
     except FileNotFoundError:
-        raise _missing(path) from None
+        raise DataError(str(path), "missing", "no such manifest") from None
 
 
 def write_manifest(path: Path, utterances: Iterable[Utterance]) -> None:

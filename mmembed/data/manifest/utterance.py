@@ -252,9 +252,7 @@ def finite_number(name: str, value: object) -> float:
     raise ValueError(f"{name} must be a number, found {shown(value)}")
 
 
-ROW: Final = tuple(
-    field.name for field in fields(Utterance) if field.name not in ("key", "streams")
-)
+ROW: Final = tuple(name for name in _FIELDS if name not in ("key", "streams"))
 """Names of the fields that a record repeats."""
 
 

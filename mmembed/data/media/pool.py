@@ -19,7 +19,7 @@ import sys
 import threading
 import time
 from collections import Counter, defaultdict, deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
@@ -254,7 +254,12 @@ class _Child:
             self.connection.send_bytes(json.dumps(request).encode())
 
     def answer(self) -> Outcome | None:
-        """What has become of the clip; None if this was a part of it."""
+        """What has become of the clip; None if this was a part of it, which is written to disk,
+        unless there is more than the longest clip has.
+
+        Raises:
+            OSError: the disk is full.
+        """
         pending = self.pending
         assert pending is not None and pending.media is not None
         source, self.deadline = pending.media, math.inf
@@ -272,30 +277,20 @@ class _Child:
                 fields: dict[str, Any] = {"features": arrays} if source.has_features else arrays
                 fields |= {name: array.finish() for name, array in pending.arrays.items()}
                 return Example(source.utterance, text=source.text, info=info, **fields)
-            size = int(head["size"])
+            pending.size = int(head["size"])
         except (EOFError, OSError, ValueError, KeyError, TypeError):
             self.alive = False
             self._process.join(1.0)
             code = self._process.exitcode
             how = signal.Signals(-code).name if code is not None and code < 0 else f"code {code}"
             return DataError(pending.name, "crashed", f"its decoder died ({how})")
-        return self._keep(pending, source, arrays, size)
-
-    def _keep(
-        self, pending: _Pending, source: MediaSource, arrays: Mapping[str, NDArray[Any]], size: int
-    ) -> DataError | None:
-        """Write a part to disk, unless there is more of it than the longest clip has.
-
-        Raises:
-            OSError: the disk is full.
-        """
-        pending.size = size
         for stream, values in arrays.items():
             pending.steps[stream] += len(values)
             if pending.lasts > source.longest + BLOCK:
                 self.alive = False
                 return DataError(pending.name, "too_long", "lasts longer than it may last")
             pending.arrays[stream].add(values)
+        return None
         return None
 
     def _array(self, kind: str, shape: Sequence[int]) -> NDArray[Any]:

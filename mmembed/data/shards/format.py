@@ -297,10 +297,8 @@ def decode(name: str, data: NDArray[np.uint8]) -> Any:
             value = json.loads(text, parse_constant=_no_number, parse_float=_finite)
         except RecursionError as error:
             raise ValueError(f"{name} is nested too deep") from error
-        if _SURROGATE.search(
-            text
-        ):  # half a character is no text: UnicodeEncodeError is a ValueError
-            json.dumps(value, ensure_ascii=False).encode()
+        if _SURROGATE.search(text):  # half a character is no text
+            json.dumps(value, ensure_ascii=False).encode()  # UnicodeEncodeError is a ValueError
         return value
     start = 10 + int(data[8]) + 256 * int(data[9]) if len(data) > 10 else 0
     dtype, shape, size = _layout(data[:start].tobytes())

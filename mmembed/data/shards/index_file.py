@@ -176,21 +176,14 @@ def _rows(records: Sequence[Mapping[str, Any]]) -> pa.RecordBatch:
     members = [record["members"] for record in records]
     names = [name for record in members for name in record]
     numbers = [three for record in members for three in record.values()]
+    parts = [names, *([three[part] for three in numbers] for part in range(3))]
+    arrays = [pa.array(part, kind.type) for part, kind in zip(parts, MEMBER, strict=True)]
     metas = [record["meta"] for record in records]
     columns = [
         pa.array([record["key"] for record in records], pa.string()),
         pa.ListArray.from_arrays(
             pa.array([0, *accumulate(map(len, members))], pa.int32()),
-            pa.StructArray.from_arrays(
-                [
-                    pa.array(names, pa.string()),
-                    *(
-                        pa.array([three[part] for three in numbers], MEMBER[1 + part].type)
-                        for part in range(3)
-                    ),
-                ],
-                fields=list(MEMBER),
-            ),
+            pa.StructArray.from_arrays(arrays, fields=list(MEMBER)),
         ),
         pa.array([to_json(meta).decode() for meta in metas], pa.string()),
         *(_entries(metas, name, int, 0) for name in NUMBERS),

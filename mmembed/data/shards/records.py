@@ -28,17 +28,14 @@ def to_record(example: Example) -> tuple[str, Members, Mapping[str, Any]]:
             "notes": example.info.to_json(),
         }
     }
+    lengths = {"audio": 0, "video": 0, "text": len(example.text or "")}
     for name, values in (("audio", example.audio), ("video", example.video)):
         if values is not None:
-            members[f"{name}.npy"] = values
+            members[f"{name}.npy"], lengths[name] = values, len(values)
     members |= {f"{FEATURES}{name}.npy": array for name, array in example.features.items()}
     utterance = example.utterance
     meta = {
-        "lengths": {
-            "audio": 0 if example.audio is None else len(example.audio),
-            "video": 0 if example.video is None else len(example.video),
-            "text": len(example.text or ""),
-        },
+        "lengths": lengths,
         "features": {name: list(values.shape) for name, values in example.features.items()},
         "transcript": utterance.transcript,
         "speaker": utterance.speaker,
