@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from mmembed.data.corpora.talkers.face import Face, Pose, make_look
+from mmembed.data.corpora.talkers.face import Face, Pose
 from mmembed.errors import UsageError
 from mmembed.features.video import (
     CROP,
@@ -27,7 +27,7 @@ WALL = 128
 @pytest.fixture(scope="module")
 def portrait() -> Frames:
     """(160, 160) grey; its face is about 90 pixels wide, in the middle."""
-    drawn = Face(make_look(random.Random(3), feminine=True)).draw(Pose())
+    drawn = Face(random.Random(3), feminine=True).draw(Pose())
     return cv2.cvtColor(drawn, cv2.COLOR_BGR2GRAY).astype(np.uint8)
 
 

@@ -28,19 +28,17 @@ from mmembed.data.corpora import (
     librispeech,
     lrs,
     meld,
-    mosei,
-    mosi,
     msp_podcast,
     ravdess,
     ravdess_faces,
     semeval2018,
-    sims,
     table,
     urdu,
     vctk,
     voxceleb2,
     xed,
 )
+from mmembed.data.corpora.sentiment import published
 from mmembed.data.manifest.utterance import Utterance
 
 CORPORA: Final[Mapping[str, Callable[[Path], list[Utterance]]]] = {
@@ -55,8 +53,8 @@ CORPORA: Final[Mapping[str, Callable[[Path], list[Utterance]]]] = {
 
 CONVERTERS: Final[Mapping[str, Callable[[Path, Path], list[Utterance]]]] = {
     "dialogue_pickles": dialogue_pickles.convert, "hf_dataset": hf_dataset.convert,
-    "mosei": mosei.convert, "mosei_words": mosei.convert_words, "mosi": mosi.convert,
-    "mosi_words": mosi.convert_words, "ravdess_faces": ravdess_faces.convert,
-    "sims": sims.convert,
+    "mosei": published.convert_mosei, "mosei_words": published.convert_mosei_words,
+    "mosi": published.convert_mosi, "mosi_words": published.convert_mosi_words,
+    "ravdess_faces": ravdess_faces.convert, "sims": published.convert_sims,
 }  # fmt: skip
 """Readers that write media or features to a second folder, where their rows' paths start."""

@@ -11,7 +11,6 @@ audio books", ICASSP 2015, openslr.org/12.
 from __future__ import annotations
 
 import re
-from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
@@ -36,16 +35,15 @@ def read(root: Path) -> list[Utterance]:
     name = r"(?P<stem>(?P<speaker>\d+)-(?P<chapter>\d+)-\d{4})" + SOUND
     example = "LibriSpeech/train-clean-100/103/1240/103-1240-0000.flac"
     subsets = _subsets(root)
-    rows, seen, unused = [], "", set[str]()
+    rows, transcripts = [], dict[Path, dict[str, str]]()
     for path, match in find_media(root, name, "LibriSpeech", example):
         stem, speaker = match["stem"], match["speaker"]
         text = root / path.parent / f"{speaker}-{match['chapter']}.trans.txt"
-        lines = _transcripts(text)
-        if str(text) != seen:
-            seen, unused = str(text), unused | set(lines)
+        if text not in transcripts:
+            transcripts[text] = _transcripts(text)
+        lines = transcripts[text]
         if stem not in lines:
             raise DataError(str(root / path), "transcript", f"{text.name} has no line of {stem}")
-        unused.discard(stem)
         around = SUBSET.findall(match.string)
         split = around[-1] if around else subsets.get(speaker)
         if split is None:
@@ -64,11 +62,11 @@ def read(root: Path) -> list[Utterance]:
                 licence=LICENCE,
             )
         )
+    unused = set().union(*transcripts.values()) - {row.key.partition("-")[2] for row in rows}
     log_skipped(root, sorted(unused), "lines of transcripts have no audio file")
     return rows
 
 
-@lru_cache(maxsize=1)  # files come chapter by chapter
 def _transcripts(path: Path) -> dict[str, str]:
     lines = (line.split(maxsplit=1) for line in (read_text(path) or "").splitlines())
     return {words[0]: words[1] for words in lines if len(words) == 2}

@@ -55,28 +55,25 @@ def read(root: Path) -> list[Utterance]:
     for path, match in find_files(
         root, _FILE + r"\.(?:tsv|txt)", "XED", "AnnotatedData/en-annotated.tsv"
     ):
-        language = match["language"] or match["neutral"]
-        lines = list(read_cells(root / path, fix_encoding=True, strip=False))
-        labelled = [
-            (number, *pair)
-            for number, cells in lines
-            if (pair := _labelled(cells, neutral=match["neutral"] is not None))
-        ]
-        used = {number for number, *_ in labelled}
-        others = [str(number) for number, _ in lines if number not in used]
-        log_skipped(root / path, others, "lines have no text or no label numbers and are left out")
-        utterances += [
-            Utterance(
-                key=f"xed-{match['stem']}-{number}",
-                media=None,
-                transcript=text,
-                language=LANGUAGES.get(language, language),
-                split=split_of(text),
-                licence=LICENCE,
-                labels=Labels(present=present),
+        language, others = match["language"] or match["neutral"], []
+        for number, cells in read_cells(root / path, fix_encoding=True, strip=False):
+            labelled = _labelled(cells, neutral=match["neutral"] is not None)
+            if labelled is None:
+                others.append(str(number))
+                continue
+            text, present = labelled
+            utterances.append(
+                Utterance(
+                    key=f"xed-{match['stem']}-{number}",
+                    media=None,
+                    transcript=text,
+                    language=LANGUAGES.get(language, language),
+                    split=split_of(text),
+                    licence=LICENCE,
+                    labels=Labels(present=present),
+                )
             )
-            for number, text, present in labelled
-        ]
+        log_skipped(root / path, others, "lines have no text or no label numbers and are left out")
     return utterances
 
 

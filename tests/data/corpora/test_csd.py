@@ -13,9 +13,8 @@ import pytest
 
 from mmembed.data.checks import Check, read_report
 from mmembed.data.corpora import CONVERTERS
-from mmembed.data.corpora.mosei import MOSEI
-from mmembed.data.corpora.mosi import MOSI
 from mmembed.data.corpora.sentiment.corpus import folds_of
+from mmembed.data.corpora.sentiment.published import MOSEI, MOSI
 from mmembed.data.feature_files import read_features
 from mmembed.data.manifest.utterance import Utterance
 from mmembed.errors import DataError

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from mmembed.data.corpora.talkers import generate
 from mmembed.data.corpora.talkers.acting import POSES, PROSODIES, VALENCE, label, pose_of
 from mmembed.data.corpora.talkers.clip import FRAME_RATE, SOUND_RATE, render, write_script
-from mmembed.data.corpora.talkers.face import Face, Pose, Shot, blink, make_look, make_shot
+from mmembed.data.corpora.talkers.face import Face, Pose, Shot, blink, make_shot
 from mmembed.data.corpora.talkers.grammar import FEELINGS, Expression, make_sentence
 from mmembed.data.corpora.talkers.voice import synthesise
 from mmembed.data.manifest.jsonl import read_manifest
@@ -145,7 +145,7 @@ def test_blinks() -> None:
 
 
 def test_faces_are_found_and_show_what_they_express() -> None:
-    faces = [Face(make_look(random.Random(s), feminine=s % 2 == 0)) for s in range(8)]
+    faces = [Face(random.Random(s), feminine=s % 2 == 0) for s in range(8)]
     for face in faces:
         pictures = {feeling: face.draw(pose) for feeling, pose in POSES.items()}
         greys = [cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY) for picture in pictures.values()]
@@ -157,7 +157,7 @@ def test_faces_are_found_and_show_what_they_express() -> None:
 
 
 def test_shots_differ_and_keep_the_face() -> None:
-    drawn = Face(make_look(random.Random(0), feminine=True)).draw(Pose())
+    drawn = Face(random.Random(0), feminine=True).draw(Pose())
     plain = Shot(zoom=1, stretch=1, roll=0, right=0, down=0, exposure=1, side=0, contrast=1)
     np.testing.assert_array_equal(plain.take(drawn), drawn)
     moved = replace(plain, right=5.0, exposure=0.5).take(drawn)

@@ -16,7 +16,7 @@ from helpers.clips import grey_steps, tone, write_video
 from helpers.loading import load_example
 from numpy.typing import NDArray
 
-from mmembed.data.corpora.talkers.face import Face, Pose, make_look
+from mmembed.data.corpora.talkers.face import Face, Pose
 from mmembed.data.example import LONGEST, Example, ExampleInfo
 from mmembed.data.manifest.utterance import Utterance
 from mmembed.data.media import pool
@@ -63,7 +63,7 @@ def test_sound_has_the_features_of_the_whole(tmp_path: Path, name: str, rate: in
 
 def moving_face(count: int) -> list[NDArray[np.uint8]]:
     """A face on the way across the picture, now and then away for a second."""
-    drawn = cv2.cvtColor(Face(make_look(random.Random(3), feminine=True)).draw(Pose()), 4)
+    drawn = cv2.cvtColor(Face(random.Random(3), feminine=True).draw(Pose()), 4)
     face = cv2.resize(drawn, (80, 80), interpolation=cv2.INTER_AREA)
     pictures = []
     for t in range(count):

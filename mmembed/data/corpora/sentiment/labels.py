@@ -20,7 +20,7 @@ import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
 import numpy as np
 
@@ -56,60 +56,22 @@ SCORES: Final = tuple(name for name in COLUMNS if name.startswith("sentiment_"))
 HEADLESS: Final = ("start", "end", "video_id", "clip_id", "sentiment")
 
 
-class LabelFile(NamedTuple):
-    """The header of a file that may hold labels; `columns`: our name -> the name in the file."""
-
-    path: Path
-    header: Sequence[str]
-    columns: Mapping[str, str]
-    is_headless: bool
-    is_raw: bool
-    """Whether it has one row an annotator."""
-
-    @property
-    def missing(self) -> list[str]:
-        """The columns that it would need to be a label file; [] = it is one."""
-        if missing := sorted({"video", "clip"} - set(self.columns)):
-            return missing
-        return [] if {"sentiment", "sentiment_class"} & set(self.columns) else ["sentiment"]
-
-
-def open_labels(path: Path) -> LabelFile:
-    """Look at the header of a file.
-
-    Raises:
-        DataError: it is not a table in UTF-8, or names a column twice.
-    """
-    header = next(read_cells(path), (1, list[str]()))[1]
-    headless = len(header) == len(HEADLESS) and all(_is_number(header[i]) for i in (0, 1, 4))
-    small = {cell.lower(): cell for cell in (HEADLESS if headless else header)}
-    names = [cell.lower() for cell in header if cell]
-    if not headless and (twice := [name for name in names if names.count(name) > 1]):
-        raise DataError(f"{path}:1", "labels", f"names the column {twice[0]} twice")
-    columns = {
-        ours: next(small[name] for name in theirs if name in small)
-        for ours, theirs in COLUMNS.items()
-        if any(name in small for name in theirs)
-    }
-    return LabelFile(path, header, columns, headless, "input.video_id" in names)
-
-
 def find_labels(folder: Path) -> list[Path]:
     """The one label file of a folder, or all that hold a row an annotator.
 
     Raises:
         DataError: it holds several finished label files.
     """
-    found = []
+    finished, raw = list[Path](), list[Path]()
     for path in files_below(folder, ".csv"):
         with suppress(DataError):
-            if not (labels := open_labels(path)).missing:
-                found.append(labels)
-    finished = [labels for labels in found if not labels.is_raw]
+            header = _read_header(path)
+            if not _missing(_columns(header)):
+                (raw if _is_raw(header) else finished).append(path)
     if len(finished) > 1:
-        names = ", ".join(str(labels.path.relative_to(folder)) for labels in finished)
+        names = ", ".join(str(path.relative_to(folder)) for path in finished)
         raise DataError(str(folder), "ambiguous", f"holds several label files, keep one: {names}")
-    return [labels.path for labels in finished or found]
+    return finished or raw
 
 
 def read_labels(paths: Sequence[Path]) -> list[Segment]:
@@ -119,18 +81,53 @@ def read_labels(paths: Sequence[Path]) -> list[Segment]:
         DataError: a file is not UTF-8, names no video or clip, or holds no labels; or a number or
             split in it is not one.
     """
-    files = [open_labels(path) for path in paths]
+    headers = [_read_header(path) for path in paths]
     segments = []
-    for file in files:
-        if file.missing:
-            found = ", ".join(file.header) or "nothing"
-            what = f"no column for {' and '.join(file.missing)}; found {found}"
-            raise DataError(str(file.path), "labels", what)
-        for line, row in read_table(file.path, header=HEADLESS if file.is_headless else None):
-            segments.append(_segment(row, file.columns, f"{file.path}:{line}"))
+    for path, header in zip(paths, headers, strict=True):
+        columns = _columns(header)
+        if missing := _missing(columns):
+            found = ", ".join(header) or "nothing"
+            what = f"no column for {' and '.join(missing)}; found {found}"
+            raise DataError(str(path), "labels", what)
+        for line, row in read_table(path, header=HEADLESS if header is HEADLESS else None):
+            segments.append(_segment(row, columns, f"{path}:{line}"))
     if not segments:
         raise DataError(str(paths[0]), "empty", "holds no labels")
-    return _averaged(segments) if any(file.is_raw for file in files) else segments
+    return _averaged(segments) if any(map(_is_raw, headers)) else segments
+
+
+def _read_header(path: Path) -> Sequence[str]:
+    """The names of the columns; `HEADLESS` itself for a file without them."""
+    header = next(read_cells(path), (1, list[str]()))[1]
+    if len(header) == len(HEADLESS) and all(_is_number(header[i]) for i in (0, 1, 4)):
+        return HEADLESS
+    names = [cell.lower() for cell in header if cell]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise DataError(f"{path}:1", "labels", f"names the column {twice[0]} twice")
+    return header
+
+
+def _columns(header: Sequence[str]) -> dict[str, str]:
+    """Our name of each column -> its name in the file."""
+    small = {cell.lower(): cell for cell in header}
+    return {
+        ours: small[name]
+        for ours, theirs in COLUMNS.items()
+        for name in reversed(theirs)  # the first one wins
+        if name in small
+    }
+
+
+def _missing(columns: Mapping[str, str]) -> list[str]:
+    """The columns that a file lacks to be a label file."""
+    if missing := sorted({"video", "clip"} - set(columns)):
+        return missing
+    return [] if {"sentiment", "sentiment_class"} & set(columns) else ["sentiment"]
+
+
+def _is_raw(header: Sequence[str]) -> bool:
+    """Whether a file has one row an annotator."""
+    return "input.video_id" in map(str.lower, header)
 
 
 def _segment(row: Mapping[str, str], names: Mapping[str, str], where: str) -> Segment:

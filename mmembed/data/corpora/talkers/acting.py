@@ -13,7 +13,8 @@ No part alone fixes either; all three together fix both.
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from typing import Final, TypeVar
 
 from mmembed.data.corpora.talkers.face import Pose
@@ -100,22 +101,22 @@ def label(words: Expression, voice: Expression, face: Expression) -> Labels:
 
 def prosody_of(voice: Expression) -> Prosody:
     """How the voice sounds that expresses this."""
-    return _between(Prosody(), PROSODIES[voice.feeling], voice.intensity)
+    return _acted(PROSODIES, voice)
 
 
 def pose_of(face: Expression) -> Pose:
     """How the face looks that expresses this, while it does not speak."""
-    return _between(Pose(), POSES[face.feeling], face.intensity)
+    return _acted(POSES, face)
 
 
-Numbers = TypeVar("Numbers", Prosody, Pose)
+Acted = TypeVar("Acted", Prosody, Pose)
 
 
-def _between(start: Numbers, end: Numbers, fraction: float) -> Numbers:
-    """From `start` the given fraction of the way to `end`, number by number."""
-    values = {
-        field.name: (1 - fraction) * getattr(start, field.name)
-        + fraction * getattr(end, field.name)
-        for field in fields(start)
+def _acted(full: Mapping[str, Acted], part: Expression) -> Acted:
+    """From neutral the way to the full feeling, as far as its intensity, number by number."""
+    ends = asdict(full[part.feeling])
+    mixed = {
+        name: (1 - part.intensity) * start + part.intensity * ends[name]
+        for name, start in asdict(full[NEUTRAL]).items()
     }
-    return type(start)(**values)
+    return replace(full[NEUTRAL], **mixed)

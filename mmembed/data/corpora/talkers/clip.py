@@ -22,7 +22,7 @@ from mmembed.data.corpora.talkers.acting import (
     pose_of,
     prosody_of,
 )
-from mmembed.data.corpora.talkers.face import SIDE, Face, blink, make_look, make_shot
+from mmembed.data.corpora.talkers.face import SIDE, Face, blink, make_shot
 from mmembed.data.corpora.talkers.grammar import Expression, make_sentence
 from mmembed.data.corpora.talkers.voice import Speech, synthesise
 from mmembed.data.manifest.utterance import Utterance
@@ -197,8 +197,7 @@ def mouth_of(
 
 @lru_cache(maxsize=4)
 def _face(seed: int, speaker: int) -> Face:
-    rng = random.Random(f"look {seed} {speaker}")
-    return Face(make_look(rng, feminine=is_feminine(speaker)))
+    return Face(random.Random(f"look {seed} {speaker}"), feminine=is_feminine(speaker))
 
 
 def _encode(pictures: list[NDArray[np.uint8]], sound: NDArray[np.float32]) -> bytes:

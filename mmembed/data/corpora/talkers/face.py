@@ -45,28 +45,6 @@ IRISES: Final[Sequence[Colour]] = ((40, 50, 70), (90, 70, 40), (50, 80, 50), (30
 
 
 @dataclass(frozen=True)
-class Look:
-    """One speaker's face; lengths in pixels of the canvas."""
-
-    skin: Colour
-    hair: Colour
-    wall: Colour
-    clothes: Colour
-    iris: Colour
-    width: float
-    height: float
-    eye_distance: float
-    eye_size: float
-    brow_weight: float
-    nose: float
-    mouth: float
-    long_hair: bool
-    fringe: float
-    glasses: bool
-    beard: bool
-
-
-@dataclass(frozen=True)
 class Pose:
     """What the face does in one frame.
 
@@ -146,34 +124,31 @@ def make_shot(rng: random.Random) -> Shot:
     )
 
 
-def make_look(rng: random.Random, *, feminine: bool) -> Look:
-    """A face; `feminine` makes long hair likely and beards impossible."""
-    width = rng.uniform(60, 68)
-    return Look(
-        skin=rng.choice(SKINS),
-        hair=rng.choice(HAIRS),
-        wall=rng.choice(WALLS),
-        clothes=rng.choice(CLOTHES),
-        iris=rng.choice(IRISES),
-        width=width,
-        height=rng.uniform(78, 88),
-        eye_distance=width * rng.uniform(0.39, 0.44),
-        eye_size=rng.uniform(10.5, 13),
-        brow_weight=rng.uniform(3.5, 5) if feminine else rng.uniform(4.5, 7),
-        nose=rng.uniform(9, 13),
-        mouth=rng.uniform(25, 30),
-        long_hair=rng.random() < (0.8 if feminine else 0.1),
-        fringe=rng.uniform(0.62, 0.82),
-        glasses=rng.random() < 0.12,
-        beard=not feminine and rng.random() < 0.25,
-    )
-
-
 class Face:
-    """Draws one speaker's frames."""
+    """Draws the frames of one speaker.
 
-    def __init__(self, look: Look) -> None:
-        self.look = look
+    Args:
+        rng: chooses how the speaker looks.
+        feminine: makes long hair likely and beards impossible.
+    """
+
+    def __init__(self, rng: random.Random, *, feminine: bool) -> None:
+        self.width = rng.uniform(60, 68)  # all lengths in pixels of the canvas
+        self.skin = rng.choice(SKINS)
+        self.hair = rng.choice(HAIRS)
+        self.wall = rng.choice(WALLS)
+        self.clothes = rng.choice(CLOTHES)
+        self.iris = rng.choice(IRISES)
+        self.height = rng.uniform(78, 88)
+        self.eye_distance = self.width * rng.uniform(0.39, 0.44)
+        self.eye_size = rng.uniform(10.5, 13)
+        self.brow_weight = rng.uniform(3.5, 5) if feminine else rng.uniform(4.5, 7)
+        self.nose = rng.uniform(9, 13)
+        self.mouth = rng.uniform(25, 30)
+        self.long_hair = rng.random() < (0.8 if feminine else 0.1)
+        self.fringe = rng.uniform(0.62, 0.82)
+        self.glasses = rng.random() < 0.12
+        self.beard = not feminine and rng.random() < 0.25
         self._background = self._draw_background()
         self._head, self._mask = self._draw_head()
 
@@ -196,70 +171,60 @@ class Face:
     def _draw_background(self) -> Image:
         """The wall, lit from above, and the shoulders."""
         light = np.linspace(1.08, 0.85, SIDE, dtype=np.float32)[:, None, None]
-        lit = np.clip(light * np.array(self.look.wall, np.float32), 0, 255)
+        lit = np.clip(light * np.array(self.wall, np.float32), 0, 255)
         image = _pixels(np.repeat(lit, SIDE, axis=1))
-        _ellipse(image, SIDE / 2, SIDE + 14, 66, 42, self.look.clothes)
-        neck = _shade(self.look.skin, 0.78)
+        _ellipse(image, SIDE / 2, SIDE + 14, 66, 42, self.clothes)
+        neck = _shade(self.skin, 0.78)
         _ellipse(image, SIDE / 2, SIDE - 22, 19, 14, neck)
         _fill(image, [(61, 112), (99, 112), (99, 140), (61, 140)], neck)
         return _pixels(cv2.GaussianBlur(image, (3, 3), 0))
 
     def _draw_head(self) -> tuple[Image, NDArray[np.float32]]:
         """Hair and skin with soft light, and where they cover the background, in [0, 1]."""
-        look, x, y = self.look, CENTRE_X, CENTRE_Y
-        image = np.empty((CANVAS, CANVAS, 3), np.uint8)
-        image[:] = look.hair
-        mask = np.zeros((CANVAS, CANVAS), np.uint8)
-        shapes = [(float(x), y - 12.0, look.width + 9, look.height + 6)]
-        if look.long_hair:
-            shapes += [(x + side * (look.width - 8), y + 28.0, 19.0, 68.0) for side in (-1, 1)]
-        for shape in shapes:
-            _ellipse(mask, *shape, (255, 255, 255))
-        if not look.long_hair:  # hair ends at the ears
-            mask[y + 6 :] = 0
-        dark, light = _shade(look.skin, 0.82), _shade(look.skin, 1.06)
-        for side in (-1, 1):  # ears
-            if not look.long_hair:
-                _ellipse(image, x + side * look.width, y + 6, 9, 15, dark)
-                _ellipse(mask, x + side * look.width, y + 6, 9, 15, (255, 255, 255))
-        face = np.zeros((CANVAS, CANVAS), np.uint8)
-        _ellipse(face, x, y + 4, look.width, look.height, (255, 255, 255))
+        x, y = CENTRE_X, CENTRE_Y
+        image = np.full((CANVAS, CANVAS, 3), self.hair, np.uint8)
+        mask = _spot(x, y - 12, self.width + 9, self.height + 6)
+        dark, light = _shade(self.skin, 0.82), _shade(self.skin, 1.06)
+        if not self.long_hair:
+            mask[y + 6 :] = 0  # hair ends at the ears
+        for side in (-1, 1):
+            if self.long_hair:
+                _ellipse(mask, x + side * (self.width - 8), y + 28, 19, 68, (255, 255, 255))
+            else:
+                _ellipse(image, x + side * self.width, y + 6, 9, 15, dark)  # ears
+                _ellipse(mask, x + side * self.width, y + 6, 9, 15, (255, 255, 255))
+        face = _spot(x, y + 4, self.width, self.height)
         np.maximum(mask, face, out=mask)
-        skin = np.empty_like(image)
-        skin[:] = dark
-        _ellipse(skin, x, y + 2, look.width - 9, look.height - 9, look.skin)
+        skin = np.full_like(image, dark)
+        _ellipse(skin, x, y + 2, self.width - 9, self.height - 9, self.skin)
         _ellipse(skin, x, y - 44, 34, 17, light)  # forehead
         for side in (-1, 1):
             _ellipse(skin, x + side * 33, y + 24, 17, 15, light)  # cheeks
             # Eye sockets darker than forehead and cheeks: what Haar cascades look for first.
-            socket = _shade(look.skin, 0.65)
-            _ellipse(skin, x + side * look.eye_distance, y - 13, 19, 13, socket)
+            socket = _shade(self.skin, 0.65)
+            _ellipse(skin, x + side * self.eye_distance, y - 13, 19, 13, socket)
         _ellipse(skin, x, y + 2, 7, 26, light)  # bridge of the nose
         _ellipse(skin, x, y + 68, 22, 11, light)  # chin
         skin = _blurred(skin, 6)
-        if look.beard:
-            beard = np.zeros((CANVAS, CANVAS), np.uint8)
-            _ellipse(beard, x, y + 50, look.width + 4, look.height - 40, (150, 150, 150))
-            _ellipse(beard, x, y + 14, look.width - 12, 26, (0, 0, 0))
-            _blend(skin, look.hair, _blurred(beard, 4))
+        if self.beard:
+            beard = _spot(x, y + 50, self.width + 4, self.height - 40, 150)
+            _ellipse(beard, x, y + 14, self.width - 12, 26, (0, 0, 0))
+            _blend(skin, self.hair, _blurred(beard, 4))
         for side in (-1, 1):
-            blush = np.zeros((CANVAS, CANVAS), np.uint8)
-            _ellipse(blush, x + side * 38, y + 30, 13, 10, (60, 60, 60))
+            blush = _spot(x + side * 38, y + 30, 13, 10, 60)
             _blend(skin, (120, 120, 225), _blurred(blush, 6))
-        hairline = np.zeros((CANVAS, CANVAS), np.uint8)
-        top = y - look.height * look.fringe
-        _ellipse(hairline, x, top + 84, look.width + 10, 84, (255, 255, 255))
+        hairline = _spot(x, y - self.height * self.fringe + 84, self.width + 10, 84)
         _blend(image, skin, np.minimum(face, hairline))
         return image, _blurred(mask, 0.8).astype(np.float32) / np.float32(255)
 
     def _draw_nose(self, canvas: Image, pose: Pose) -> None:
-        x, y, size = CENTRE_X, CENTRE_Y + 22 - 3 * pose.wrinkle, self.look.nose
-        shadow = _shade(self.look.skin, 0.66)
-        _ellipse(canvas, x, y + 1, size, 5, _shade(self.look.skin, 0.9))
+        x, y, size = CENTRE_X, CENTRE_Y + 22 - 3 * pose.wrinkle, self.nose
+        shadow = _shade(self.skin, 0.66)
+        _ellipse(canvas, x, y + 1, size, 5, _shade(self.skin, 0.9))
         for side in (-1, 1):
             _ellipse(canvas, x + side * size * 0.5, y + 3, 2.6, 1.7, shadow)
             if pose.wrinkle > 0.05:
-                crease = _shade(self.look.skin, 0.95 - 0.2 * pose.wrinkle)
+                crease = _shade(self.skin, 0.95 - 0.2 * pose.wrinkle)
                 for up in (8, 15):
                     ends = [(x + side * 4, y - up - 4), (x + side * 10, y - up)]
                     _stroke(canvas, ends, crease, 2)
@@ -267,47 +232,45 @@ class Face:
                 _stroke(canvas, fold, crease, 2)
 
     def _draw_eye(self, canvas: Image, pose: Pose, side: int) -> None:
-        look = self.look
-        x, y, width = CENTRE_X + side * look.eye_distance, CENTRE_Y - 11.0, look.eye_size
+        x, y, width = CENTRE_X + side * self.eye_distance, CENTRE_Y - 11.0, self.eye_size
         height = 0.52 * width * pose.lids
-        line = _shade(look.hair, 0.5)
+        line = _shade(self.hair, 0.5)
         if pose.lids > 0.15:
             upper, lower = height, 0.75 * height * (1 - 0.35 * max(0.0, pose.corners))
             # The upper lid from left to right, the lower one back.
             rim = _arc(x, y, width, upper) + _arc(x, y, width, -lower)[::-1]
             _fill(canvas, rim, (236, 240, 240))
             iris = np.clip(height * 0.95, 2.0, 0.56 * width)
-            _ellipse(canvas, x, y - 0.4, 0.54 * width, iris, look.iris)
+            _ellipse(canvas, x, y - 0.4, 0.54 * width, iris, self.iris)
             _ellipse(canvas, x, y - 0.4, 0.28 * width, min(0.28 * width, iris), (12, 12, 14))
             _ellipse(canvas, x + 2, y - 2.4, 1.4, 1.4, (250, 250, 250))
             _stroke(canvas, rim[: len(rim) // 2 + 1], line, 3)
-            _stroke(canvas, rim[len(rim) // 2 :], _shade(look.skin, 0.6), 1)
+            _stroke(canvas, rim[len(rim) // 2 :], _shade(self.skin, 0.6), 1)
         else:
             _stroke(canvas, _arc(x, y + 1, width, -2.0), line, 3)
-        if look.glasses:
+        if self.glasses:
             _ellipse(canvas, x, y + 1, width + 7, width + 4, (40, 40, 44), thickness=2)
-            inner = (CENTRE_X + side * (look.eye_distance - width - 7), y)
+            inner = (CENTRE_X + side * (self.eye_distance - width - 7), y)
             _stroke(canvas, [inner, (CENTRE_X, y - 2)], (40, 40, 44), 2)
 
     def _draw_brow(self, canvas: Image, pose: Pose, side: int) -> None:
-        look = self.look
-        x = CENTRE_X + side * look.eye_distance
+        x = CENTRE_X + side * self.eye_distance
         y = CENTRE_Y - 28 - 6 * pose.brows
         inner, outer = y - 5 * pose.slant, y + 4 * pose.slant + 1.5
-        half = look.eye_size + 3.5
+        half = self.eye_size + 3.5
         bow = 3.5 + 2 * pose.brows
         points = [
             (x - side * half * (1 - 2 * t), inner + (outer - inner) * t - bow * 4 * t * (1 - t))
             for t in (0.0, 0.25, 0.5, 0.75, 1.0)
         ]
-        _stroke(canvas, points, _shade(look.hair, 0.55), round(look.brow_weight))
+        _stroke(canvas, points, _shade(self.hair, 0.55), round(self.brow_weight))
 
     def _draw_mouth(self, canvas: Image, pose: Pose) -> None:
         x, y = CENTRE_X, CENTRE_Y + 48.0
-        half = self.look.mouth * (1 + 0.22 * pose.spread + 0.12 * pose.corners)
+        half = self.mouth * (1 + 0.22 * pose.spread + 0.12 * pose.corners)
         gap = 15 * max(0.0, pose.open)
         lift = 12 * pose.corners
-        lip = tuple(0.62 * c + d for c, d in zip(self.look.skin, (24, 14, 62), strict=True))
+        lip = tuple(0.62 * c + d for c, d in zip(self.skin, (24, 14, 62), strict=True))
         assert len(lip) == 3
         curve = np.linspace(-1, 1, 13)
         corner_y = y - lift * curve**2 + 0.35 * lift  # corners up, centre down
@@ -351,6 +314,13 @@ def _ellipse(
     one = 1 << BITS
     centre, axes = (round(x * one), round(y * one)), (round(a * one), round(b * one))
     cv2.ellipse(image, centre, axes, 0, 0, 360, colour, thickness, cv2.LINE_AA, BITS)
+
+
+def _spot(x: float, y: float, a: float, b: float, value: int = 255) -> Image:
+    """(240, 240): `value` within an ellipse, 0 outside."""
+    mask = np.zeros((CANVAS, CANVAS), np.uint8)
+    _ellipse(mask, x, y, a, b, (value, value, value))
+    return mask
 
 
 def _fill(image: Image, points: Sequence[tuple[float, float]], colour: Colour) -> None:
