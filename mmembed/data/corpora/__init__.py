@@ -18,8 +18,6 @@ from mmembed.data.corpora import (
     cmu_arctic,
     crema_d,
     dialogue_pickles,
-    emodb,
-    emovo,
     fsdd,
     goemotions,
     grid,
@@ -29,11 +27,10 @@ from mmembed.data.corpora import (
     lrs,
     meld,
     msp_podcast,
+    named_speech,
     ravdess,
-    ravdess_faces,
     semeval2018,
     table,
-    urdu,
     vctk,
     voxceleb2,
     xed,
@@ -43,18 +40,18 @@ from mmembed.data.manifest.utterance import Utterance
 
 CORPORA: Final[Mapping[str, Callable[[Path], list[Utterance]]]] = {
     "biic_podcast": msp_podcast.read_biic, "clips": clips.read, "cmu_arctic": cmu_arctic.read,
-    "crema_d": crema_d.read, "emodb": emodb.read, "emovo": emovo.read, "fsdd": fsdd.read,
-    "goemotions": goemotions.read, "grid": grid.read, "iemocap": iemocap.read,
+    "crema_d": crema_d.read, "emodb": named_speech.read_emodb, "emovo": named_speech.read_emovo,
+    "fsdd": fsdd.read, "goemotions": goemotions.read, "grid": grid.read, "iemocap": iemocap.read,
     "librispeech": librispeech.read, "lrs2": lrs.read_lrs2, "lrs3": lrs.read_lrs3,
     "meld": meld.read, "msp_podcast": msp_podcast.read_msp, "ravdess": ravdess.read,
-    "semeval2018": semeval2018.read, "table": table.read, "urdu": urdu.read, "vctk": vctk.read,
-    "voxceleb2": voxceleb2.read, "xed": xed.read,
+    "semeval2018": semeval2018.read, "table": table.read, "urdu": named_speech.read_urdu,
+    "vctk": vctk.read, "voxceleb2": voxceleb2.read, "xed": xed.read,
 }  # fmt: skip
 
 CONVERTERS: Final[Mapping[str, Callable[[Path, Path], list[Utterance]]]] = {
     "dialogue_pickles": dialogue_pickles.convert, "hf_dataset": hf_dataset.convert,
     "mosei": published.convert_mosei, "mosei_words": published.convert_mosei_words,
     "mosi": published.convert_mosi, "mosi_words": published.convert_mosi_words,
-    "ravdess_faces": ravdess_faces.convert, "sims": published.convert_sims,
+    "ravdess_faces": ravdess.convert_faces, "sims": published.convert_sims,
 }  # fmt: skip
 """Readers that write media or features to a second folder, where their rows' paths start."""

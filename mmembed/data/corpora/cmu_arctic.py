@@ -41,11 +41,8 @@ def read(root: Path) -> list[Utterance]:
         speaker, prompt = _speaker(root, path), match["prompt"]
         transcript = prompts.get((speaker, prompt)) or prompts.get((ANYONE, prompt))
         if transcript is None:
-            raise DataError(
-                str(root / path),
-                "transcript",
-                f"no prompt {prompt} in {' or '.join(PROMPT_FILES)} below {root}",
-            )
+            message = f"no prompt {prompt} in {' or '.join(PROMPT_FILES)} below {root}"
+            raise DataError(str(root / path), "transcript", message)
         utterances.append(
             Utterance(
                 key=f"arctic-{speaker}-{prompt.removeprefix('arctic_')}",

@@ -25,8 +25,8 @@ not names. Keys are those of the reader of the corpus wherever the pickle has th
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -41,17 +41,15 @@ from mmembed.data.manifest.utterance import Labels, Utterance
 from mmembed.data.untrusted.pickles import read_pickle
 from mmembed.errors import DataError
 
+_TEXTS: Final = "text text2 text3 text4"
 LAYOUTS: Final = (
     ("iemocap", "ids speakers labels text audio video sentences train test"),
-    ("iemocap", "ids speakers labels text text2 text3 text4 audio video sentences train test"),
-    ("iemocap", "speakers labels text text2 text3 text4 sentences train test dev"),
+    ("iemocap", f"ids speakers labels {_TEXTS} audio video sentences train test"),
+    ("iemocap", f"speakers labels {_TEXTS} sentences train test dev"),
     ("meld", "ids speakers labels text audio sentences train test sentiments"),
     ("meld", "ids speakers labels text audio video sentences train test sentiments"),
-    (
-        "meld",
-        "ids speakers labels text text2 text3 text4 audio video sentences train test sentiments",
-    ),
-    ("meld", "speakers labels sentiments text text2 text3 text4 sentences train test dev"),
+    ("meld", f"ids speakers labels {_TEXTS} audio video sentences train test sentiments"),
+    ("meld", f"speakers labels sentiments {_TEXTS} sentences train test dev"),
 )
 """Corpus and parts, in order: of DialogueRNN and MMGCN, SDT, COSMIC; then of DialogueRNN, MMGCN,
 SDT, COSMIC."""
@@ -98,17 +96,18 @@ def convert(source: Path, out: Path) -> list[Utterance]:
         splits = _splits(corpus, fields)
     except (TypeError, ValueError) as error:
         raise DataError(str(source), "layout", f"dialogues of {corpus}: {error}") from None
-    sentiments = _sentiment_names(fields) if corpus == "meld" else {}
+    if sentiments := _sentiments(fields):
+        fields["sentiments"] = sentiments
+    else:
+        fields.pop("sentiments", None)
     utterances: list[Utterance] = []
     for split, dialogues in splits.items():
         features: list[dict[str, NDArray[np.float32]]] = []
         for dialogue in dialogues:
             try:
-                rows = _rows(corpus, fields, split, dialogue, sentiments)
-                for turn, row in enumerate(rows):
-                    media = f"features/{split}.safetensors#{len(features)}"
-                    utterances.append(replace(row, media=media))
-                    features.append(_features(fields, dialogue, turn))
+                rows = _rows(corpus, fields, split, dialogue, len(features))
+                features += [_features(fields, dialogue, turn) for turn in range(len(rows))]
+                utterances += rows
             except (KeyError, IndexError, TypeError, ValueError) as error:
                 raise DataError(str(source), "layout", f"dialogue {dialogue}: {error}") from None
         if features:
@@ -163,12 +162,10 @@ def _splits(corpus: str, fields: Fields) -> dict[str, list[Any]]:
     return splits
 
 
-def _rows(
-    corpus: str, fields: Fields, split: str, dialogue: Any, sentiments: Mapping[int, float]
-) -> list[Utterance]:
-    """The turns of a dialogue, without media."""
+def _rows(corpus: str, fields: Fields, split: str, dialogue: Any, first: int) -> list[Utterance]:
+    """The turns of a dialogue; `first` = the row of the first one in the features of its split."""
     labels = [int(label) for label in fields["labels"][dialogue]]
-    for part in set(fields) - set(SPLIT_NAMES) - ({"sentiments"} if not sentiments else set()):
+    for part in set(fields) - set(SPLIT_NAMES):
         if len(fields[part][dialogue]) != len(labels):
             raise ValueError(f"{len(labels)} labels, but {len(fields[part][dialogue])} {part}")
     if corpus == "iemocap":
@@ -183,13 +180,12 @@ def _rows(
         if not 0 <= label < len(CATEGORIES[corpus]):
             raise ValueError(f"label {label} of turn {turn} is none of {CATEGORIES[corpus]}")
         scores = {}
-        if sentiments:
-            value = sentiments[int(fields["sentiments"][dialogue][turn])]
-            scores[meld.SENTIMENT_CLASS] = value
+        if "sentiments" in fields:
+            scores[meld.SENTIMENT_CLASS] = fields["sentiments"][dialogue][turn]
         rows.append(
             Utterance(
                 key=_key(corpus, fields, name, dialogue, turn),
-                media=None,
+                media=f"features/{split}.safetensors#{first + turn}",
                 transcript=_words(fields["sentences"][dialogue][turn]),
                 language="en",
                 speaker=_speaker(corpus, name, dialogue, fields["speakers"][dialogue][turn]),
@@ -241,25 +237,23 @@ def _features(fields: Fields, dialogue: Any, turn: int) -> dict[str, NDArray[np.
     return features
 
 
-def _sentiment_names(fields: Fields) -> dict[int, float]:
-    """The sentiments that MELD's numbers stand for, {} where the part is something else.
+def _sentiments(fields: Fields) -> dict[Any, list[float]]:
+    """The sentiments of the turns of MELD, as numbers, {} where that part is something else.
 
     In MELD neutral is neutral, joy positive, surprise either, and all other emotions are negative:
     so the emotions show which number is which.
     """
-    known = {"neutral": 0.0, "joy": 1.0} | dict.fromkeys(
-        ("fear", "sadness", "disgust", "anger"), -1.0
-    )
-    names: dict[int, set[float]] = {}
+    known = {"neutral": {0.0}, "joy": {1.0}, "surprise": set[float]()}
+    names: dict[int, set[float]] = defaultdict(set)
     try:
         for dialogue, labels in fields["labels"].items():
             for label, sentiment in zip(labels, fields["sentiments"][dialogue], strict=True):
-                value = known.get(meld.EMOTIONS[int(label)])
-                if len(names) > MOST_SENTIMENTS:
+                names[int(sentiment)] |= known.get(meld.EMOTIONS[int(label)], {-1.0})
+                if len(names) > MOST_SENTIMENTS or len(names[int(sentiment)]) > 1:
                     return {}
-                names.setdefault(int(sentiment), set()).update(() if value is None else {value})
+        return {
+            dialogue: [min(names[int(sentiment)]) for sentiment in fields["sentiments"][dialogue]]
+            for dialogue in fields["labels"]
+        }
     except (KeyError, IndexError, TypeError, ValueError):
         return {}
-    if any(len(values) != 1 for values in names.values()):
-        return {}
-    return {number: min(values) for number, values in names.items()}

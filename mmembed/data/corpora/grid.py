@@ -85,8 +85,5 @@ def _check_alignments(root: Path) -> None:
         words = [line.split()[-1] for line in path.read_text(encoding="utf-8").splitlines() if line]
         spoken = " ".join(word for word in words if word not in SILENCES)
         if spoken != sentence(path.stem):
-            raise DataError(
-                str(path),
-                "transcript",
-                f"holds {spoken!r}, its name says {sentence(path.stem)!r}; fix or remove it",
-            )
+            message = f"holds {spoken!r}, its name says {sentence(path.stem)!r}; fix or remove it"
+            raise DataError(str(path), "transcript", message)

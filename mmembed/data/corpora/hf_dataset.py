@@ -87,12 +87,8 @@ def _split(corpus: str, name: str, folder: Path, put: Put) -> Iterator[Utterance
         for columns in (TRANSCRIPT, SPEAKER, CATEGORY, LANGUAGE)
     )
     if media is None and words is None:
-        raise DataError(
-            str(folder),
-            "layout",
-            f"has no column of type {' or '.join(MEDIA)} and none of {', '.join(TRANSCRIPT)}; "
-            f"has {', '.join(features)}",
-        )
+        message = f"has no column of type {' or '.join(MEDIA)} and none of {', '.join(TRANSCRIPT)}"
+        raise DataError(str(folder), "layout", f"{message}; has {', '.join(features)}")
     streams = {"Audio": ("audio",), "Video": None, "": ()}[_type(features.get(media))]
     columns = [c for c in (media, words, speaker, emotion, language) if c is not None]
     split = next((SPLITS[s] for s in SPLITS if re.fullmatch(rf"{s}(\W.*)?", name)), None)
@@ -136,9 +132,8 @@ def _media(folder: Path, key: str, value: Any, put: Put) -> str | None:
     """The reference to a media cell: a member of the tar, or an absolute path."""
     if value is None:
         return None
-    path, data = (
-        (value.get("path"), value.get("bytes")) if isinstance(value, dict) else (value, None)
-    )
+    cell = value if isinstance(value, dict) else {"path": value}
+    path, data = cell.get("path"), cell.get("bytes")
     if not isinstance(path, str | None) or not isinstance(data, bytes | None):
         raise DataError(f"{folder}: {key}", "layout", "media must be bytes with a path, or a path")
     if data is None:

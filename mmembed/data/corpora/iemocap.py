@@ -65,10 +65,9 @@ def read(root: Path) -> list[Utterance]:
         DataError: no label files, or a label that is not one of `CATEGORIES`.
     """
     example = "Session1/dialog/EmoEvaluation/Ses01F_impro01.txt"
-    texts = [path for path, _ in find_files(root, r"Ses0[1-5]\w+\.txt", "IEMOCAP labels", example)]
     dialogues: dict[str, list[re.Match[str]]] = defaultdict(list)
     words: dict[str, str] = {}
-    for path in texts:
+    for path, _ in find_files(root, r"Ses0[1-5]\w+\.txt", "IEMOCAP labels", example):
         kind = (root / path).resolve().parent.name  # motion capture has files of the same names
         if kind == "EmoEvaluation":
             for line in decode_text(root / path, fix_encoding=True).split("\n"):

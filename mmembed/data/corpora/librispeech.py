@@ -47,9 +47,8 @@ def read(root: Path) -> list[Utterance]:
         around = SUBSET.findall(match.string)
         split = around[-1] if around else subsets.get(speaker)
         if split is None:
-            raise DataError(
-                str(root / path), "split", "no folder such as train-clean-100, no SPEAKERS.TXT line"
-            )
+            message = "no folder such as train-clean-100, no SPEAKERS.TXT line"
+            raise DataError(str(root / path), "split", message)
         rows.append(
             Utterance(
                 key=f"librispeech-{stem}",

@@ -47,11 +47,8 @@ SPLITS: Final = {
     "Train": "train", "Development": "dev", "Validation": "dev", "Test": "test", "Test1": "test",
     "Test2": "test", "Test3": "test",
 }  # fmt: skip
-LABELS: Final = (
-    "labels_consensus.csv",
-    "labels_concensus.csv",
-    "labels_consensus.json",
-    "labels_concensus.json",
+LABELS: Final = tuple(
+    f"labels_{word}.{kind}" for kind in ("csv", "json") for word in ("consensus", "concensus")
 )
 UNKNOWN: Final = ("", "Unknown", "unknown")
 LICENCE: Final = "research, by agreement with the authors"

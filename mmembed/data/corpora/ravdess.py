@@ -5,18 +5,28 @@ Names are modality-channel-emotion-intensity-statement-repetition-actor; the arc
 (`Video_Speech_Actor_01.zip`: with audio, 01-01, and the same without it, 02-01). Source of
 the codes: Livingstone and Russo, PLoS ONE 13(5) e0196391, 2018, and the record of the data,
 zenodo.org/records/1188976.
+
+Action units of the faces, as OpenFace measures them, are one vector a performance, in an
+`.npz` with `ids` (N,), names of RAVDESS' videos without suffix, and `action_units` (N, 35): the
+intensities, 0 to 5, of 17 units and the presence, 0 to 1, of 18, averaged over frames. Units and
+ranges: Baltrusaitis, Zadeh, Lim and Morency, "OpenFace 2.0", FG 2018.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
+import numpy as np
+
 from mmembed.data.checks import log_skipped
-from mmembed.data.corpora.files import SOUND, best_of, find_media
+from mmembed.data.corpora.files import SOUND, best_of, find_media, read_arrays
+from mmembed.data.feature_files import write_features
 from mmembed.data.manifest.utterance import Labels, Utterance
+from mmembed.errors import DataError
 
 EMOTIONS: Final = {
     "01": "neutral", "02": "calm", "03": "happy", "04": "sad", "05": "angry", "06": "fearful",
@@ -35,6 +45,7 @@ NAME: Final = (
     r"-(?P<statement>0[12])-0[12]-(?P<actor>\d\d))"
 )
 SPEECH: Final = "01"
+UNITS: Final = 35
 LICENCE: Final = "CC BY-NC-SA 4.0"
 
 
@@ -54,6 +65,36 @@ def read(root: Path) -> list[Utterance]:
     )
 
 
+def convert_faces(source: Path, out: Path) -> list[Utterance]:
+    """RAVDESS' faces as action units: precomputed vectors, no images.
+
+    The stream `video` of an utterance is its vector, as one step.
+
+    Args:
+        source: the .npz, or a folder with one.
+        out: gets features/all.safetensors.
+
+    Raises:
+        DataError: no such file, or arrays other than described above.
+    """
+    path = next(iter(sorted(source.glob("*.npz"))), source) if source.is_dir() else source
+    names, units = read_arrays(path, "ids", "action_units")
+    if names.ndim != 1 or units.shape != (len(names), UNITS) or not np.isfinite(units).all():
+        found = f"{names.shape} and {units.shape}"
+        needed = f"needs ids (N,) and finite action_units (N, {UNITS}), found {found}"
+        raise DataError(str(path), "features", needed)
+    rows = []
+    for number, name in enumerate(map(str, names)):
+        match = re.fullmatch(NAME, name)
+        if match is None:
+            raise DataError(f"{path}:{name}", "features", "not the name of a RAVDESS video")
+        row = _utterance(match, f"features/all.safetensors#{number}")
+        rows.append(replace(row, streams=("video", "text")))
+    vectors = [{"video": vector[None].astype(np.float32)} for vector in units]
+    write_features(out / "features" / "all.safetensors", vectors)
+    return rows
+
+
 def _rows(root: Path) -> Iterator[Utterance]:
     name = NAME + rf"(?:\.(?i:mp4)|{SOUND})"
     songs = []
@@ -61,11 +102,11 @@ def _rows(root: Path) -> Iterator[Utterance]:
         if match["channel"] != SPEECH:
             songs.append(path.as_posix())
         else:
-            yield utterance(match, path.as_posix())
+            yield _utterance(match, path.as_posix())
     log_skipped(root, songs, "songs are left out, this is a corpus of speech")
 
 
-def utterance(match: re.Match[str], media: str) -> Utterance:
+def _utterance(match: re.Match[str], media: str) -> Utterance:
     """The utterance of a file whose name matches `NAME`."""
     return Utterance(
         key=f"ravdess-{match['modality']}-{match['performance']}",

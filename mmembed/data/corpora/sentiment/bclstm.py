@@ -23,7 +23,7 @@ from mmembed.errors import DataError
 
 FILES: Final = ("features.npz", "utterances.csv")
 STREAMS: Final = {"text": 100, "audio": 73, "video": 100}
-CATEGORIES: Final = ("negative", "positive")
+CATEGORIES: Final = {"negative": 1023, "positive": 1176}  # utterances of each
 COLUMNS: Final = ("split", "video_id", "clip", "label", "transcript")
 COUNTS: Final = {"train": 1447, "dev": 0, "test": 752}
 
@@ -47,7 +47,7 @@ def convert_bclstm(folder: Path, out: Path) -> tuple[list[Segment], list[Check]]
                 row["clip"],
                 transcript=row["transcript"] or None,
                 split=SPLITS[row["split"]],
-                category=CATEGORIES[int(row["label"])],
+                category=list(CATEGORIES)[int(row["label"])],
             )
         )
     finite = Finite()
@@ -67,7 +67,7 @@ def convert_bclstm(folder: Path, out: Path) -> tuple[list[Segment], list[Check]]
         none_of("labels of the two files that differ", differing, "those of the CSV kept"),
         *(
             compare(name, sum(s.category == name for s in segments), count)
-            for name, count in zip(CATEGORIES, (1023, 1176), strict=True)
+            for name, count in CATEGORIES.items()
         ),
         *finite.checks(tuple(STREAMS)),
     ]

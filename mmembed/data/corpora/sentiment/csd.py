@@ -24,7 +24,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,9 +50,6 @@ KINDS: Final[Mapping[str, tuple[str, ...]]] = {
 STREAMS: Final = ("text", "audio", "video")
 
 SILENCES: Final = ("", "sp")
-
-Times = Mapping[str, NDArray[np.float64]]
-"""Video id -> intervals (T, 2)."""
 
 Sequences = dict[str, tuple[NDArray[np.float32], NDArray[np.float64]]]
 """Video id -> features (T, D) and intervals (T, 2)."""
@@ -92,7 +89,7 @@ def convert_csd(
         if words:
             read = _over_words(stream, read, sequences.get("text"), finite)
         sequences[stream] = read
-        members[stream] = dict(_members(segments, {v: times for v, (_, times) in read.items()}))
+        members[stream] = dict(_members(segments, read))
 
     def features(n: int) -> Features:
         segment = segments[n]
@@ -131,17 +128,18 @@ def convert_csd(
 
 
 def _members(
-    segments: Sequence[Segment], times_of: Times
+    segments: Sequence[Segment], sequences: Mapping[str, tuple[Any, NDArray[np.float64]]]
 ) -> Iterator[tuple[int, NDArray[np.int64]]]:
     """The number of each segment that a stream has something of, and its rows in its video."""
     by_video: dict[str, list[int]] = defaultdict(list)
     for number, segment in enumerate(segments):
         by_video[segment.video].append(number)
     for video, numbers in by_video.items():
-        if video not in times_of:
+        if video not in sequences:
             continue
+        _, times = sequences[video]
         intervals = np.array([(segments[n].start, segments[n].end) for n in numbers], np.float64)
-        for number, rows in zip(numbers, overlapping(times_of[video], intervals), strict=True):
+        for number, rows in zip(numbers, overlapping(times, intervals), strict=True):
             if len(rows):
                 yield number, rows
 
@@ -152,7 +150,7 @@ def _with_transcripts(segments: Sequence[Segment], path: Path) -> list[Segment]:
 
     spoken = read_csd_words(path)
     found = list(segments)
-    for number, rows in _members(segments, {video: times for video, (_, times) in spoken.items()}):
+    for number, rows in _members(segments, spoken):
         words = (spoken[segments[number].video][0][row] for row in rows)
         text = " ".join(word for word in words if word not in SILENCES)
         found[number] = replace(segments[number], transcript=text or None)

@@ -55,13 +55,12 @@ def convert_pickle(
     loaded = read_pickle(path)
     if not isinstance(loaded, dict) or not any(str(name) in SPLITS for name in loaded):
         raise DataError(str(path), "pickle", "has no train, valid or test: not a pickle of MMSA")
-    finite = Finite()
     segments: list[Segment] = []
     counts = _Counts()
     for name in [name for name in loaded if str(name) in SPLITS]:
         data = loaded.pop(name)  # gigabytes
         try:
-            segments += _convert_split(corpus, data, SPLITS[str(name)], out, finite, counts)
+            segments += _convert_split(corpus, data, SPLITS[str(name)], out, counts)
         except (ValueError, TypeError, IndexError, AttributeError) as error:
             what = f"{name} is not as MMSA has it: {error}"
             raise DataError(str(path), "pickle", what) from None
@@ -75,7 +74,7 @@ def convert_pickle(
         ),
         *(Check(f"without {name}", str(counts.missing[name])) for name in counts.widths),
         none_of("ids without media", counts.without, "left out"),
-        *finite.checks(tuple(counts.widths)),
+        *counts.finite.checks(tuple(counts.widths)),
     ]
     return segments, checks
 
@@ -84,6 +83,7 @@ def convert_pickle(
 class _Counts:
     """What is counted over the splits."""
 
+    finite: Finite = field(default_factory=Finite)
     widths: dict[str, int] = field(default_factory=dict)
     lengths: dict[str, dict[str, None]] = field(default_factory=dict)
     beyond: dict[str, list[str]] = field(default_factory=dict)
@@ -92,12 +92,7 @@ class _Counts:
 
 
 def _convert_split(
-    corpus: PublishedCorpus,
-    data: Split,
-    split: str | None,
-    out: Path,
-    finite: Finite,
-    counts: _Counts,
+    corpus: PublishedCorpus, data: Split, split: str | None, out: Path, counts: _Counts
 ) -> list[Segment]:
     segments = list(_segments(corpus, data, split))
     arrays: dict[str, tuple[NDArray[Any], NDArray[np.int64], str]] = {}
@@ -124,7 +119,7 @@ def _convert_split(
             if how and rows != slice(0, length):
                 counts.beyond.setdefault(stream, []).append(segments[n].name)
             if rows.stop > rows.start:
-                found[stream] = finite(stream, segments[n].name, values[n, rows])
+                found[stream] = counts.finite(stream, segments[n].name, values[n, rows])
             else:
                 counts.missing[stream] += 1
         if not found:
@@ -180,9 +175,7 @@ def _named(corpus: PublishedCorpus, parts: Sequence[str]) -> Segment:
     start, end = map(float, times) if len(times) == 2 else (None, None)
     if match := re.fullmatch(r"(.+?)(?:\$_\$(.+)|\[(\d+)\])", name):
         return Segment(match[1], match[2] or match[3], start, end)
-    if (
-        name in folds_of(corpus.name) and times
-    ):  # the whole video's id, which may hold _ and a number too
+    if times and name in folds_of(corpus.name):  # a video's id, which may hold _ and a number too
         return Segment(name, times[0], start, end)
     if match := re.fullmatch(r"(.+)_(\d+)", name):
         return Segment(match[1], match[2], start, end)

@@ -36,21 +36,13 @@ WHEN: Final = (
 )  # fmt: skip
 PLAIN: Final = ("long", "small", "green", "near the river", "on the table", "quite common")
 
-OF_PEOPLE: Final = {  # how a person feels
-    "happy": ("happy", "glad", "cheerful"),
-    "sad": ("sad", "lonely", "unhappy"),
-    "anger": ("angry", "furious", "annoyed"),
-    "surprise": ("surprised", "amazed", "astonished"),
-    "disgust": ("disgusted", "sickened", "repelled"),
-    "fear": ("afraid", "scared", "terrified"),
-}
-OF_THINGS: Final = {  # how something is
-    "happy": ("good", "wonderful", "lovely"),
-    "sad": ("sorry", "hopeless", "gloomy"),
-    "anger": ("unfair", "infuriating", "outrageous"),
-    "surprise": ("surprising", "amazing", "unexpected"),
-    "disgust": ("disgusting", "filthy", "rotten"),
-    "fear": ("scary", "dangerous", "frightening"),
+FEELING_WORDS: Final = {  # how a person feels, and how something is
+    "happy": (("happy", "glad", "cheerful"), ("good", "wonderful", "lovely")),
+    "sad": (("sad", "lonely", "unhappy"), ("sorry", "hopeless", "gloomy")),
+    "anger": (("angry", "furious", "annoyed"), ("unfair", "infuriating", "outrageous")),
+    "surprise": (("surprised", "amazed", "astonished"), ("surprising", "amazing", "unexpected")),
+    "disgust": (("disgusted", "sickened", "repelled"), ("disgusting", "filthy", "rotten")),
+    "fear": (("afraid", "scared", "terrified"), ("scary", "dangerous", "frightening")),
 }
 DEGREES: Final = {"slightly": 0.5, "": 0.75, "so": 1.0, "really": 1.0, "very": 1.0}
 DENIALS: Final = ("not", "never")
@@ -112,8 +104,7 @@ def _draw(feeling: str, rng: random.Random) -> tuple[str, Expression]:
         named = feeling
         degree, strength = rng.choice(list(DEGREES.items()))
     person, thing, when = map(rng.choice, (PEOPLE, THINGS, WHEN))
-    felt = f"{degree} {rng.choice(OF_PEOPLE[named])}".strip()
-    quality = f"{degree} {rng.choice(OF_THINGS[named])}".strip()
+    felt, quality = (f"{degree} {rng.choice(words)}".strip() for words in FEELING_WORDS[named])
     sentence = rng.choice(
         (
             f"{person} was {felt} {when}",

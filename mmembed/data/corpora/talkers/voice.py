@@ -24,16 +24,12 @@ CHARS_UTF8: Final = 1
 RATE, VOLUME, PITCH, RANGE, WORD_GAP = 1, 2, 3, 4, 7  # espeak_PARAMETER
 
 
-class _Id(ctypes.Union):
-    _fields_ = [("number", ctypes.c_int), ("name", ctypes.c_char_p), ("string", ctypes.c_char * 8)]
-
-
 class _Event(ctypes.Structure):
     _fields_ = [
         ("type", ctypes.c_int), ("unique_identifier", ctypes.c_uint),
         ("text_position", ctypes.c_int), ("length", ctypes.c_int),
         ("audio_position", ctypes.c_int), ("sample", ctypes.c_int),
-        ("user_data", ctypes.c_void_p), ("id", _Id),
+        ("user_data", ctypes.c_void_p), ("id", ctypes.c_char * 8),
     ]  # fmt: skip
 
 
@@ -81,7 +77,7 @@ def synthesise(
             if event.type == EVENT_END_OF_LIST:
                 break
             if event.type == EVENT_PHONEME:
-                name = event.id.string.decode(errors="replace")
+                name = event.id.decode(errors="replace")
                 phonemes.append((event.audio_position / 1000, name))
         return 0
 
