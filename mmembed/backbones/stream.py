@@ -8,12 +8,18 @@ given to a module one at a time, packed, or in equal lengths, whichever is exact
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
 from mmembed.batch import Packed
 from mmembed.config import Hz
+
+# What a configuration of transformers says of files, of versions and of tasks, not of the module.
+BOOKKEEPING = frozenset(
+    ("_name_or_path", "architectures", "dtype", "id2label", "label2id", "torch_dtype",
+     "transformers_version")
+)  # fmt: skip
 
 
 class StreamEncoder(nn.Module, ABC):
@@ -26,19 +32,23 @@ class StreamEncoder(nn.Module, ABC):
 
     Attributes:
         stream: one of `mmembed.batch.STREAMS`.
+        preprocessing: the settings of `preprocessor_config.json` that the encoder reads; they are
+            found in `model.config.preprocessing`, and missing there if the file lacks them.
         model: the module of transformers, without heads.
     """
 
-    stream: str
+    stream: ClassVar[str]
+    preprocessing: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        self.model = model
+        self.model: Any = model
 
     @property
     def config(self) -> dict[str, Any]:
-        """Plain JSON from which `mmembed.backbones.load.build` makes the same module."""
-        return dict(self.model.config.to_dict())  # type: ignore[union-attr, operator]
+        """Plain JSON from which `mmembed.backbones.pretrained.build_encoder` makes the same module."""
+        settings = self.model.config.to_dict()
+        return {name: value for name, value in settings.items() if name not in BOOKKEEPING}
 
     @property
     @abstractmethod

@@ -17,7 +17,14 @@ VARIANCE_FLOOR = 1e-5  # keeps the gradient of the square root finite where noth
 
 
 def packed_attention(
-    query: Tensor, key: Tensor, value: Tensor, query_lengths: Tensor, key_lengths: Tensor
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    query_lengths: Tensor,
+    key_lengths: Tensor,
+    *,
+    scale: float | None = None,
+    dropout: float = 0.0,
 ) -> Tensor:
     """Softmax attention of each item's queries over the same item's keys.
 
@@ -30,11 +37,14 @@ def packed_attention(
         value: (Nk, H, D / H).
         query_lengths: (B,) int64 on the CPU, sum Nq.
         key_lengths: (B,) int64 on the CPU, sum Nk; positive wherever query_lengths is.
+        scale: what query times key is multiplied by; without it, the root of H / D.
+        dropout: the share of attention weights that are set to 0; the kernel for half precision
+            has none, so that with it the loop runs.
 
     Returns:
         (Nq, H, D / H).
     """
-    if query.is_cuda and query.dtype in (torch.float16, torch.bfloat16):
+    if query.is_cuda and query.dtype in (torch.float16, torch.bfloat16) and not dropout:
         from torch.nn.attention.varlen import varlen_attn
 
         def bounds(lengths: Tensor) -> Tensor:
@@ -48,13 +58,14 @@ def packed_attention(
             bounds(key_lengths),
             int(query_lengths.max()),
             int(key_lengths.max()),
+            scale=scale,
         )
         assert isinstance(attended, Tensor)
         return attended
     # (1, H, T, D / H): a leading batch dimension selects the fused CPU kernel.
     query_heads, key_heads, value_heads = (x.transpose(0, 1)[None] for x in (query, key, value))
     items = [
-        F.scaled_dot_product_attention(q, k, v)[0].transpose(0, 1)
+        F.scaled_dot_product_attention(q, k, v, None, dropout, scale=scale)[0].transpose(0, 1)
         for q, k, v in zip(
             torch.split(query_heads, query_lengths.tolist(), 2),
             torch.split(key_heads, key_lengths.tolist(), 2),
