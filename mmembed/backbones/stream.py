@@ -46,7 +46,7 @@ class StreamEncoder(nn.Module, ABC):
 
     @property
     def config(self) -> dict[str, Any]:
-        """Plain JSON from which `mmembed.backbones.pretrained.build_encoder` makes the same module."""
+        """Plain JSON from which `pretrained.build_encoder` makes the same module."""
         settings = self.model.config.to_dict()
         return {name: value for name, value in settings.items() if name not in BOOKKEEPING}
 
