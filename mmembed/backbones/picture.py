@@ -66,7 +66,7 @@ class PictureEncoder(StreamEncoder):
     @property
     def width(self) -> int:
         """See `StreamEncoder`."""
-        return int(self.model.config.hidden_size)  # type: ignore[union-attr, arg-type]
+        return int(self.model.config.hidden_size)
 
     @property
     def rate(self) -> Hz:
