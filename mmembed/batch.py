@@ -225,14 +225,14 @@ class Batch:
             frozen embeddings under the name "embedding", are Padded (B, T, D) float. A method takes
             both: it asks for the form it computes on, by `pack()` or `pad()`, which costs nothing
             where it is that form already.
-        targets: see `TARGETS`; a missing target means that no item has it.
-        context: see `CONTEXT`.
+        targets: Tensor or Padded, see `TARGETS`; a missing target means that no item has it.
+        context: Tensor or Padded, see `CONTEXT`.
     """
 
     keys: tuple[str, ...]
     inputs: Mapping[str, Packed | Padded]
-    targets: Mapping[str, Tensor | Padded] = field(default_factory=dict)
-    context: Mapping[str, Tensor | Padded] = field(default_factory=dict)
+    targets: Mapping[str, Any] = field(default_factory=dict)
+    context: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         unknown = set(self.inputs) - {*STREAMS, "embedding"} | set(self.targets) - set(TARGETS)
@@ -257,7 +257,7 @@ class Batch:
             return torch.zeros(len(self), dtype=torch.bool)
         if isinstance(value, Padded):
             return value.lengths > 0
-        known = ~value.isnan() if value.is_floating_point() else value != UNLABELLED
+        known: Tensor = ~value.isnan() if value.is_floating_point() else value != UNLABELLED
         return known if known.ndim == 1 else known.all(dim=1)
 
     def count(self, target: str) -> int:

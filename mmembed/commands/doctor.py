@@ -29,10 +29,7 @@ if TYPE_CHECKING:
 
 OLDEST_PYTHON: Final = (3, 11)
 
-MODULES: Final = {
-    "opencv-python-headless": "cv2",
-    "scikit-learn": "sklearn",
-}
+MODULES: Final = {"opencv-python-headless": "cv2", "scikit-learn": "sklearn"}
 """Distribution -> the module it gives, where that is not its name."""
 
 

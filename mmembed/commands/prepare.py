@@ -24,12 +24,7 @@ import tyro
 from mmembed.commands.progress import progress
 from mmembed.data import checks as integrity
 from mmembed.data.corpora import CONVERTERS, CORPORA
-from mmembed.data.manifest.jsonl import (
-    ManifestRow,
-    each_row,
-    read_manifest,
-    write_manifest,
-)
+from mmembed.data.manifest.jsonl import ManifestRow, each_row, read_manifest, write_manifest
 from mmembed.data.manifest.utterance import Utterance
 from mmembed.data.prepare import Rank, plan_shards, prepare_shards
 from mmembed.data.shards.layout import ShardSet

@@ -148,9 +148,7 @@ def _is_partition(
         and bool(np.isfinite(centres).all())
         and (bounds[0], bounds[-1]) == (0, count)
         and bool((np.diff(bounds) >= 0).all())
-        and len(order) == count
-        and 0 <= order.min(initial=0) <= order.max(initial=0) < max(count, 1)
-        and bool((np.bincount(order, minlength=count) == 1).all())
+        and np.array_equal(np.sort(order), np.arange(count))
     )
 
 

@@ -184,21 +184,15 @@ class EmbeddingSearch:
             prefix = "" if str(folder) in str(error) else f"{folder}: "
             raise CorruptError(f"{prefix}{error}") from None
 
-    @property
-    def encoder_sha256(self) -> str:
-        """Names the encoder that a query has to be embedded with; a UsageError if it is unknown."""
+    def check_encoder(self, sha256: str, name: str) -> None:
+        """Refuse, with a UsageError, an encoder that did not make the vectors, or may not have."""
         metadata = self.embeddings.metadata
         if "encoder_sha256" not in metadata or "streams" not in metadata:
             raise UsageError(f"{self.name}: its manifest.json does not name the encoder")
-        return str(metadata["encoder_sha256"])
-
-    def check_encoder(self, sha256: str, name: str) -> None:
-        """Refuse, with a UsageError, an encoder that did not make the vectors."""
-        if sha256 != self.encoder_sha256:
+        if sha256 != (own := str(metadata["encoder_sha256"])):
             raise UsageError(
                 f"{name}: another encoder (SHA-256 {sha256[:12]}...) than that of the "
-                f"embeddings ({self.encoder_sha256[:12]}...); vectors of two encoders cannot be "
-                "compared"
+                f"embeddings ({own[:12]}...); vectors of two encoders cannot be compared"
             )
 
     def comparable(self, example: Example) -> tuple[Example, str | None]:
@@ -237,11 +231,10 @@ class EmbeddingSearch:
         """
         wanted = {"label": label, "speaker": speaker, "split": split}
         conditions = {name: value for name, value in wanted.items() if value is not None}
-        chosen: Mask | None = None
-        for name, value in conditions.items():
-            held = self._holding(name, value)
-            chosen = held if chosen is None else chosen & held
-        if chosen is not None and not chosen.any():
+        if not conditions:
+            return None
+        chosen: Mask = np.all([self._holding(*each) for each in conditions.items()], axis=0)
+        if not chosen.any():
             described = ", ".join(f"{name} {value!r}" for name, value in conditions.items())
             raise UsageError(f"no clip has {described}")
         return chosen

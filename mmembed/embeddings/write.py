@@ -89,9 +89,10 @@ class Plan:
 
     def changed(self, number: int) -> list[Path]:
         """The folders whose shard is there, but made of other media than those of today."""
-        paths = {folder: shard_path(folder, number) for folder in self.folders}
         inputs = self.inputs(number)
-        return [f for f, path in paths.items() if changed_inputs(path, inputs, note=False)]
+        return [
+            f for f in self.folders if changed_inputs(shard_path(f, number), inputs, note=False)
+        ]
 
     def drop_changed(self, numbers: Iterable[int]) -> None:
         """Uncommit such shards, so that they are made again."""

@@ -22,18 +22,12 @@ APOSTROPHES: Final = ("'", "\N{RIGHT SINGLE QUOTATION MARK}")
 
 def normalise_transcript(text: str) -> str:
     """Lower case, NFC; letters of any script, digits, apostrophes within words; single spaces."""
-    characters = list(unicodedata.normalize("NFC", text.lower()))
+    text = unicodedata.normalize("NFC", text.lower())
     kept = []
-    for place, character in enumerate(characters):
-        inside = 0 < place < len(characters) - 1
+    for before, character, after in zip(f" {text}", text, f"{text[1:]} ", strict=False):
         if unicodedata.category(character)[0] in "LMN":
             kept.append(character)
-        elif (
-            character in APOSTROPHES
-            and inside
-            and characters[place - 1].isalpha()
-            and characters[place + 1].isalpha()
-        ):
+        elif character in APOSTROPHES and before.isalpha() and after.isalpha():
             kept.append("'")
         else:
             kept.append(" ")

@@ -82,21 +82,18 @@ class Cache:
             raise DataError(name, "too_large", self._too_small(size))
         until = time.monotonic() + TIMEOUT
         while True:
-            try:
+            with suppress(FileNotFoundError):
                 file = Descriptor(self.folder / name)
                 with suppress(PermissionError):  # a file that another user fetched
                     os.utime(file.number)  # the time of its last use
                 return file
-            except FileNotFoundError:
-                pass
             part = self._start_part(name, size)
             if part is not None:
                 with part:
                     self._fill(Path(part.name), self.folder / name, fetch)
             elif time.monotonic() > until:
-                raise DataError(
-                    name, "no_room", f"no room in {TIMEOUT:.0f} s: " + self._too_small(size)
-                )
+                full = f"no room in {TIMEOUT:.0f} s: {self._too_small(size)}"
+                raise DataError(name, "no_room", full)
             else:
                 time.sleep(_POLL)
 

@@ -102,14 +102,12 @@ def file_lock(path: Path) -> Iterator[None]:
     """
     lock = _lock(path)
     try:
-        lock.acquire(timeout=_NOTICE)
+        held = lock.acquire(timeout=_NOTICE)
     except Timeout:
         log.warning("%s: waiting for another process that is at work there", path.parent)
-        lock.acquire(timeout=-1)
-    try:
+        held = lock.acquire(timeout=-1)
+    with held:
         yield
-    finally:
-        lock.release()
 
 
 @contextmanager
@@ -120,17 +118,14 @@ def finishing(folder: Path) -> Iterator[bool]:
     fail, since it holds a lock as long as it lives, and if it is killed the next start finishes.
     Temporaries that killed writers left behind are removed first.
     """
-    lock = _lock(folder / ".finish")
     try:
-        lock.acquire()
+        held = _lock(folder / ".finish").acquire()
     except Timeout:
         yield False
         return
-    try:
+    with held:
         sweep_temporaries(folder)
         yield True
-    finally:
-        lock.release()
 
 
 def _lock(path: Path) -> FileLock:

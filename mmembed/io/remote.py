@@ -12,6 +12,7 @@ import posixpath
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
+from operator import methodcaller
 from pathlib import Path
 from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
@@ -129,29 +130,24 @@ class RemoteFolder:
         Raises:
             DataError: the server does not say how large it is.
         """
-        found: dict[str, Any] = self._call(self.name, lambda files: files.info(self._url))
+        found: dict[str, Any] = self._call(self.name, methodcaller("info", self._url))
         if found.get("size") is None:
             raise DataError(self._url, "unreachable", "the server does not say how large it is")
         return found
 
     def head(self, count: int) -> bytes:
         """The first bytes of the URL itself, where that is a file."""
-
-        def fetch(files: Any) -> bytes:
-            return bytes(files.cat_file(self._url, start=0, end=count))[:count]
-
-        return self._call(self.name, fetch)
+        cat = methodcaller("cat_file", self._url, start=0, end=count)
+        return bytes(self._call(self.name, cat))[:count]
 
     def read(self, names: Sequence[str]) -> Iterator[bytes]:
         """The contents of small files, in their order."""
         for first in range(0, len(names), _AT_ONCE):
-            yield from self._read_some(names[first : first + _AT_ONCE])
-
-    def _read_some(self, names: Sequence[str]) -> list[bytes]:
-        urls = [self._at(name) for name in names]
-        found = self._call(f"{self.name}/{names[0]}", lambda files: files.cat(urls))
-        contents = {posixpath.basename(path): data for path, data in found.items()}
-        return [contents[name] for name in names]
+            some = names[first : first + _AT_ONCE]
+            urls = [self._at(name) for name in some]
+            found = self._call(f"{self.name}/{some[0]}", methodcaller("cat", urls))
+            contents = {posixpath.basename(path): data for path, data in found.items()}
+            yield from (contents[name] for name in some)
 
     def open_index(self, name: str, size: int, state: str) -> Descriptor:
         """The index of a state of the folder; `state` is a digest of it."""

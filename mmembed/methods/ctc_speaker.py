@@ -98,12 +98,10 @@ class CtcSpeaker(Method):
         output = self.encoder.encode(batch.inputs)
         sums = {}
         if batch.count("transcript"):
-            transcript = batch.targets["transcript"]
-            assert not isinstance(transcript, Tensor)
-            sums["ctc"] = ctc_loss(self._ctc_log_probs(output), transcript, BLANK).sum()
+            log_probs = self._ctc_log_probs(output)
+            sums["ctc"] = ctc_loss(log_probs, batch.targets["transcript"], BLANK).sum()
         if batch.count("speaker"):
             speaker = batch.targets["speaker"]
-            assert isinstance(speaker, Tensor)
             logits = self._speaker_logits(output, speaker)
             sums["speaker"] = class_cross_entropy(logits, speaker).sum()
         if batch.count("masked_text"):
@@ -139,14 +137,13 @@ class CtcSpeaker(Method):
         Some tokens are masked in the text stream. All are predicted from the fused frames, by
         queries that hold nothing but their position: so the frames have to carry the words.
         """
-        target = batch.targets["masked_text"]
-        assert not isinstance(target, Tensor)
         has_text = output.present[:, 2]
         steps = has_text.repeat_interleave(output.fused.lengths).to(output.fused.values.device)
         fused = Packed(output.fused.values[steps], output.fused.lengths[has_text])
         query = output.text.with_values(self.text_query.expand_as(output.text.values))
         read = self.text_reader(query, output.text_positions, fused, fused.positions().float())
-        errors = class_cross_entropy(self.text_head(read.values), target.pack().values)
+        target = batch.targets["masked_text"].pack().values
+        errors = class_cross_entropy(self.text_head(read.values), target)
         lengths = output.text.lengths.to(errors.device)
         total = errors.new_zeros(len(lengths)).index_add(0, output.text.item_index(), errors)
         return total / lengths

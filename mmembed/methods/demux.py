@@ -106,16 +106,12 @@ class PromptedMethod(Method):
         self.emotions = config.emotions
         self.backbone = backbone
         size = len(config.emotions)
-        self.correlation: Tensor  # of the training labels; NaN until it is known
-        self.register_buffer("correlation", torch.full((size, size), torch.nan))
-        self.wheel: Tensor | None
-        by_wheel = "wheel" in (config.local_pairs, config.global_pairs)
-        wheel = wheel_correlation(config.emotions) if by_wheel else None
-        self.register_buffer("wheel", wheel, persistent=False)
-        self.frozen_ids: Tensor
-        self.frozen_words: Tensor
-        self.register_buffer("frozen_ids", torch.tensor(config.frozen, dtype=torch.int64))
-        self.register_buffer("frozen_words", backbone.words.weight.detach()[self.frozen_ids])
+        # Of the training labels; NaN until it is known.
+        self.correlation = nn.Buffer(torch.full((size, size), torch.nan))
+        if "wheel" in (config.local_pairs, config.global_pairs):
+            self.wheel = nn.Buffer(wheel_correlation(config.emotions), persistent=False)
+        self.frozen_ids = nn.Buffer(torch.tensor(config.frozen, dtype=torch.int64))
+        self.frozen_words = nn.Buffer(backbone.words.weight.detach()[self.frozen_ids])
 
     def correlate(self, labels: Tensor) -> None:
         """Set the correlation from the training labels (N, E)."""
@@ -126,7 +122,6 @@ class PromptedMethod(Method):
         if not batch.count("emotions"):
             return {}
         target = batch.targets["emotions"]
-        assert isinstance(target, Tensor)
         logits, embeddings = self.read(batch)
         if logits.shape != target.shape:
             raise ValueError(
@@ -159,11 +154,14 @@ class PromptedMethod(Method):
             self.backbone.words.weight[self.frozen_ids] = self.frozen_words
         return Padded(self.backbone(text.values, text.mask), text.lengths).pack()
 
+    def _head(self, outputs: int) -> nn.Sequential:
+        width, dropout = self.backbone.width, nn.Dropout(self.config.dropout)
+        return nn.Sequential(nn.Linear(width, width), nn.Tanh(), dropout, nn.Linear(width, outputs))
+
     def _rho(self, pairs: str) -> Tensor:
         if self.emotions != self.config.emotions:
             raise ValueError("trained on other emotions: nothing is known of these pairs")
         rho = self.correlation if pairs == "data" else self.wheel
-        assert rho is not None
         if rho.isnan().any():
             raise ValueError("call correlate with the training labels before training")
         return rho
@@ -193,10 +191,7 @@ class Demux(PromptedMethod):
 
     def __init__(self, config: DemuxConfig, backbone: HubBackbone) -> None:
         super().__init__(config, backbone)
-        width = backbone.width
-        self.head = nn.Sequential(
-            nn.Linear(width, width), nn.Tanh(), nn.Dropout(config.dropout), nn.Linear(width, 1)
-        )
+        self.head = self._head(1)
 
     def ask(self, emotions: tuple[str, ...]) -> None:
         """Predict these emotions from now on, as prompts do that were made with them."""
@@ -204,9 +199,7 @@ class Demux(PromptedMethod):
 
     def read(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """See `PromptedMethod`."""
-        token_label = batch.context["token_label"]
-        assert isinstance(token_label, Padded)
-        return self.classify(self.states(batch), token_label)
+        return self.classify(self.states(batch), batch.context["token_label"])
 
     def classify(self, states: Packed, token_label: Padded) -> tuple[Tensor, Tensor]:
         """Logits (B, E) and embeddings (B, E, D) from states (N, D) and the words of tokens."""
@@ -232,17 +225,10 @@ class Memo(PromptedMethod):
         super().__init__(config, backbone)
         if config.global_weight > 0:
             raise ValueError("MEmo has no emotion embeddings: global_weight must be 0")
-        width = backbone.width
-        self.head: nn.Sequential | None = None
         self.word_ids = config.word_ids
-        if config.readout == "classifier":
-            self.head = nn.Sequential(
-                nn.Linear(width, width),
-                nn.Tanh(),
-                nn.Dropout(config.dropout),
-                nn.Linear(width, len(config.emotions)),
-            )
-        elif len(config.word_ids) != len(config.emotions):
+        classifies = config.readout == "classifier"
+        self.head = self._head(len(config.emotions)) if classifies else None
+        if not classifies and len(config.word_ids) != len(config.emotions):
             raise ValueError(
                 f"{len(config.word_ids)} word_ids for {len(config.emotions)} emotions: give the "
                 "tokens of each"
@@ -256,9 +242,7 @@ class Memo(PromptedMethod):
 
     def read(self, batch: Batch) -> tuple[Tensor, None]:
         """See `PromptedMethod`."""
-        token_label = batch.context["token_label"]
-        assert isinstance(token_label, Padded)
-        mask = span_means(self.states(batch), token_label, 1)[:, 0]
+        mask = span_means(self.states(batch), batch.context["token_label"], 1)[:, 0]
         if self.head is not None:
             logits: Tensor = self.head(mask)
             return logits, None

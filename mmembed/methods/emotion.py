@@ -58,10 +58,8 @@ class EmotionRegressor(Method):
         super().__init__()
         self.config = config
         self.weights = {"sentiment": config.sentiment_weight, "emotions": config.emotions_weight}
-        self.mean: Tensor
-        self.scale: Tensor
-        self.register_buffer("mean", torch.zeros(config.layers, config.width))
-        self.register_buffer("scale", torch.ones(config.layers, config.width))
+        self.mean = nn.Buffer(torch.zeros(config.layers, config.width))
+        self.scale = nn.Buffer(torch.ones(config.layers, config.width))
         self.layers = LayerWeights(config.layers)
         self.project = nn.Parameter(torch.empty(config.layers, config.width, config.hidden))
         nn.init.normal_(self.project, std=config.width**-0.5)
@@ -80,9 +78,8 @@ class EmotionRegressor(Method):
         sums = {}
         for name in self.terms:
             target = batch.targets[name]
-            assert isinstance(target, Tensor)
             label_mask = batch.context.get("label_mask")
-            if name == "emotions" and isinstance(label_mask, Tensor):
+            if name == "emotions" and label_mask is not None:
                 target = target.masked_fill(~label_mask, torch.nan)
             sums[name] = masked_squared_error(predicted[name], target).sum()
         return sums

@@ -84,18 +84,13 @@ class EmotionQueries(Method):
         self.config = config
         self.weights = {"emotions": 1.0}
         width = config.width
-        self.queries: Tensor
-        self.register_buffer("queries", torch.zeros(config.num_emotions, config.query_width))
+        self.queries = nn.Buffer(torch.zeros(config.num_emotions, config.query_width))
         self.project_query = nn.Linear(config.query_width, width)
-        sizes = dict(zip(config.streams, config.widths, strict=True))
-        self.project = nn.ModuleDict(
-            {
-                stream: nn.Sequential(nn.LayerNorm(size), nn.Linear(size, width))
-                for stream, size in sizes.items()
-            }
-        )
+        self.project = nn.ModuleDict()
+        for stream, size in zip(config.streams, config.widths, strict=True):
+            self.project[stream] = nn.Sequential(nn.LayerNorm(size), nn.Linear(size, width))
         self.marks = nn.ParameterDict(
-            {stream: nn.Parameter(0.02 * torch.randn(width)) for stream in sizes}
+            {stream: nn.Parameter(0.02 * torch.randn(width)) for stream in config.streams}
         )
         self.always = nn.Parameter(0.02 * torch.randn(width))
         self.blocks = nn.ModuleList(
@@ -120,13 +115,11 @@ class EmotionQueries(Method):
         if not batch.count("emotions"):
             return {}
         emotions = batch.targets["emotions"]
-        assert isinstance(emotions, Tensor)
         known = batch.labelled("emotions")
         logits = precise(self.score(batch, self.queries)[known])
         present = (emotions[known] > 0).to(logits.dtype)
         errors = F.binary_cross_entropy_with_logits(logits, present, reduction="none")
         label_mask = batch.context.get("label_mask", torch.ones_like(emotions, dtype=torch.bool))
-        assert isinstance(label_mask, Tensor)
         weights = label_mask[known].to(logits)
         means = (errors * weights).sum(1) / weights.sum(1).clamp(min=1)
         return {"emotions": means.sum()}

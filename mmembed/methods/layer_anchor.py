@@ -96,10 +96,8 @@ class LayerAnchor(Method):
             )
         self.anchors = [self.reads.index(layer) for layer in anchors]  # places among `reads`
         self.weights = {"emotion": 1.0, "coral": config.coral_weight if anchors else 0.0}
-        self.mean: Tensor
-        self.scale: Tensor
-        self.register_buffer("mean", torch.zeros(config.layers, config.width))
-        self.register_buffer("scale", torch.ones(config.layers, config.width))
+        self.mean = nn.Buffer(torch.zeros(config.layers, config.width))
+        self.scale = nn.Buffer(torch.ones(config.layers, config.width))
         self.project = nn.Parameter(torch.empty(len(self.reads), config.width, config.hidden))
         nn.init.normal_(self.project, std=config.width**-0.5)
         self.bias = nn.Parameter(torch.zeros(len(self.reads), config.hidden))
@@ -117,13 +115,10 @@ class LayerAnchor(Method):
         represented = self._represent(batch)
         sums = {}
         if batch.count("emotion"):
-            emotion = batch.targets["emotion"]
-            assert isinstance(emotion, Tensor)
             logits = self._classify(represented)
-            sums["emotion"] = class_cross_entropy(logits, emotion).sum()
+            sums["emotion"] = class_cross_entropy(logits, batch.targets["emotion"]).sum()
         if self.anchors and batch.count("language"):
             language = batch.context["language"]
-            assert isinstance(language, Tensor)
             source, target = represented[language == 0], represented[language > 0]
             gaps = [coral(source[:, place], target[:, place]) for place in self.anchors]
             sums["coral"] = batch.count("language") * torch.stack(gaps).mean()

@@ -205,11 +205,9 @@ class SDT(Method):
     embedding is added); target: turn_emotion.
     """
 
-    terms: ClassVar[dict[str, str]] = {
-        "fused": "turn_emotion",
-        "streams": "turn_emotion",
-        "distillation": "turn_emotion",
-    }
+    terms: ClassVar[dict[str, str]] = dict.fromkeys(
+        ("fused", "streams", "distillation"), "turn_emotion"
+    )
 
     def __init__(self, config: SDTConfig) -> None:
         super().__init__()
@@ -222,15 +220,10 @@ class SDT(Method):
             "distillation": config.distillation_weight,
         }
         streams, width, classes = config.streams, config.width, config.num_classes
-        self.class_weights: Tensor
-        weights = config.class_weights or (1.0,) * classes
-        self.register_buffer("class_weights", torch.tensor(weights), persistent=False)
-        self.project = nn.ModuleDict(
-            {
-                stream: nn.Linear(input_width, width, bias=False)
-                for stream, input_width in zip(streams, config.input_widths, strict=True)
-            }
-        )
+        weights = torch.tensor(config.class_weights or (1.0,) * classes)
+        self.class_weights = nn.Buffer(weights, persistent=False)
+        projections = (nn.Linear(size, width, bias=False) for size in config.input_widths)
+        self.project = nn.ModuleDict(dict(zip(streams, projections, strict=True)))
         self.speaker = nn.Embedding(config.num_speakers, width) if config.num_speakers else None
         self.encoders = nn.ModuleDict(
             {f"{x}_to_{y}": PairEncoder(config) for y in streams for x in streams}
@@ -238,21 +231,17 @@ class SDT(Method):
         self.reduce = nn.ModuleDict({y: nn.Linear(len(streams) * width, width) for y in streams})
         self.multimodal_gate = nn.Linear(width, width, bias=False)
         self.fused_head = nn.Linear(width, classes)
-        self.stream_heads = nn.ModuleDict(
-            {
-                s: nn.Sequential(nn.ReLU(), nn.Dropout(config.dropout), nn.Linear(width, classes))
-                for s in streams
-            }
-        )
+        self.stream_heads = nn.ModuleDict()
+        for s in streams:
+            head = nn.Sequential(nn.ReLU(), nn.Dropout(config.dropout), nn.Linear(width, classes))
+            self.stream_heads[s] = head
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Sums of the three terms over labelled turns, those of streams where they are there."""
         if not batch.count("turn_emotion"):
             return {}
         output = self._run(batch)
-        emotion = batch.targets["turn_emotion"]
-        assert isinstance(emotion, Padded)
-        target = _rows(emotion, output.turns, UNLABELLED)
+        target = _rows(batch.targets["turn_emotion"], output.turns, UNLABELLED)
         stream_target = torch.where(output.present, target, UNLABELLED)
         teacher = output.fused.detach() if self.config.detach_teacher else output.fused
         kl = divergence(output.streams, teacher, self.config.temperature)
@@ -329,9 +318,7 @@ class SDT(Method):
         if all(part is None for part in parts):
             raise ValueError(f"the batch has none of the streams {', '.join(self.config.streams)}")
         others = (batch.context.get("turn_speaker"), batch.targets.get("turn_emotion"))
-        lengths = torch.stack(
-            [p.lengths for p in (*parts, *others) if isinstance(p, Packed | Padded)]
-        )
+        lengths = torch.stack([p.lengths for p in (*parts, *others) if p is not None])
         turns = lengths.max(0).values
         odd = ((lengths != 0) & (lengths != turns)).any(0)
         if odd.any():

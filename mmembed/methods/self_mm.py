@@ -113,11 +113,9 @@ class StreamReader(nn.Module):
         read = config.hidden if recurrent else config.width
         self.lstm = nn.LSTM(config.width, read, batch_first=True) if recurrent else None
         self.layers = LayerWeights(config.layers) if config.reading == "layers" else None
-        self.out = (
-            nn.Sequential(nn.Dropout(config.dropout), nn.Linear(read, config.out))
-            if config.out
-            else nn.Identity()
-        )
+        self.out: nn.Module = nn.Identity()
+        if config.out:
+            self.out = nn.Sequential(nn.Dropout(config.dropout), nn.Linear(read, config.out))
         self.width = config.out or read
         self.absent = nn.Parameter(torch.zeros(self.width))
 
@@ -221,12 +219,9 @@ class LabelBank(nn.Module):
     def __init__(self, widths: Sequence[int], items: int, limit: float) -> None:
         super().__init__()
         self.widths, self.limit = list(widths), limit
-        self.labels: Tensor
-        self.seen: Tensor
-        self.features: Tensor
-        self.register_buffer("labels", torch.zeros(len(widths), items))
-        self.register_buffer("seen", torch.zeros(len(widths), items, dtype=torch.bool))
-        self.register_buffer("features", torch.zeros(items, sum(widths)))
+        self.labels = nn.Buffer(torch.zeros(len(widths), items))
+        self.seen = nn.Buffer(torch.zeros(len(widths), items, dtype=torch.bool))
+        self.features = nn.Buffer(torch.zeros(items, sum(widths)))
 
     def current(self, rows: Tensor, sentiment: Tensor) -> Tensor:
         """(I, B) y_i of `rows` (B,); y_m where there is none yet, and for row -1."""
@@ -299,8 +294,7 @@ class SelfMm(Method):
         )
         posts = [config.fusion, *(stream.post for stream in config.streams)]
         self.bank = LabelBank(posts, config.items, config.limit)
-        self.epoch: Tensor
-        self.register_buffer("epoch", torch.tensor(0))
+        self.epoch = nn.Buffer(torch.tensor(0))
         self._seen: list[Seen] = []
 
     def start_epoch(self, number: int) -> None:
@@ -312,7 +306,6 @@ class SelfMm(Method):
         if not batch.count("sentiment"):
             return {}
         target = batch.targets["sentiment"]
-        assert isinstance(target, Tensor)
         labelled, rows = ~target.isnan(), self._rows(batch)
         sentiment = target.nan_to_num().to(self.bank.labels)
         features, scores, present = self._heads(batch)
@@ -347,12 +340,11 @@ class SelfMm(Method):
 
     def _rows(self, batch: Batch) -> Tensor:
         """(B,) int64 in the training set; -1 = not in it."""
-        rows = batch.context.get("row")
+        rows: Tensor | None = batch.context.get("row")
         if rows is None and self.training:
             raise ValueError("the batch has no context 'row': training needs the items' numbers")
         if rows is None:
             return torch.full((len(batch),), -1, device=self.epoch.device)
-        assert isinstance(rows, Tensor)
         if int(rows.max()) >= self.config.items:
             raise ValueError(
                 f"row {int(rows.max())} of {self.config.items} items: set config.items"

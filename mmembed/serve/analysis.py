@@ -187,8 +187,9 @@ class Analyser:
         )
         if example.info.face == "full frame":
             notes["streams"] = "no face was found: the encoder got the whole picture"
-        if isinstance(embedding.aligned, str):
-            notes["words"] = embedding.aligned
+        words = embedding.aligned
+        if isinstance(words, str):
+            notes["words"], words = words, ()
         return Analysis(
             name=name,
             seconds=embedding.seconds or 0.0,
@@ -198,10 +199,7 @@ class Analyser:
             ),
             transcript=embedding.transcript,
             transcript_from=embedding.transcript_from,
-            words=tuple(
-                TimedWord(word.text, word.start, word.end)
-                for word in ([] if isinstance(embedding.aligned, str) else embedding.aligned)
-            ),
+            words=tuple(TimedWord(*word[:3]) for word in words),
             emotion=self._emotion(embedding, notes),
             curves=self._curves(example, embedding.seconds or 0.0, notes),
             neighbours=self._neighbours(example, embedding, notes),
@@ -269,15 +267,12 @@ class Analyser:
             notes["curves"] = str(error)
             return None
         numbers = [_numbers(one) for one in labels]
-        _, learned = numbers[0]
         return Curves(
             times=tuple(time for time, _ in points),
             sentiment=tuple(sentiment for sentiment, _ in numbers if sentiment is not None),
             limit=self.predictor.sentiment_limit,
             emotions={
-                name: tuple(emotions[name] for _, emotions in numbers)
-                for name in EMOTIONS
-                if name in learned
+                name: tuple(emotions[name] for _, emotions in numbers) for name in numbers[0][1]
             },
             streams=subset_name(audio_video.streams),
         )

@@ -85,10 +85,7 @@ class Address:
 
 
 def serve(
-    analyse: Analyse,
-    about: Mapping[str, object],
-    address: Address,
-    ready: Callable[[str], None],
+    analyse: Analyse, about: Mapping[str, object], address: Address, ready: Callable[[str], None]
 ) -> None:
     """Serve until SIGTERM or Ctrl-C.
 

@@ -84,10 +84,8 @@ class MetricsLog:
             for line in read
             if line and line["step"] < steps_done + (line.get("split") == "train")
         ]
-        seconds = [
-            line["seconds"] for line in kept if isinstance(line.get("seconds"), (int, float))
-        ]
-        self.seconds = max(seconds, default=0.0)
+        seconds = [line.get("seconds") for line in kept]
+        self.seconds = max((s for s in seconds if isinstance(s, (int, float))), default=0.0)
         write_lines(path, kept)
 
     def write(self, **values: object) -> None:

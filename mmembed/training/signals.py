@@ -10,7 +10,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any, Final
 
 SIGNALS: Final = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
@@ -37,12 +37,7 @@ class StopRequest:
         self._before = _handle(dict.fromkeys(SIGNALS, self._ask))
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         _handle(self._before)
         number, self._number = self._number, None
         if kind is None and number is not None:
@@ -51,7 +46,7 @@ class StopRequest:
     @contextmanager
     def suspended(self) -> Iterator[None]:
         """A part of the block that signals end as they would outside."""
-        self.__exit__(None, None, None)
+        self.__exit__(None)
         try:
             yield
         finally:
