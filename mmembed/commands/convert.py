@@ -44,7 +44,7 @@ from mmembed.data.untrusted.pickles import read_pickle
 from mmembed.data.untrusted.serialize import KeyPath, Packer
 from mmembed.errors import DataError, UsageError
 from mmembed.io.atomic import atomic_file
-from mmembed.io.json import dumps
+from mmembed.io.json import write_json
 from mmembed.io.locks import lock_folder
 
 HDF5_SIGNATURE: Final = b"\x89HDF\r\n\x1a\n"
@@ -164,6 +164,5 @@ def write_values(values: object, out: Path) -> int:
         for name, array in arrays.items():
             with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as member:
                 np.lib.format.write_array(member, array, allow_pickle=False)
-    with atomic_file(out / "values.json") as file:
-        file.write(dumps(tree, indent=1).encode() + b"\n")
+    write_json(out / "values.json", tree)
     return len(arrays)

@@ -51,20 +51,21 @@ class DryRun:
         total = len(self.plan.numbers) * folders
         missing = sum(len(self.plan.missing(number)) for number in self.plan.numbers)
         yield f"shards: {total - missing:,} done, {missing:,} to make, in {folders} folders"
-        free = free_space(self._out) / 1e6
+        free = self._free / 1e6
         yield f"disk: about {self.size / 1e6:,.1f} MB to write, {free:,.1f} MB free"
         counts = Counter(error.reason for error in self.failures)
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in counts.most_common())
         yield f"would fail: {reasons or 'none'}"
 
     @property
-    def _out(self) -> Path:
-        return next(iter(self.plan.folders))
+    def _free(self) -> int:
+        return shutil.disk_usage(_existing(next(iter(self.plan.folders)))).free
 
     def check_space(self) -> None:
         """Raises OSError: the disk is too small."""
-        if self.size > free_space(self._out):
-            raise OSError(errno.ENOSPC, f"about {self.size:,} bytes will not fit", str(self._out))
+        if self.size > self._free:
+            out = str(next(iter(self.plan.folders)))
+            raise OSError(errno.ENOSPC, f"about {self.size:,} bytes will not fit", out)
 
 
 def dry_run(
@@ -133,11 +134,6 @@ def check_writable(folder: Path) -> None:
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(there))
     if not os.access(there, os.W_OK | os.X_OK):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(there))
-
-
-def free_space(folder: Path) -> int:
-    """Bytes free where a folder is or will be."""
-    return shutil.disk_usage(_existing(folder)).free
 
 
 def _existing(folder: Path) -> Path:

@@ -129,8 +129,7 @@ def _layouts(shards: ShardSet) -> list[Layout]:
     first = shards.read(0).members
     layouts = []
     for name in ("pooled", "layers", *_STEPWISE):
-        array = first.get(f"{name}.npy")
-        if array is None:
+        if (array := first.get(f"{name}.npy")) is None:
             continue
         if name in _STEPWISE:
             total = sum(int(shards.meta(row)[name]) for row in range(len(shards)))

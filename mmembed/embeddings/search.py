@@ -146,7 +146,7 @@ def _closest(scores: NDArray[np.float32], k: int, width: int) -> NDArray[np.int6
     return np.flatnonzero(scores >= border - margin)
 
 
-class EmbeddingSearch:
+class EmbeddingSearch(VectorIndex):
     """A folder of embeddings to search in.
 
     Attributes:
@@ -162,7 +162,7 @@ class EmbeddingSearch:
     ) -> None:
         self.embeddings = embeddings
         self.name = name
-        self._index = VectorIndex(embeddings.vectors, partition)
+        super().__init__(embeddings.vectors, partition)
 
     @classmethod
     def open(cls, folder: Path | str, *, approximate: bool = False) -> EmbeddingSearch:
@@ -239,13 +239,9 @@ class EmbeddingSearch:
             raise UsageError(f"no clip has {described}")
         return chosen
 
-    def nearest(self, query: ArrayLike, k: int = 10, among: Mask | None = None) -> list[Hit]:
-        """The k clips nearest to a vector (W,); see `VectorIndex.nearest`."""
-        return self._index.nearest(query, k, among)
-
     def nearest_to(self, row: int, k: int = 10, among: Mask | None = None) -> list[Hit]:
         """The k clips nearest to one of them, itself first where it is among those allowed."""
-        return self._index.nearest(self.embeddings.vectors[row], k, among, itself=row)
+        return self.nearest(self.embeddings.vectors[row], k, among, itself=row)
 
     def _holding(self, name: str, value: str) -> Mask:
         table = self.embeddings.table

@@ -212,9 +212,8 @@ class _Queue:
                 self.put(record)
 
     def _fail(self, number: int, error: DataError) -> None:
-        name, message = self._clips[number].name, str(error)
-        if error.item != name:
-            message = f"{name}: {message.removeprefix(f'{error.item}: ')}"
+        name = self._clips[number].name
+        message = f"{name}: {error.message}"
         self._failed[number] = {"item": name, "reason": error.reason, "message": message}
 
 

@@ -101,8 +101,7 @@ class Vocabulary:
 
     def encode(self, text: str) -> list[int]:
         """Normalised text -> token ids; never BLANK or MASK."""
-        ids: list[int] = self._processor.EncodeAsIds(text)
-        return ids
+        return list(self._processor.EncodeAsIds(text))
 
     def encode_spans(self, text: str) -> list[tuple[int, int, int]]:
         """The same tokens as (id, start, end): the characters of `text` that each stands for; the
@@ -120,8 +119,7 @@ class Vocabulary:
 
     def decode(self, ids: Sequence[int]) -> str:
         """Token ids -> text; BLANK and MASK are skipped."""
-        text: str = self._processor.DecodeIds([i for i in ids if i not in (BLANK, MASK)])
-        return text
+        return str(self._processor.DecodeIds([i for i in ids if i not in (BLANK, MASK)]))
 
     def __len__(self) -> int:
         return int(self._processor.GetPieceSize())

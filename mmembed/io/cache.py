@@ -153,9 +153,7 @@ class Cache:
 
 def _left_behind(part: Path) -> bool:
     """Whether the process that fetched this part has ended."""
-    with part.open("ab") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
+    with part.open("ab") as file, suppress(BlockingIOError):
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return True
+    return False

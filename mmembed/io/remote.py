@@ -229,9 +229,8 @@ def _raise_final(item: str, error: Exception) -> None:
     if isinstance(error, OSError) and (error.filename or error.errno in _DISK_FULL):
         raise error  # of this machine's disk
     if isinstance(error, FileNotFoundError):
-        raise DataError(
-            item, "missing", f"there is no such file, folder or bucket ({error})"
-        ) from None
+        why = f"there is no such file, folder or bucket ({error})"
+        raise DataError(item, "missing", why) from None
     status = int(getattr(error, "status", 0))
     if isinstance(error, PermissionError) or (400 <= status < 500 and status not in _LATER):
         raise DataError(item, "refused", f"the server refuses it ({error})") from None

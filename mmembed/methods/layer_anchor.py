@@ -35,7 +35,7 @@ sizes of its classifier are not known; these are ours.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
@@ -139,9 +139,8 @@ class LayerAnchor(Method):
         return logits
 
 
-def _numbered(chosen: Iterable[int], layers: int) -> list[int]:
+def _numbered(chosen: Sequence[int], layers: int) -> list[int]:
     """The chosen layers from 0 on, ascending, each once."""
-    chosen = tuple(chosen)
     wrong = [layer for layer in chosen if not -layers <= layer < layers]
     if wrong:
         raise ValueError(f"layers {wrong}: there are {layers}, name -{layers} to {layers - 1}")

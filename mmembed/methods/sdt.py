@@ -245,11 +245,10 @@ class SDT(Method):
         stream_target = torch.where(output.present, target, UNLABELLED)
         teacher = output.fused.detach() if self.config.detach_teacher else output.fused
         kl = divergence(output.streams, teacher, self.config.temperature)
+        errors = self._cross_entropy(output.streams.flatten(0, 1), stream_target.flatten())
         return {
             "fused": self._cross_entropy(output.fused, target).sum(),
-            "streams": self._cross_entropy(
-                output.streams.flatten(0, 1), stream_target.flatten()
-            ).sum(),
+            "streams": errors.sum(),
             "distillation": kl[stream_target != UNLABELLED].sum(),
         }
 

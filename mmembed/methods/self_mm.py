@@ -195,16 +195,13 @@ class Seen:
     @staticmethod
     def join(parts: Sequence[Seen]) -> Seen:
         """All parts in the order of rows; of a row that comes twice, the later one."""
-        rows, sentiment, present, features = (
-            torch.cat([getattr(part, name) for part in parts])
-            for name in ("rows", "sentiment", "present", "features")
-        )
+        columns = zip(*(vars(part).values() for part in parts), strict=True)
+        rows, *others = map(torch.cat, columns)
         order = rows.argsort(stable=True)
-        rows = rows[order]
         final = torch.ones_like(rows, dtype=torch.bool)
-        final[:-1] = rows[1:] != rows[:-1]
-        order = order[final]
-        return Seen(rows[final], sentiment[order], present[order], features[order])
+        final[:-1] = rows[order][1:] != rows[order][:-1]
+        kept = order[final]
+        return Seen(*(values[kept] for values in (rows, *others)))
 
 
 class LabelBank(nn.Module):

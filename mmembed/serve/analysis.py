@@ -225,8 +225,7 @@ class Analyser:
         source = Clip(path, text=text, key="clip").source(STREAMS, self.embedder.face_model)
         (example,) = self.decoder.load([source])
         if isinstance(example, DataError):
-            message = str(example).removeprefix(f"{example.item}: ")
-            raise DataError(name, example.reason, message)
+            raise DataError(name, example.reason, example.message)
         return example
 
     def _emotion(self, embedding: Embedding, notes: dict[str, str]) -> ClipEmotion | None:

@@ -133,7 +133,8 @@ async def listening(
         except (OSError, OverflowError) as error:
             raise UsageError(_refusal(address, error)) from None
         async with server:
-            yield _url(address.host, server.sockets[0].getsockname()[1])
+            host = f"[{address.host}]" if ":" in address.host else address.host
+            yield f"http://{host}:{server.sockets[0].getsockname()[1]}/"
     finally:
         worker.shutdown(wait=False, cancel_futures=True)
         await runner.cleanup()
@@ -162,9 +163,8 @@ class _Queue:
         """One clip, from its first byte to its analysis."""
         check_head(request)
         if self._clips >= MAX_CLIPS:
-            raise RequestRefusedError(
-                503, f"busy with {self._clips} other clips; try again in a moment"
-            )
+            busy = f"busy with {self._clips} other clips; try again in a moment"
+            raise RequestRefusedError(503, busy)
         self._clips += 1
         try:
             # In no folder: however this process ends, the system frees its bytes.
@@ -219,10 +219,6 @@ def _answer(body: bytes, kind: str) -> Handler:
         return web.Response(body=body, content_type=kind, charset="utf-8")
 
     return answer
-
-
-def _url(host: str, port: int) -> str:
-    return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
 
 
 def _refusal(address: Address, error: Exception) -> str:

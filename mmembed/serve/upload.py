@@ -152,6 +152,5 @@ def _check_encoding(headers: Mapping[str, str]) -> None:
 
 
 def _too_large(size: int) -> RequestRefusedError:
-    return RequestRefusedError(
-        413, f"{size / 1e6:.0f} MB are too much, the limit is {MAX_BYTES / 1e6:.0f} MB"
-    )
+    line = f"{size / 1e6:.0f} MB are too much, the limit is {MAX_BYTES / 1e6:.0f} MB"
+    return RequestRefusedError(413, line)

@@ -18,6 +18,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -190,11 +191,9 @@ def _read(path: Path) -> Files:
 
 
 def _is_whole(path: Path) -> bool:
-    try:
-        _read(path)
-    except (OSError, ValueError):
-        return False
-    return True
+    with suppress(OSError, ValueError):
+        return bool(_read(path))
+    return False
 
 
 def _remove_others(folder: Path, written: Path) -> None:

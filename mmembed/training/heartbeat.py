@@ -10,6 +10,7 @@ from __future__ import annotations
 import datetime
 import threading
 import time
+from contextlib import suppress
 from typing import Final
 
 from torch.distributed import DistError
@@ -33,7 +34,6 @@ class Heartbeat:
     def __init__(self, store: Store, rank: int, size: int, timeout: datetime.timedelta) -> None:
         self._store = store
         self._others = [other for other in range(size) if other != rank]
-        self._size = size
         self._timeout = timeout.total_seconds()
         self._meetings = 0
         self._ended = threading.Event()
@@ -56,7 +56,7 @@ class Heartbeat:
         pause = 0.001
         try:
             here = self._store.add(meeting, 1)
-            while here < self._size:
+            while here <= len(self._others):
                 for other in self._others:
                     count = self._store.add(f"beats/{other}", 0)
                     if count != beats[other]:
@@ -80,8 +80,6 @@ class Heartbeat:
         self._thread.join(EVERY)  # no thread in the store when the process tears it down
 
     def _beat(self, store: Store, key: str) -> None:
-        try:
+        with suppress(DistError):  # the others have ended
             while not self._ended.wait(EVERY):
                 store.add(key, 1)
-        except DistError:  # the others have ended
-            return
