@@ -82,12 +82,11 @@ def _offsets(path: Path, _modified: int, _size: int) -> dict[str, NDArray[np.int
     with safe_open(path, "numpy") as file:
         names = [name for name in file.keys() if name.endswith(OFFSETS)]  # noqa: SIM118
         offsets = {name.removesuffix(OFFSETS): file.get_tensor(name) for name in names}
+        where = f"{path}: damaged"
         for stream, ends in offsets.items():
             steps = file.get_slice(stream).get_shape()
             if ends.ndim != 1 or ends.dtype != np.int64 or not len(ends) or len(steps) != 2:
-                raise CorruptError(
-                    f"{path}: damaged: {stream} and its offsets are no arrays of steps"
-                )
+                raise CorruptError(f"{where}: {stream} and its offsets are no arrays of steps")
             if ends[0] != 0 or ends[-1] != steps[0] or (np.diff(ends) < 0).any():
-                raise CorruptError(f"{path}: damaged: offsets of {stream} lie outside of its steps")
+                raise CorruptError(f"{where}: offsets of {stream} lie outside of its steps")
         return offsets

@@ -77,9 +77,7 @@ class Fingerprints:
         meantime differs from its fingerprint, too.
         """
         inputs = list(inputs)
-        for one in inputs:
-            if (stamp := _stamp(one)) is not None:
-                self.stamps[one.key] = stamp
+        self.stamps |= {one.key: stamp for one in inputs if (stamp := _stamp(one)) is not None}
         self.digests |= _digests(inputs, self.stamps)
 
     def keep(self, tar: Path) -> None:

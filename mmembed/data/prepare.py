@@ -258,16 +258,14 @@ def _check_folder(out: Path, jobs: Sequence[ShardJob]) -> None:
     plans = {job.path: job.plan for job in jobs}
     for sidecar in sorted(out.glob("shard-*.json")):
         path = sidecar.with_suffix(".tar")
-        if path in plans and not is_committed(path):
-            continue  # damaged: it is made again
-        if (
-            path not in plans
-            or json.loads(sidecar.read_bytes())["provenance"].get("plan") != plans[path]
-        ):
-            raise UsageError(
-                f"{path}: holds other utterances or streams than asked for, or features of "
-                "another version; choose another folder, or remove this one to start again"
-            )
+        if path in plans:
+            made = shard_sidecar(path)
+            if made is None or made["provenance"].get("plan") == plans[path]:
+                continue  # a damaged one is made again
+        raise UsageError(
+            f"{path}: holds other utterances or streams than asked for, or features of "
+            "another version; choose another folder, or remove this one to start again"
+        )
 
 
 def _make_shard(

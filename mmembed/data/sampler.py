@@ -171,10 +171,8 @@ def draw(
         counts[start : start + size] = after - done
         start += size
     repeats = range(int(counts.max(initial=0)))
-    return np.concatenate(
-        [np.flatnonzero(counts > k) + k * len(counts) for k in repeats]
-        or [np.empty(0, dtype=np.int64)]
-    )
+    parts = [np.flatnonzero(counts > k) + k * len(counts) for k in repeats]
+    return np.concatenate([np.empty(0, dtype=np.int64), *parts])
 
 
 def partition_batch(

@@ -137,9 +137,8 @@ def _prepared(tar: BinaryIO, path: Path, record: Json) -> StoredRow:
             utterance, words, info = read_description(described)
             text = words or ""
             lengths = meta.get("lengths") or {}
-            streams = _in_order(
-                {name for name in STREAMS if lengths.get(name) or len(vectors.get(name, ()))}
-            )
+            present = (s for s in STREAMS if lengths.get(s) or len(vectors.get(s, ())))
+            streams = tuple(present)
         return StoredRow(
             utterance,
             streams,
@@ -174,6 +173,5 @@ def _read(tar: BinaryIO, member: Member) -> Any:
     try:
         return read_member(tar.fileno(), member)
     except ValueError as error:
-        raise CorruptError(
-            f"{tar.name}: {member.name} is damaged: {error}; `mmembed verify` lists all that is"
-        ) from None
+        damage = f"{tar.name}: {member.name} is damaged: {error}"
+        raise CorruptError(f"{damage}; `mmembed verify` lists all that is") from None

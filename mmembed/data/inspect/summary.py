@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import random
 from collections import Counter
-from collections.abc import Iterable
 from typing import Any, Final
 
 import numpy as np
@@ -16,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from mmembed.batch import STREAMS, subset_name
+from mmembed.batch import subset_name
 from mmembed.data.feature_files import SUFFIX
 from mmembed.data.locations import FAILED, Location, Progress
 from mmembed.data.manifest.utterance import EMOTIONS
@@ -139,8 +138,11 @@ class Summary:
     def add(self, row: StoredRow) -> None:
         utterance, labels, words = row.utterance, row.utterance.labels, row.text.split()
         present, media, speaker = labels.present, utterance.media, utterance.speaker
+        streams = NOT_LOOKED_AT if row.streams is None else "none"
         same_media = same_words = same_audio = None
         tar = offset = size = None
+        if row.streams:
+            streams = subset_name(row.streams)
         if media is not None:
             same_media = hash((media, utterance.start, utterance.end))
         if words:
@@ -154,7 +156,7 @@ class Summary:
             self.crops.add((utterance.key, row.video))
         self.rows.add(
             utterance.key, utterance.split or NO_SPLIT, speaker, utterance.dialogue,
-            _streams(row.streams), utterance.language, utterance.licence, row.face, labels.category,
+            streams, utterance.language, utterance.licence, row.face, labels.category,
             row.seconds, len(words) or None, labels.sentiment, *(labels.emotions or _UNLABELLED),
             None if present is None else sorted({*present}) or [NONE_PRESENT],
             None if media is None or _FEATURE_ROW in media else os.fsencode(media),
@@ -245,10 +247,3 @@ def summarise(
         key = str(failure.get("key", failure.get("item")))
         summary.fail(key, str(failure.get("reason")), str(failure.get("message")))
     return summary
-
-
-def _streams(streams: Iterable[str] | None) -> str:
-    if streams is None:
-        return NOT_LOOKED_AT
-    present = [name for name in STREAMS if name in streams]
-    return subset_name(present) if present else "none"

@@ -136,11 +136,9 @@ def _length(summary: Summary) -> str:
         sums = [(row["split"], (row["seconds_sum"] or 0.0) / 3600) for row in in_split]
         by_split = ", ".join(f"{hours_in:.2f} {split}" for split, hours_in in sums)
         hours += f" ({by_split})"
-    text = (
-        f"{hours}; shortest {low:.2f} s, median {median:.2f}, 95 % {high:.2f}, longest {most:.2f}"
-    )
+    spread = f"shortest {low:.2f} s, median {median:.2f}, 95 % {high:.2f}, longest {most:.2f}"
     unknown = len(summary) - len(seconds)
-    return f"{text}; of {unknown:,} unknown" if unknown else text
+    return f"{hours}; {spread}" + (f"; of {unknown:,} unknown" if unknown else "")
 
 
 def _per(counts: Mapping[str, int], what: str) -> str:

@@ -96,23 +96,15 @@ def count_rows(path: Path) -> int:
 def iterate_rows(path: Path) -> Iterator[tuple[str, ManifestRow]]:
     """Where each row of a manifest stands ("m.jsonl:3", "m.parquet: row 3"), and the row.
 
+    Empty lines hold nothing.
+
     Raises:
         DataError: the file cannot be read.
     """
     if path.suffix.lower() == TABLE:
         for number, row in enumerate(read_rows(path), start=1):
             yield f"{path}: row {number}", row
-    else:
-        yield from _read_lines(path)
-
-
-def row_name(row: ManifestRow) -> str:
-    """The key, or file and line ("m.jsonl:3") of a row that cannot be used."""
-    return Path(row.item).name if isinstance(row, DataError) else row.key
-
-
-def _read_lines(path: Path) -> Iterator[tuple[str, ManifestRow]]:
-    """Empty lines hold nothing."""
+        return
     try:
         with path.open("rb") as file:
             for number, line in enumerate(file, start=1):
@@ -121,7 +113,6 @@ def _read_lines(path: Path) -> Iterator[tuple[str, ManifestRow]]:
                     raise DataError(str(path), "manifest", message)
                 text = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
                 if text.strip():
-                    row: ManifestRow
                     try:
                         row = from_row(parse_json(text))
                     except ValueError as error:
@@ -129,6 +120,11 @@ def _read_lines(path: Path) -> Iterator[tuple[str, ManifestRow]]:
                     yield f"{path}:{number}", row
     except FileNotFoundError:
         raise DataError(str(path), "missing", "no such manifest") from None
+
+
+def row_name(row: ManifestRow) -> str:
+    """The key, or file and line ("m.jsonl:3") of a row that cannot be used."""
+    return Path(row.item).name if isinstance(row, DataError) else row.key
 
 
 def write_manifest(path: Path, utterances: Iterable[Utterance]) -> None:

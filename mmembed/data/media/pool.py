@@ -112,7 +112,7 @@ class Decoder:
         """Give every idle process the next clip; what needs no decoding is loaded here."""
         idle = [child for child in self._children if child.pending is None]
         for pending in begun:
-            if pending.outcome is not None or pending.assigned:
+            if pending.outcome is not None or pending.begun:
                 continue
             if pending.media is None:
                 pending.outcome = pending.load_here()
@@ -166,14 +166,13 @@ class _Pending:
 
     Attributes:
         probing: whether it is not decoded.
-        begun: when a process was given it.
+        begun: when a process was given it; 0 = not yet.
         size: bytes of its medium, once they are known.
         steps: of each stream, on disk so far.
     """
 
     source: Source
     probing: bool = False
-    assigned: bool = False
     begun: float = 0.0
     size: int = 0
     steps: Counter[str] = field(default_factory=Counter)
@@ -248,7 +247,7 @@ class _Child:
             # The server may have been started elsewhere and with other settings.
             "settings": {n: text for n, text in os.environ.items() if n.startswith("MMEMBED_")},
         }
-        pending.assigned, pending.begun, self.pending = True, time.monotonic(), pending
+        pending.begun, self.pending = time.monotonic(), pending
         self.deadline = pending.begun + seconds
         with suppress(OSError):  # it has died since; reading will show it
             self.connection.send_bytes(json.dumps(request).encode())

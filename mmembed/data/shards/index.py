@@ -154,9 +154,8 @@ class ShardIndex:
                     column.validate(full=True)
                     _check_values(column, name, source.shards)
                 except (ValueError, pa.ArrowException) as error:
-                    raise CorruptError(
-                        f"{self._name}: damaged: {name}: {error}; delete it, the shards' own remain"
-                    ) from None
+                    what = f"{self._name}: damaged: {name}: {error}"
+                    raise CorruptError(f"{what}; delete it, the shards' own remain") from None
             self._columns[batch, name] = column
         return column
 

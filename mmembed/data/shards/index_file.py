@@ -91,9 +91,7 @@ def write_index(path: Path, sidecars: Iterable[Sidecar], sizes: Mapping[str, int
                 # Through the format once: the buffers a reader will see.
                 rows = pa.ipc.read_record_batch(batch.rows.serialize(), SCHEMA)
                 sums = {name: column_checksum(rows.column(name)) for name in SCHEMA.names}
-                about = to_json(
-                    {"checksums": sums, "shards": [astuple(shard) for shard in batch.shards]}
-                )
+                about = to_json({"checksums": sums, "shards": list(map(astuple, batch.shards))})
                 seal = {"about": about, "crc32": str(crc32(about))}
                 writer.write_batch(rows, custom_metadata=seal)
         file.flush()
@@ -107,9 +105,8 @@ def map_index(descriptor: int, name: str, sizes: Mapping[str, int]) -> ShardInde
     """The index in an open file; None where it is not that of these shards, or none at all."""
     try:
         file = ArrowFile(mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ))
-        if file.schema.metadata != {b"fingerprint": fingerprint(sizes).encode()}:
-            return None
-        if not file.schema.equals(SCHEMA):
+        made_of = {b"fingerprint": fingerprint(sizes).encode()}
+        if file.schema.metadata != made_of or not file.schema.equals(SCHEMA):
             return None
         index = ShardIndex([_mapped(rows, seal) for rows, seal in file.batches], name)
         shards = [(shard.name, shard.size) for shard in index.shards]

@@ -68,20 +68,20 @@ def from_record(key: str, members: Members) -> Example:
     described = members.get("json")
     if not isinstance(described, Mapping) or "utterance" not in described:
         raise CorruptError(f"{key}: not a record of prepared features; prepare the corpus again")
-    audio, video = (members.get(f"{name}.npy") for name in ("audio", "video"))
+    arrays = {name: value for name, value in members.items() if isinstance(value, np.ndarray)}
     try:
         utterance, text, info = read_description(described)
     except ValueError as error:
         raise CorruptError(f"{key}: not a record of prepared features ({error})") from None
     return Example(
         utterance,
-        audio=audio if isinstance(audio, np.ndarray) else None,
-        video=video if isinstance(video, np.ndarray) else None,
+        audio=arrays.get("audio.npy"),
+        video=arrays.get("video.npy"),
         text=text,
         features={
             name.removeprefix(FEATURES).removesuffix(".npy"): values
-            for name, values in members.items()
-            if name.startswith(FEATURES) and isinstance(values, np.ndarray)
+            for name, values in arrays.items()
+            if name.startswith(FEATURES)
         },
         info=info,
     )

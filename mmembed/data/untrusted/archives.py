@@ -84,9 +84,8 @@ def read_member(archive: Path, member: str, limit: int) -> bytes:
     except (EOFError, OSError, ValueError, OverflowError, zlib.error) as error:
         raise DataError(name, "damaged", f"cannot be unpacked ({error})") from None
     if len(data) != found.size or (found.crc is not None and zlib.crc32(data) != found.crc):
-        raise DataError(
-            name, "damaged", f"{len(data)} bytes, or others than the {found.size} packed"
-        )
+        message = f"{len(data)} bytes, or others than the {found.size} packed"
+        raise DataError(name, "damaged", message)
     return data
 
 
@@ -134,9 +133,8 @@ def _index(path: str) -> dict[str, tuple[object, ...]]:
             if len(found) > MOST_MEMBERS:
                 raise UnsafeFileError(f"more than {MOST_MEMBERS} members", "too_large")
     except (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise UnsafeFileError(
-            f"no tar, tar.gz or zip, or a damaged one ({error})", "not_archive"
-        ) from None
+        message = f"no tar, tar.gz or zip, or a damaged one ({error})"
+        raise UnsafeFileError(message, "not_archive") from None
     return found
 
 
@@ -174,9 +172,8 @@ def _in_tar(archive: Path) -> Iterator[tuple[str, _Member]]:
             if stream.tell() > limit:
                 raise bomb
         if not packed and end > whole:
-            raise UnsafeFileError(
-                f"the archive is cut short: {whole} of {end} bytes are there", "damaged"
-            )
+            message = f"the archive is cut short: {whole} of {end} bytes are there"
+            raise UnsafeFileError(message, "damaged")
 
 
 def _safe(name: str) -> str:

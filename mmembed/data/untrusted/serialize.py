@@ -24,7 +24,7 @@ import math
 import mmap
 import re
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, BinaryIO, Final
 
 import numpy as np
@@ -173,7 +173,12 @@ class _Unpacker:
             return item
         ((tag, value),) = item.items()
         if tag == "$dict":
-            return self.dict(value)
+            made = {}
+            for number, (key, inner) in enumerate(value):
+                if not number % _CHECKED:
+                    self.check_time()
+                made[_as_key(key)] = inner
+            return made
         if tag == "$complex":
             return complex(*value)
         array = self.array(*value)
@@ -189,14 +194,6 @@ class _Unpacker:
         if tag == "$bytes":
             return self.copies.setdefault(place, array.tobytes())
         raise ValueError(f"an object {tag}")
-
-    def dict(self, pairs: Iterable[tuple[Any, Any]]) -> dict[Any, Any]:
-        made: dict[Any, Any] = {}
-        for number, (key, value) in enumerate(pairs):
-            if not number % _CHECKED:
-                self.check_time()
-            made[_as_key(key)] = value
-        return made
 
     def array(self, dtype: str, shape: list[int], offset: int) -> NDArray[Any]:
         if not _TYPE.fullmatch(dtype) or any(length < 0 for length in shape):

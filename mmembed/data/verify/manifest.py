@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TypeAlias
 
 from mmembed.data.example import LONGEST
 from mmembed.data.feature_files import SUFFIX, read_features
@@ -14,17 +13,9 @@ from mmembed.data.manifest.utterance import Utterance
 from mmembed.data.media.load import MediaSource
 from mmembed.data.media.open import media_kind
 from mmembed.data.media.pool import Decoder
-from mmembed.data.verify.defect import (
-    Defect,
-    VerifyResult,
-    check_finite,
-    check_key,
-    defect_of,
-)
+from mmembed.data.verify.defect import Defect, VerifyResult, check_finite, check_key, defect_of
 from mmembed.errors import CorruptError, DataError
 from mmembed.features.text import normalise_transcript
-
-Row: TypeAlias = tuple[str, Utterance]  # where it stands, what it says
 
 
 def verify_manifest(
@@ -43,7 +34,7 @@ def verify_manifest(
     result.records = len(rows)
     lines: dict[str, str] = {}
     files: dict[Path, bool] = {}  # whether they can be used; a defect of a file is named once
-    usable: list[Row] = []
+    usable: list[tuple[str, Utterance]] = []
     for done, (where, row) in enumerate(rows, start=1):
         if row.key in lines:
             message = f"key {row.key} stands in {lines[row.key]} too"
@@ -61,9 +52,8 @@ def verify_manifest(
     if decode:
         with Decoder() as decoder:  # damaged media take down a child process at most
             outcomes = decoder.load(MediaSource(row, folder) for _, row in usable)
-            for done, ((where, _), outcome) in enumerate(
-                zip(usable, outcomes, strict=True), start=len(rows) + 1
-            ):
+            pairs = zip(usable, outcomes, strict=True)
+            for done, ((where, _), outcome) in enumerate(pairs, start=len(rows) + 1):
                 if isinstance(outcome, DataError):
                     result.add([defect_of(outcome, where)])
                 on_progress(done, total)
@@ -71,9 +61,9 @@ def verify_manifest(
     return result
 
 
-def _rows(path: Path, result: VerifyResult) -> list[Row]:
-    """The rows that can be read; the others are defects."""
-    rows: list[Row] = []
+def _rows(path: Path, result: VerifyResult) -> list[tuple[str, Utterance]]:
+    """Where each row that can be read stands, and the row; the others are defects."""
+    rows = []
     try:
         for where, row in iterate_rows(path):
             if isinstance(row, DataError):
