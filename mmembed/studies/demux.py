@@ -38,6 +38,7 @@ from mmembed.studies.demux_data import (
     prompt_for,
     read_rows,
 )
+from mmembed.studies.groups import group_items
 from mmembed.studies.scoring import Array, TestSet, finite
 from mmembed.studies.study import FinetuneLoop, FinetuneRun, Study, Trained, decided
 from mmembed.studies.trained_on import TrainedOn, describe
@@ -188,8 +189,10 @@ class DemuxStudy(Study):
     def _test_set(self, prompted: PromptedTest) -> TestSet:
         texts, train = self._parts[prompted.part], self._parts["train"]
         truth, known = (_pool(some.labels, prompted.columns).numpy() for some in (texts, train))
-        groups, kind = texts.groups.names, texts.groups.kind
-        return TestSet("labels", "macro_f1", texts.keys, groups, truth, known, prompted.names, kind)
+        groups, names = group_items(texts.rows, "text"), prompted.names
+        return TestSet(
+            "labels", "macro_f1", texts.keys, groups.names, truth, known, names, groups.kind
+        )
 
     def trained_on(self) -> TrainedOn:
         """See `Study`."""
@@ -197,7 +200,7 @@ class DemuxStudy(Study):
 
     def size(self, variant: str, split: str) -> int:
         """Texts of a split."""
-        return len(self._parts[split].keys)
+        return len(self._parts[split])
 
     def batch(self, variant: str, split: str, rows: Sequence[int]) -> Batch:
         """Their prompts, and the emotions that the variant is trained on."""

@@ -25,7 +25,7 @@ from mmembed.features.social_text import normalise_post
 from mmembed.methods.demux import Demux, PromptedMethod
 from mmembed.metrics.multilabel import macro_f1
 from mmembed.studies.baselines import best_on_dev
-from mmembed.studies.groups import Groups, group_items
+from mmembed.studies.groups import ManifestItems
 from mmembed.studies.scoring import Array
 from mmembed.studies.splits import SPLITS
 from mmembed.studies.text_vectors import text_vectors
@@ -36,20 +36,16 @@ BALANCE: Final = (None, "balanced")  # weights of present and absent, likewise
 
 
 @dataclass(frozen=True)
-class DemuxTexts:
+class DemuxTexts(ManifestItems):
     """Texts and what is present in them.
 
     Attributes:
-        keys: N.
         texts: N, normalised.
         labels: (N, E) float32, 0 or 1.
-        groups: by who wrote them, where that is known.
     """
 
-    keys: tuple[str, ...]
     texts: tuple[str, ...]
     labels: Tensor
-    groups: Groups
 
     @classmethod
     def of(cls, rows: Sequence[Utterance], emotions: Sequence[str]) -> DemuxTexts:
@@ -58,12 +54,10 @@ class DemuxTexts:
             [not set(members(emotion)).isdisjoint(row.labels.present or ()) for emotion in emotions]
             for row in rows
         ]
-        keys = tuple(row.key for row in rows)
         return cls(
-            keys,
+            tuple(rows),
             tuple(normalise_post(row.transcript or "") for row in rows),
             torch.tensor(marks, dtype=torch.float32).view(len(rows), len(emotions)),
-            group_items(rows, "text"),
         )
 
 
@@ -130,7 +124,7 @@ def linear_baseline(backbone: str, parts: Mapping[str, DemuxTexts]) -> dict[str,
         parts: "train", "dev" and others.
     """
     texts = [text for some in parts.values() for text in some.texts]
-    ends = np.cumsum([len(some.keys) for some in parts.values()])
+    ends = np.cumsum([len(some) for some in parts.values()])
     together = text_vectors(backbone, texts).numpy()
     vectors = dict(zip(parts, np.split(together, ends[:-1]), strict=True))
     models = [

@@ -121,7 +121,7 @@ class EmotionQueriesStudy(Study):
         for test, labels in self._labels.items():
             truth = _truth(self._splits["test"], labels)
             labelled = ~np.isnan(truth).all(1)
-            self._clips[test] = clips = self._splits["test"].where(torch.from_numpy(labelled))
+            self._clips[test] = clips = self._splits["test"].where(labelled)
             groups = clips.groups
             tests[test] = TestSet(
                 "labels",

@@ -49,19 +49,6 @@ class EmotionQueryClips(ManifestItems):
     steps: tuple[Tensor, ...]
     emotions: Tensor
 
-    def take(self, rows: Sequence[int]) -> EmotionQueryClips:
-        """Some of them."""
-        return EmotionQueryClips(
-            tuple(self.rows[row] for row in rows),
-            tuple(self.corpora[row] for row in rows),
-            tuple(self.steps[row] for row in rows),
-            self.emotions[list(rows)],
-        )
-
-    def where(self, kept: Tensor) -> EmotionQueryClips:
-        """Those for which (N,) is true."""
-        return self.take(kept.nonzero()[:, 0].tolist())
-
 
 def read_clips(
     folders: Sequence[str], streams: str, reads: Part
@@ -102,7 +89,7 @@ def read_clips(
         tuple(steps for found in read.values() for steps in found.steps[streams]),
         torch.tensor([[one.get(name, NAN) for name in names] for one in labels]),
     )
-    parts = {name: clips.where(torch.from_numpy(splits == name)) for name in SPLITS}
+    parts = {name: clips.where(splits == name) for name in SPLITS}
     return parts, names, encoder
 
 

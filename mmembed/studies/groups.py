@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
 
 from mmembed.data.manifest.utterance import Utterance
 
@@ -43,7 +49,7 @@ def group_items(rows: Sequence[Utterance], item: str = "clip") -> Groups:
 
 @dataclass(frozen=True)
 class ManifestItems:
-    """Items that are rows of a manifest.
+    """Items that are rows of a manifest; every attribute has an entry for each of them.
 
     Attributes:
         rows: N of them.
@@ -54,7 +60,7 @@ class ManifestItems:
     def __len__(self) -> int:
         return len(self.rows)
 
-    @property
+    @cached_property
     def keys(self) -> tuple[str, ...]:
         """N keys."""
         return tuple(row.key for row in self.rows)
@@ -63,3 +69,22 @@ class ManifestItems:
     def groups(self) -> Groups:
         """Which of the N belong together."""
         return group_items(self.rows)
+
+    def take(self, rows: Sequence[int] | NDArray[np.int64]) -> Self:
+        """Some of them, in this order."""
+        index = np.asarray(rows, np.int64)
+        taken = {field.name: _take(getattr(self, field.name), index) for field in fields(self)}
+        return replace(self, **taken)
+
+    def where(self, kept: ArrayLike) -> Self:
+        """Those for which (N,) is true."""
+        return self.take(np.flatnonzero(np.asarray(kept)))
+
+
+def _take(values: Any, index: NDArray[np.int64]) -> Any:
+    """Entries of a tensor, an array or a sequence; of a mapping, of each of its values."""
+    if isinstance(values, Mapping):
+        return {name: _take(each, index) for name, each in values.items()}
+    if isinstance(values, Tensor | np.ndarray):
+        return values[index]
+    return tuple(values[row] for row in index.tolist())

@@ -125,7 +125,7 @@ class LayerAnchorStudy(Study):
                 target.emotion.numpy(),
                 source.emotion.numpy(),
                 run.classes,
-                grouping=target.grouping,
+                grouping=target.groups.kind,
             )
         }
 

@@ -16,9 +16,9 @@ from mmembed.batch import UNLABELLED, Batch, Padded
 from mmembed.data.sampler import derive_seed
 from mmembed.errors import UsageError
 from mmembed.metrics.similarity import covariance_similarity, layer_similarity
-from mmembed.studies.embeddings_data import EmbeddedClips, read_folder
+from mmembed.studies.embeddings_data import read_folder
 from mmembed.studies.feature_tensors import Standardise
-from mmembed.studies.groups import group_items
+from mmembed.studies.groups import ManifestItems, group_items
 from mmembed.studies.scoring import Indices
 from mmembed.studies.splits import deal, hold_out
 
@@ -27,58 +27,38 @@ VARIES: Final = 1e-4  # a layer that varies less, of a stream that no clip has, 
 
 
 @dataclass(frozen=True)
-class LayerAnchorClips:
+class LayerAnchorClips(ManifestItems):
     """Embeddings of some clips.
 
     Attributes:
-        keys: N of them.
-        speakers: (N,) who speaks, or what else keeps clips together, see `grouping`.
+        speakers: (N,) who speaks, or what else keeps clips of both corpora together.
         vectors: (N, L, W).
         emotion: (N,) class numbers, `UNLABELLED` where they are hidden.
         language: (N,) 0 = source, 1 = target.
-        grouping: what `speakers` are, see `mmembed.studies.groups`.
     """
 
-    keys: tuple[str, ...]
     speakers: NDArray[np.str_]
     vectors: Tensor
     emotion: Tensor
     language: Tensor
-    grouping: str = "speaker"
-
-    def __len__(self) -> int:
-        return len(self.keys)
 
     def __add__(self, others: LayerAnchorClips) -> LayerAnchorClips:
         return LayerAnchorClips(
-            self.keys + others.keys,
+            self.rows + others.rows,
             np.concatenate((self.speakers, others.speakers)),
             torch.cat((self.vectors, others.vectors)),
             torch.cat((self.emotion, others.emotion)),
             torch.cat((self.language, others.language)),
-            self.grouping,
-        )
-
-    def take(self, rows: Sequence[int] | Indices) -> LayerAnchorClips:
-        """Some of them, in this order."""
-        index = torch.as_tensor(rows)
-        return LayerAnchorClips(
-            tuple(self.keys[row] for row in index.tolist()),
-            self.speakers[index.numpy()],
-            self.vectors[index],
-            self.emotion[index],
-            self.language[index],
-            self.grouping,
         )
 
     def in_language(self, language: int) -> LayerAnchorClips:
         """Those of the source (0) or of the target (1)."""
-        return self.take(np.flatnonzero(self.language.numpy() == language))
+        return self.where(self.language == language)
 
     def split(self, speakers: Sequence[str]) -> tuple[LayerAnchorClips, LayerAnchorClips]:
         """The clips of all other speakers, and of these."""
         named = np.isin(self.speakers, speakers)
-        return self.take(np.flatnonzero(~named)), self.take(np.flatnonzero(named))
+        return self.where(~named), self.where(named)
 
     def standardised(self, by: Standardise) -> LayerAnchorClips:
         """The same with standardised vectors."""
@@ -139,29 +119,17 @@ def read_corpora(
         if absent := [name for name in classes if name not in clips.categories]:
             raise UsageError(f"{folder}: no clip of class {', '.join(absent)}")
     rows = [row for clips in read for row in clips.utterances]
-    names = group_items(rows).names
-    parts = names[: len(read[0])], names[len(read[0]) :]
-    both = [
-        _clips(clips, part, classes, number)
-        for number, (clips, part) in enumerate(zip(read, parts, strict=True))
-    ]
-    varies = torch.stack([c.vectors.std(0).amax(1) > VARIES for c in both]).all(0)
-    layers = np.array(read[0].layers)[varies.numpy()]
-    of_source, of_target = (replace(c, vectors=c.vectors[:, varies]) for c in both)
-    return tuple(layers.tolist()), of_source, of_target
-
-
-def _clips(
-    clips: EmbeddedClips, groups: Sequence[str], classes: Sequence[str], language: int
-) -> LayerAnchorClips:
-    return LayerAnchorClips(
-        clips.keys,
-        np.array(groups),
-        torch.stack([*clips.steps[""]]),
-        torch.tensor([classes.index(name) for name in clips.categories.tolist()]),
-        torch.full((len(clips),), language),
-        clips.groups(range(len(clips))).kind,
+    vectors = [torch.stack([*clips.steps[""]]) for clips in read]
+    varies = torch.stack([each.std(0).amax(1) > VARIES for each in vectors]).all(0)
+    both = LayerAnchorClips(
+        tuple(rows),
+        np.array(group_items(rows).names),
+        torch.cat(vectors)[:, varies],
+        torch.tensor([classes.index(row.labels.category or "") for row in rows]),
+        torch.arange(2).repeat_interleave(torch.tensor([*map(len, read)])),
     )
+    layers = np.array(read[0].layers)[varies.numpy()]
+    return tuple(layers.tolist()), both.in_language(0), both.in_language(1)
 
 
 def make_folds(
@@ -177,18 +145,18 @@ def make_folds(
     """
     source_speakers, target_speakers = _shuffled(source), _shuffled(target)
     if both := sorted(set(source_speakers) & set(target_speakers)):
-        raise UsageError(f"--target: {target.grouping} {both[0]} is in the source as well")
+        raise UsageError(f"--target: {target.groups.kind} {both[0]} is in the source as well")
     if twice := {*source.keys} & {*target.keys}:
         raise UsageError(f"--target: clip {min(twice)} is in the source as well")
     if len(source_speakers) < 2:
         raise UsageError(
-            f"--source: has one {source.grouping}; another one is needed to choose epochs by"
+            f"--source: has one {source.groups.kind}; another one is needed to choose epochs by"
         )
     number = len(target_speakers)
     if count < 2 or number < count or number - -(-number // count) < 2:
         raise UsageError(
-            f"--folds {count}: each needs a {target.grouping}, and two others to learn from; the "
-            f"target has {number}"
+            f"--folds {count}: each needs a {target.groups.kind}, and two others to learn from; "
+            f"the target has {number}"
         )
     labelled_source, dev = source.split(hold_out(source_speakers, HELD_OUT))
     folds = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import torch
@@ -14,6 +14,7 @@ from mmembed.data.dataset import Examples
 from mmembed.data.manifest.utterance import Utterance
 from mmembed.errors import UsageError
 from mmembed.studies.feature_tensors import Standardise, features_of
+from mmembed.studies.groups import ManifestItems
 from mmembed.studies.splits import SPLITS, hold_out
 from mmembed.studies.text_vectors import text_vectors
 
@@ -21,35 +22,27 @@ HELD_OUT: Final = 0.1  # of the training dialogues, where there is no dev split
 
 
 @dataclass(frozen=True)
-class Dialogue:
-    """T turns in order.
+class Dialogue(ManifestItems):
+    """T turns of one dialogue, in order.
 
     Attributes:
-        name: of the dialogue.
-        rows: T, as the manifest has them.
         streams: stream -> (T, D), zeros where a turn lacks it.
         speaker: (T,) int64, counted from 0 in order of first turn, -1 = not known.
         emotion: (T,) int64 classes or UNLABELLED.
     """
 
-    name: str
-    rows: tuple[Utterance, ...]
     streams: Mapping[str, Tensor]
     speaker: Tensor
     emotion: Tensor
 
+    @property
+    def name(self) -> str:
+        return str(self.rows[0].dialogue)
+
     def alone(self) -> list[Dialogue]:
         """Each turn as a dialogue of its own, which knows nothing of the others."""
-        return [
-            Dialogue(
-                self.name,
-                (row,),
-                {name: vectors[[turn]] for name, vectors in self.streams.items()},
-                self.speaker[[turn]].clamp(max=0),
-                self.emotion[[turn]],
-            )
-            for turn, row in enumerate(self.rows)
-        ]
+        turns = (self.take([turn]) for turn in range(len(self)))
+        return [replace(turn, speaker=turn.speaker.clamp(max=0)) for turn in turns]
 
 
 @dataclass(frozen=True)
@@ -134,9 +127,7 @@ def read_dialogues(folders: Sequence[str], backbone: str = "") -> Dialogues:
     scales = _scales(turns, training, where)
     num_speakers = max(len(set(_speakers(part)) - {-1}) for part in splits["train"].values())
     read = {
-        split: [
-            _dialogue(name, part, scales, classes, num_speakers) for name, part in parts.items()
-        ]
+        split: [_dialogue(part, scales, classes, num_speakers) for part in parts.values()]
         for split, parts in splits.items()
     }
     for split, dialogues in read.items():
@@ -203,7 +194,6 @@ def _scales(
 
 
 def _dialogue(
-    name: str,
     turns: Sequence[_Turn],
     scales: Mapping[str, Standardise],
     classes: Sequence[str],
@@ -218,7 +208,7 @@ def _dialogue(
     classes_by_name = {category: number for number, category in enumerate(classes)}
     emotion = [classes_by_name.get(turn.row.labels.category or "", UNLABELLED) for turn in turns]
     rows = tuple(turn.row for turn in turns)
-    return Dialogue(name, rows, streams, torch.tensor(speakers), torch.tensor(emotion))
+    return Dialogue(rows, streams, torch.tensor(speakers), torch.tensor(emotion))
 
 
 def _speakers(turns: Sequence[_Turn]) -> list[int]:

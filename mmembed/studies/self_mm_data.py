@@ -47,13 +47,6 @@ class SelfMmItems(ManifestItems):
         """Sentiment is rated in [-limit, limit]."""
         return self.rows[0].labels.sentiment_limit or SENTIMENT_LIMITS[0]
 
-    def take(self, rows: Sequence[int]) -> SelfMmItems:
-        """Some of them."""
-        return SelfMmItems(
-            tuple(self.rows[row] for row in rows),
-            {name: [steps[row] for row in rows] for name, steps in self.streams.items()},
-        )
-
     def means(self) -> NDArray[np.float32]:
         """(N, all widths) means over time, streams side by side; 0 where one is missing."""
         parts = [
