@@ -109,8 +109,7 @@ def _pair(truth: ArrayLike, predicted: ArrayLike) -> tuple[Bools, Bools]:
 
 
 def _known(truth: ArrayLike) -> Bools:
-    known: Bools = ~np.isnan(np.asarray(truth, np.float64))
-    return known
+    return ~np.isnan(np.asarray(truth, np.float64))
 
 
 def _mean(scores: NDArray[np.float64], chosen: ArrayLike) -> float:

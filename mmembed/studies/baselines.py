@@ -46,8 +46,7 @@ def logistic_regression(
     vectors, truth = dev
     models = [LogisticRegression(C=strength, max_iter=2000) for strength in strengths]
     score = (lambda m: metric(truth, m.predict(vectors))) if len(truth) else None
-    best: LogisticRegression = best_on_dev(models, train, score)
-    return best
+    return best_on_dev(models, train, score)
 
 
 def ridge(train: Examples, vectors: Array, penalties: Sequence[float]) -> NDArray[np.float64]:

@@ -257,8 +257,7 @@ class DemuxStudy(Study):
         predicted = predict_prompts(method, prompts)
         if prompted.words == self.run.emotions:
             predicted = _pool(predicted, prompted.columns)
-        probabilities: Array = predicted.numpy()
-        return probabilities
+        return predicted.numpy()
 
     def baselines(self, test: str) -> dict[str, Array]:
         """Logistic regressions on the backbone as it came; they know the emotions of all tests."""

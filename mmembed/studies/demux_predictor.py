@@ -90,5 +90,4 @@ class TextPredictor:
         ]
         each = torch.stack([predict_prompts(method, prompts) for method in self.methods])
         columns = [known.index(word) for word in emotions]
-        probabilities: Array = each.mean(0)[:, columns].numpy()
-        return probabilities
+        return each.mean(0)[:, columns].numpy()

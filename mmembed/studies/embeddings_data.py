@@ -104,8 +104,7 @@ class EmbeddedClips:
 
     def present(self, subset: str) -> NDArray[np.bool_]:
         """(N,) whether the subset holds the clip."""
-        present: NDArray[np.bool_] = self.positions[subset] >= 0
-        return present
+        return self.positions[subset] >= 0
 
     def values(self, subset: str, rows: Sequence[int] | Rows) -> list[Tensor]:
         """The steps of some clips, T = 0 where the subset does not hold them."""

@@ -195,8 +195,7 @@ class EmotionQueriesStudy(Study):
             batch = Batch(some.keys, {"embedding": Padded.stack(some.steps)})
             parts.append(method.score(batch, queries).sigmoid())
         columns = [list(words).index(e) for _, e in self._labels[test]]
-        probabilities: Array = torch.cat(parts)[:, columns].numpy()
-        return probabilities
+        return torch.cat(parts)[:, columns].numpy()
 
     def baselines(self, test: str) -> dict[str, Array]:
         """Of what is learned, a ridge regression for each emotion on all that the words read.

@@ -288,8 +288,7 @@ def _regress(fold: Fold, layers: slice) -> NDArray[np.int64]:
     """Classes of the fold's test clips."""
 
     def columns(clips: LayerAnchorClips) -> NDArray[np.float32]:
-        wide: NDArray[np.float32] = clips.vectors[:, layers].flatten(1).numpy()
-        return wide
+        return clips.vectors[:, layers].flatten(1).numpy()
 
     source = fold.train.in_language(0)
     model = logistic_regression(

@@ -134,8 +134,7 @@ class SDTStudy(Study):
         logits = method.predict(batch)["turn_emotion"]
         emotion = batch.targets["turn_emotion"]
         assert isinstance(emotion, Padded)
-        labelled: Array = logits[emotion.mask & (emotion.values != UNLABELLED)].numpy()
-        return labelled
+        return logits[emotion.mask & (emotion.values != UNLABELLED)].numpy()
 
     def baselines(self, test: str) -> dict[str, Array]:
         """A logistic regression on the turn's own vectors, strength chosen on dev."""
@@ -193,8 +192,7 @@ class SDTStudy(Study):
     def _emotions(self, split: str) -> NDArray[np.int64]:
         """(N,) classes of the labelled turns."""
         emotion = torch.cat([dialogue.emotion for dialogue in self._splits[split]])
-        classes: NDArray[np.int64] = emotion[emotion != UNLABELLED].numpy()
-        return classes
+        return emotion[emotion != UNLABELLED].numpy()
 
     def _turns(self, split: str) -> NDArray[np.float32]:
         """(N, all widths) vectors of the labelled turns, streams side by side."""
@@ -202,8 +200,7 @@ class SDTStudy(Study):
             torch.cat(list(dialogue.streams.values()), 1)[dialogue.emotion != UNLABELLED]
             for dialogue in self._splits[split]
         ]
-        together: NDArray[np.float32] = torch.cat(parts).numpy()
-        return together
+        return torch.cat(parts).numpy()
 
 
 def _telling(dialogue: Dialogue) -> tuple[bool, int]:

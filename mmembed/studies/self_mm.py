@@ -151,8 +151,7 @@ class SelfMmStudy(Study):
     def predict(self, variant: str, test: str, method: Method) -> Array:
         """Sentiment of the test items."""
         batch = self.batch(variant, test, range(len(self._splits[test])))
-        predicted: Array = method.predict(batch)["sentiment"].numpy()
-        return predicted
+        return method.predict(batch)["sentiment"].numpy()
 
     def baselines(self, test: str) -> dict[str, Array]:
         """-1 or 1 by a logistic regression on the means of all streams, strength chosen on dev.

@@ -53,8 +53,7 @@ class SelfMmItems(ManifestItems):
             torch.stack([x.mean(0) if len(x) else torch.zeros(x.shape[1]) for x in steps])
             for steps in self.streams.values()
         ]
-        together: NDArray[np.float32] = torch.cat(parts, 1).numpy()
-        return together
+        return torch.cat(parts, 1).numpy()
 
 
 def read_items(folder: Path) -> dict[str, SelfMmItems]:
