@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from mmembed.config import read_json
-from mmembed.report import compare, layer_anchor, sdt
+from mmembed.report import compare, plots, sdt
 from mmembed.report.render import write_page
-from mmembed.report.run_folder import flatten
+from mmembed.report.run_folder import Json, flatten
 from mmembed.studies.compare import compare as compare_runs
 from mmembed.studies.finished_runs import FinishedRun
 
@@ -43,6 +45,19 @@ def write_study(folder: Path, out: Path) -> Path:
         tests=[compare.comparison_values(one) for one in comparisons],
         notes=run.results.get("notes") or [],
         dialogues=sdt.dialogues(folder),
-        similarities=layer_anchor.similarities(run.results),
+        similarities=similarities(run.results),
         config=list(flatten(run.config)),
     )
+
+
+def similarities(results: Mapping[str, Any]) -> list[Json]:
+    """How similar layers are in two languages, of layer anchoring; nothing of other studies."""
+    found = []
+    for one in (results.get(name) for name in ("layer_similarity", "vowel_similarity")):
+        if one is not None:
+            names, axes = one["layers"], (f"source: {one['source']}", f"target: {one['target']}")
+            title = f"similarity of layers by {one['metric']}, {axes[0]} and {axes[1]}"
+            plot = plots.heat(one["similarity"], names, names, axes, "similarity", title)
+            rows = [(fold, ", ".join(group)) for fold, group in enumerate(one["groups"])]
+            found.append({"metric": one["metric"], "plot": plot, "rows": rows})
+    return found

@@ -65,7 +65,7 @@ def read_items(folder: Path) -> dict[str, SelfMmItems]:
     """
     if not str(folder) or str(folder) == ".":
         raise UsageError("no data: give --shards DIR, a folder of prepared features")
-    splits: dict[str, list[tuple[Utterance, Mapping[str, Tensor]]]] = {}
+    found: list[tuple[Utterance, Mapping[str, Tensor]]] = []
     widths: dict[str, int] = {}
     for example in Examples([folder]):
         row = example.utterance
@@ -77,16 +77,13 @@ def read_items(folder: Path) -> dict[str, SelfMmItems]:
                 raise UsageError(
                     f"{folder}: {name} of {row.key} is {x.shape[1]} wide, of others {widths[name]}"
                 )
-        splits.setdefault(row.split, []).append((row, steps))
-    check_scale(folder, [row for rows in splits.values() for row, _ in rows])
-    streams = [name for name in STREAMS if name in widths]
-    return {
-        split: SelfMmItems(
-            tuple(row for row, _ in rows),
-            {s: [x.get(s, torch.zeros(0, widths[s])) for _, x in rows] for s in streams},
-        )
-        for split, rows in splits.items()
+        found.append((row, steps))
+    streams: dict[str, Sequence[Tensor]] = {
+        name: [steps.get(name, torch.zeros(0, widths[name])) for _, steps in found]
+        for name in STREAMS
+        if name in widths
     }
+    return _by_split(SelfMmItems(tuple(row for row, _ in found), streams), folder)
 
 
 def read_streams(folder: Path) -> dict[str, SelfMmItems]:
@@ -101,15 +98,15 @@ def read_streams(folder: Path) -> dict[str, SelfMmItems]:
     clips = read_embeddings(
         folders, lambda row: sentiment_of(row.labels) is not None and row.split in SPLITS
     )
-    check_scale(folder, clips.utterances)
-    streams = [stream for stream in folders if len(clips.rows[stream])]
-    splits = {}
-    for split in SPLITS:
-        rows = np.flatnonzero(clips.splits == split)
-        if len(rows):
-            values = {stream: clips.values(stream, rows) for stream in streams}
-            splits[split] = SelfMmItems(tuple(clips.utterances[row] for row in rows), values)
-    return splits
+    streams = {s: clips.values(s, range(len(clips))) for s in folders if len(clips.rows[s])}
+    return _by_split(SelfMmItems(clips.utterances, streams), folder)
+
+
+def _by_split(items: SelfMmItems, folder: Path) -> dict[str, SelfMmItems]:
+    """Those of each split that has some, all rated on one scale."""
+    check_scale(folder, items.rows)
+    splits = np.array([row.split for row in items.rows])
+    return {split: items.where(splits == split) for split in SPLITS if split in splits}
 
 
 def sentiment_of(labels: Labels) -> float | None:

@@ -17,8 +17,8 @@ from mmembed.commands import report as command
 from mmembed.data.manifest.utterance import EMOTIONS
 from mmembed.errors import CorruptError, UsageError
 from mmembed.report import write_report
-from mmembed.report.confusion_matrix import strongest_emotions
 from mmembed.report.embedding_map import embedding_map, flat_map
+from mmembed.report.emotion import strongest_emotions
 from mmembed.report.pipeline import word_differences
 from mmembed.report.plots import CURVE_POINTS, _thin
 from mmembed.report.run_folder import Points, flatten, in_stream_order, strongest

@@ -21,7 +21,7 @@ from mmembed.embedder import Embedder
 from mmembed.errors import UsageError
 from mmembed.features.audio import log_mel
 from mmembed.metrics.similarity import linear_cka, most_similar_group
-from mmembed.report.layer_anchor import similarities
+from mmembed.report.study import similarities
 from mmembed.studies.layer_anchor import LayerAnchorRun, LayerAnchorStudy
 from mmembed.studies.layer_anchor_vowels import Vowels, read_vowels, vowel_similarity
 
