@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any, Final, Literal, Self
 
 from mmembed.studies.scoring import LOWER_IS_BETTER
@@ -109,18 +109,11 @@ def score_cells(
         scale, digits = (100, 1) if column in in_percent else (1, 3)
         for row, cells in zip(rows, table, strict=True):
             score = row.score(column)
-            mean, std, low, high = (
-                number(scale * value, digits)
-                for value in (score.mean, score.std, score.low, score.high)
-            )
-            cells.append(
-                Cell(
-                    mean,
-                    f" \u00b1 {std}" if math.isfinite(score.std) else "",
-                    f"{low} to {high}" if math.isfinite(score.low) else "",
-                    "best" if score.mean == best and not row.baseline else "",
-                )
-            )
+            mean, std, low, high = (number(scale * value, digits) for value in astuple(score))
+            spread = f" \u00b1 {std}" if math.isfinite(score.std) else ""
+            interval = f"{low} to {high}" if math.isfinite(score.low) else ""
+            is_best = score.mean == best and not row.baseline
+            cells.append(Cell(mean, spread, interval, "best" if is_best else ""))
     return table
 
 

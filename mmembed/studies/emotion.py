@@ -28,11 +28,7 @@ from mmembed.io.json import write_json
 from mmembed.method import Method
 from mmembed.methods.emotion import EmotionConfig, EmotionRegressor
 from mmembed.metrics.sentiment import emotion_scores, majority_emotion_scores
-from mmembed.studies.embeddings_data import (
-    Rows,
-    read_embeddings,
-    subset_folders,
-)
+from mmembed.studies.embeddings_data import Rows, read_embeddings, subset_folders
 from mmembed.studies.scoring import Array, TestSet, sentiment_task
 from mmembed.studies.splits import SPLITS
 from mmembed.studies.study import FinetuneLoop, FinetuneRun, Study, Trained

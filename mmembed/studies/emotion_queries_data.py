@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from mmembed.data.manifest.utterance import EMOTIONS, Labels, Utterance
@@ -23,7 +22,7 @@ from mmembed.studies.embeddings_data import (
     same_encoder,
     subset_folders,
 )
-from mmembed.studies.groups import Groups, ManifestItems, group_items
+from mmembed.studies.groups import ManifestItems, group_items
 from mmembed.studies.splits import SPLITS, deal
 
 ADJECTIVES: Final = {
@@ -80,17 +79,21 @@ def read_clips(
                 raise UsageError(f"{first[key]} and {folder}: both hold {key}; name each clip once")
             first[key] = folder
     rows = [row for found in read.values() for row in found.utterances]
-    splits = _splits(read, group_items(rows))
+    groups = group_items(rows)
+    splits: list[str] = []
+    for folder, corpus in read.items():
+        names = groups.names[len(splits) : len(splits) + len(corpus)]
+        splits += _splits(folder, names, corpus.splits.tolist(), groups.kind)
     labels = [one for clips in read.values() for one in _emotion_labels(clips.utterances)]
-    names = tuple(sorted({name for one in labels for name in one}))
+    emotions = tuple(sorted({name for one in labels for name in one}))
     clips = EmotionQueryClips(
         tuple(rows),
         tuple(Path(folder).name for folder, found in read.items() for _ in found.keys),
         tuple(steps for found in read.values() for steps in found.steps[streams]),
-        torch.tensor([[one.get(name, NAN) for name in names] for one in labels]),
+        torch.tensor([[one.get(name, NAN) for name in emotions] for one in labels]),
     )
-    parts = {name: clips.where(splits == name) for name in SPLITS}
-    return parts, names, encoder
+    parts = {name: clips.where(np.array(splits) == name) for name in SPLITS}
+    return parts, emotions, encoder
 
 
 def _read(folder: str, streams: str, reads: Part) -> EmbeddedClips:
@@ -127,27 +130,15 @@ def _emotion_labels(rows: Sequence[Utterance]) -> list[dict[str, float]]:
     ]
 
 
-def _splits(read: Mapping[str, EmbeddedClips], groups: Groups) -> NDArray[np.str_]:
-    """(N,) the split of each clip of all corpora."""
-    found: list[str] = []
-    for folder, clips in read.items():
-        names = groups.names[len(found) : len(found) + len(clips)]
-        splits = _group_splits(folder, names, clips.splits.tolist(), groups.kind)
-        found += [splits[name] for name in names]
-    return np.array(found, np.str_)
-
-
-def _group_splits(
-    folder: str, groups: Sequence[str], splits: Sequence[str], kind: str
-) -> dict[str, str]:
-    """Group -> split; `heldout` clips go with the training clips of their speaker."""
+def _splits(folder: str, groups: Sequence[str], splits: Sequence[str], kind: str) -> list[str]:
+    """The split of each clip of a corpus; `heldout` goes with the training of its speaker."""
     own: dict[str, set[str]] = {}
     for group, split in zip(groups, splits, strict=True):
         own.setdefault(group, set()).add("train" if split == "heldout" else split)
     if set().union(*own.values()) == set(SPLITS) and all(len(found) == 1 for found in own.values()):
-        return {group: found.pop() for group, found in own.items()}
+        return [min(own[group]) for group in groups]
     if len(own) < 3:
         count = count_groups(len(own), kind)
         raise UsageError(f"{folder}: {count}; train, dev and test need one each")
     test, dev, *_ = deal(sorted(own), EVERY)
-    return {n: "test" if n in test else "dev" if n in dev else "train" for n in own}
+    return ["test" if n in test else "dev" if n in dev else "train" for n in groups]

@@ -106,13 +106,13 @@ class LayerAnchorStudy(Study):
         self._error_rates: dict[str, float] = {}
         if run.encoder:
             self._similarity[BY_VOWELS] = self._compare_vowels(source)
-        self._anchors = {
-            way: [most_similar_group(similarity, run.group) for similarity in folds]
-            for way, folds in self._similarity.items()
-        }
-        chosen = ("chosen layers",) if run.anchors else ()
-        anchored = ("last layer", *self._anchors, *chosen)
-        pairs = [way for name in anchored for way in (name, name + UNALIGNED)]
+        self._anchors: dict[str, list[tuple[int, ...]]] = {"last layer": [(-1,)] * run.folds}
+        for way, folds in self._similarity.items():
+            self._anchors[way] = [most_similar_group(each, run.group) for each in folds]
+        if run.anchors:
+            chosen = tuple(self._layers.index(name) for name in run.anchors)
+            self._anchors["chosen layers"] = [chosen] * run.folds
+        pairs = [way for name in self._anchors for way in (name, name + UNALIGNED)]
         self._ways = ("source only", *pairs, ORACLE)
         self.oracles = frozenset({ORACLE})
         self.variants = tuple(f"{way}/{fold}" for way in self._ways for fold in range(run.folds))
@@ -157,7 +157,8 @@ class LayerAnchorStudy(Study):
 
     def method(self, variant: str) -> Method:
         """Anchors alone are read, by the twin without alignment too; else all layers are."""
-        anchors = self._anchors_of(variant)
+        way, _, fold = variant.replace(UNALIGNED, "").rpartition("/")
+        anchors = self._anchors[way][int(fold)] if way in self._anchors else ()
         return LayerAnchor(
             LayerAnchorConfig(
                 layers=len(self._layers),
@@ -215,11 +216,11 @@ class LayerAnchorStudy(Study):
         """(L, L) of each fold, of its training clips in both languages."""
         embedder = Embedder.from_pretrained(self.run.encoder)
         both: list[Vowels] = []
-        for name, clips, embeddings in (
-            ("source", source, self.run.source),
-            ("target", self._target, self.run.target),
+        run = self.run
+        for name, clips, embeddings, folder in (
+            ("source", source, run.source, run.source_clips),
+            ("target", self._target, run.target, run.target_clips),
         ):
-            folder = {"source": self.run.source_clips, "target": self.run.target_clips}[name]
             if not folder:
                 raise UsageError(f"--encoder: give --{name}-clips DIR too, to find vowels in")
             made = ShardSet(Path(embeddings)).manifest
@@ -228,13 +229,9 @@ class LayerAnchorStudy(Study):
             vowels = read_vowels(embedder, folder, made["streams"], self._layers, clips.keys)
             self._error_rates[name] = vowels.error_rate
             both.append(vowels)
+        trained = ([fold.train.in_language(side).keys for side in (0, 1)] for fold in self._folds)
         of_source, of_target = both
-        return [
-            vowel_similarity(
-                of_source, of_target, *(fold.train.in_language(side).keys for side in (0, 1))
-            )
-            for fold in self._folds
-        ]
+        return [vowel_similarity(of_source, of_target, *keys) for keys in trained]
 
     def _score(self, out: Path, test: str, variants: Mapping[str, Array]) -> dict[str, Any]:
         """The folds of a way are one row."""
@@ -270,14 +267,6 @@ class LayerAnchorStudy(Study):
         if variant.startswith(ORACLE):
             return fold.oracle[split]
         return fold.train if split == "train" else fold.dev
-
-    def _anchors_of(self, variant: str) -> tuple[int, ...]:
-        way, _, fold = variant.replace(UNALIGNED, "").rpartition("/")
-        if way in self._anchors:
-            return self._anchors[way][int(fold)]
-        if way == "chosen layers":
-            return tuple(self._layers.index(name) for name in self.run.anchors)
-        return (-1,) if way == "last layer" else ()
 
 
 def _short(folder: str) -> str:

@@ -8,7 +8,7 @@ dialogue; the authors' numbers mean something else (`mmembed.methods.sdt`).
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
@@ -67,11 +67,15 @@ class SDTStudy(Study):
         self.variants = ("sdt", "without distillation", "without speakers", ALONE)
         if not data.num_speakers:
             self.variants = ("sdt", "without distillation", ALONE)
+        categories = {
+            split: Counter(row.labels.category or "" for one in dialogues for row in one.rows)
+            for split, dialogues in data.splits.items()
+        }
         self.notes = [
             f"not scored: {split} has {count} turns of class {name!r}, training none"
-            for split, dialogues in data.splits.items()
-            for name, count in sorted(Counter(_categories(dialogues)).items())
-            if name not in data.classes
+            for split, counts in categories.items()
+            for name, count in sorted(counts.items())
+            if name and name not in data.classes
         ]
         train = self._emotions("train")
         balanced = balanced_weights(np.bincount(train).tolist()) if run.balanced else ()
@@ -86,21 +90,14 @@ class SDTStudy(Study):
                 class_weights=balanced,
             ),
         )
-        labelled = [
-            (row.key, dialogue.name)
-            for dialogue in self._splits["test"]
-            for row, emotion in zip(dialogue.rows, dialogue.emotion.tolist(), strict=True)
-            if emotion != UNLABELLED
-        ]
-        keys, dialogues = zip(*labelled, strict=True)
-        test = self._emotions("test")
+        tested = [row for dialogue in self._labelled("test") for row in dialogue.rows]
         self.tests = {
             "test": TestSet(
                 "classes",
                 "weighted_f1",
-                keys,
-                dialogues,
-                test,
+                tuple(row.key for row in tested),
+                tuple(str(row.dialogue) for row in tested),
+                self._emotions("test"),
                 train,
                 data.classes,
                 grouping="dialogue",
@@ -191,24 +188,19 @@ class SDTStudy(Study):
 
     def _emotions(self, split: str) -> NDArray[np.int64]:
         """(N,) classes of the labelled turns."""
-        emotion = torch.cat([dialogue.emotion for dialogue in self._splits[split]])
-        return emotion[emotion != UNLABELLED].numpy()
+        return torch.cat([dialogue.emotion for dialogue in self._labelled(split)]).numpy()
 
     def _turns(self, split: str) -> NDArray[np.float32]:
         """(N, all widths) vectors of the labelled turns, streams side by side."""
-        parts = [
-            torch.cat(list(dialogue.streams.values()), 1)[dialogue.emotion != UNLABELLED]
-            for dialogue in self._splits[split]
-        ]
+        parts = [torch.cat([*one.streams.values()], 1) for one in self._labelled(split)]
         return torch.cat(parts).numpy()
+
+    def _labelled(self, split: str) -> list[Dialogue]:
+        """Its dialogues, of each the labelled turns alone."""
+        return [one.where(one.emotion != UNLABELLED) for one in self._splits[split]]
 
 
 def _telling(dialogue: Dialogue) -> tuple[bool, int]:
     """Short enough to be shown, and of many emotions."""
     classes = set(dialogue.emotion.tolist()) - {UNLABELLED}
     return len(dialogue.rows) <= EXPLAINED_TURNS, len(classes)
-
-
-def _categories(dialogues: Sequence[Dialogue]) -> Iterator[str]:
-    """Those of all turns that have one."""
-    return (c for dialogue in dialogues for row in dialogue.rows if (c := row.labels.category))
