@@ -75,7 +75,7 @@ def _labels(summary: Summary) -> dict[str, plots.Plot]:
         "Sentiment": sentiment_classes(scores) if len(scores) else {},
     }
     return {
-        title: plots.count_bars(counts, f"utterances ({title.lower()})")
+        title: plots.bars(counts, f"utterances ({title.lower()})", digits=0)
         for title, counts in kinds.items()
         if counts
     }
@@ -85,7 +85,7 @@ def _speakers(summary: Summary) -> plots.Plot | None:
     sizes = summary.counts("speaker")
     if len(sizes) > MAX_BARS:
         return plots.histogram(list(sizes.values()), "utterances of a speaker", "speakers")
-    return plots.count_bars(_most(sizes), "utterances by speaker") if sizes else None
+    return plots.bars(_most(sizes), "utterances by speaker", digits=0) if sizes else None
 
 
 def _most(counts: Mapping[str, int]) -> dict[str, int]:

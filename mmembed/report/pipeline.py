@@ -23,6 +23,7 @@ DEV_TITLES = {
     "speaker_accuracy": "dev speaker accuracy, %",
 }
 NOT_A_LOSS = {"split", "step", "epoch", "seconds", "learning_rate"}
+Parts = list[tuple[str, bool]]
 
 
 def write_pipeline(folder: Path, out: Path) -> Path:
@@ -127,9 +128,7 @@ def _speech_cells(scores: Mapping[str, Any]) -> list[str]:
     return [percent(scores.get(name)) for name in ("wer", "cer", "speaker_accuracy")]
 
 
-def word_differences(
-    sample: Mapping[str, Any],
-) -> tuple[list[tuple[str, bool]], list[tuple[str, bool]]]:
+def word_differences(sample: Mapping[str, Any]) -> tuple[Parts, Parts]:
     """Reference and hypothesis in parts: (words, whether the minimal edit changes them)."""
     reference, hypothesis = str(sample.get("reference", "")), str(sample.get("hypothesis", ""))
     if not reference.split():
@@ -152,10 +151,7 @@ def weights(run: RunFolder) -> list[tuple[str, plots.Plot]]:
         named[f"Layers, {task.replace('_', ' ')} task"] = values
     named["Layers, emotion probe"] = run.emotion.get("layer_weights")
     return [
-        (
-            title,
-            plots.bars({n: Score.of(v) for n, v in values.items()}, f"weight ({title.lower()})"),
-        )
+        (title, plots.bars(values, f"weight ({title.lower()})"))
         for title, values in named.items()
         if values
     ]

@@ -101,7 +101,7 @@ def curves(panels: Mapping[str, Curve], across: int) -> Plot:
 
 @mpl.rc_context(_STYLE)
 def bars(
-    values: Mapping[str, Score],
+    values: Mapping[str, object],
     label: str,
     marks: tuple[str, Mapping[str, Score]] | None = None,
     digits: int = 3,
@@ -109,16 +109,16 @@ def bars(
     """Horizontal bars with intervals, in the order given.
 
     Args:
-        values: a score for each bar.
+        values: for each bar what `Score.of` reads.
         label: of the axis.
         marks: a name for the legend, and a score for some bars to compare with.
         digits: after the point, of the numbers beside the bars.
     """
     figure = Figure(figsize=(WIDTH, 0.7 + 0.3 * len(values)))
     axis = figure.subplots()
-    heights = np.arange(len(values))
-    axis.barh(heights, [score.mean for score in values.values()], 0.66, color=PALETTE[0])
-    for height, score in zip(heights, values.values(), strict=True):
+    heights, scores = np.arange(len(values)), [Score.of(value) for value in values.values()]
+    axis.barh(heights, [score.mean for score in scores], 0.66, color=PALETTE[0])
+    for height, score in zip(heights, scores, strict=True):
         if np.isfinite(score.low) and np.isfinite(score.high):
             axis.plot([score.low, score.high], [height, height], color=_TEXT, linewidth=1.2)
         end = (np.nanmax([0.0, score.mean, score.high]), height)
@@ -137,11 +137,6 @@ def bars(
     axis.grid(axis="y", visible=False)
     axis.margins(x=0.08, y=0.02)
     return _plot(figure, f"bars of {label}")
-
-
-def count_bars(counts: Mapping[str, int], label: str) -> Plot:
-    """Horizontal bars of counts, in the order given."""
-    return bars({name: Score(count) for name, count in counts.items()}, label, digits=0)
 
 
 @mpl.rc_context(_STYLE)

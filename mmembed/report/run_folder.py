@@ -37,7 +37,6 @@ class Points:
         sentiment: (N,) in [-3, 3], NaN where unknown.
         emotion: N names of the strongest (or acted) emotion, "" where unknown.
         splits: the splits that the utterances belong to.
-
     """
 
     subset: str

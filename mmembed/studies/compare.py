@@ -221,9 +221,7 @@ def _with_differences(comparison: Comparison, update: Update) -> Comparison:
     rows, notes = [], [*comparison.notes, *([few] if few else [])]
     for row in comparison.rows:
         mean, difference = row.mean(metric), None
-        main = {
-            key: row.scores[metric][key] for key in ("mean", "std") if key in row.scores[metric]
-        }
+        main = {key: x for key, x in row.scores[metric].items() if key in ("mean", "std")}
         if row.name in draws and math.isfinite(mean):
             interval = percentile_interval(draws[row.name])
             main |= interval.to_json()

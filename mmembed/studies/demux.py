@@ -313,17 +313,14 @@ def _complete(run: DemuxRun, train: Sequence[Utterance]) -> DemuxRun:
     emotions = tuple(sorted(set(run.emotions or present)))
     if not emotions:
         raise UsageError(f"{run.shards}: no training text has any emotion")
-    missing = [emotion for emotion in emotions if present.isdisjoint(members(emotion))]
-    if missing:
+    if missing := [name for name in emotions if present.isdisjoint(members(name))]:
         raise UsageError(f"{run.shards}: no training text has the emotion {missing[0]!r}")
     variants = run.variants or ((DEFAULT,) if run.leave_out else VARIANTS)
-    unknown = [name for name in variants if name not in VARIANTS]
-    if unknown:
+    if unknown := [name for name in variants if name not in VARIANTS]:
         raise UsageError(f"--variants {unknown[0]}: one of {', '.join(VARIANTS)}")
     if run.leave_out and "memo" in variants:
         raise UsageError("--leave-out: MEmo cannot be asked for an emotion that it has not seen")
-    stray = [emotion for emotion in run.leave_out if emotion not in emotions]
-    if stray:
+    if stray := [emotion for emotion in run.leave_out if emotion not in emotions]:
         raise UsageError(f"--leave-out {stray[0]}: one of {', '.join(emotions)}")
     folder = Path(run.backbone)
     backbone = str(folder.resolve()) if folder.is_dir() else run.backbone

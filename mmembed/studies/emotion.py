@@ -163,14 +163,13 @@ class EmotionStudy(Study):
 
     def _batch(self, variant: str, rows: Rows) -> Batch:
         """Some of all clips, by a subset that holds them."""
-        values = torch.stack(self._clips.values(variant, rows))
         emotions = self._clips.emotions[rows]
         label_mask = ~emotions.isnan()
         # Of a clip with some of its emotions the others are 0, and masked.
         partly = label_mask.any(1, keepdim=True)
         return Batch(
             tuple(self._clips.keys[row] for row in rows),
-            {"embedding": Padded(values, torch.full((len(rows),), values.shape[1]))},
+            {"embedding": Padded.stack(self._clips.values(variant, rows))},
             {
                 "sentiment": self._clips.sentiment[rows],
                 "emotions": emotions.masked_fill(~label_mask & partly, 0),
@@ -228,8 +227,7 @@ class EmotionStudy(Study):
         named = list(map(str, inputs)) if isinstance(inputs, list) else [self.run.embeddings]
         data = describe(named, train)
         learned = [Learned(subset, self._learned(subset)) for subset in self.variants]
-        limit = self._clips.limit
-        return TrainedOn((data,), self._clips.encoder, tuple(learned), limit)
+        return TrainedOn((data,), self._clips.encoder, tuple(learned), self._clips.limit)
 
     def _learned(self, subset: str) -> tuple[str, ...]:
         """Sentiment and emotions that its training clips are labelled for."""

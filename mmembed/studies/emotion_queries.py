@@ -85,10 +85,9 @@ class EmotionQueriesStudy(Study):
         if not run.backbone:
             raise UsageError("no text encoder: give --backbone, a folder or a name on the hub")
         self._splits, self.emotions, encoder = read_clips(run.embeddings, run.streams, run.reads)
-        train = self._splits["train"]
+        train, where = self._splits["train"], ", ".join(run.embeddings)
         for split, clips in self._splits.items():
             if not len(clips):
-                where = ", ".join(run.embeddings)
                 raise UsageError(f"{where}: no clip of the split {split} has a label of emotion")
         for emotion in run.leave_out:
             if emotion not in self.emotions or not (train.emotions[:, self._e(emotion)] > 0).any():
@@ -112,7 +111,6 @@ class EmotionQueriesStudy(Study):
         }
         for (variant, split), clips in self._parts.items():
             if not len(clips):
-                where = ", ".join(run.embeddings)
                 raise UsageError(f"{where}: the split {split} has no clip for {variant!r}")
         emotions = {"seen": self.emotions} | {f"{UNSEEN}{e}": (e,) for e in self.run.leave_out}
         self._labels = {test: self._corpus_labels(names) for test, names in emotions.items()}
@@ -133,7 +131,7 @@ class EmotionQueriesStudy(Study):
                 tuple(f"{corpus}: {self.emotions[e]}" for corpus, e in labels),
                 grouping=groups.kind,
             )
-        self.tests, self.notes = decided(tests, ", ".join(self.run.embeddings))
+        self.tests, self.notes = decided(tests, where)
 
     def trained_on(self) -> TrainedOn:
         """See `Study`."""

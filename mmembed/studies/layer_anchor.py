@@ -93,8 +93,7 @@ class LayerAnchorStudy(Study):
     def __init__(self, run: LayerAnchorRun) -> None:
         self.run: LayerAnchorRun = run
         self._layers, source, target = read_corpora(run.source, run.target, run.classes)
-        unknown = [name for name in run.anchors if name not in self._layers]
-        if unknown:
+        if unknown := [name for name in run.anchors if name not in self._layers]:
             known = ", ".join(self._layers)
             raise UsageError(f"--anchors: no layer {unknown[0]!r} that varies; there are {known}")
         if not 1 <= run.group <= len(self._layers):

@@ -104,8 +104,7 @@ class SelfMmStudy(Study):
 
     def batch(self, variant: str, split: str, rows: Sequence[int]) -> Batch:
         """Their streams; training items have their row in the label bank."""
-        items = self._splits[split]
-        some = items.take(rows)
+        some = self._splits[split].take(rows)
         streams = {name: Padded.stack(some.streams[name]) for name in self._streams(variant)}
         context = {"row": torch.tensor(rows)} if split == "train" else {}
         return Batch(some.keys, streams, {"sentiment": some.sentiment}, context)

@@ -1,4 +1,4 @@
-"""SelfMmItems of Self-MM: streams and a sentiment each, from feature shards or our embeddings."""
+"""Items of Self-MM: streams and a sentiment each, from feature shards or our embeddings."""
 
 from __future__ import annotations
 
@@ -41,11 +41,6 @@ class SelfMmItems(ManifestItems):
     def sentiment(self) -> Tensor:
         """(N,) float32."""
         return torch.tensor([sentiment_of(row.labels) for row in self.rows])
-
-    @property
-    def limit(self) -> float:
-        """Sentiment is rated in [-limit, limit]."""
-        return self.rows[0].labels.sentiment_limit or SENTIMENT_LIMITS[0]
 
     def means(self) -> NDArray[np.float32]:
         """(N, all widths) means over time, streams side by side; 0 where one is missing."""
@@ -151,7 +146,7 @@ def sentiment_test(train: SelfMmItems, test: SelfMmItems) -> TestSet:
 
     Each corpus has its conventions: CH-SIMS counts 0 as negative, the others leave it out.
     """
-    task = sentiment_task(train.limit)
+    task = sentiment_task(train.rows[0].labels.sentiment_limit or SENTIMENT_LIMITS[0])
     return TestSet(
         task,
         "acc2" if task == "sims" else "acc2_pos",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Final
@@ -77,7 +77,7 @@ class TrainedOn(Config):
         return "; ".join(parts) or NOT_RECORDED
 
 
-def describe(inputs: Sequence[str], rows: Iterable[Utterance], kind: str = "clips") -> TrainingData:
+def describe(inputs: Sequence[str], rows: Sequence[Utterance], kind: str = "clips") -> TrainingData:
     """One part of the training data from its manifest rows.
 
     Args:
@@ -85,18 +85,14 @@ def describe(inputs: Sequence[str], rows: Iterable[Utterance], kind: str = "clip
         rows: of the training items.
         kind: what an item is called.
     """
-    licences, languages, speakers, items = Counter[str](), Counter[str](), set[str](), 0
-    for row in rows:
-        items += 1
-        licences[row.licence or UNSTATED] += 1
-        languages[row.language or UNSTATED] += 1
-        speakers |= {row.speaker} if row.speaker else set()
+    licences = Counter(row.licence or UNSTATED for row in rows)
+    languages = Counter(row.language or UNSTATED for row in rows)
     names = [*dict.fromkeys(corpus_names(list(inputs)))]
     more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
     return TrainingData(
         name=(", ".join(names[:MOST_NAMED]) + more) or "unnamed",
-        items=items,
-        speakers=len(speakers),
+        items=len(rows),
+        speakers=len({row.speaker for row in rows if row.speaker}),
         licences=tuple(name for name, _ in licences.most_common()),
         languages=tuple(name for name, _ in languages.most_common()),
         kind=kind,
