@@ -18,8 +18,9 @@ from typing import Any, Final
 
 import torch
 
+from mmembed.backbones.picture import PictureEncoder
 from mmembed.backbones.stream import StreamEncoder
-from mmembed.backbones.wav2vec2 import Wav2Vec2Stream, WavLMStream
+from mmembed.backbones.text import TextEncoder, TextTokenizer
 from mmembed.backbones.whisper import WhisperStream
 from mmembed.errors import UsageError, printable
 
@@ -44,12 +45,25 @@ ARCHITECTURES: Final[Mapping[str, Architecture]] = {
     "whisper": Architecture(
         WhisperStream, "whisper.modeling_whisper.WhisperEncoder", {r"^(model\.)?encoder\.": ""}
     ),
-    "wav2vec2": Architecture(Wav2Vec2Stream, "wav2vec2.modeling_wav2vec2.Wav2Vec2Model"),
-    "hubert": Architecture(Wav2Vec2Stream, "hubert.modeling_hubert.HubertModel"),
-    "data2vec-audio": Architecture(
-        Wav2Vec2Stream, "data2vec.modeling_data2vec_audio.Data2VecAudioModel"
+    "vit": Architecture(PictureEncoder, "vit.modeling_vit.ViTModel"),
+    "dinov2": Architecture(PictureEncoder, "dinov2.modeling_dinov2.Dinov2Model"),
+    "dinov2_with_registers": Architecture(
+        PictureEncoder,
+        "dinov2_with_registers.modeling_dinov2_with_registers.Dinov2WithRegistersModel",
     ),
-    "wavlm": Architecture(WavLMStream, "wavlm.modeling_wavlm.WavLMModel"),
+    **dict.fromkeys(
+        ("clip", "clip_vision_model"),
+        Architecture(PictureEncoder, "clip.modeling_clip.CLIPVisionModel"),
+    ),
+    **dict.fromkeys(
+        ("siglip", "siglip_vision_model"),
+        Architecture(PictureEncoder, "siglip.modeling_siglip.SiglipVisionModel"),
+    ),
+    "bert": Architecture(TextEncoder, "bert.modeling_bert.BertModel"),
+    "distilbert": Architecture(TextEncoder, "distilbert.modeling_distilbert.DistilBertModel"),
+    "roberta": Architecture(TextEncoder, "roberta.modeling_roberta.RobertaModel"),
+    "xlm-roberta": Architecture(TextEncoder, "xlm_roberta.modeling_xlm_roberta.XLMRobertaModel"),
+    "mpnet": Architecture(TextEncoder, "mpnet.modeling_mpnet.MPNetModel"),
 }
 
 # Settings of heads, of decoders and of training, which the encoder's output does not depend on; the
@@ -65,19 +79,23 @@ class Pretrained:
 
     Attributes:
         encoder: in evaluation mode, in float32.
-        tokenizer: the fast tokenizer of transformers for text, else None.
+        tokenizer: of a text encoder, else None.
         name: the folder or the name on the hub that it was loaded by.
         sha256: of the weights in use, the settings and the tokenizer; see `digest`.
     """
 
     encoder: StreamEncoder
-    tokenizer: Any
+    tokenizer: TextTokenizer | None
     name: str
     sha256: str
 
 
 def load_pretrained(
-    name: str, stream: str | None = None, *, revision: str | None = None
+    name: str,
+    stream: str | None = None,
+    *,
+    revision: str | None = None,
+    masked_language: bool = False,
 ) -> Pretrained:
     """A pretrained encoder with its tokenizer.
 
@@ -85,6 +103,7 @@ def load_pretrained(
         name: a folder, or a name on the hub.
         stream: what it has to encode, one of `mmembed.batch.STREAMS`; None: whatever it does.
         revision: of the hub's repository, a commit, a tag or a branch.
+        masked_language: a text encoder with its masked-language head.
 
     Raises:
         UsageError: transformers is not installed, there is no such model, it is none that we know,
@@ -103,7 +122,8 @@ def load_pretrained(
         encodes = architecture.encoder.stream
         if stream not in (None, encodes):
             raise UsageError(f"{name}: {settings['model_type']} encodes {encodes}, not {stream}")
-        model, report = _module(architecture).from_pretrained(
+        module = transformers.AutoModelForMaskedLM if masked_language else _module(architecture)
+        model, report = module.from_pretrained(
             name,
             use_safetensors=True,
             dtype=torch.float32,
@@ -112,11 +132,12 @@ def load_pretrained(
             **given,
         )
         model.config.preprocessing = _preprocessing(transformers, name, architecture, given)
-        tokenizer = None
-        if encodes == "text":
-            tokenizer = transformers.AutoTokenizer.from_pretrained(name, **given)
-        encoder = architecture.encoder(model).eval()
-    missing = sorted({*report["missing_keys"]} & {*encoder.model.state_dict()})
+        encoder, tokenizer = architecture.encoder(model).eval(), None
+        if isinstance(encoder, TextEncoder):
+            theirs = transformers.AutoTokenizer.from_pretrained(name, **given)
+            tokenizer = TextTokenizer.of(theirs, encoder.positions)
+    read = model if masked_language else encoder.model
+    missing = sorted({*report["missing_keys"]} & {*read.state_dict()})
     if missing:
         raise UsageError(
             f"{name}: its files lack {len(missing)} weights of {settings['model_type']}, such as "
@@ -139,7 +160,7 @@ def build_encoder(config: Mapping[str, Any]) -> StreamEncoder:
         return architecture.encoder(module(module.config_class.from_dict(dict(config)))).eval()
 
 
-def digest(encoder: StreamEncoder, tokenizer: Any = None) -> str:
+def digest(encoder: StreamEncoder, tokenizer: TextTokenizer | None = None) -> str:
     """SHA-256 that names an encoder, however its files are laid out.
 
     It is over the name, type, shape and bytes of each weight in use, in the order of their names,
@@ -159,7 +180,7 @@ def digest(encoder: StreamEncoder, tokenizer: Any = None) -> str:
     settings["model_type"] = encoder.config["model_type"]
     total.update(json.dumps(settings, sort_keys=True).encode())
     if tokenizer is not None:
-        total.update(tokenizer.backend_tokenizer.to_str().encode())
+        total.update(tokenizer.to_bytes())
     return total.hexdigest()
 
 

@@ -1,85 +1,154 @@
-"""Text encoders: token ids in, a state for each token out.
+"""Text encoders: token ids in, a state for each token and layer out.
 
-`load_backbone` makes one of every model that transformers loads from a folder or by its name on
-the hub (BERT, XLM-R, BERTweet, MiniLM). That library is the extra `text`, and is imported when it
-is needed.
+BERT (MiniLM is one), DistilBERT, RoBERTa, XLM-R and MPNet, each with its own tokenizer. A text that
+is longer than the model has positions is read in consecutive pieces, none of which sees another:
+the tokenizer puts the special tokens around every piece, and the encoder cuts where it cut.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from typing import Any, Final
 
+import torch
 from torch import Tensor, nn
 
-from mmembed.errors import UsageError
+from mmembed.backbones.stream import StreamEncoder
+from mmembed.batch import Packed, Padded
+from mmembed.config import Hz
+from mmembed.errors import CorruptError, UsageError
 from mmembed.features.prompt import Span, Tokens
 
+TOKENS: Final = 4096  # encoded at once, with their padding: bounds memory
+MASKS: Final = ("[MASK]", "<mask>")
 
-class HubBackbone(nn.Module):
-    """A model of transformers, with or without its masked-language head.
+
+class TextEncoder(StreamEncoder):
+    """See the module's docstring.
+
+    Texts of similar lengths are padded to one batch and masked: a masked token gets the weight 0,
+    exactly. On one core that takes half as long as one text at a time.
 
     Args:
-        model: what AutoModel or AutoModelForMaskedLM made.
-        pad: the id that stands for padding: XLM-R counts positions by it.
-        separator: the id between two sequences; tells them apart where the model has token types.
+        model: of transformers, with its masked-language head or without.
+
+    Attributes:
+        separator: the id between the two texts of a prompt, if inputs are such pairs. What stands
+            behind the first one has token type 1 where a model has two (BERT).
+        head: the masked-language head; None without.
     """
 
-    def __init__(self, model: nn.Module, pad: int, separator: int) -> None:
-        super().__init__()
-        self.model = model
-        self.pad, self.separator = pad, separator
+    stream = "text"
+
+    def __init__(self, model: nn.Module) -> None:
+        whole: Any = model
+        super().__init__(whole.base_model)  # a model without head is its own base
+        if getattr(self.model, "pooler", None) is not None:
+            self.model.pooler = None  # reads the first token's last state; nobody reads it
+        # Fused attention is no faster on short texts, and in bfloat16 on CPUs its backward pass
+        # alone takes as long as the rest of a step.
+        whole.set_attn_implementation("eager")
+        head = getattr(whole, "cls", None) or getattr(whole, "lm_head", None)
+        self.head: nn.Module | None = head
+        self.separator: int | None = None
 
     @property
     def width(self) -> int:
-        """D."""
-        return int(self.model.config.hidden_size)  # type: ignore[union-attr, arg-type]
+        """See `StreamEncoder`."""
+        return int(self.model.config.hidden_size)
+
+    @property
+    def rate(self) -> Hz:
+        """See `StreamEncoder`."""
+        return 0
+
+    @property
+    def blocks(self) -> nn.ModuleList:
+        """See `StreamEncoder`."""
+        stack = self.model.transformer if hasattr(self.model, "transformer") else self.model.encoder
+        found: nn.ModuleList = stack.layer
+        return found
 
     @property
     def words(self) -> nn.Embedding:
         """The table (V, D) of word embeddings."""
-        table = self.model.get_input_embeddings()  # type: ignore[operator]
-        assert isinstance(table, nn.Embedding)
+        table: nn.Embedding = self.model.get_input_embeddings()
         return table
 
-    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """(B, T) int64 ids and (B, T) bool mask, True = real, to (B, T, D) last hidden states.
+    @property
+    def positions(self) -> int:
+        """The most tokens of a text that are read together, special tokens included."""
+        table = self.model.embeddings.position_embeddings
+        # RoBERTa and its kin count from behind the padding's position.
+        return int(table.num_embeddings) - (
+            0 if table.padding_idx is None else table.padding_idx + 1
+        )
 
-        What stands outside the mask changes no real token's state.
+    def steps(self, lengths: Tensor) -> Tensor:
+        """One a token."""
+        return lengths
+
+    def forward(self, inputs: Packed) -> list[Packed]:
+        """See `StreamEncoder`."""
+        if not len(inputs.values):
+            nothing = inputs.with_values(self.words.weight.new_zeros(0, self.width))
+            return [nothing] * (len(self.blocks) + 1)
+        items = Packed(torch.arange(len(inputs.values)), inputs.lengths).split()
+        pieces = [
+            piece for item in items if len(item) for piece in torch.split(item, self.positions)
+        ]
+        pieces.sort(key=len)
+        batches = [self._states(inputs.values, batch) for batch in _batches(pieces)]
+        back = torch.cat(pieces).argsort().to(inputs.values.device)
+        return [inputs.with_values(torch.cat(layer)[back]) for layer in zip(*batches, strict=True)]
+
+    def _states(self, ids: Tensor, pieces: Sequence[Tensor]) -> list[Tensor]:
+        """All ids (N,) and the places (n_i,) of the tokens of some pieces to L + 1 layers
+        (sum n_i, D).
         """
-        inputs = {
-            "input_ids": ids.masked_fill(~mask, self.pad),
-            "attention_mask": mask.long(),
-        }
-        if getattr(self.model.config, "type_vocab_size", 0) > 1:
-            inputs["token_type_ids"] = token_types(inputs["input_ids"], self.separator)
-        # The model within the masked-language model; a bare model is its own base.
-        states: Tensor = self.model.base_model(**inputs).last_hidden_state  # type: ignore[operator]
-        return states
+        places = Padded.stack(pieces)
+        mask = places.mask.to(ids.device)
+        given = ids[places.values.to(ids.device)].masked_fill(~mask, self.model.config.pad_token_id)
+        settings = {}
+        if self.separator is not None and getattr(self.model.config, "type_vocab_size", 0) > 1:
+            settings["token_type_ids"] = token_types(given, self.separator)
+        seen = self.model(
+            input_ids=given, attention_mask=mask.long(), output_hidden_states=True, **settings
+        )
+        return [layer[mask] for layer in seen.hidden_states]
 
     def freeze(self, layers: int) -> None:
         """Keep the embeddings and the lowest layers as they are; 0 keeps nothing.
 
         Raises:
-            UsageError: there are fewer layers, or they are not where BERT's kin have them.
+            UsageError: there are fewer layers.
         """
         if not layers:
             return
-        base: Any = self.model.base_model
-        stack = getattr(getattr(base, "encoder", None), "layer", ())
-        if not 0 < layers <= len(stack):
-            raise UsageError(f"freeze {layers}: found {len(stack)} layers in {type(base).__name__}")
-        for part in (base.embeddings, *stack[:layers]):
+        if not 0 < layers <= len(self.blocks):
+            kind = type(self.model).__name__
+            raise UsageError(f"freeze {layers}: found {len(self.blocks)} layers in {kind}")
+        for part in (self.model.embeddings, *self.blocks[:layers]):
             part.requires_grad_(False)
 
     def vocabulary_logits(self, states: Tensor) -> Tensor:
-        """(..., D) -> (..., V) logits of the masked-language head, of BERT or RoBERTa."""
-        head = getattr(self.model, "cls", None) or getattr(self.model, "lm_head", None)
-        if head is None:
+        """(..., D) -> (..., V) logits of the masked-language head, of BERT, RoBERTa or MPNet."""
+        if self.head is None:
             raise UsageError(f"{type(self.model).__name__} has no masked-language head we know")
-        logits: Tensor = head(states)
+        logits: Tensor = self.head(states)
         return logits
+
+
+def _batches(pieces: Sequence[Tensor]) -> Iterator[list[Tensor]]:
+    """Pieces, shortest first, in runs of at most `TOKENS` tokens with padding."""
+    batch: list[Tensor] = []
+    for piece in pieces:
+        if batch and (len(batch) + 1) * len(piece) > TOKENS:
+            yield batch
+            batch = []
+        batch.append(piece)
+    yield batch
 
 
 def token_types(ids: Tensor, separator: int) -> Tensor:
@@ -88,105 +157,104 @@ def token_types(ids: Tensor, separator: int) -> Tensor:
     return (ends.cumsum(1) - ends).clamp(max=1)
 
 
-class HubTokenizer:
-    """A tokenizer of transformers as one of prompts (`features.prompt.Tokenizer`)."""
+class TextTokenizer:
+    """The tokenizer of a pretrained text encoder, also one of prompts (`features.prompt`).
+
+    It wants a text as it was written: what has to become lower case, it makes so itself.
+    """
 
     def __init__(self, tokenizer: Any) -> None:
-        self._tokenizer = tokenizer
-        self._rooms: dict[str, int] = {}
+        self._tokenizer = tokenizer  # of the library tokenizers, cutting where a model does
+
+    @classmethod
+    def of(cls, tokenizer: Any, positions: int) -> TextTokenizer:
+        """From a tokenizer of transformers, for a model that reads so many tokens together.
+
+        Raises:
+            UsageError: it is a slow one that transformers cannot make fast.
+        """
+        if not getattr(tokenizer, "is_fast", False):
+            raise UsageError(
+                f"{type(tokenizer).__name__} has no fast version, and others do not say which "
+                "characters a token stands for"
+            )
+        made = cls._read(tokenizer.backend_tokenizer.to_str())
+        made._tokenizer.no_padding()
+        made._tokenizer.enable_truncation(positions)
+        return made
+
+    @classmethod
+    def from_bytes(cls, content: bytes) -> TextTokenizer:
+        """The inverse of `to_bytes`.
+
+        Raises:
+            CorruptError: it is no tokenizer that `to_bytes` gave.
+        """
+        try:
+            made = cls._read(content.decode())
+        except Exception as error:  # the library raises no other
+            raise CorruptError(f"not a tokenizer: {' '.join(str(error).split())[:200]}") from None
+        if made._tokenizer.truncation is None or made._tokenizer.padding is not None:
+            raise CorruptError(
+                "a tokenizer of another program: it does not say where texts are cut"
+            )
+        return made
+
+    @classmethod
+    def _read(cls, content: str) -> TextTokenizer:
+        from tokenizers import Tokenizer
+
+        return cls(Tokenizer.from_str(content))
+
+    def to_bytes(self) -> bytes:
+        """Its tokenizer.json."""
+        content: str = self._tokenizer.to_str()
+        return content.encode()
+
+    def __len__(self) -> int:
+        return int(self._tokenizer.get_vocab_size())
+
+    def encode(self, text: str) -> list[int]:
+        """Text -> token ids, special tokens included; of an empty text, nothing but these."""
+        return [token for token, _, _ in self.encode_spans(text)]
+
+    def encode_spans(self, text: str) -> list[tuple[int, int, int]]:
+        """The same tokens as (id, start, end): the characters of `text` that each stands for; of
+        special tokens (id, 0, 0).
+        """
+        first = self._tokenizer.encode(text)
+        return [
+            (token, *span)
+            for piece in (first, *first.overflowing)
+            for token, span in zip(piece.ids, piece.offsets, strict=True)
+        ]
+
+    @cached_property
+    def _uncut(self) -> Any:
+        """The same, for prompts, of which not any end may be cut."""
+        uncut = self._read(self._tokenizer.to_str())._tokenizer
+        uncut.no_truncation()
+        return uncut
+
+    @property
+    def separator(self) -> int:
+        """The id behind a text, and between the two of a pair."""
+        return int(self._tokenizer.encode("").ids[-1])
 
     @property
     def mask_token(self) -> str:
         """See `features.prompt.Tokenizer`."""
-        return str(self._tokenizer.mask_token)
+        return next(mask for mask in MASKS if self._tokenizer.token_to_id(mask) is not None)
 
     def tokenize(self, first: str, second: str | None, length: int) -> Tokens:
-        """See `features.prompt.Tokenizer`."""
-        fast = bool(getattr(self._tokenizer, "is_fast", False))
-        pair = {} if second is None else {"text_pair": second}
-        truncation = "only_first" if second is None else "only_second"
-        room = length if second is None else max(length, self._least(first))
-        encoded = self._tokenizer(
-            first, **pair, truncation=truncation, max_length=room, return_offsets_mapping=fast
-        )
-        ids = tuple(encoded["input_ids"])
-        if not fast:
-            return Tokens(ids, tuple(self._aligned(first, ids)))
-        whose, offsets = encoded.sequence_ids(), encoded["offset_mapping"]
-        spans = [
-            (start, end) if which == 0 else None
-            for which, (start, end) in zip(whose, offsets, strict=True)
+        """See `features.prompt.Tokenizer`; one token at least is left of the text that is cut."""
+        encoded = self._uncut.encode(first, second)
+        whose = encoded.sequence_ids
+        cut = [place for place, which in enumerate(whose) if which == (0 if second is None else 1)]
+        surplus = max(0, min(len(whose) - length, len(cut) - 1))
+        lost = set(cut[len(cut) - surplus :])
+        kept = [place for place in range(len(whose)) if place not in lost]
+        spans: list[Span | None] = [
+            encoded.offsets[place] if whose[place] == 0 else None for place in kept
         ]
-        return Tokens(ids, tuple(spans))
-
-    def _least(self, first: str) -> int:
-        """Tokens of a pair with one token in the second: the library truncates no further."""
-        if first not in self._rooms:
-            alone = self._tokenizer(first, add_special_tokens=False)["input_ids"]
-            twice = self._tokenizer(first, text_pair=first)["input_ids"]
-            self._rooms = {first: len(twice) - len(alone) + 1}  # all posts have one prompt
-        return self._rooms[first]
-
-    def _aligned(self, first: str, ids: tuple[int, ...]) -> Iterator[Span | None]:
-        """Spans by tokenising word by word, for tokenizers that keep no offsets (BERTweet's)."""
-        expected: list[int] = []
-        owners: list[Span] = []
-        end = 0
-        for word in first.split():
-            start = first.index(word, end)
-            end = start + len(word)
-            tokens = self._tokenizer(word, add_special_tokens=False)["input_ids"]
-            expected += tokens
-            owners += [(start, end)] * len(tokens)
-        if self._tokenizer(first, add_special_tokens=False)["input_ids"] != expected:
-            raise UsageError(
-                f"{type(self._tokenizer).__name__} keeps no offsets and does not split words alone "
-                "as it does together: use its fast version"
-            )
-        begin = ids.index(expected[0]) if expected and expected[0] in ids else len(ids)
-        yield from [None] * begin
-        held = sum(a == b for a, b in zip(ids[begin:], expected, strict=False))  # all, if not cut
-        yield from owners[:held]
-        yield from [None] * (len(ids) - begin - held)
-
-
-def load_backbone(name: str, *, masked_language: bool = False) -> tuple[HubBackbone, HubTokenizer]:
-    """A pretrained text encoder and its tokenizer.
-
-    Only safetensors weights are read and no code that came with a model is run. A folder is read
-    without any network.
-
-    Args:
-        name: a folder, or a name on the hub.
-        masked_language: with the masked-language head.
-
-    Raises:
-        UsageError: transformers is not installed, or it cannot load this.
-    """
-    try:
-        import transformers
-    except ImportError as error:
-        raise UsageError(f"{name}: needs pip install 'mmembed[text]' ({error})") from None
-    # Weights load in an instant; what takes time, a download, has a bar of its own.
-    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    local = Path(name).is_dir()
-    if not local and (name.startswith(("/", ".", "~")) or name.count("/") > 1):
-        raise UsageError(f"{name}: there is no such folder")
-    kind = transformers.AutoModelForMaskedLM if masked_language else transformers.AutoModel
-    given = {"local_files_only": local, "trust_remote_code": False}
-    try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(name, **given)
-        # Fused attention is no faster on short texts, and in bfloat16 on CPUs its backward pass
-        # alone takes as long as the rest of a step.
-        model = kind.from_pretrained(
-            name, use_safetensors=True, attn_implementation="eager", **given
-        )
-    except Exception as error:  # its files may be anybody's, and the library checks few of them
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise UsageError(f"{name}: not a text encoder we can load: {reason[:500]}") from None
-    pad, separator = tokenizer.pad_token_id, tokenizer.sep_token_id
-    if pad is None or separator is None:
-        raise UsageError(f"{name}: its tokenizer has no padding or no separator")
-    if getattr(model, "pooler", None) is not None:
-        model.pooler = None  # a layer on the first token's state, which nobody reads
-    return HubBackbone(model, pad, separator), HubTokenizer(tokenizer)
+        return Tokens(tuple(encoded.ids[place] for place in kept), tuple(spans))

@@ -32,7 +32,7 @@ from typing import Annotated, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from mmembed.backbones.text import HubBackbone
+from mmembed.backbones.text import TextEncoder
 from mmembed.batch import Batch, Packed, Padded, precise
 from mmembed.config import Config, Count, Dropout, Weight, Within
 from mmembed.features.emotion_words import members, wheel_correlation
@@ -93,7 +93,7 @@ class PromptedMethod(Method):
 
     terms: ClassVar[dict[str, str]] = dict.fromkeys(("bce", "local", "global"), "emotions")
 
-    def __init__(self, config: DemuxConfig, backbone: HubBackbone) -> None:
+    def __init__(self, config: DemuxConfig, backbone: TextEncoder) -> None:
         super().__init__()
         if not config.emotions:
             raise ValueError("emotions come from the training data first")
@@ -149,10 +149,10 @@ class PromptedMethod(Method):
 
     def states(self, batch: Batch) -> Packed:
         """(N, D) last hidden states of all tokens."""
-        text = batch.inputs["text"].pad()
         with torch.no_grad():
             self.backbone.words.weight[self.frozen_ids] = self.frozen_words
-        return Padded(self.backbone(text.values, text.mask), text.lengths).pack()
+        layers: list[Packed] = self.backbone(batch.inputs["text"].pack())
+        return layers[-1]
 
     def _head(self, outputs: int) -> nn.Sequential:
         width, dropout = self.backbone.width, nn.Dropout(self.config.dropout)
@@ -189,7 +189,7 @@ def span_means(states: Packed, token_label: Padded, count: int) -> Tensor:
 class Demux(PromptedMethod):
     """See the module's docstring."""
 
-    def __init__(self, config: DemuxConfig, backbone: HubBackbone) -> None:
+    def __init__(self, config: DemuxConfig, backbone: TextEncoder) -> None:
         super().__init__(config, backbone)
         self.head = self._head(1)
 
@@ -221,7 +221,7 @@ class Memo(PromptedMethod):
 
     terms: ClassVar[dict[str, str]] = dict.fromkeys(("bce", "local"), "emotions")
 
-    def __init__(self, config: MemoConfig, backbone: HubBackbone) -> None:
+    def __init__(self, config: MemoConfig, backbone: TextEncoder) -> None:
         super().__init__(config, backbone)
         if config.global_weight > 0:
             raise ValueError("MEmo has no emotion embeddings: global_weight must be 0")

@@ -21,12 +21,12 @@ from typing import Any, Final, Literal
 import torch
 from torch import Tensor
 
-from mmembed.backbones.text import HubBackbone, load_backbone
+from mmembed.backbones.text import TextEncoder, TextTokenizer
 from mmembed.batch import Batch
 from mmembed.data.manifest.utterance import Utterance
 from mmembed.errors import UsageError
 from mmembed.features.emotion_words import members, parse_emotions
-from mmembed.features.prompt import Prompt, Tokenizer, emotion_prompt
+from mmembed.features.prompt import Prompt, emotion_prompt
 from mmembed.method import Method
 from mmembed.methods.demux import Demux, DemuxConfig, Memo, MemoConfig, PromptedMethod
 from mmembed.metrics.multilabel import macro_f1
@@ -41,6 +41,7 @@ from mmembed.studies.demux_data import (
 from mmembed.studies.groups import group_items
 from mmembed.studies.scoring import Array, TestSet, finite
 from mmembed.studies.study import FinetuneLoop, FinetuneRun, Study, Trained, decided
+from mmembed.studies.text_vectors import load_text_encoder
 from mmembed.studies.trained_on import TrainedOn, describe
 from mmembed.training.optim import OptimConfig
 
@@ -120,7 +121,7 @@ def emotions_of(run: DemuxRun, variant: str) -> tuple[str, ...]:
 
 
 def new_method(
-    run: DemuxRun, variant: str, backbone: HubBackbone, tokenizer: Tokenizer
+    run: DemuxRun, variant: str, backbone: TextEncoder, tokenizer: TextTokenizer
 ) -> PromptedMethod:
     """The untrained method of a variant, around a backbone that becomes its own."""
     loss = variant.partition(WITHOUT)[0]
@@ -138,6 +139,7 @@ def new_method(
         dropout=run.dropout,
         frozen=frozen,
     )
+    backbone.separator = tokenizer.separator
     backbone.freeze(run.freeze)
     if kind_of(loss) is Memo:
         return Memo(MemoConfig(**vars(config)), backbone)
@@ -183,7 +185,7 @@ class DemuxStudy(Study):
         self.variants = trained_variants(self.run)
         tests_of = {test: self._test_set(prompted) for test, prompted in self._prompted.items()}
         self.tests, self.notes = decided(tests_of, self.run.shards)
-        _, self._tokenizer = load_backbone(self.run.backbone)
+        _, self._tokenizer = load_text_encoder(self.run.backbone)
         self._prompts: dict[object, list[Prompt]] = {}
 
     def _test_set(self, prompted: PromptedTest) -> TestSet:
@@ -236,7 +238,7 @@ class DemuxStudy(Study):
 
     def method(self, variant: str) -> Method:
         """Demux or MEmo around the pretrained backbone, with the correlation of the labels."""
-        backbone, tokenizer = load_backbone(self.run.backbone)
+        backbone, tokenizer = load_text_encoder(self.run.backbone)
         method = new_method(self.run, variant, backbone, tokenizer)
         method.correlate(self._labels(variant, "train"))
         return method

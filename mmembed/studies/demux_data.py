@@ -120,7 +120,7 @@ def linear_baseline(backbone: str, parts: Mapping[str, DemuxTexts]) -> dict[str,
     and absent are those of the best macro F1 on dev.
 
     Args:
-        backbone: see `load_backbone`.
+        backbone: see `load_text_encoder`.
         parts: "train", "dev" and others.
     """
     texts = [text for some in parts.values() for text in some.texts]

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import torch
 
-from mmembed.backbones.text import load_backbone
 from mmembed.errors import CorruptError, UsageError
 from mmembed.features.prompt import Tokenizer
 from mmembed.features.social_text import normalise_post
@@ -18,6 +17,7 @@ from mmembed.studies.demux import DEFAULT, DemuxRun, new_method, trained_variant
 from mmembed.studies.demux_data import predict_prompts, prompt_for
 from mmembed.studies.predictors import TrainedRun, load_run
 from mmembed.studies.scoring import Array
+from mmembed.studies.text_vectors import load_text_encoder
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class TextPredictor:
             raise UsageError(f"{folder}: has no variant {name!r}; it has {', '.join(variants)}")
         methods = []
         for path in run.weights(name):
-            backbone, tokenizer = load_backbone(run.settings.backbone)
+            backbone, tokenizer = load_text_encoder(run.settings.backbone)
             method = new_method(run.settings, name, backbone, tokenizer)
             load_weights(method, path)
             methods.append(method.eval())

@@ -1,255 +1,219 @@
-"""Our small text encoder, and the wrapping of transformers around made-up models of its kind."""
+"""Text encoders and their tokenizers against transformers, and our small encoder for tests."""
 
 from __future__ import annotations
 
-import sys
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from helpers.prompted import EMOTIONS, POSTS, PairTokenizer, TokenTransformer, WordPieceTokenizer
+from helpers.prompted import TokenTransformer
+from helpers.tiny_backbones import BEHIND, TEXT, TOKENS, WORDS, tiny_tokenizer, write_tiny
 from helpers.tiny_bert import write_random_bert
-from torch import Tensor, nn
+from torch import Tensor
 
-from mmembed.backbones.text import (
-    HubBackbone,
-    HubTokenizer,
-    load_backbone,
-    token_types,
-)
-from mmembed.errors import UsageError
+from mmembed.backbones import text
+from mmembed.backbones.pretrained import build_encoder, digest, load_pretrained
+from mmembed.backbones.text import TextEncoder, TextTokenizer, token_types
+from mmembed.batch import Packed
+from mmembed.errors import CorruptError, UsageError
 from mmembed.features.prompt import emotion_prompt, masked_prompt
 from mmembed.methods.demux import Demux, DemuxConfig
 
-PAD, SEPARATOR = 7, 1
+transformers = pytest.importorskip("transformers")
+POSITIONS = 24
+LINES = (*WORDS, "", "WHAT?!", "  so,  Hope ", "caf\N{LATIN SMALL LETTER E WITH ACUTE} \N{SNOWMAN}")
+ALL = pytest.mark.parametrize("kind", TEXT)
 
 
-class Encoded(dict[str, Any]):
-    """What a tokenizer of transformers returns."""
-
-    def sequence_ids(self) -> list[int | None]:
-        whose: list[int | None] = self["whose"]
-        return whose
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return {kind: write_tiny(tmp_path_factory.mktemp(kind), kind) for kind in TEXT}
 
 
-class FakeTokenizer:
-    """A `PairTokenizer` behind the interface of transformers."""
-
-    mask_token = PairTokenizer.mask_token
-    pad_token_id, sep_token_id = PAD, SEPARATOR
-
-    def __init__(self, inner: PairTokenizer, fast: bool) -> None:
-        self.inner, self.is_fast = inner, fast
-
-    def __call__(
-        self,
-        text: str,
-        text_pair: str | None = None,
-        *,
-        truncation: str = "",
-        max_length: int = 1000,
-        add_special_tokens: bool = True,
-        return_offsets_mapping: bool = False,
-    ) -> Encoded:
-        if not add_special_tokens:
-            return Encoded(
-                input_ids=[self.inner.number(piece) for piece, _ in self.inner.cut(text)]
-            )
-        if truncation:
-            assert truncation == ("only_first" if text_pair is None else "only_second")
-        assert self.is_fast or not return_offsets_mapping
-        if text_pair is not None:  # as in the library tokenizers, which leaves one token at least
-            surplus = len(self.inner.tokenize(text, text_pair, 1000).ids) - max_length
-            if surplus > 0 and len(self.inner.cut(text_pair)) <= surplus:
-                raise ValueError("sequence to truncate too short")
-        tokens = self.inner.tokenize(text, text_pair, max_length)
-        special = [i in (0, 1) for i in tokens.ids]
-        return Encoded(
-            input_ids=list(tokens.ids),
-            offset_mapping=[span or (0, 0) for span in tokens.spans],
-            whose=[
-                None if s else int(span is None)
-                for s, span in zip(special, tokens.spans, strict=True)
-            ],
-        )
+def loaded(folder: Path, **settings: Any) -> tuple[TextEncoder, TextTokenizer]:
+    found = load_pretrained(str(folder), "text", **settings)
+    assert isinstance(found.encoder, TextEncoder) and found.tokenizer is not None
+    return found.encoder, found.tokenizer
 
 
-class FakeModel(nn.Module):
-    """Adds up what it was given, so that tests can read it off."""
-
-    def __init__(self, types: int = 2) -> None:
-        super().__init__()
-        self.config = SimpleNamespace(hidden_size=3, type_vocab_size=types)
-        self.words = nn.Embedding(64, 3)
-        self.pooler = nn.Linear(3, 3)
-        self.lm_head = nn.Linear(3, 64)
-
-    @property
-    def base_model(self) -> FakeModel:
-        return self
-
-    def get_input_embeddings(self) -> nn.Embedding:
-        return self.words
-
-    def forward(
-        self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None
-    ) -> SimpleNamespace:
-        types = torch.zeros_like(input_ids) if token_type_ids is None else token_type_ids
-        states = torch.stack((input_ids, attention_mask, types), 2).float()
-        return SimpleNamespace(last_hidden_state=states)
-
-
-@pytest.fixture
-def library(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    """A made-up transformers that remembers what it was asked for."""
-    asked: list[tuple[str, dict[str, Any]]] = []
-
-    def source(make: Any) -> SimpleNamespace:
-        def from_pretrained(name: str, **settings: Any) -> Any:
-            asked.append((name, settings))
-            return make()
-
-        return SimpleNamespace(from_pretrained=from_pretrained)
-
-    made = SimpleNamespace(
-        asked=asked,
-        utils=SimpleNamespace(logging=SimpleNamespace(disable_progress_bar=lambda: None)),
-        AutoTokenizer=source(lambda: FakeTokenizer(PairTokenizer(), True)),
-        AutoModel=source(FakeModel),
-        AutoModelForMaskedLM=source(lambda: FakeModel(1)),
-    )
-    monkeypatch.setitem(sys.modules, "transformers", made)  # type: ignore[arg-type]
-    return made
-
-
-def test_without_the_library_the_command_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "transformers", None)  # type: ignore[arg-type]
-    with pytest.raises(UsageError, match=r"^bert-base: needs pip install 'mmembed\[text\]'"):
-        load_backbone("bert-base")
-
-
-def test_a_folder_is_read_safely_and_alone(library: SimpleNamespace, tmp_path: Path) -> None:
-    backbone, tokenizer = load_backbone(str(tmp_path))
-    safe = {"local_files_only": True, "trust_remote_code": False}
-    name = str(tmp_path)
-    told = {"use_safetensors": True, "attn_implementation": "eager"}
-    assert library.asked == [(name, safe), (name, {**safe, **told})]
-    assert (backbone.pad, backbone.separator, backbone.width) == (PAD, SEPARATOR, 3)
-    assert tokenizer.mask_token == "[MASK]" and backbone.model.pooler is None
-    load_backbone("someone/model", masked_language=True)
-    assert library.asked[-1][1]["local_files_only"] is False
-
-
-@pytest.mark.parametrize("name", ["/no/such", "./no", "~/no", "a/b/c"])
-def test_a_missing_folder_is_no_hub_name(library: SimpleNamespace, name: str) -> None:
-    with pytest.raises(UsageError, match="no such folder"):
-        load_backbone(name)
-    assert library.asked == []
-
-
-def test_what_the_library_refuses_is_told_in_one_line(library: SimpleNamespace) -> None:
-    def refuse(name: str, **settings: Any) -> Any:
-        raise OSError("no file\nnamed model.safetensors")
-
-    library.AutoModel.from_pretrained = refuse
-    with pytest.raises(UsageError, match=r"someone/old: .*no file named model") as caught:
-        load_backbone("someone/old")
-    assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize("fast", [True, False])
-@pytest.mark.parametrize("kind", [PairTokenizer, WordPieceTokenizer])
-def test_spans_come_from_offsets_or_word_by_word(kind: type[PairTokenizer], fast: bool) -> None:
-    inner = kind()
-    wrapped = HubTokenizer(FakeTokenizer(inner, fast))
-    for text in (*POSTS, ""):
-        for length in (64, 24):
-            ours = emotion_prompt(EMOTIONS, text, wrapped, length)
-            theirs = emotion_prompt(EMOTIONS, text, inner, length)
-            assert torch.equal(ours.ids, theirs.ids) and torch.equal(
-                ours.token_label, theirs.token_label
-            )
-        ours, theirs = masked_prompt(text, wrapped), masked_prompt(text, inner)
-        assert torch.equal(ours.ids, theirs.ids) and torch.equal(
-            ours.token_label, theirs.token_label
-        )
-    with pytest.raises(UsageError, match="emotion words take"):
-        emotion_prompt(EMOTIONS, "ok", wrapped, 6)
-
-
-def test_words_that_split_otherwise_together_are_told() -> None:
-    class Joining(PairTokenizer):
-        def cut(self, text: str) -> list[tuple[str, tuple[int, int]]]:
-            return [(text, (0, len(text)))]
-
-    with pytest.raises(UsageError, match="use its fast version"):
-        emotion_prompt(("joy", "hope"), "ok", HubTokenizer(FakeTokenizer(Joining(), False)))
-
-
-def test_segments_by_hand() -> None:
-    ids = torch.tensor([[0, 5, 6, 1, 5, 1, 7], [0, 5, 1, 7, 7, 7, 7]])
-    expected = [[0, 0, 0, 0, 1, 1, 1], [0, 0, 0, 1, 1, 1, 1]]
-    assert token_types(ids, SEPARATOR).tolist() == expected
-
-
-@pytest.mark.parametrize("types", [1, 2])
-def test_the_library_gets_ids_masks_and_segments(types: int) -> None:
-    backbone = HubBackbone(FakeModel(types), PAD, SEPARATOR)
-    ids = torch.tensor([[0, 5, 1, 6, 1], [0, 5, 1, 99, 99]])
-    mask = torch.tensor([[True] * 5, [True] * 3 + [False] * 2])
-    given, attended, segments = backbone(ids, mask).long().unbind(2)
-    assert given.tolist() == [[0, 5, 1, 6, 1], [0, 5, 1, PAD, PAD]]
-    assert torch.equal(attended, mask.long())
-    assert segments.tolist()[0] == ([0, 0, 0, 1, 1] if types == 2 else [0] * 5)
-
-
-def test_the_masked_language_head_is_found() -> None:
-    model = FakeModel()
-    backbone = HubBackbone(model, PAD, SEPARATOR)
-    states = torch.randn(2, 3)
-    assert torch.equal(backbone.vocabulary_logits(states), model.lm_head(states))
-    model.cls = nn.Linear(3, 9)
-    assert backbone.vocabulary_logits(states).shape == (2, 9)
-    with pytest.raises(UsageError, match="Embedding has no masked-language head"):
-        HubBackbone(nn.Embedding(2, 2), PAD, SEPARATOR).vocabulary_logits(states)
+def some_ids(length: int, seed: int) -> Tensor:
+    torch.manual_seed(seed)
+    return torch.randint(5, 80, (length,))
 
 
 @torch.no_grad()
-def test_our_encoder_sees_neither_padding_nor_neighbours() -> None:
+@ALL
+def test_layers_are_those_of_each_text_alone(
+    kind: str, folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever else is in the batch; what is longer than the model reads, in pieces."""
+    monkeypatch.setattr(text, "TOKENS", 60)  # several batches, of several texts each
+    encoder, _ = loaded(folders[kind])
+    theirs = transformers.AutoModel.from_pretrained(folders[kind]).eval()
+    assert encoder.positions == POSITIONS and len(encoder.blocks) == 3
+    lengths = (7, 0, POSITIONS, 1, 2 * POSITIONS + 5, 8, 6)
+    items = [some_ids(length, seed) for seed, length in enumerate(lengths)]
+    layers = encoder(Packed.concatenate(items))
+    alone = [encoder(Packed.concatenate([item])) for item in items]
+    assert len(layers) == 4
+    for number, layer in enumerate(layers):
+        assert layer.lengths.tolist() == list(lengths) == encoder.steps(layer.lengths).tolist()
+        for item, together, apart in zip(items, layer.split(), alone, strict=True):
+            torch.testing.assert_close(together, apart[number].values, atol=1e-5, rtol=0)
+            for start in range(0, len(item), POSITIONS):
+                piece = slice(start, start + POSITIONS)
+                states = theirs(item[None, piece], output_hidden_states=True).hidden_states
+                torch.testing.assert_close(together[piece], states[number][0], atol=1e-5, rtol=0)
+
+
+@ALL
+def test_all_weights_learn_and_the_config_makes_the_same_encoder(
+    kind: str, folders: dict[str, Path]
+) -> None:
+    encoder, tokenizer = loaded(folders[kind])
+    layers = encoder(Packed.concatenate([some_ids(9, 0), some_ids(4, 1)]))
+    sum(layer.values.square().sum() for layer in layers).backward()  # type: ignore[union-attr]
+    assert all(weight.grad is not None for weight in encoder.parameters())
+    again = build_encoder(encoder.config)
+    again.load_state_dict(encoder.state_dict())
+    assert digest(again, tokenizer) == digest(encoder, tokenizer)
+
+
+@ALL
+def test_tokens_are_those_of_transformers(kind: str, folders: dict[str, Path]) -> None:
+    theirs = transformers.AutoTokenizer.from_pretrained(folders[kind])
+    _, tokenizer = loaded(folders[kind])
+    again = TextTokenizer.from_bytes(tokenizer.to_bytes())
+    assert len(again) == len(tokenizer) == len(theirs)
+    theirs.backend_tokenizer.no_truncation()
+    theirs.backend_tokenizer.no_padding()
+    for line in LINES:
+        encoded = theirs(line, return_offsets_mapping=True)
+        spans = tokenizer.encode_spans(line)
+        if len(spans) <= POSITIONS:
+            assert [token for token, _, _ in spans] == encoded["input_ids"]
+            assert [tuple(span) for _, *span in spans] == encoded["offset_mapping"]
+        assert again.encode_spans(line) == spans
+        assert tokenizer.encode(line) == [token for token, _, _ in spans]
+
+
+@ALL
+def test_a_long_text_is_cut_into_pieces_with_special_tokens(
+    kind: str, folders: dict[str, Path]
+) -> None:
+    _, tokenizer = loaded(folders[kind])
+    line = " and ".join(WORDS)
+    spans = tokenizer.encode_spans(line)
+    assert len(spans) > 2 * POSITIONS
+    begin, end = tokenizer.encode("")
+    for start in range(0, len(spans), POSITIONS):
+        piece = spans[start : start + POSITIONS]
+        assert piece[0] == (begin, 0, 0) and piece[-1] == (end, 0, 0)
+        assert all(stop >= first for _, first, stop in piece[1:-1])
+    covered = {place for _, first, stop in spans for place in range(first, stop)}
+    assert covered >= {place for place, letter in enumerate(line) if letter != " "}
+
+
+@pytest.mark.parametrize("kind", ["bert", "roberta", "xlm-roberta", "mpnet"])
+def test_prompts_are_cut_as_transformers_cuts_them(kind: str, folders: dict[str, Path]) -> None:
+    _, tokenizer = loaded(folders[kind])
+    theirs = transformers.AutoTokenizer.from_pretrained(folders[kind])
+    emotions = ("joy", "hope or optimism")
+    first = "joy hope or optimism"
+    for line in WORDS[:2]:
+        whole = theirs(first, text_pair=line, truncation="only_second", max_length=POSITIONS)
+        length = len(whole["input_ids"]) - 3
+        cut = theirs(first, text_pair=line, truncation="only_second", max_length=length)
+        prompt = emotion_prompt(emotions, line, tokenizer, length)
+        assert prompt.ids.tolist() == cut["input_ids"]
+        for number, word in enumerate(("joy", "hope", "optimism")):
+            mine = prompt.ids[prompt.token_label == number]
+            assert re.sub("[# \N{LOWER ONE EIGHTH BLOCK}]", "", theirs.decode(mine)) == word
+    masked = masked_prompt("today", tokenizer)
+    assert masked.ids[masked.token_label == 0].tolist() == [theirs.mask_token_id]
+
+
+def test_segments_by_hand_and_as_transformers_gives_them(folders: dict[str, Path]) -> None:
+    ids = torch.tensor([[0, 5, 6, 1, 5, 1, 7], [0, 5, 1, 7, 7, 7, 7]])
+    expected = [[0, 0, 0, 0, 1, 1, 1], [0, 0, 0, 1, 1, 1, 1]]
+    assert token_types(ids, 1).tolist() == expected
+    encoder, tokenizer = loaded(folders["bert"])
+    theirs = transformers.AutoModel.from_pretrained(folders["bert"]).eval()
+    pair = torch.tensor(tokenizer.tokenize("joy", "hope", POSITIONS).ids)
+    types = token_types(pair[None], tokenizer.separator)
+    assert 0 < int(types.sum()) < len(pair)
+    with torch.no_grad():
+        for separator, given in ((tokenizer.separator, types), (None, torch.zeros_like(types))):
+            encoder.separator = separator
+            states = theirs(pair[None], token_type_ids=given).last_hidden_state[0]
+            ours = encoder(Packed.concatenate([pair]))[-1].values
+            torch.testing.assert_close(ours, states, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("kind", ["bert", "roberta", "mpnet"])
+def test_the_masked_language_head(kind: str, tmp_path: Path, folders: dict[str, Path]) -> None:
+    whole = {
+        "bert": "BertForMaskedLM",
+        "roberta": "RobertaForMaskedLM",
+        "mpnet": "MPNetForMaskedLM",
+    }
+    module = getattr(transformers, whole[kind])
+    torch.manual_seed(0)
+    theirs = module(module.config_class(**(TOKENS if kind == "bert" else BEHIND))).eval()
+    theirs.save_pretrained(tmp_path)
+    tiny_tokenizer(kind).save_pretrained(tmp_path)
+    encoder, _ = loaded(tmp_path, masked_language=True)
+    ids = some_ids(9, 0)
+    with torch.no_grad():
+        states = encoder(Packed.concatenate([ids]))[-1].values
+        logits = encoder.vocabulary_logits(states)
+        torch.testing.assert_close(logits, theirs(ids[None]).logits[0], atol=1e-5, rtol=0)
+    headless, _ = loaded(tmp_path)
+    torch.testing.assert_close(headless(Packed.concatenate([ids]))[-1].values, states)
+    with pytest.raises(UsageError, match="has no masked-language head"):
+        headless.vocabulary_logits(states)
+    with pytest.raises(UsageError, match=r"its files lack \d+ weights of"):
+        loaded(folders[kind], masked_language=True)
+
+
+def test_what_is_no_tokenizer(folders: dict[str, Path]) -> None:
+    with pytest.raises(UsageError, match="SimpleNamespace has no fast version"):
+        TextTokenizer.of(SimpleNamespace(is_fast=False), 8)
+    for content in (b"\xff", b"{}", b"[1]"):
+        with pytest.raises(CorruptError, match="not a tokenizer: "):
+            TextTokenizer.from_bytes(content)
+    backend = tiny_tokenizer("bert").backend_tokenizer
+    with pytest.raises(CorruptError, match="of another program"):
+        TextTokenizer.from_bytes(backend.to_str().encode())
+
+
+@torch.no_grad()
+def test_our_encoder_sees_no_neighbours() -> None:
     torch.manual_seed(0)
     encoder = TokenTransformer(20, 16, 2, 2, 0.0)
-    ids = torch.randint(0, 20, (3, 6))
-    mask = torch.arange(6) < torch.tensor([[6], [2], [4]])
-    together = encoder(ids, mask)
-    for row, length in enumerate((6, 2, 4)):
-        alone = encoder(ids[row : row + 1, :length], mask[row : row + 1, :length])
-        torch.testing.assert_close(together[row, :length], alone[0])
-        assert not together[row, length:].any()
-    swapped = encoder(ids[:1].flip(1), mask[:1]).flip(1)
-    assert not torch.allclose(swapped, together[:1], atol=1e-3)  # it knows places
+    items = [torch.randint(0, 20, (length,)) for length in (6, 2, 4)]
+    together = encoder(Packed.concatenate(items))[-1].split()
+    for item, states in zip(items, together, strict=True):
+        torch.testing.assert_close(states, encoder(Packed.concatenate([item]))[-1].values)
+    swapped = encoder(Packed.concatenate([items[0].flip(0)]))[-1].values.flip(0)
+    assert not torch.allclose(swapped, together[0], atol=1e-3)  # it knows places
     by_hand = [[float(s @ w) for w in encoder.words.weight] for s in together[0]]
     torch.testing.assert_close(encoder.vocabulary_logits(together[0]), torch.tensor(by_hand))
 
 
-def test_a_real_model_of_transformers(tmp_path: Path) -> None:
-    """Spans and states of a BERT made here, saved and loaded again; needs the text extra."""
+def test_prompts_by_hand(tmp_path: Path) -> None:
     write_random_bert(tmp_path, ("or", "joy", "enjoy", "##ment", "so"))
-    backbone, tokenizer = load_backbone(str(tmp_path))
+    backbone, tokenizer = loaded(tmp_path)
     prompt = emotion_prompt(("joy", "enjoyment"), "so joy", tokenizer)
     # [CLS] joy or enjoy ##ment [SEP] so joy [SEP]
     assert prompt.ids.tolist() == [2, 6, 5, 7, 8, 3, 9, 6, 3]
     assert prompt.token_label.tolist() == [-1, 0, -1, 1, 1, -1, -1, -1, -1]
-    for length in range(1, 7):  # six tokens before the text
+    for length in range(1, 8):  # six tokens before the text, one of the text, one behind it
         with pytest.raises(UsageError, match="emotion words take"):
             emotion_prompt(("joy", "enjoyment"), "so joy", tokenizer, length)
     cut = emotion_prompt(("joy", "enjoyment"), "so joy", tokenizer, 8)
     assert cut.ids.tolist() == [2, 6, 5, 7, 8, 3, 9, 3]
-    backbone.eval()
-    with torch.no_grad():
-        ids = prompt.ids[None]
-        alone = backbone(ids, torch.ones(1, 9, dtype=torch.bool))
-        padded = backbone(torch.cat((ids, ids), 1), (torch.arange(18) < 9)[None])
-    torch.testing.assert_close(alone, padded[:, :9], atol=1e-5, rtol=0)
     Demux(DemuxConfig(emotions=("joy", "enjoyment")), backbone)

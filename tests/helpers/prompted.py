@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from mmembed.batch import Batch, Padded
+from mmembed.batch import Batch, Packed, Padded
 from mmembed.features.prompt import (
     Prompt,
     Span,
@@ -187,20 +187,16 @@ class TokenTransformer(nn.Module):
         self.blocks = nn.ModuleList(Block(width, num_heads, dropout) for _ in range(num_layers))
         self.norm = nn.LayerNorm(width)
 
-    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """See `HubBackbone.forward`."""
-        tokens = Padded(ids, mask.sum(1).cpu()).pack()
+    def forward(self, tokens: Packed) -> list[Packed]:
+        """See `TextEncoder.forward`; the last layer alone."""
         x = tokens.with_values(self.words(tokens.values))
         positions = tokens.positions().float()
         for block in self.blocks:
             x = block(x, positions)
-        normed: Tensor = self.norm(x.values)
-        states = normed.new_zeros(*ids.shape, self.width)
-        states[mask] = normed
-        return states
+        return [x.with_values(self.norm(x.values))]
 
     def vocabulary_logits(self, states: Tensor) -> Tensor:
-        """See `HubBackbone`; the head is the table of word embeddings."""
+        """See `TextEncoder`; the head is the table of word embeddings."""
         return states @ self.words.weight.T
 
 

@@ -40,10 +40,10 @@ class Bag(nn.Module):
         self.width = 16
         self.words = nn.Embedding(64, 16)
 
-    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
-        x = self.words(ids)
-        scores = (x @ x.transpose(1, 2)).masked_fill(~mask[:, None], -torch.inf)
-        return torch.tanh(x + scores.softmax(-1) @ x)
+    def forward(self, tokens: Packed) -> list[Packed]:
+        items = tokens.with_values(self.words(tokens.values)).split()
+        states = [torch.tanh(x + (x @ x.T).softmax(-1) @ x) for x in items]
+        return [tokens.with_values(torch.cat(states))]
 
     def vocabulary_logits(self, states: Tensor) -> Tensor:
         return states @ self.words.weight.T
@@ -238,7 +238,7 @@ def test_memo_reads_the_mask() -> None:
     assert isinstance(prompt, Padded) and isinstance(method, Memo)
     with torch.no_grad():
         logits, embeddings = method.read(batch)
-        states = method.backbone(text.values, text.mask)
+        states = method.backbone(text.pack())[-1].pad().values
         table = method.backbone.words.weight.detach()  # type: ignore[union-attr]
     assert embeddings is None
     for row in ROWS:
