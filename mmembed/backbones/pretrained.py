@@ -21,6 +21,7 @@ import torch
 from mmembed.backbones.picture import PictureEncoder
 from mmembed.backbones.stream import StreamEncoder
 from mmembed.backbones.text import TextEncoder, TextTokenizer
+from mmembed.backbones.wav2vec2 import Wav2Vec2Stream, WavLMStream
 from mmembed.backbones.whisper import WhisperStream
 from mmembed.errors import UsageError, printable
 
@@ -45,6 +46,12 @@ ARCHITECTURES: Final[Mapping[str, Architecture]] = {
     "whisper": Architecture(
         WhisperStream, "whisper.modeling_whisper.WhisperEncoder", {r"^(model\.)?encoder\.": ""}
     ),
+    "wav2vec2": Architecture(Wav2Vec2Stream, "wav2vec2.modeling_wav2vec2.Wav2Vec2Model"),
+    "hubert": Architecture(Wav2Vec2Stream, "hubert.modeling_hubert.HubertModel"),
+    "data2vec-audio": Architecture(
+        Wav2Vec2Stream, "data2vec.modeling_data2vec_audio.Data2VecAudioModel"
+    ),
+    "wavlm": Architecture(WavLMStream, "wavlm.modeling_wavlm.WavLMModel"),
     "vit": Architecture(PictureEncoder, "vit.modeling_vit.ViTModel"),
     "dinov2": Architecture(PictureEncoder, "dinov2.modeling_dinov2.Dinov2Model"),
     "dinov2_with_registers": Architecture(

@@ -9,6 +9,13 @@ from typing import Any
 import pytest
 import torch
 
+# What models of wav2vec 2.0's kind share. Each odd one of their settings is on.
+SAMPLES: Mapping[str, Any] = {
+    "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24,
+    "conv_dim": (8,) * 7, "num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 2,
+    "vocab_size": 30, "layerdrop": 0.5, "mask_time_prob": 0.5,
+}  # fmt: skip
+
 # model type -> (class of transformers that is written, settings of its configuration)
 SPEECH: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "whisper": (
@@ -20,6 +27,10 @@ SPEECH: Mapping[str, tuple[str, Mapping[str, Any]]] = {
             "eos_token_id": 2, "decoder_start_token_id": 1, "activation_function": "gelu",
         },
     ),
+    "wav2vec2": ("Wav2Vec2ForCTC", SAMPLES),
+    "hubert": ("HubertModel", SAMPLES),
+    "data2vec-audio": ("Data2VecAudioModel", {**SAMPLES, "num_conv_pos_embeddings": 3}),
+    "wavlm": ("WavLMModel", {**SAMPLES, "num_buckets": 32, "max_bucket_distance": 60}),
 }  # fmt: skip
 
 
