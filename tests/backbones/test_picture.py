@@ -2,46 +2,33 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from helpers.tiny_backbones import tiny_model, write_tiny
 from torch import Tensor, nn
 
 from mmembed.backbones.picture import PictureEncoder, pixels_of
+from mmembed.backbones.pretrained import build_encoder, digest, load_pretrained
 from mmembed.batch import Packed
 from mmembed.errors import UsageError
 
 transformers = pytest.importorskip("transformers")
 
-SIZES: dict[str, Any] = {
-    "hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 24,
-    "image_size": 32, "patch_size": 8,
-}  # fmt: skip
-MODELS = {
-    "vit": ("ViTConfig", "ViTModel"),
-    "dinov2": ("Dinov2Config", "Dinov2Model"),
-    "dinov2_with_registers": ("Dinov2WithRegistersConfig", "Dinov2WithRegistersModel"),
-    "clip": ("CLIPVisionConfig", "CLIPVisionModel"),
-    "siglip": ("SiglipVisionConfig", "SiglipVisionModel"),
-}
 SMALL_DINO = {"size": {"shortest_edge": 36}, "crop_size": {"height": 24, "width": 24}}
-ALL = pytest.mark.parametrize("kind", MODELS)
+KINDS = ("vit", "dinov2", "dinov2_with_registers", "clip_vision_model", "siglip_vision_model")
+ALL = pytest.mark.parametrize("kind", KINDS)
 
 
-def random_model(kind: str) -> nn.Module:
+def random_model(kind: str) -> Any:
     """Of three blocks, for pictures 32 pixels wide."""
-    config_name, model_name = MODELS[kind]
-    torch.manual_seed(0)
-    config = getattr(transformers, config_name)(**SIZES)
+    model = tiny_model(kind)
     if kind.startswith("dinov2"):
-        config.preprocessing = SMALL_DINO
-    model = getattr(transformers, model_name)(config)
-    assert isinstance(model, nn.Module)
-    with torch.no_grad():  # as if trained: at first, some are zero and blocks do next to nothing
-        for weight in model.parameters():
-            weight.add_(0.1 * torch.randn(weight.shape))
+        model.config.preprocessing = SMALL_DINO
     return model.eval()
 
 
@@ -68,7 +55,9 @@ def test_layers_are_those_of_each_frame_alone(kind: str) -> None:
             states = model(
                 pixel_values=encoder.prepare(frame[None]), output_hidden_states=True
             ).hidden_states
-            expected.append([s[0].mean(0) if kind == "siglip" else s[0, 0] for s in states])
+            expected.append(
+                [s[0].mean(0) if kind.startswith("siglip") else s[0, 0] for s in states]
+            )
     for number, layer in enumerate(layers):
         assert layer.lengths.tolist() == [3, 0, 1, 40]
         theirs = torch.stack([states[number] for states in expected])
@@ -96,8 +85,8 @@ def test_what_is_dropped_changes_no_layer_and_the_rest_learns(kind: str) -> None
 
 PROCESSORS = {
     "vit": ("ViTImageProcessorPil", {"size": {"height": 32, "width": 32}}),
-    "clip": ("CLIPImageProcessorPil", {"size": 32, "crop_size": 32}),
-    "siglip": ("SiglipImageProcessorPil", {"size": {"height": 32, "width": 32}}),
+    "clip_vision_model": ("CLIPImageProcessorPil", {"size": 32, "crop_size": 32}),
+    "siglip_vision_model": ("SiglipImageProcessorPil", {"size": {"height": 32, "width": 32}}),
     "dinov2": ("BitImageProcessorPil", SMALL_DINO),
 }
 
@@ -127,24 +116,40 @@ def test_without_a_processor_pixels_are_as_published(kind: str) -> None:
     """The published files of the checkpoints that the papers name."""
     published = {
         "vit": (224, 224, 2, [0.5] * 3, [0.5] * 3),
-        "clip": (224, 224, 3, [0.48145466, 0.4578275, 0.40821073],
+        "clip_vision_model": (224, 224, 3, [0.48145466, 0.4578275, 0.40821073],
                  [0.26862954, 0.26130258, 0.27577711]),
-        "siglip": (224, 224, 3, [0.5] * 3, [0.5] * 3),
+        "siglip_vision_model": (224, 224, 3, [0.5] * 3, [0.5] * 3),
         "dinov2": (256, 224, 3, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
     }  # fmt: skip
-    config = getattr(transformers, MODELS[kind][0])(image_size=518 if kind == "dinov2" else 224)
+    config = random_model(kind).config
+    config.image_size = 518 if kind == "dinov2" else 224
     assert tuple(pixels_of({}, config).values()) == published[kind]
 
 
-def test_the_config_makes_the_same_encoder_again() -> None:
-    encoder = PictureEncoder(random_model("dinov2"))
-    assert encoder.config["preprocessing"]["crop_size"] == 24
-    config = transformers.AutoConfig.for_model(**encoder.config)
-    again = PictureEncoder(transformers.AutoModel.from_config(config))
+@pytest.mark.parametrize("kind", [*KINDS, "clip", "siglip"])
+def test_a_folder_gives_the_encoder_and_its_pixels(kind: str, tmp_path: Path) -> None:
+    """Of a model of pictures and texts, the half that reads pictures."""
+    write_tiny(tmp_path, kind)
+    wanted = {"size": {"shortest_edge": 40}, "crop_size": {"height": 32, "width": 32},
+              "image_mean": [0.1, 0.2, 0.3]}  # fmt: skip
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(wanted))
+    found = load_pretrained(str(tmp_path), "video")
+    encoder = found.encoder
+    assert isinstance(encoder, PictureEncoder) and found.tokenizer is None
+    told = encoder.config["preprocessing"]
+    assert (told["size"], told["crop_size"], told["image_mean"]) == (40, 32, [0.1, 0.2, 0.3])
+    theirs = transformers.AutoModel.from_pretrained(tmp_path).eval()
+    theirs = getattr(theirs, "vision_model", theirs)
+    pictures = crops(2, 30)
+    with torch.no_grad():
+        states = theirs(pixel_values=encoder.prepare(pictures), output_hidden_states=True)
+        last = states.hidden_states[-1]
+        ours = encoder(Packed.concatenate([pictures]))[-1].values
+    expected = last.mean(1) if kind.startswith("siglip") else last[:, 0]
+    torch.testing.assert_close(ours, expected, atol=1e-5, rtol=0)
+    again = build_encoder(json.loads(json.dumps(encoder.config)))
     again.load_state_dict(encoder.state_dict())
-    inputs = Packed.concatenate([crops(2, 30)])
-    for one, other in zip(encoder.eval()(inputs), again.eval()(inputs), strict=True):
-        assert torch.equal(one.values, other.values)
+    assert digest(again) == found.sha256
 
 
 def test_what_an_image_processor_may_not_want() -> None:

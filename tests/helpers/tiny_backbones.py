@@ -121,8 +121,8 @@ def tiny_tokenizer(kind: str) -> Any:
     )  # fmt: skip
 
 
-def write_tiny(folder: Path, kind: str, **changed: Any) -> Path:
-    """The files of a pretrained model; `changed` are further settings of its configuration."""
+def tiny_model(kind: str, **changed: Any) -> Any:
+    """A model of transformers; `changed` are further settings of its configuration."""
     transformers = pytest.importorskip("transformers")
     name, settings = {**SPEECH, **PICTURE, **TEXT}[kind]
     module = getattr(transformers, name)
@@ -131,7 +131,12 @@ def write_tiny(folder: Path, kind: str, **changed: Any) -> Path:
     with torch.no_grad():
         for weight in model.parameters():
             weight.add_(torch.randn_like(weight), alpha=0.1)  # biases and norms, too, do something
-    model.save_pretrained(folder)
+    return model
+
+
+def write_tiny(folder: Path, kind: str, **changed: Any) -> Path:
+    """The files of such a model, as if pretrained."""
+    tiny_model(kind, **changed).save_pretrained(folder)
     if kind in TEXT:
         tiny_tokenizer(kind).save_pretrained(folder)
     return folder
