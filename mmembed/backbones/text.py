@@ -244,7 +244,10 @@ class TextTokenizer:
     @property
     def mask_token(self) -> str:
         """See `features.prompt.Tokenizer`."""
-        return next(mask for mask in MASKS if self._tokenizer.token_to_id(mask) is not None)
+        # MPNet's table has both, of which one is an ordinary piece.
+        added = self._tokenizer.get_added_tokens_decoder().values()
+        special = {token.content for token in added if token.special}
+        return next(mask for mask in MASKS if mask in special)
 
     def tokenize(self, first: str, second: str | None, length: int) -> Tokens:
         """See `features.prompt.Tokenizer`; one token at least is left of the text that is cut."""

@@ -22,6 +22,7 @@ from mmembed.errors import CorruptError, UsageError
 from mmembed.features.prompt import emotion_prompt, masked_prompt
 from mmembed.methods.demux import Demux, DemuxConfig
 
+tokenizers = pytest.importorskip("tokenizers")
 transformers = pytest.importorskip("transformers")
 POSITIONS = 24
 LINES = (*WORDS, "", "WHAT?!", "  so,  Hope ", "caf\N{LATIN SMALL LETTER E WITH ACUTE} \N{SNOWMAN}")
@@ -177,6 +178,14 @@ def test_the_masked_language_head(kind: str, tmp_path: Path, folders: dict[str, 
         headless.vocabulary_logits(states)
     with pytest.raises(UsageError, match=r"its files lack \d+ weights of"):
         loaded(folders[kind], masked_language=True)
+
+
+def test_an_ordinary_piece_is_no_mask() -> None:
+    """MPNet's own table has BERT's mask as well."""
+    vocabulary = {piece: n for n, piece in enumerate(("<s>", "</s>", "<mask>", "[MASK]", "a"))}
+    made = tokenizers.Tokenizer(tokenizers.models.WordPiece(vocabulary, unk_token="a"))
+    made.add_special_tokens(["<s>", "</s>", "<mask>"])
+    assert TextTokenizer(made).mask_token == "<mask>"
 
 
 def test_what_is_no_tokenizer(folders: dict[str, Path]) -> None:
