@@ -29,11 +29,11 @@ from mmembed.data.media.streaming import (
     check_longest,
     features_of,
 )
-from mmembed.data.media.video import VideoTrack
+from mmembed.data.media.video import VideoTrack, block_length
 from mmembed.errors import DataError, UsageError
 from mmembed.features.audio import SAMPLE_RATE, log_mel
 from mmembed.features.text import normalise_transcript
-from mmembed.features.video import VIDEO_RATE, face_crops
+from mmembed.features.video import SMALL_GREY, VIDEO_RATE, CropForm, face_crops
 
 FULL_SCALE: Final = {np.dtype(np.int16): 1 << 15, np.dtype(np.int32): 1 << 31}
 
@@ -74,6 +74,7 @@ class Clip:
         streams: tuple[str, ...],
         face_model: Path | None,
         max_seconds: Seconds = MAX_SECONDS,
+        crops: CropForm = SMALL_GREY,
     ) -> Source:
         """How to make its features.
 
@@ -81,12 +82,13 @@ class Clip:
             streams: those wanted.
             face_model: see `mmembed.features.video.face_crops`.
             max_seconds: the most that a file may last.
+            crops: form of the face crops.
 
         Raises:
             UsageError: it contradicts itself.
         """
         if self.path is None:
-            make = partial(self._example, streams, face_model)
+            make = partial(self._example, streams, face_model, crops)
             return ReadySource(portable_key(self.name), self.name, make)
         if self.audio is not None or self.video is not None:
             raise UsageError(f"{self.name}: give a path or arrays, not both")
@@ -94,9 +96,11 @@ class Clip:
         end = None if self.end is None else float(self.end)
         path = os.fspath(self.path)
         row = Utterance(portable_key(self.name), path, float(self.start), end, transcript=self.text)
-        return MediaSource(row, Path(), streams, face_model, max_seconds, path)
+        return MediaSource(row, Path(), streams, face_model, max_seconds, path, crops)
 
-    def _example(self, streams: tuple[str, ...], face_model: Path | None) -> Example:
+    def _example(
+        self, streams: tuple[str, ...], face_model: Path | None, crops: CropForm
+    ) -> Example:
         audio = video = None
         if self.audio is not None and "audio" in streams:
             audio = _check_audio(self.audio, self.sample_rate, self.name)
@@ -113,15 +117,15 @@ class Clip:
             )
         limited = audio is not None and audio.dtype in FULL_SCALE
         to_mono = ToMono(Path(self.name), limited=limited)
-        if seconds > LONGEST:
-            return gather(self._parts(audio, video, example, to_mono, face_model))
+        if seconds > LONGEST or (video is not None and crops != SMALL_GREY):
+            return gather(self._parts(audio, video, example, to_mono, face_model, crops))
         mono = luma = None
         if audio is not None and len(audio):
             mono = to_16k(
                 to_mono(_floats(audio, self.name)), int(self.sample_rate or 1), to_mono.peak
             )
         if video is not None and len(video):
-            luma = to_luma(video, self.name)
+            luma = to_pictures(video, self.name)
         lasts = [] if mono is None else [len(mono) / SAMPLE_RATE]
         lasts += [] if luma is None else [len(luma) / VIDEO_RATE]
         return replace(
@@ -140,6 +144,7 @@ class Clip:
         example: Example,
         to_mono: ToMono,
         face_model: Path | None,
+        crops: CropForm,
     ) -> Generator[FeatureBlock, None, Example]:
         """The example with its features before it, of arrays that are read block by block."""
 
@@ -150,11 +155,12 @@ class Clip:
                     samples = to_mono(_floats(audio[start : start + BLOCK * rate], self.name))
                     yield MediaBlock("audio", samples, rate, to_mono.peak)
             if video is not None:
-                for start in range(0, len(video), BLOCK * VIDEO_RATE):
-                    luma = to_luma(video[start : start + BLOCK * VIDEO_RATE], self.name)
-                    yield MediaBlock("video", luma, VIDEO_RATE)
+                step = block_length(video.shape[1:3], crops)
+                for start in range(0, len(video), step):
+                    pictures = to_pictures(video[start : start + step], self.name, crops)
+                    yield MediaBlock("video", pictures, VIDEO_RATE)
 
-        info = yield from features_of(blocks(), to_mono.notes, face_model)
+        info = yield from features_of(blocks(), to_mono.notes, face_model, crops=crops)
         return replace(example, info=info)
 
 
@@ -227,19 +233,29 @@ def _as_array(values: ArrayLike, name: str, what: str) -> NDArray[Any]:
         raise UsageError(f"{name}: {what} is no array ({message})") from None
 
 
-def to_luma(video: ArrayLike, name: str) -> NDArray[np.uint8]:
-    """Frames to (T, height, width) luma, as a file with these frames would give.
+def to_pictures(video: ArrayLike, name: str, crops: CropForm = SMALL_GREY) -> NDArray[np.uint8]:
+    """Frames to pictures, as a file with these frames would give.
+
+    Args:
+        video: see `Clip`.
+        name: what errors call the clip.
+        crops: what will be cut from them.
+
+    Returns:
+        (T, height, width), or (T, height, width, 4); see `mmembed.data.media.video.picture_of`.
 
     Raises:
         UsageError: they are no such frames.
     """
     frames = _check_video(video, name)
-    track = VideoTrack(0.0, len(frames) / VIDEO_RATE)
+    track = VideoTrack(0.0, len(frames) / VIDEO_RATE, crops)
     for number, frame in enumerate(np.ascontiguousarray(frames)):
         picture = av.VideoFrame.from_ndarray(frame, format="gray" if frame.ndim == 2 else "rgb24")
         track.add(picture, number / VIDEO_RATE)
     found = track.finish()
-    return np.zeros((0, 1, 1), np.uint8) if found is None else found
+    if found is None:
+        return np.zeros((0, 1, 1, 4) if crops.colour else (0, 1, 1), np.uint8)
+    return found
 
 
 def _check_video(video: ArrayLike, name: str) -> NDArray[np.uint8]:

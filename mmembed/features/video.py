@@ -1,7 +1,8 @@
-"""Video frames to grey face crops: detected, tracked, cut out; nothing learned."""
+"""Video frames to face crops, grey or RGB: detected, tracked, cut out; nothing learned."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Final
@@ -14,7 +15,8 @@ from numpy.typing import NDArray
 from mmembed.errors import UsageError
 
 VIDEO_RATE: Final = 25  # Hz
-CROP: Final = 64  # pixels, height and width
+CROP: Final = 64  # pixels, height and width, unless another size is asked for
+CROPS: Final = range(16, 513)  # sizes that can be asked for
 
 DETECT_EVERY: Final = 12  # frames
 DETECT_SIDE: Final = 160  # pixels, the longer side of the picture that is searched
@@ -28,8 +30,44 @@ YUNET_ENLARGE: Final = 1.2  # its boxes are as tall as the face and narrower
 Box = NDArray[np.float64]  # centre x, centre y, side; pixels
 
 
+@dataclass(frozen=True)
+class CropForm:
+    """What face crops look like.
+
+    Attributes:
+        size: pixels, height and width, 16 to 512.
+        colour: RGB from 0 to 255, as photographs have it, instead of grey, which has the levels of
+            limited range, 16 to 235.
+    """
+
+    size: int = CROP
+    colour: bool = False
+
+    def __post_init__(self) -> None:
+        if type(self.size) is not int or type(self.colour) is not bool or self.size not in CROPS:
+            limits = f"{CROPS.start} to {CROPS.stop - 1}"
+            raise UsageError(f"crops of {self.size} pixels: give a whole number from {limits}")
+
+    @classmethod
+    def of(cls, crops: NDArray[np.uint8]) -> CropForm:
+        """That of crops (T, S, S) or (T, S, S, 3)."""
+        return cls(crops.shape[1], crops.ndim == 4)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one crop: (S, S), or (S, S, 3) in colour."""
+        return (self.size, self.size, 3) if self.colour else (self.size, self.size)
+
+    def __str__(self) -> str:
+        return f"{self.size} x {self.size} {'RGB' if self.colour else 'grey'}"
+
+
+SMALL_GREY: Final = CropForm()
+"""The form unless another is asked for, and the one that our own encoder reads."""
+
+
 def face_crops(
-    frames: NDArray[np.uint8], model: Path | None = None
+    frames: NDArray[np.uint8], model: Path | None = None, form: CropForm = SMALL_GREY
 ) -> tuple[NDArray[np.uint8], str]:
     """Cut the face out of every frame.
 
@@ -38,16 +76,20 @@ def face_crops(
     shows a face, the central square is taken.
 
     Args:
-        frames: (T, height, width) grey, at 25 Hz, T at least 1.
+        frames: (T, height, width) grey, at 25 Hz, T at least 1; for crops in colour (T, height,
+            width, 4), red, green, blue and grey. Faces are searched in grey.
         model: ONNX file of YuNet (Wu, Peng and Yu, 2023, doi 10.1007/s11633-023-1423-y) to search
             with; None = OpenCV's Haar cascade.
+        form: of the crops.
 
     Returns:
-        (T, 64, 64) crops, and "haar", "yunet" or "full frame".
+        (T, *form.shape) crops, and "haar", "yunet" or "full frame".
     """
-    if frames.ndim != 3 or not len(frames):
-        raise ValueError(f"frames must be (T, height, width), found {frames.shape}")
-    faces = FaceCrops(model)
+    channels = (4,) if form.colour else ()
+    if frames.ndim < 3 or frames.shape[3:] != channels or not len(frames):
+        needed = ", ".join(map(str, ("T", "height", "width", *channels)))
+        raise ValueError(f"frames must be ({needed}), found {frames.shape}")
+    faces = FaceCrops(model, form)
     faces.add(frames)
     crops = faces.finish()
     assert crops is not None
@@ -63,10 +105,11 @@ class FaceCrops:
 
     Args:
         model: see `face_crops`.
+        form: of the crops.
     """
 
-    def __init__(self, model: Path | None = None) -> None:
-        self._model = model
+    def __init__(self, model: Path | None = None, form: CropForm = SMALL_GREY) -> None:
+        self._model, self._form = model, form
         self._found: list[tuple[int, Box]] = []  # two from before the waiting block, all since
         self._start = 0  # of the waiting block
         self._waiting: NDArray[np.uint8] | None = None
@@ -78,13 +121,13 @@ class FaceCrops:
         return "full frame" if not self._seen else "haar" if self._model is None else "yunet"
 
     def add(self, frames: NDArray[np.uint8]) -> NDArray[np.uint8] | None:
-        """Take the next frames (T, height, width), and cut those that were taken before.
+        """Take the next frames, see `face_crops`, and cut those that were taken before.
 
         Args:
             frames: a multiple of 12, unless they are the last.
 
         Returns:
-            (T, 64, 64) crops of the block before; None after the first.
+            (T, *form.shape) crops of the block before; None after the first.
         """
         start = self._start + (0 if self._waiting is None else len(self._waiting))
         for t in range(0, len(frames), DETECT_EVERY):
@@ -100,13 +143,14 @@ class FaceCrops:
         steps = self._start + np.arange(len(self._waiting))
         if last and (len(steps) - 1) % DETECT_EVERY >= DETECT_EVERY // 2:
             self._search(self._waiting[-1], int(steps[-1]))
-        crops = _cut(self._waiting, self._boxes(steps, self._waiting.shape))
+        crops = _cut(self._waiting, self._boxes(steps, self._waiting.shape), self._form)
         since = [t for t, _ in self._found if t > steps[-1]]
         self._found = self._found[-len(since) - 2 :]
         self._waiting = None
         return crops
 
     def _search(self, frame: NDArray[np.uint8], t: int) -> None:
+        frame = np.ascontiguousarray(frame[..., 3]) if frame.ndim == 3 else frame
         last = self._found[-1][1] if self._found else None
         faces = _haar(frame, last) if self._model is None else _yunet(frame, self._model)
         box = _central(faces, frame)
@@ -116,7 +160,7 @@ class FaceCrops:
 
     def _boxes(self, steps: NDArray[np.int64], shape: tuple[int, ...]) -> NDArray[np.float64]:
         """(T, 3), one for each step."""
-        height, width = shape[1:]
+        height, width = shape[1:3]
         if not self._found:
             central = np.array([width / 2, height / 2, min(width, height)])
             return np.tile(central, (len(steps), 1))
@@ -125,13 +169,16 @@ class FaceCrops:
         return np.stack([np.interp(steps, times, column) for column in seen.T], 1)
 
 
-def _cut(frames: NDArray[np.uint8], boxes: NDArray[np.float64]) -> NDArray[np.uint8]:
-    """(T, 64, 64) of boxes (T, 3)."""
-    crops = np.empty((len(frames), CROP, CROP), np.uint8)
+def _cut(
+    frames: NDArray[np.uint8], boxes: NDArray[np.float64], form: CropForm
+) -> NDArray[np.uint8]:
+    """(T, *form.shape) of boxes (T, 3)."""
+    size = form.size
+    crops = np.empty((len(frames), *form.shape), np.uint8)
     for place, (frame, (x, y, side)) in enumerate(zip(frames, boxes, strict=True)):
         # One affine map from crop to frame: sub-pixel boxes, edges repeated beyond the picture.
         # Larger faces are cut out at a multiple of the size and averaged: no aliasing.
-        fine = CROP * max(1, round(side / CROP))
+        fine = size * max(1, round(side / size))
         scale = side / fine
         corner = (x - side / 2 + scale / 2 - 0.5, y - side / 2 + scale / 2 - 0.5)
         inverse = np.array([[scale, 0, corner[0]], [0, scale, corner[1]]])
@@ -139,7 +186,8 @@ def _cut(frames: NDArray[np.uint8], boxes: NDArray[np.float64]) -> NDArray[np.ui
             frame, inverse, (fine, fine),
             flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE,
         )  # fmt: skip
-        crops[place] = cv2.resize(cut, (CROP, CROP), interpolation=cv2.INTER_AREA)
+        small = cv2.resize(cut, (size, size), interpolation=cv2.INTER_AREA)
+        crops[place] = small[..., :3] if form.colour else small
     return crops
 
 

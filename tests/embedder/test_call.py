@@ -14,7 +14,7 @@ from helpers.encoders import write_encoder
 
 from mmembed.batch import stream_subsets, subset_name
 from mmembed.embedder import Embedder, Embedding, Recogniser
-from mmembed.embedder.clip import to_luma
+from mmembed.embedder.clip import to_pictures
 from mmembed.errors import DataError, UsageError
 from mmembed.features.text import Vocabulary
 
@@ -116,10 +116,10 @@ def test_tensors_of_any_kind_are_arrays(embedder: Embedder, media: Path) -> None
 def test_frames_are_the_luma_of_a_file() -> None:
     even = np.stack(grey_steps([0, 128, 255], 7, 9))  # odd sizes
     for frames in (even, even[..., 0]):
-        luma = to_luma(frames, "clip")
+        luma = to_pictures(frames, "clip")
         assert luma.shape == (3, 7, 9) and np.ptp(luma, axis=(1, 2)).tolist() == [0, 0, 0]
         assert luma[:, 0, 0].tolist() == [16, 126, 235]  # video levels of BT.601
-    assert to_luma(np.zeros((2, 600, 960), np.uint8), "clip").shape == (2, 300, 480)
+    assert to_pictures(np.zeros((2, 600, 960), np.uint8), "clip").shape == (2, 300, 480)
 
 
 def test_part_of_a_file(embedder: Embedder, media: Path) -> None:

@@ -1,4 +1,4 @@
-"""Media files to audio at 16 kHz and grey video at 25 Hz, on one time axis.
+"""Media files to audio at 16 kHz and video at 25 Hz, on one time axis.
 
 Both streams are laid out from time 0 of the container by their own timestamps: late starts,
 variable frame rates and gaps come out right. What headers say of lengths is a hint: a file is read
@@ -43,7 +43,7 @@ from mmembed.data.media.open import (
 from mmembed.data.media.video import VideoTrack, shown_for
 from mmembed.errors import DataError
 from mmembed.features.audio import SAMPLE_RATE
-from mmembed.features.video import VIDEO_RATE
+from mmembed.features.video import SMALL_GREY, VIDEO_RATE, CropForm
 
 BROADCAST_KINDS: Final = ("mpegts", "mpeg")  # whose times may jump
 MOST_PIXELS: Final = 8192 * 8192  # of a declared picture; more is refused before decoding
@@ -65,7 +65,8 @@ class DecodedMedia:
     Attributes:
         audio: (samples,) float32 mono at 16 kHz in [-1, 1], or None. Floats that were beyond full
             scale are beyond it still.
-        video: (T, height, width) uint8 luma from 16 to 235 at 25 Hz, or None.
+        video: (T, height, width) or (T, height, width, 4) uint8 pictures at 25 Hz, see
+            `mmembed.data.media.video.picture_of`, or None.
         seconds: of the longer of both.
         notes: what was passed over and what was not taken as it is, each in some words.
     """
@@ -83,6 +84,7 @@ def load_clip(
     end: Seconds | None = None,
     streams: Sequence[str] = STREAMS,
     data: bytes | None = None,
+    crops: CropForm = SMALL_GREY,
 ) -> DecodedMedia:
     """Decode audio and video of a file, or of a part of it.
 
@@ -93,12 +95,13 @@ def load_clip(
             and is noted.
         streams: those wanted; others are not decoded.
         data: the bytes of the file where it is part of another; `path` is then only its name.
+        crops: what will be cut from the pictures.
 
     Raises:
         DataError: with reason "missing", "unreadable", "empty", "not_media", "no_streams",
             "too_short", "too_long", "too_large", "scale" or "damaged".
     """
-    part = MediaPart(path, start, end, streams, LONGEST, data)
+    part = MediaPart(path, start, end, streams, LONGEST, data, crops=crops)
     audio = video = None
     with open_part(part) as file:
         if isinstance(file, soundfile.SoundFile):
@@ -159,7 +162,7 @@ def open_tracks(part: MediaPart, container: InputContainer) -> dict[int, Track]:
         else:
             _check_pixels(part.path, stream.width, stream.height)
             stream.thread_type = "NONE"  # one clip, one core
-            tracks[stream.index] = VideoTrack(part.start, part.stop)
+            tracks[stream.index] = VideoTrack(part.start, part.stop, part.crops)
     return tracks
 
 

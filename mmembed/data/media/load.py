@@ -33,7 +33,7 @@ from mmembed.data.untrusted import archives
 from mmembed.errors import DataError, MmembedError
 from mmembed.features.audio import log_mel
 from mmembed.features.text import normalise_transcript
-from mmembed.features.video import face_crops
+from mmembed.features.video import SMALL_GREY, CropForm, face_crops
 from mmembed.io.remote import fetch_file, read_head
 
 ALMOST: Final = 16 << 20  # bytes; what fails with so few left fails for want of memory
@@ -67,6 +67,7 @@ class MediaSource:
         longest: seconds that it may last; beyond `LONGEST` its features are memory-mapped
             (`mmembed.data.media.temporary_arrays`).
         name: what errors call it; "" = its file, or its key.
+        crops: form of the face crops.
     """
 
     utterance: Utterance
@@ -75,6 +76,7 @@ class MediaSource:
     face_model: Path | None = None
     longest: Seconds = LONGEST
     name: str = ""
+    crops: CropForm = SMALL_GREY
 
     @property
     def key(self) -> str:
@@ -112,9 +114,13 @@ class MediaSource:
         return gather(self.parts())
 
     def parts(self) -> Generator[FeatureBlock, None, Example]:
-        """The example; of a long one the features come before it, part by part."""
+        """The example; of a long one, or one with large pictures, the features come before it, part
+        by part.
+        """
+        pictures = not self.is_text and not self.has_features and "video" in self.streams
         try:
-            return load_example(self)
+            if self.crops == SMALL_GREY or not pictures:
+                return load_example(self)
         except DataError as error:
             if error.reason != "too_long" or self.longest <= LONGEST:
                 raise
@@ -200,19 +206,25 @@ def load_example(source: MediaSource) -> Example:
         if text is None and not ("text" in source.streams and (utterance.transcript or "").strip()):
             raise _no_streams(source)
         return Example(utterance, text=text)
-    span = {"start": utterance.start, "end": utterance.end}
     with source.open() as (path, data):
-        clip = load_clip(path, **span, streams=source.streams, data=data)  # type: ignore[arg-type]
+        clip = load_clip(
+            path,
+            start=utterance.start,
+            end=utterance.end,
+            streams=source.streams,
+            data=data,
+            crops=source.crops,
+        )
     crops = face = None
     if clip.video is not None:
-        crops, face = face_crops(clip.video, source.face_model)
+        crops, face = face_crops(clip.video, source.face_model, source.crops)
     audio = log_mel(clip.audio) if clip.audio is not None else None
     info = ExampleInfo(round(clip.seconds, 3), face, clip.notes)
     return Example(utterance, audio=audio, video=crops, text=text, info=info)
 
 
 def load_parts(source: MediaSource) -> Generator[FeatureBlock, None, Example]:
-    """The features of media that `load_example` refuses as too long, part by part.
+    """The features of media that are too long or too large for `load_example`, part by part.
 
     Yields:
         See `mmembed.data.media.streaming.features_of`.
@@ -226,9 +238,12 @@ def load_parts(source: MediaSource) -> Generator[FeatureBlock, None, Example]:
     utterance = source.utterance
     with source.open() as (path, data):
         span, wanted = (utterance.start, utterance.end), (source.streams, source.longest)
-        part = MediaPart(path, *span, *wanted, data, ADVICE)
+        advice = ADVICE if source.longest > LONGEST else MediaPart.advice
+        part = MediaPart(path, *span, *wanted, data, advice, crops=source.crops)
         size = path.stat().st_size if data is None else len(data)
-        info = yield from features_of(stream_clip(part), part.notes, source.face_model, size)
+        info = yield from features_of(
+            stream_clip(part), part.notes, source.face_model, size, source.crops
+        )
     return Example(utterance, text=source.text, info=info)
 
 

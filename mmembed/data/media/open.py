@@ -26,6 +26,7 @@ from mmembed.config import Seconds
 from mmembed.data.example import LONGEST
 from mmembed.data.media.repair import open_repaired
 from mmembed.errors import DataError
+from mmembed.features.video import SMALL_GREY, CropForm
 
 HEAD: Final = 192  # bytes that tell the kind of most files
 
@@ -87,6 +88,7 @@ class MediaPart:
         longest: seconds that the part may last.
         data: the bytes of the file where it is part of another.
         advice: what to do where it lasts longer.
+        crops: what will be cut from the pictures.
         notes: what was passed over, and what was not taken as it is.
     """
 
@@ -97,6 +99,7 @@ class MediaPart:
     longest: Seconds = LONGEST
     data: bytes | None = None
     advice: str = "give start and end"
+    crops: CropForm = SMALL_GREY
     notes: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:

@@ -21,7 +21,7 @@ import time
 from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from types import ModuleType
@@ -40,7 +40,7 @@ from mmembed.data.media.open import BLOCK
 from mmembed.data.media.temporary_arrays import TemporaryArray
 from mmembed.errors import DataError, MmembedError, UsageError
 from mmembed.features.audio import FEATURE_RATE
-from mmembed.features.video import VIDEO_RATE
+from mmembed.features.video import VIDEO_RATE, CropForm
 
 TIMEOUT: Final[Seconds] = 120.0  # to decode one clip; most take a tenth of a second
 BYTES_A_SECOND: Final = 10_000  # of its file, for which a long clip may take a second more
@@ -242,6 +242,7 @@ class _Child:
             "streams": source.streams,
             "face_model": source.face_model and str(source.face_model),
             "longest": source.longest,
+            "crops": asdict(source.crops),
             "probing": pending.probing,
             "here": os.getcwd(),
             # The server may have been started elsewhere and with other settings.
@@ -344,6 +345,7 @@ def _answer(connection: Connection) -> bool:
         tuple(request["streams"]),
         request["face_model"] and Path(request["face_model"]),
         request["longest"],
+        crops=CropForm(**request["crops"]),
     )
     for head, arrays in replies(source, request["probing"]):
         shapes = [[name, array.dtype.str, array.shape] for name, array in arrays.items()]

@@ -25,7 +25,7 @@ from mmembed.data.media.open import BLOCK, MediaPart
 from mmembed.data.media.video import VideoTrack
 from mmembed.errors import UsageError
 from mmembed.features.audio import FEATURE_RATE, SAMPLE_RATE, log_mel
-from mmembed.features.video import DETECT_EVERY, VIDEO_RATE, FaceCrops
+from mmembed.features.video import DETECT_EVERY, SMALL_GREY, VIDEO_RATE, CropForm, FaceCrops
 
 ADVICE: Final = "give start and end, or allow more with max_seconds"
 MAX_SECONDS: Final[Seconds] = 14_400.0  # four hours, of a recording, unless more is asked for
@@ -38,7 +38,8 @@ class MediaBlock(NamedTuple):
 
     Attributes:
         stream: "audio" or "video".
-        values: (samples,) float32 mono, or (T, height, width) uint8 luma.
+        values: (samples,) float32 mono, or (T, height, width) or (T, height, width, 4) uint8
+            pictures, see `mmembed.data.media.video.picture_of`.
         rate: of the samples, as in the file, or of the video, 25; Hz.
         peak: full scale, or the highest sample so far where that is beyond.
     """
@@ -76,8 +77,8 @@ def stream_clip(part: MediaPart) -> Iterator[MediaBlock]:
     One pass over the file, whatever its kind; notes of the clip are in `part`.
 
     Yields:
-        The blocks of both streams as they are complete; those of each are in order, and all but the
-        last last `BLOCK` seconds.
+        The blocks of both streams as they are complete; those of each are in order. All but the
+        last last `BLOCK` seconds, those of large pictures less: a multiple of 12 pictures.
 
     Raises:
         DataError: as `load_clip`.
@@ -111,20 +112,22 @@ def _stream_container(part: MediaPart, container: InputContainer) -> Iterator[Me
                 mono = to_mono(track.take(BLOCK * track.rate))
                 yield MediaBlock("audio", mono, track.rate, 1.0 if track.limited else to_mono.peak)
             else:
-                yield MediaBlock("video", track.take(BLOCK * track.rate), track.rate)
+                yield MediaBlock("video", track.take(track.block), track.rate)
             part.check_length(track.taken / track.rate)
 
     for track, frame, time in read_frames(part, container, tracks):
         if isinstance(track, VideoTrack) and time is not None:
             # A picture may stay for hours.
-            while not track.show_until(time, BLOCK * VIDEO_RATE):
-                yield from ready(track, BLOCK * VIDEO_RATE)
+            while not track.show_until(time, track.block):
+                yield from ready(track, track.block)
         track.add(frame, time)
-        yield from ready(track, BLOCK * track.rate)
+        yield from ready(
+            track, track.block if isinstance(track, VideoTrack) else BLOCK * track.rate
+        )
     for track in tracks.values():
         if isinstance(track, VideoTrack):
-            while not track.show_until(track.shown_until, BLOCK * VIDEO_RATE):
-                yield from ready(track, BLOCK * VIDEO_RATE)
+            while not track.show_until(track.shown_until, track.block):
+                yield from ready(track, track.block)
             track.close()
         yield from ready(track)
         part.note(*track.notes)
@@ -167,6 +170,7 @@ def features_of(
     notes: Sequence[str],
     face_model: Path | None = None,
     size: int = 0,
+    crops: CropForm = SMALL_GREY,
 ) -> Generator[FeatureBlock, None, ExampleInfo]:
     """Features of a recording, block by block.
 
@@ -175,6 +179,7 @@ def features_of(
         notes: of the media, complete when the blocks have ended.
         face_model: see `mmembed.features.video.face_crops`.
         size: see `FeatureBlock`.
+        crops: their form.
 
     Yields:
         Each stream's parts in order, one block behind.
@@ -185,18 +190,18 @@ def features_of(
     Raises:
         DataError: whatever `blocks` raises.
     """
-    audio, faces, frames = _AudioFeatures(), FaceCrops(face_model), 0
+    audio, faces, frames = _AudioFeatures(), FaceCrops(face_model, crops), 0
     for block in blocks:
         if block.stream == "audio":
             for mel in audio.add(block):
                 yield FeatureBlock("audio", mel, size)
         else:
             frames += len(block.values)
-            if (crops := faces.add(block.values)) is not None:
-                yield FeatureBlock("video", crops, size)
+            if (cut := faces.add(block.values)) is not None:
+                yield FeatureBlock("video", cut, size)
     for mel in audio.finish():
         yield FeatureBlock("audio", mel, size)
-    if (crops := faces.finish()) is not None:
-        yield FeatureBlock("video", crops, size)
+    if (cut := faces.finish()) is not None:
+        yield FeatureBlock("video", cut, size)
     seconds = max(audio.seconds, frames / VIDEO_RATE)
     return ExampleInfo(round(seconds, 3), faces.how if frames else None, tuple(notes))

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from mmembed.data.example import LONGEST
 from mmembed.data.media.decode import load_clip
-from mmembed.data.media.video import LARGEST_SIDE
+from mmembed.data.media.video import SIDES
 from mmembed.errors import DataError
 
 
@@ -153,7 +153,7 @@ def test_luma_of_wide_pictures_matches_the_known_formula(tmp_path: Path) -> None
 def test_large_pictures_are_scaled_down(tmp_path: Path) -> None:
     path = write_video(tmp_path / "large.mp4", grey_steps([99], 540, 960), [0.0])
     video = load_clip(path).video
-    assert video is not None and video.shape == (1, LARGEST_SIDE * 540 // 960, LARGEST_SIDE)
+    assert video is not None and video.shape == (1, SIDES[0] * 540 // 960, SIDES[0])
 
 
 def test_turned_pictures_are_set_upright(tmp_path: Path) -> None:
