@@ -160,9 +160,12 @@ class Packed(_Sequences):
 
     @classmethod
     def concatenate(cls, items: Sequence[Tensor]) -> Packed:
-        """Pack (T_i, ...) tensors, at least one; an empty tensor means "missing"."""
+        """Pack (T_i, ...) tensors, at least one; an empty tensor means "missing".
+
+        A missing one may have another shape than the others: it does not know theirs.
+        """
         lengths = torch.tensor([len(item) for item in items], dtype=torch.int64)
-        return cls(torch.cat(list(items)), lengths)
+        return cls(torch.cat([item for item in items if len(item)] or [items[0]]), lengths)
 
     @property
     def offsets(self) -> Tensor:
@@ -220,11 +223,11 @@ class Batch:
 
     Attributes:
         keys: one per item.
-        inputs: stream -> steps. Clips are Packed: audio (N, 80) log-mel, video (N, H, W) uint8
-            grey, text (N,) int64 token ids. The studies' precomputed features of any of them, and
-            frozen embeddings under the name "embedding", are Padded (B, T, D) float. A method takes
-            both: it asks for the form it computes on, by `pack()` or `pad()`, which costs nothing
-            where it is that form already.
+        inputs: stream -> steps. Clips are Packed: audio (N, 80) log-mel, video (N, H, W) grey or
+            (N, H, W, 3) RGB uint8, text (N,) int64 token ids. The studies' precomputed features of
+            any of them, and frozen embeddings under the name "embedding", are Padded (B, T, D)
+            float. A method takes both: it asks for the form it computes on, by `pack()` or `pad()`,
+            which costs nothing where it is that form already.
         targets: Tensor or Padded, see `TARGETS`; a missing target means that no item has it.
         context: Tensor or Padded, see `CONTEXT`.
     """

@@ -30,7 +30,7 @@ from mmembed.data.prepare import Rank, plan_shards, prepare_shards
 from mmembed.data.shards.layout import ShardSet
 from mmembed.errors import DataError, UsageError
 from mmembed.features.audio import FEATURE_RATE
-from mmembed.features.video import VIDEO_RATE
+from mmembed.features.video import CROP, VIDEO_RATE, CropForm
 from mmembed.io.locks import lock_folder
 
 Stream = Literal["audio", "video", "text"]
@@ -49,6 +49,10 @@ class Shards:
         records_per_shard: Utterances in one shard.
         error_budget: Fraction of utterances that may fail before the command fails.
         timeout: Seconds after which a clip fails.
+        crop: Height and width of the face crops in pixels. Our own encoder reads 64; pretrained
+            picture encoders read any size, and see most where it is theirs, often 224.
+        colour: Keep the face crops in colour, as pretrained picture encoders know faces; our own
+            encoder reads grey.
         face_model: YuNet's ONNX file to find faces with; by default OpenCV's Haar cascade finds
             them.
         rank: Number of this process among `world` processes; torchrun sets both.
@@ -61,6 +65,8 @@ class Shards:
     records_per_shard: int = 256
     error_budget: float = 0.01
     timeout: float = 120.0
+    crop: int = CROP
+    colour: bool = False
     face_model: Path | None = None
     rank: int = field(default_factory=lambda: int(os.environ.get("RANK", "0")))
     world: int = field(default_factory=lambda: int(os.environ.get("WORLD_SIZE", "1")))
@@ -69,6 +75,11 @@ class Shards:
     def part(self) -> Rank:
         """The work of this process."""
         return Rank(self.rank, self.world)
+
+    @property
+    def crops(self) -> CropForm:
+        """What face crops are to look like."""
+        return CropForm(self.crop, self.colour)
 
     def hold(self) -> None:
         """Keep others from doing the same work in the same folder."""
@@ -200,7 +211,13 @@ def _prepare(
     """
     out = shards.out / "shards"
     jobs = plan_shards(
-        rows, folder, out, shards.streams, shards.records_per_shard, shards.face_model
+        rows,
+        folder,
+        out,
+        shards.streams,
+        shards.records_per_shard,
+        shards.face_model,
+        shards.crops,
     )
     if written is not None and shards.rank == 0:  # a refused command leaves all as it was
         write_manifest(shards.out / "manifest.jsonl", written)
@@ -218,6 +235,7 @@ def _prepare(
             error_budget=shards.error_budget,
             timeout=shards.timeout,
             face_model=shards.face_model,
+            crops=shards.crops,
             part=shards.part,
         )
         update(own)

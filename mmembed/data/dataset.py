@@ -16,8 +16,11 @@ from mmembed.batch import STREAMS
 from mmembed.data.example import Example
 from mmembed.data.manifest.utterance import Utterance
 from mmembed.data.shards.layout import ShardSet
+from mmembed.data.shards.metadata import crop_form
 from mmembed.data.shards.records import from_record
+from mmembed.errors import UsageError
 from mmembed.features.text import normalise_transcript
+from mmembed.features.video import SMALL_GREY, CropForm
 
 Meta = Mapping[str, object]
 
@@ -87,6 +90,35 @@ class Examples(Sequence[Example]):
     def transcripts(self) -> list[str]:
         """The words of all records, normalised; "" where there are none."""
         return [normalise_transcript(text or "") for text in self.texts("transcript").to_pylist()]
+
+    @cached_property
+    def crops(self) -> CropForm:
+        """The form of the face crops.
+
+        Raises:
+            UsageError: folders differ in it.
+        """
+        found: dict[CropForm, Path | str] = {}
+        for shards in self.sets:
+            if shards.numbers("lengths.video").any():
+                found.setdefault(crop_form(shards.manifest), shards.folder)
+        if len(found) > 1:
+            (one, first), (other, second) = list(found.items())[:2]
+            raise UsageError(
+                f"{first} holds face crops of {one}, {second} of {other}: prepare both with the "
+                "same --crop and --colour"
+            )
+        return next(iter(found), SMALL_GREY)
+
+    def check_crops(self, form: CropForm) -> None:
+        """Refuse face crops of another form than an encoder reads, with a UsageError."""
+        if self.numbers("lengths.video").any() and self.crops != form:
+            names = ", ".join(str(shards.folder) for shards in self.sets)
+            colour = "with --colour" if form.colour else "without --colour"
+            raise UsageError(
+                f"{names}: face crops of {self.crops}, but this encoder reads {form}: prepare the "
+                f"corpus again with --crop {form.size}, {colour}, or leave the video stream out"
+            )
 
     @cached_property
     def digest(self) -> str:

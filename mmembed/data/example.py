@@ -81,7 +81,8 @@ class Example:
     Attributes:
         utterance: its manifest row.
         audio: (T, 80) float16 log-mel at 100 Hz, or None.
-        video: (T, 64, 64) uint8 grey face crops at 25 Hz, or None.
+        video: (T, S, S) grey or (T, S, S, 3) RGB uint8 face crops at 25 Hz, or None; S is 64 and
+            they are grey unless another `mmembed.features.video.CropForm` was asked for.
         text: the words as an input stream, or None.
         features: precomputed vectors of others by stream, each (T, D) float32; {} for media.
         info: how it was made.

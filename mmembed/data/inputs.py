@@ -24,7 +24,7 @@ from mmembed.data.media.streaming import check_longest
 from mmembed.errors import CorruptError, DataError, UsageError
 from mmembed.features.audio import FEATURE_RATE
 from mmembed.features.text import normalise_transcript
-from mmembed.features.video import VIDEO_RATE
+from mmembed.features.video import SMALL_GREY, VIDEO_RATE, CropForm
 from mmembed.io.remote import as_url
 
 MakeSource: TypeAlias = Callable[..., MediaSource]
@@ -108,6 +108,8 @@ def open_sources(
     face_model: Path | None = None,
     *,
     longest: Seconds = LONGEST,
+    crops: CropForm = SMALL_GREY,
+    any_crops: bool = False,
 ) -> list[Source]:
     """All clips named by `inputs`, in order; within a folder sorted by path.
 
@@ -121,15 +123,17 @@ def open_sources(
         streams: those wanted; others are not decoded.
         face_model: see `mmembed.features.video.face_crops`.
         longest: see `MediaSource`.
+        crops: form of the face crops.
+        any_crops: take those of shards as they are, whatever their form.
 
     Raises:
-        UsageError: a folder without any clip.
+        UsageError: a folder without any clip, shards with crops of another form.
         DataError: a broken manifest.
     """
     check_longest(longest)
     sources: list[Source] = []
-    how = {"streams": streams, "face_model": face_model, "longest": longest}
-    make: MakeSource = partial(MediaSource, **how)  # type: ignore[arg-type]
+    how: dict[str, Any] = {"face_model": face_model, "longest": longest, "crops": crops}
+    make: MakeSource = partial(MediaSource, streams=streams, **how)
     for name in inputs:
         path, url = Path(name), as_url(name)
         if url is not None and _suffix(url) in MEDIA_SUFFIXES:
@@ -144,6 +148,8 @@ def open_sources(
         elif path.is_dir() or url is not None:
             if url is not None or any(path.glob("shard-*.tar")):
                 examples = Examples([name])
+                if "video" in streams and not any_crops:
+                    examples.check_crops(crops)
                 found = [_stored(examples, index) for index in range(len(examples))]
             else:
                 found = [_from_file(path / file, make) for file in media_below(path)]

@@ -26,7 +26,7 @@ TIME_MASKS: Final = 2
 LONGEST_TIME_MASK: Final = 0.1  # of the clip
 
 # Of the face crops:
-LARGEST_SHIFT: Final = 5  # pixels
+LARGEST_SHIFT: Final = 5  # pixels of crops of 64, of larger ones in proportion
 LARGEST_TURN: Final = 10  # degrees
 ZOOM: Final = 0.15
 STRETCH: Final = 0.08
@@ -169,7 +169,7 @@ def augment_crops(crops: Tensor, generator: torch.Generator) -> Tensor:
     One draw for all frames, so that what moves is the face alone.
 
     Args:
-        crops: (T, 64, 64) uint8; not changed.
+        crops: (T, S, S) or (T, S, S, 3) uint8; not changed.
         generator: the only source of randomness.
     """
 
@@ -177,19 +177,22 @@ def augment_crops(crops: Tensor, generator: torch.Generator) -> Tensor:
         return limit * (2 * float(torch.rand((), generator=generator)) - 1)
 
     mirror = 1 if torch.rand((), generator=generator) < 0.5 else -1
-    middle = (CROP - 1) / 2
+    size = crops.shape[1]
+    middle = (size - 1) / 2
     transform = cv2.getRotationMatrix2D((middle, middle), within(LARGEST_TURN), 1 + within(ZOOM))
     stretch = mirror * (1 + within(STRETCH))
     transform = transform @ np.array([[stretch, 0, middle * (1 - stretch)], [0, 1, 0], [0, 0, 1]])
-    transform[:, 2] += within(LARGEST_SHIFT), within(LARGEST_SHIFT)
+    shift = LARGEST_SHIFT * size / CROP
+    transform[:, 2] += within(shift), within(shift)
     moved = np.stack(
         [
-            cv2.warpAffine(crop, transform, (CROP, CROP), borderMode=cv2.BORDER_REPLICATE)
+            cv2.warpAffine(crop, transform, (size, size), borderMode=cv2.BORDER_REPLICATE)
             for crop in crops.numpy()
         ]
     )
-    across = torch.linspace(-1, 1, CROP) * within(SIDE_LIGHT)
+    across = torch.linspace(-1, 1, size) * within(SIDE_LIGHT)
     light = 1 + within(BRIGHTNESS) + across
+    light = light[:, None] if crops.ndim == 4 else light
     relit = ((torch.from_numpy(moved).float() - 128) * (1 + within(CONTRAST)) + 128) * light
     return relit.clamp(0, 255).byte()
 

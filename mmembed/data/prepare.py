@@ -10,10 +10,10 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from mmembed import features
 from mmembed.batch import STREAMS
@@ -36,7 +36,7 @@ from mmembed.data.shards.layout import (
 )
 from mmembed.data.shards.records import to_record
 from mmembed.errors import BudgetError, DataError, UsageError
-from mmembed.features.video import check_face_model
+from mmembed.features.video import SMALL_GREY, CropForm, check_face_model
 from mmembed.io.atomic import atomic_file
 from mmembed.io.json import dumps
 from mmembed.io.locks import finishing
@@ -88,6 +88,7 @@ def prepare_shards(
     error_budget: float = 0.01,
     timeout: Seconds = pool.TIMEOUT,
     face_model: Path | None = None,
+    crops: CropForm = SMALL_GREY,
     part: Rank = WHOLE,
 ) -> tuple[Failure, ...] | None:
     """Turn utterances into shards and a manifest.json; what failed is listed in failed.jsonl.
@@ -107,17 +108,18 @@ def prepare_shards(
         error_budget: fraction of the utterances that may fail, in [0, 1].
         timeout: seconds after which a clip is given up.
         face_model: see `mmembed.features.video.face_crops`.
+        crops: form of the face crops.
         part: which shards are this process's. Whichever part ends last writes manifest.json.
 
     Returns:
         Those that failed, once all is there, manifest.json too; None while other parts are at work.
 
     Raises:
-        UsageError: `out` holds shards of other utterances, streams or features.
+        UsageError: `out` holds shards of other utterances, streams, crops or features.
         DataError: there are no utterances, or two share a key.
         BudgetError: more failed than `error_budget` allows; the shards are there all the same.
     """
-    jobs = plan_shards(utterances, folder, out, streams, records_per_shard, face_model)
+    jobs = plan_shards(utterances, folder, out, streams, records_per_shard, face_model, crops)
     own = jobs[part.rank :: part.world]
     for job in own:
         drop_if_changed(job.path, with_media(job.sources))
@@ -148,10 +150,11 @@ def plan_shards(
     streams: tuple[str, ...],
     records_per_shard: int,
     face_model: Path | None = None,
+    crops: CropForm = SMALL_GREY,
 ) -> list[ShardJob]:
     """What each shard is to hold; raises as `prepare_shards` does, before anything is written."""
     _check_utterances(utterances, folder)
-    how = _code()
+    how = f"{_code()} {crops}"
     if face_model is not None:
         check_face_model(face_model)
         how += hashlib.sha256(face_model.read_bytes()).hexdigest()
@@ -163,6 +166,7 @@ def plan_shards(
             how,
             folder,
             face_model,
+            crops,
         )
         for first in range(0, len(utterances), records_per_shard)
     ]
@@ -185,6 +189,7 @@ def _finish(
             finish(
                 out,
                 streams=list(jobs[0].streams),
+                crops=asdict(jobs[0].crops),
                 utterances=total,
                 records_per_shard=records_per_shard,
                 plan=_digest([job.plan for job in jobs]),
@@ -209,12 +214,14 @@ class ShardJob:
     how: str
     folder: Path
     face_model: Path | None
+    crops: CropForm
 
     @property
     def sources(self) -> list[MediaSource]:
         """The rows to decode, with their media in `folder`."""
         rows = (row for row in self.utterances if isinstance(row, Utterance))
-        return [MediaSource(row, self.folder, self.streams, self.face_model) for row in rows]
+        how: dict[str, Any] = {"face_model": self.face_model, "crops": self.crops}
+        return [MediaSource(row, self.folder, self.streams, **how) for row in rows]
 
     @cached_property
     def plan(self) -> str:
@@ -234,7 +241,7 @@ def _digest(value: object) -> str:
 def _code() -> str:
     """A digest of the code that decodes and computes features: other code, other vectors."""
     folder = Path(__file__).parent
-    names = ("audio", "decode", "load", "open", "repair", "video")
+    names = ("audio", "decode", "load", "open", "repair", "streaming", "video")
     files = [folder / "media" / f"{name}.py" for name in names]
     files += sorted(Path(features.__file__).parent.glob("*.py"))
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
@@ -263,7 +270,7 @@ def _check_folder(out: Path, jobs: Sequence[ShardJob]) -> None:
             if made is None or made["provenance"].get("plan") == plans[path]:
                 continue  # a damaged one is made again
         raise UsageError(
-            f"{path}: holds other utterances or streams than asked for, or features of "
+            f"{path}: holds other utterances, streams or crops than asked for, or features of "
             "another version; choose another folder, or remove this one to start again"
         )
 
@@ -279,6 +286,7 @@ def _make_shard(
     provenance = {
         "plan": job.plan,
         "streams": list(job.streams),
+        "crops": asdict(job.crops),
         "made_with": made_with(),
         # Both grow while the records are made; the index is written after them.
         "fingerprints": prints.digests,

@@ -296,7 +296,7 @@ class Sources:
     def describe(
         self, embeddings: Embeddings, hits: Sequence[Hit], *, faces: bool = False
     ) -> tuple[list[SearchResult], list[NDArray[np.uint8] | None]]:
-        """What is known of the nearest, and a face crop (H, W) of each where there is one."""
+        """What is known of the nearest, and a face crop of each where there is one."""
         table = embeddings.table.take([hit.row for hit in hits])
         results, crops = [], []
         for rank, (hit, held) in enumerate(zip(hits, table.to_pylist(), strict=True), start=1):
@@ -310,7 +310,7 @@ class Sources:
     def look_up(
         self, key: str, *, face: bool = False
     ) -> tuple[str | None, NDArray[np.uint8] | None]:
-        """(what is said, the middle face crop (H, W)), each None where it is not known."""
+        """(what is said, the middle face crop), each None where it is not known."""
         members = ("json", "video.npy") if face else ("json",)
         for shards in self._sets:
             place = pc.index(shards.texts("key"), key).as_py()

@@ -21,6 +21,7 @@ from mmembed.embedder.card import UNSTATED
 from mmembed.encoder import FRAME_RATE
 from mmembed.errors import UsageError
 from mmembed.features.text import Vocabulary
+from mmembed.features.video import SMALL_GREY
 from mmembed.io.remote import as_url
 from mmembed.losses.ctc import ctc_steps_needed
 from mmembed.recipes.pretrain import DataConfig
@@ -105,6 +106,8 @@ def open_corpus(config: DataConfig) -> TrainingCorpus:
             f"nothing to train on in {', '.join(config.shards)}: no record of split train with "
             f"{' or '.join(config.streams)}"
         )
+    if "video" in config.streams:
+        examples.check_crops(SMALL_GREY)  # what our own front end reads
     transcripts = examples.transcripts()
     spoken = [transcript for transcript in transcripts if transcript]
     if not spoken:

@@ -27,7 +27,7 @@ def write_nearest(
         about: a sentence on where.
         head: names of the columns, among them "rank", "cosine" and "key".
         rows: cells of each clip found, nearest first.
-        crops: (H, W) of each, None where there is none.
+        crops: (H, W) or (H, W, 3) of each, None where there is none.
         out: the file.
     """
     rank, cosine, key = (head.index(name) for name in ("rank", "cosine", "key"))

@@ -109,7 +109,7 @@ def test_a_folder_of_another_plan_is_refused(tmp_path: Path) -> None:
     for other, size in ((corpus[::-1], 1), (corpus, 2), (corpus[:2], 1)):
         with pytest.raises(UsageError, match="other utterances"):
             prepare_shards(other, tmp_path, out, records_per_shard=size)
-    with pytest.raises(UsageError, match="other utterances or streams"):
+    with pytest.raises(UsageError, match="other utterances, streams or crops"):
         prepare_shards(corpus, tmp_path, out, records_per_shard=1, streams=("audio", "text"))
     assert files(out) == before
 

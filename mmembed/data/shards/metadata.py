@@ -7,7 +7,8 @@ from functools import partial
 from typing import Any, Final
 
 from mmembed.data.shards.format import is_count, parse_object
-from mmembed.errors import CorruptError
+from mmembed.errors import CorruptError, UsageError
+from mmembed.features.video import CropForm
 
 MANIFEST: Final = "manifest.json"
 
@@ -18,6 +19,18 @@ def _is_text(value: object) -> bool:
 
 def _is_texts(value: object) -> bool:
     return isinstance(value, list) and all(map(_is_text, value))
+
+
+def crop_form(metadata: Mapping[str, Any]) -> CropForm:
+    """Of the face crops of a folder, or of a shard by its provenance; older ones do not tell.
+
+    Raises:
+        CorruptError: there are no such crops.
+    """
+    try:
+        return CropForm(**metadata.get("crops", {}))
+    except (TypeError, UsageError):
+        raise CorruptError(f"crops is {repr(metadata['crops'])[:80]}") from None
 
 
 _RENAMED_LAYERS: Final = {"video on clock": "video aligned", "text on clock": "text aligned"}
@@ -44,6 +57,10 @@ def parse_manifest(name: str, data: bytes) -> dict[str, Any]:
     for entry, fits in _FIELDS.items():
         if entry in manifest and not fits(manifest[entry]):
             raise CorruptError(f"{name}: damaged: {entry} is {repr(manifest[entry])[:80]}")
+    try:
+        crop_form(manifest)
+    except CorruptError as error:
+        raise CorruptError(f"{name}: damaged: {error}") from None
     return rename_layers(manifest)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import tarfile
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -23,7 +23,7 @@ from mmembed.data.locations import FAILED, Json, Location, Progress
 from mmembed.data.manifest.jsonl import each_row, row_name
 from mmembed.data.shards.format import members_of, parse_sidecar, read_member
 from mmembed.data.shards.layout import shard_path
-from mmembed.data.shards.metadata import MANIFEST, rename_layers
+from mmembed.data.shards.metadata import MANIFEST, crop_form, rename_layers
 from mmembed.data.shards.records import FEATURES, from_record, to_record
 from mmembed.data.verify.defect import (
     Defect,
@@ -43,14 +43,13 @@ from mmembed.data.verify.embeddings import (
 )
 from mmembed.errors import CorruptError, DataError, MmembedError
 from mmembed.features.audio import MEL_BANDS
-from mmembed.features.video import CROP
 
 MOST_MISSING: Final = 10_000  # shards that are listed as missing
 
 Shape: TypeAlias = tuple[int | None, ...]
-_FORMS: Final[dict[str, tuple[tuple[str, ...], tuple[Shape, ...]]]] = {
+_Form: TypeAlias = tuple[tuple[str, ...], tuple[Shape, ...]]
+_FORMS: Final[dict[str, _Form]] = {
     "audio": (("float16",), ((None, MEL_BANDS),)),
-    "video": (("uint8",), ((None, CROP, CROP),)),
     "pooled": (("float16", "float32"), ((None,),)),
     "frames": (("float16", "float32"), ((None, None),)),
     "words": (("float16", "float32"), ((None, None),)),
@@ -129,15 +128,23 @@ class _Checks:
         keys: key -> the shard where it was first seen.
         widths: member -> its width, and the key it was first seen in.
         norms: key -> length of its pooled vector.
+        forms: `_FORMS`, and that of the face crops of the shard.
     """
 
     metadata: Json
     keys: dict[str, str]
     widths: dict[str, tuple[int, str]] = field(default_factory=dict)
     norms: dict[str, float] = field(default_factory=dict)
+    forms: Mapping[str, _Form] = field(default_factory=dict)
 
     def shard(self, tar: Path, index: Json) -> Iterator[Defect]:
         yield from check_origin(tar, rename_layers(index["provenance"]), self.metadata)
+        try:
+            crops = crop_form(index["provenance"])
+        except CorruptError as error:
+            yield corrupt(tar, "crops", f"in its index {error}")
+            return
+        self.forms = {**_FORMS, "video": (("uint8",), ((None, *crops.shape),))}
         if not tar.is_file():
             again = f"delete {tar.stem}.json and make it again"
             yield corrupt(tar, "missing", f"only its index is there; {again}")
@@ -177,7 +184,8 @@ class _Checks:
 
     def array(self, key: str, name: str, array: NDArray[Any]) -> Iterator[Defect]:
         """Of the documented dtype and shape, as wide as in the other records, finite."""
-        dtypes, shapes = _FEATURES if name.startswith(FEATURES) else _FORMS.get(name, ((), ()))
+        none: _Form = ((), ())
+        dtypes, shapes = _FEATURES if name.startswith(FEATURES) else self.forms.get(name, none)
         fits = (
             array.ndim == len(shape)
             and all(size in (None, n) for n, size in zip(array.shape, shape, strict=True))
