@@ -91,8 +91,8 @@ def draw(examples: Examples, seconds: int, seed: int) -> list[Example]:
         example = examples[int(order.integers(len(examples)))]
         if example.audio is None or example.video is None:
             continue
-        count = min(len(example.audio) // 4, len(example.video))
-        parts = {"audio": example.audio[: 4 * count], "video": example.video[:count]}
+        count = min(len(example.audio) // 640, len(example.video))
+        parts = {"audio": example.audio[: 640 * count], "video": example.video[:count]}
         drawn.append(Example(example.utterance, **parts))  # type: ignore[arg-type]
         frames += count
     return drawn

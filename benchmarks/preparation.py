@@ -30,7 +30,7 @@ from mmembed.data.media.pool import Decoder
 from mmembed.data.prepare import prepare_shards
 from mmembed.data.shards.layout import Record, write_shard
 from mmembed.data.shards.records import to_record
-from mmembed.features.audio import log_mel
+from mmembed.features.audio import log_mel, to_int16
 from mmembed.features.video import face_crops
 
 
@@ -80,7 +80,7 @@ def stages(rows: Sequence[Utterance], folder: Path) -> float:
             clock.append(time.process_time())
             face_crops(clip.video)
             clock.append(time.process_time())
-            log_mel(clip.audio)
+            log_mel(to_int16(clip.audio))
             clock.append(time.process_time())
             for stage, start, end in zip(spent, clock, clock[1:], strict=False):
                 spent[stage] += end - start

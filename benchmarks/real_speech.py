@@ -119,6 +119,7 @@ def _baselines(out: Path) -> None:
     from mmembed.data.manifest.utterance import to_row
     from mmembed.data.media.decode import load_clip
     from mmembed.data.shards.layout import Record, finish, is_committed, shard_path, write_shard
+    from mmembed.features.audio import log_mel
 
     rows = {row.key: row for row in read_manifest(out / "data" / "ravdess" / "manifest.jsonl")}
 
@@ -137,7 +138,7 @@ def _baselines(out: Path) -> None:
         vectors = {}
         for example in Examples([_shards(out, "ravdess")]):
             assert example.audio is not None
-            mel = example.audio.astype(np.float32)
+            mel = log_mel(example.audio).numpy()
             vectors[example.key] = np.concatenate((mel.mean(0), mel.std(0)))
         write("log-mel statistics", vectors)
     if not is_committed(shard_path(out / "embeddings" / "eGeMAPS" / "audio", 0)):

@@ -47,7 +47,7 @@ from mmembed.embedder import Embedder
 from mmembed.embeddings.write import Threads
 from mmembed.encoder import Encoder
 from mmembed.errors import DataError
-from mmembed.features.audio import SAMPLE_RATE, log_mel
+from mmembed.features.audio import SAMPLE_RATE, to_int16
 from mmembed.features.video import face_crops
 from mmembed.recipes.pretrain import RECIPES
 
@@ -145,7 +145,7 @@ def row(name: str, seconds: float, of: float, note: str = "") -> None:
 def as_example(number: int, clip: DecodedMedia, crops: NDArray[np.uint8] | None) -> Example:
     """Its features, which are computed in float32 always."""
     with torch.autocast("cpu", enabled=False):
-        sound = None if clip.audio is None else log_mel(clip.audio)
+        sound = None if clip.audio is None else to_int16(clip.audio)
     return Example(Utterance(f"clip-{number}", None), audio=sound, video=crops)
 
 
@@ -216,7 +216,9 @@ def encoder(settings: Settings, examples: Sequence[Example], embedder: Embedder)
         if not held:
             continue
         held = [*islice(cycle(held), settings.encoded)]
-        length = sum(len(example.audio) / 100 for example in held if example.audio is not None)
+        length = sum(
+            len(example.audio) / SAMPLE_RATE for example in held if example.audio is not None
+        )
         alike = sorted(held, key=lambda e: 0 if e.audio is None else len(e.audio))
         ways = {
             "one clip at a time": [[example] for example in held],

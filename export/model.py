@@ -47,7 +47,7 @@ INPUTS: Final[Mapping[str, Mapping[str, Any]]] = {
         "shape": ["batch", "audio_steps", MEL_BANDS],
         "dtype": "float32",
         "steps_per_second": FEATURE_RATE,
-        "made_by": "mmembed.features.audio.log_mel: log-mel power of 16 kHz mono sound",
+        "made_by": "mmembed.features.audio.log_mel: log-mel power of 16-bit mono sound at 16 kHz",
     },
     "video": {
         "shape": ["batch", "video_steps", CROP, CROP],

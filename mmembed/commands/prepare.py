@@ -29,7 +29,7 @@ from mmembed.data.manifest.utterance import Utterance
 from mmembed.data.prepare import Rank, plan_shards, prepare_shards
 from mmembed.data.shards.layout import ShardSet
 from mmembed.errors import DataError, UsageError
-from mmembed.features.audio import FEATURE_RATE
+from mmembed.features.audio import SAMPLE_RATE
 from mmembed.features.video import CROP, VIDEO_RATE, CropForm
 from mmembed.io.locks import lock_folder
 
@@ -251,7 +251,7 @@ def describe(shards: ShardSet) -> str:
     """What shards of features hold, such as "4 utterances (3 train, 1 dev), 0.01 h, 2 speakers"."""
     metas = [shards.meta(index) for index in range(len(shards))]
     lengths = [meta["lengths"] for meta in metas]
-    seconds = sum(max(n["audio"] / FEATURE_RATE, n["video"] / VIDEO_RATE) for n in lengths)
+    seconds = sum(max(n["audio"] / SAMPLE_RATE, n["video"] / VIDEO_RATE) for n in lengths)
     speakers = {meta["speaker"] for meta in metas} - {None}
     splits = Counter(meta["split"] or "without split" for meta in metas)
     parts = ", ".join(f"{count} {name}" for name, count in splits.items())

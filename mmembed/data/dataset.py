@@ -17,8 +17,8 @@ from mmembed.data.example import Example
 from mmembed.data.manifest.utterance import Utterance
 from mmembed.data.shards.layout import ShardSet
 from mmembed.data.shards.metadata import crop_form
-from mmembed.data.shards.records import from_record
-from mmembed.errors import UsageError
+from mmembed.data.shards.records import OLDER, from_record, is_older
+from mmembed.errors import CorruptError, UsageError
 from mmembed.features.text import normalise_transcript
 from mmembed.features.video import SMALL_GREY, CropForm
 
@@ -36,6 +36,9 @@ class Examples(Sequence[Example]):
         keep: whether to select records with this "split", "speaker" and "streams" (the tuple of
             those with steps); it is called once for each combination that occurs.
 
+    Raises:
+        CorruptError: a folder was prepared by an older version; its first record with sound tells.
+
     Attributes:
         sets: the folders, opened.
         sizes: records selected of each folder.
@@ -47,6 +50,10 @@ class Examples(Sequence[Example]):
         self, folders: Iterable[Path | str], keep: Callable[[Meta], bool] | None = None
     ) -> None:
         self.sets = [ShardSet(folder) for folder in folders]
+        for shards in self.sets:
+            heard = np.flatnonzero(shards.numbers("lengths.audio"))
+            if len(heard) and is_older(shards.member_names(int(heard[0]))):
+                raise CorruptError(f"{shards.name}: {OLDER}")
         self._selected = [_select(shards, keep) for shards in self.sets]
         self.sizes = tuple(map(len, self._selected))
         self.folders = np.repeat(np.arange(len(self.sets)), self.sizes)

@@ -18,7 +18,7 @@ from torch import Tensor
 from mmembed.batch import STREAMS
 from mmembed.config import Seconds
 from mmembed.data.manifest.utterance import Utterance, finite_number
-from mmembed.features.audio import FEATURE_RATE, MEL_BANDS
+from mmembed.features.audio import MEL_BANDS, SAMPLE_RATE, log_mel
 from mmembed.features.text import Vocabulary
 from mmembed.features.video import CROP, VIDEO_RATE
 from mmembed.io.json import shown
@@ -80,7 +80,7 @@ class Example:
 
     Attributes:
         utterance: its manifest row.
-        audio: (T, 80) float16 log-mel at 100 Hz, or None.
+        audio: (samples,) int16 mono at 16 kHz, or None.
         video: (T, S, S) grey or (T, S, S, 3) RGB uint8 face crops at 25 Hz, or None; S is 64 and
             they are grey unless another `mmembed.features.video.CropForm` was asked for.
         text: the words as an input stream, or None.
@@ -89,7 +89,7 @@ class Example:
     """
 
     utterance: Utterance
-    audio: NDArray[np.float16] | None = None
+    audio: NDArray[np.int16] | None = None
     video: NDArray[np.uint8] | None = None
     text: str | None = None
     features: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
@@ -113,7 +113,7 @@ class Example:
     def is_long(self) -> bool:
         """Whether it is longer than `LONGEST`."""
         audio, video = (0 if x is None else len(x) for x in (self.audio, self.video))
-        return max(audio / FEATURE_RATE, video / VIDEO_RATE) > LONGEST
+        return max(audio / SAMPLE_RATE, video / VIDEO_RATE) > LONGEST
 
     def only(self, streams: tuple[str, ...]) -> Example:
         """The same utterance with no other than the named streams."""
@@ -124,8 +124,8 @@ class Example:
     def tensors(self, vocabulary: Vocabulary) -> dict[str, Tensor]:
         """What an encoder with this vocabulary of subwords reads of it: `Batch.inputs` of one."""
         inputs = dict(EMPTY)
-        if self.audio is not None:
-            inputs["audio"] = torch.from_numpy(self.audio.astype(np.float32))
+        if self.audio is not None and len(self.audio):
+            inputs["audio"] = log_mel(self.audio)
         if self.video is not None:
             inputs["video"] = torch.from_numpy(self.video)
         if self.text is not None:

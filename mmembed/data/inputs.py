@@ -22,7 +22,7 @@ from mmembed.data.manifest.utterance import Utterance, portable_key, to_row, wit
 from mmembed.data.media.load import MediaSource, ProbeResult, ReadySource, Source
 from mmembed.data.media.streaming import check_longest
 from mmembed.errors import CorruptError, DataError, UsageError
-from mmembed.features.audio import FEATURE_RATE
+from mmembed.features.audio import SAMPLE_RATE
 from mmembed.features.text import normalise_transcript
 from mmembed.features.video import SMALL_GREY, VIDEO_RATE, CropForm
 from mmembed.io.remote import as_url
@@ -179,7 +179,7 @@ def _probe_stored(examples: Examples, index: int) -> ProbeResult:
     try:
         lengths, words = meta["lengths"], normalise_transcript(meta["transcript"] or "")
         streams = tuple(stream for stream in STREAMS if lengths[stream])
-        seconds = max(lengths["audio"] / FEATURE_RATE, lengths["video"] / VIDEO_RATE) or None
+        seconds = max(lengths["audio"] / SAMPLE_RATE, lengths["video"] / VIDEO_RATE) or None
     except (KeyError, TypeError) as error:
         key = examples.key(index)
         raise CorruptError(f"{key}: not a record of prepared features ({error})") from None

@@ -18,7 +18,6 @@ import numpy as np
 import pyarrow as pa
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from mmembed.batch import STREAMS, UNLABELLED, Batch
@@ -27,9 +26,13 @@ from mmembed.data.example import EMPTY
 from mmembed.data.item import Augmentation, Item, augment, collate
 from mmembed.data.sampler import EpochPlan, Integers, derive_seed, partition_batch
 from mmembed.data.shards.layout import Record
+from mmembed.data.shards.records import CROPS, SOUND
 from mmembed.errors import CorruptError, MmembedError, UsageError
+from mmembed.features.audio import SAMPLE_RATE, log_mel
 from mmembed.features.text import Vocabulary
+from mmembed.features.video import VIDEO_RATE
 
+SAMPLES_PER_FRAME: Final = SAMPLE_RATE // VIDEO_RATE
 TIMEOUT: Final = 300.0  # seconds for one step; a reader that hangs ends the run
 
 Job = TypeVar("Job")
@@ -52,7 +55,7 @@ class SpeechItems:
         speakers: class ids; a speaker not among them is UNLABELLED.
 
     Attributes:
-        lengths: (N, 3) steps of each of `STREAMS`, 0 = missing (characters of a text).
+        lengths: (N, 3) samples, pictures and characters, in the order of `STREAMS`; 0 = missing.
         frames: (N,) int32 of the 25 Hz frame grid: those of the audio, else of the video, else the
             length of the text.
         speakers: (N,) class ids.
@@ -73,7 +76,9 @@ class SpeechItems:
         columns = [examples.numbers(f"lengths.{s}") * (s in streams) for s in STREAMS]
         self.lengths = np.stack(columns, axis=1)
         audio, video, text = columns
-        frames = np.where(audio > 0, -(-audio // 4), np.where(video > 0, video, text))
+        frames = np.where(
+            audio > 0, -(-audio // SAMPLES_PER_FRAME), np.where(video > 0, video, text)
+        )
         self.frames: NDArray[np.int32] = frames.astype(np.int32)
         names = examples.texts("speaker").fill_null("").to_pylist()
         self.speakers = np.array([speakers.get(name, UNLABELLED) for name in names], np.int64)
@@ -91,33 +96,34 @@ class SpeechItems:
             CorruptError: the bytes of the record are not those written, or other features.
         """
         shards = self.examples.sets[self.examples.folders[number]]
-        record = shards.read(int(self.examples.records[number]), ["audio.npy", "video.npy"])
+        record = shards.read(int(self.examples.records[number]), [SOUND, CROPS])
         audio, video, text = self.lengths[number].tolist()
-        tokens = self._tokens[number].as_py() if text else []
+        inputs = dict(EMPTY)
+        if audio:
+            inputs["audio"] = log_mel(_stream(record, SOUND, np.int16, (audio,)))
+        if video:
+            shape = (video, *EMPTY["video"].shape[1:])
+            inputs["video"] = torch.from_numpy(_stream(record, CROPS, np.uint8, shape))
+        if text:
+            inputs["text"] = torch.tensor(self._tokens[number].as_py(), dtype=torch.int64)
         return Item(
             key=record.key,
-            inputs={
-                "audio": _features(record, "audio", np.float16, audio),
-                "video": _features(record, "video", np.uint8, video),
-                "text": torch.tensor(tokens, dtype=torch.int64),
-            },
+            inputs=inputs,
             transcript=torch.tensor(self.units[number].as_py(), dtype=torch.int64),
             speaker=int(self.speakers[number]),
         )
 
 
-def _features(record: Record, stream: str, kind: type, length: int) -> Tensor:
-    """The features of a stream; those of `EMPTY` where it has no steps, or is not to be read."""
-    if not length:
-        return EMPTY[stream]
-    features, shape = record.members.get(f"{stream}.npy"), (length, *EMPTY[stream].shape[1:])
-    if features is None or features.shape != shape or features.dtype != kind:
-        found = "nothing" if features is None else f"{features.dtype} {features.shape}"
+def _stream(record: Record, name: str, kind: type, shape: tuple[int, ...]) -> NDArray[Any]:
+    """A stream of this type and shape."""
+    values: NDArray[Any] | None = record.members.get(name)
+    if values is None or values.shape != shape or values.dtype != kind:
+        found = "nothing" if values is None else f"{values.dtype} {values.shape}"
         raise CorruptError(
-            f"{record.key}: not a record of prepared features ({stream} is {found}, not "
+            f"{record.key}: not a record of prepared features ({name} is {found}, not "
             f"{np.dtype(kind)} {shape}); prepare the corpus again"
         )
-    return torch.from_numpy(features).to(EMPTY[stream].dtype)
+    return values
 
 
 class Draw(NamedTuple):

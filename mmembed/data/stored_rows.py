@@ -19,9 +19,16 @@ from mmembed.data.locations import Json, Location, Progress
 from mmembed.data.manifest.jsonl import count_rows, each_row
 from mmembed.data.manifest.utterance import Utterance, utterance_of
 from mmembed.data.shards.format import Member, members_of, read_local_sidecar, read_member
-from mmembed.data.shards.records import FEATURES, read_description
+from mmembed.data.shards.records import (
+    CROPS,
+    FEATURES,
+    OLDER,
+    SOUND,
+    is_older,
+    read_description,
+)
 from mmembed.errors import CorruptError, DataError
-from mmembed.features.audio import FEATURE_RATE
+from mmembed.features.audio import SAMPLE_RATE
 from mmembed.features.text import normalise_transcript
 from mmembed.features.video import VIDEO_RATE
 
@@ -56,7 +63,7 @@ class StoredRow:
         text: its words, normalised, "" without.
         face: how the face was found, None without video.
         vectors: precomputed features by stream (T, D), or "pooled" (D,).
-        audio: its log-mel features, None without.
+        audio: its sound, None without.
         video: its face crops, None without.
     """
 
@@ -119,6 +126,8 @@ def _prepared(tar: BinaryIO, path: Path, record: Json) -> StoredRow:
     """A record of a shard; of its members only JSON and vectors are read."""
     key, meta = record["key"], record["meta"]
     members = {member.name: member for member in members_of(record)}
+    if is_older(members):
+        raise CorruptError(f"{path}: {OLDER}")
     described = _read(tar, members["json"]) if "json" in members else None
     if not isinstance(described, Mapping):
         raise CorruptError(f"{path}: {key} is damaged: its JSON is no object")
@@ -146,8 +155,8 @@ def _prepared(tar: BinaryIO, path: Path, record: Json) -> StoredRow:
             text,
             info.face if "video" in streams else None,
             vectors,
-            stored.get("audio.npy"),
-            stored.get("video.npy"),
+            stored.get(SOUND),
+            stored.get(CROPS),
         )
     except (KeyError, ValueError, TypeError, AttributeError, OverflowError) as error:
         raise CorruptError(f"{path}: {key} is no record of this project ({error})") from None
@@ -157,7 +166,7 @@ def _seconds(info: ExampleInfo, meta: Json, utterance: Utterance) -> float | Non
     if info.seconds is not None:
         return info.seconds
     lengths = meta.get("lengths") or {}
-    seconds = max(lengths.get("audio", 0) / FEATURE_RATE, lengths.get("video", 0) / VIDEO_RATE)
+    seconds = max(lengths.get("audio", 0) / SAMPLE_RATE, lengths.get("video", 0) / VIDEO_RATE)
     if seconds:
         return float(seconds)
     if utterance.media is None or utterance.end is None:

@@ -31,7 +31,7 @@ from mmembed.data.media.streaming import (
 )
 from mmembed.data.media.video import VideoTrack, block_length
 from mmembed.errors import DataError, UsageError
-from mmembed.features.audio import SAMPLE_RATE, log_mel
+from mmembed.features.audio import SAMPLE_RATE, to_int16
 from mmembed.features.text import normalise_transcript
 from mmembed.features.video import SMALL_GREY, VIDEO_RATE, CropForm, face_crops
 
@@ -115,27 +115,27 @@ class Clip:
             raise UsageError(
                 f"{self.name}: lasts {seconds:.0f} s, at most {LONGEST_RECORDING:.0f} s at once"
             )
-        limited = audio is not None and audio.dtype in FULL_SCALE
-        to_mono = ToMono(Path(self.name), limited=limited)
+        to_mono = ToMono(Path(self.name))
         if seconds > LONGEST or (video is not None and crops != SMALL_GREY):
             return gather(self._parts(audio, video, example, to_mono, face_model, crops))
-        mono = luma = None
+        sound = luma = None
         if audio is not None and len(audio):
-            mono = to_16k(
-                to_mono(_floats(audio, self.name)), int(self.sample_rate or 1), to_mono.peak
-            )
+            sound = to_16k(self._mono(audio, to_mono), int(self.sample_rate or 1))
         if video is not None and len(video):
             luma = to_pictures(video, self.name)
-        lasts = [] if mono is None else [len(mono) / SAMPLE_RATE]
+        lasts = [] if sound is None else [len(sound) / SAMPLE_RATE]
         lasts += [] if luma is None else [len(luma) / VIDEO_RATE]
         return replace(
             example,
-            audio=None if mono is None else log_mel(mono),
+            audio=None if sound is None else to_int16(sound),
             video=None if luma is None else face_crops(luma, face_model)[0],
             info=ExampleInfo(round(max(lasts), 3), None, tuple(to_mono.notes))
             if lasts
             else ExampleInfo(),
         )
+
+    def _mono(self, audio: NDArray[Any], to_mono: ToMono) -> NDArray[np.float32]:
+        return to_mono(_floats(audio, self.name), limited=audio.dtype in FULL_SCALE)
 
     def _parts(
         self,
@@ -152,8 +152,8 @@ class Clip:
             if audio is not None:
                 rate = int(self.sample_rate or 1)
                 for start in range(0, len(audio), BLOCK * rate):
-                    samples = to_mono(_floats(audio[start : start + BLOCK * rate], self.name))
-                    yield MediaBlock("audio", samples, rate, to_mono.peak)
+                    samples = self._mono(audio[start : start + BLOCK * rate], to_mono)
+                    yield MediaBlock("audio", samples, rate)
             if video is not None:
                 step = block_length(video.shape[1:3], crops)
                 for start in range(0, len(video), step):

@@ -30,15 +30,15 @@ from mmembed.data.example import Example
 from mmembed.data.media.temporary_arrays import release
 from mmembed.embedder.recogniser import Recogniser
 from mmembed.encoder import FRAME_RATE, EncoderOutput
-from mmembed.features.audio import FEATURE_RATE
+from mmembed.features.audio import SAMPLE_RATE
 from mmembed.features.text import Vocabulary
 from mmembed.features.video import VIDEO_RATE
 from mmembed.nn.transformer import VARIANCE_FLOOR
 
 CORE: Final = 3_000  # frames, 120 s
 CONTEXT: Final = 375  # frames, 15 s
-STEPS: Final = {"audio": 4, "video": 1}  # of a stream in a frame
-assert STEPS["audio"] * FRAME_RATE == FEATURE_RATE and FRAME_RATE == VIDEO_RATE
+STEPS: Final = {"audio": int(SAMPLE_RATE // FRAME_RATE), "video": 1}  # of a stream in a frame
+assert STEPS["audio"] * FRAME_RATE == SAMPLE_RATE and FRAME_RATE == VIDEO_RATE
 
 
 @dataclass(frozen=True)

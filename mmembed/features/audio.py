@@ -1,4 +1,4 @@
-"""Audio to log-mel features: fixed, the same for every clip, nothing learned."""
+"""Audio to 16-bit samples at 16 kHz and these to log-mel: fixed, nothing learned."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 SAMPLE_RATE: Final = 16_000  # Hz
+FULL_SCALE: Final = 1 << 15  # of int16 samples
 FEATURE_RATE: Final = 100  # Hz
 HOP: Final = 160  # samples from step to step
 WINDOW: Final = 400  # samples, 25 ms
@@ -26,32 +27,46 @@ LOG_MEAN: Final = -7.0  # about the mean and deviation of log-mel speech; consta
 LOG_SCALE: Final = 4.0
 
 
-def log_mel(waveform: NDArray[np.float32]) -> NDArray[np.float16]:
+def to_int16(waveform: NDArray[np.float32]) -> NDArray[np.int16]:
+    """(samples,) in [-1, 1] as 16-bit samples; what is beyond full scale is clipped.
+
+    Every clip passes through this, whether or not it is stored, so that both give the same vectors.
+    """
+    scaled = np.rint(waveform * np.float32(FULL_SCALE))
+    samples: NDArray[np.int16] = np.clip(scaled, -FULL_SCALE, FULL_SCALE - 1).astype(np.int16)
+    return samples
+
+
+def to_float(samples: NDArray[np.int16]) -> Tensor:
+    """(samples,) 16-bit samples as float32 in [-1, 1)."""
+    return torch.from_numpy(samples.astype(np.float32)) / FULL_SCALE
+
+
+def log_mel(samples: NDArray[np.int16]) -> Tensor:
     """Log-mel power, scaled by constants to about zero mean and unit variance on speech.
 
     Step t is centred on sample 160 t + 80; sound beyond the ends counts as silence. No statistic
     of the clip enters: level is kept, and a part of a recording has the features it has in the
-    whole, to one step of float16.
+    whole, but for the steps at its ends.
 
     Args:
-        waveform: (samples,) float32 mono at 16 kHz in [-1, 1], at least one sample.
+        samples: (N,) int16 mono at 16 kHz, at least one sample.
 
     Returns:
-        (T, 80) float16 at 100 Hz, T = ceil(samples / 160). Rounded to float16 here, so that stored
-        and fresh features agree bit for bit on one machine.
+        (T, 80) float32 at 100 Hz, T = ceil(N / 160).
     """
-    if waveform.ndim != 1 or not len(waveform):
-        raise ValueError(f"waveform must be (samples,), at least one; found {waveform.shape}")
-    steps = -(-len(waveform) // HOP)
+    if samples.ndim != 1 or not len(samples):
+        raise ValueError(f"samples must be (N,), at least one; found {samples.shape}")
+    steps = -(-len(samples) // HOP)
     before = (FFT - HOP) // 2
-    samples = F.pad(torch.from_numpy(waveform), (before, steps * HOP - len(waveform) + before))
-    spectrum = torch.stft(
-        samples, FFT, HOP, WINDOW, torch.hann_window(WINDOW), center=False, return_complex=True
-    )
-    power = spectrum.real.square() + spectrum.imag.square()  # (257, T)
-    logs = (_filters() @ power).clamp(min=POWER_FLOOR).log()
-    scaled: NDArray[np.float16] = ((logs.T - LOG_MEAN) / LOG_SCALE).numpy().astype(np.float16)
-    return scaled
+    padded = F.pad(to_float(samples), (before, steps * HOP - len(samples) + before))
+    with torch.autocast("cpu", enabled=False):  # whatever the encoder is computed in
+        spectrum = torch.stft(
+            padded, FFT, HOP, WINDOW, torch.hann_window(WINDOW), center=False, return_complex=True
+        )
+        power = spectrum.real.square() + spectrum.imag.square()  # (257, T)
+        logs = (_filters() @ power).clamp(min=POWER_FLOOR).log()
+    return ((logs.T - LOG_MEAN) / LOG_SCALE).contiguous()
 
 
 @cache

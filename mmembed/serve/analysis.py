@@ -21,7 +21,7 @@ from mmembed.embedder import Embedder, Embedding
 from mmembed.embedder.clip import Clip
 from mmembed.embeddings.search import EmbeddingSearch, SearchResult, Sources
 from mmembed.errors import DataError, Stopped, UsageError
-from mmembed.features.audio import FEATURE_RATE
+from mmembed.features.audio import SAMPLE_RATE
 from mmembed.features.video import VIDEO_RATE
 from mmembed.report.pictures import picture_url
 from mmembed.studies.emotion_predictor import EmotionPredictor
@@ -322,7 +322,7 @@ def _part(example: Example, start: Seconds, end: Seconds) -> Example:
     def cut(steps: Any, rate: Hz) -> Any:
         return None if steps is None else steps[round(start * rate) : round(end * rate)]
 
-    audio, video = cut(example.audio, FEATURE_RATE), cut(example.video, VIDEO_RATE)
+    audio, video = cut(example.audio, SAMPLE_RATE), cut(example.video, VIDEO_RATE)
     return replace(example, audio=audio, video=video)
 
 

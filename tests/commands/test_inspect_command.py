@@ -145,7 +145,7 @@ def test_repeats_are_found(tmp_path: Path) -> None:
     examples = [
         example(0),
         example(1, audio=sound),  # the same sound
-        example(2, audio=sound + np.float16(1)),
+        example(2, audio=sound + np.int16(1)),
         example(4, media="2.mp4"),  # the media of clip 2, the words of clip 0 by the same speaker
         example(8, speaker="other"),  # the words alone
     ]

@@ -31,7 +31,7 @@ def test_a_corpus_becomes_a_manifest_and_shards(digits, tmp_path, capsys):
     printed = capsys.readouterr().out
     shards = ShardSet(out / "shards")
     assert len(shards) == 4
-    assert set(shards.read(0).members) == {"json", "audio.npy"}
+    assert set(shards.read(0).members) == {"json", "audio.flac"}
     rows = read_manifest(out / "manifest.jsonl")
     assert [row.key for row in rows] == list(shards.keys)
     assert all((out / row.media).is_file() for row in rows)
@@ -145,4 +145,4 @@ def test_what_converts_writes_beside_its_manifest(digits, tmp_path):
     assert [r.transcript for r in read_manifest(out / "manifest.jsonl")] == ["Hello.", "One."]
     shards = ShardSet(out / "shards")
     assert set(shards.read(0).members) == {"json"}
-    assert shards.read(1).members["audio.npy"].shape == (50, 80)  # half a second, out of a tar
+    assert shards.read(1).members["audio.flac"].shape == (8_000,)  # half a second, out of a tar

@@ -22,7 +22,7 @@ def made(corpus: str) -> list[Example]:
     return [
         Example(
             Utterance(f"{corpus}-{n}", None, split=split, speaker=speaker, transcript=f"word {n}"),
-            audio=np.full((10 + n, 80), n, np.float16),
+            audio=np.full(10 + n, n, np.int16),
             text=f"word {n}",
         )
         for n, (split, speaker) in enumerate(ROWS)

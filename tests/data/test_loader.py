@@ -24,8 +24,9 @@ from mmembed.data.item import Augmentation, Item
 from mmembed.data.loader import SpeechItems, TrainingLoader, ahead
 from mmembed.data.sampler import draw, plan_epoch
 from mmembed.data.shards.layout import Record, shard_path, write_shard
-from mmembed.data.shards.records import to_record
+from mmembed.data.shards.records import CROPS, SOUND, to_record
 from mmembed.errors import CorruptError, DataError, MmembedError, UsageError
+from mmembed.features.audio import log_mel
 from mmembed.features.text import Vocabulary
 
 SUBSETS = [*stream_subsets(), STREAMS, STREAMS]
@@ -221,7 +222,7 @@ def test_an_item_is_that_of_its_record_without_its_json(tmp_path: Path) -> None:
     items = speech_items(tmp_path, broken)
     read, example = items.read(1), clip(1, 80)
     assert example.audio is not None and example.video is not None
-    assert torch.equal(read.inputs["audio"], torch.from_numpy(example.audio).float())
+    assert torch.equal(read.inputs["audio"], log_mel(example.audio))
     assert torch.equal(read.inputs["video"], torch.from_numpy(example.video))
     assert torch.equal(read.inputs["text"], read.transcript) and len(read.transcript) > 10
     assert (read.key, read.speaker, items.read(0).speaker) == ("made-01", 0, -1)
@@ -229,24 +230,24 @@ def test_an_item_is_that_of_its_record_without_its_json(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("features", "found"),
+    ("name", "values", "found"),
     [
-        (None, "nothing"),
-        (np.zeros((79, 80), np.float16), r"float16 \(79, 80\)"),
-        (np.zeros((80, 40), np.float16), r"float16 \(80, 40\)"),
-        (np.zeros((80, 80)), r"float64 \(80, 80\)"),
-        (np.zeros((80, 80), "S2"), r"S2 \(80, 80\)"),
+        (SOUND, None, "nothing, not int16"),
+        (SOUND, np.zeros(12_799, np.int16), r"int16 \(12799,\), not int16 \(12800,\)"),
+        (CROPS, None, "nothing, not uint8"),
+        (CROPS, np.zeros((19, 64, 64), np.uint8), r"uint8 \(19, 64, 64\), not uint8"),
+        (CROPS, np.zeros((20, 64, 32), np.uint8), r"uint8 \(20, 64, 32\), not uint8"),
+        (CROPS, np.zeros((20, 64, 64)), r"float64 \(20, 64, 64\), not uint8"),
+        (CROPS, np.zeros((20, 64, 64), "S2"), r"\|S2 \(20, 64, 64\), not uint8"),
     ],
 )
-def test_features_that_are_not_those_of_the_index_are_refused(
-    tmp_path: Path, features: np.ndarray | None, found: str
+def test_streams_that_are_not_those_of_the_index_are_refused(
+    tmp_path: Path, name: str, values: np.ndarray | None, found: str
 ) -> None:
     def other(record: Record) -> Record:
-        members = {n: m for n, m in record.members.items() if n != "audio.npy"}
-        return replace(
-            record, members=members | ({} if features is None else {"audio.npy": features})
-        )
+        members = {n: m for n, m in record.members.items() if n != name}
+        return replace(record, members=members | ({} if values is None else {name: values}))
 
     items = speech_items(tmp_path, other)
-    with pytest.raises(CorruptError, match=f"^made-00: .*audio is .*{found}, not float16"):
+    with pytest.raises(CorruptError, match=rf"^made-00: .*\({name} is {found}"):
         items.read(0)

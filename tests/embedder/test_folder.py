@@ -45,7 +45,7 @@ def folder(tmp_path: Path) -> Path:
 
 def example() -> Example:
     random = np.random.default_rng(0)
-    audio = random.standard_normal((90, 80)).astype(np.float16)
+    audio = (3_000 * random.standard_normal(14_400)).astype(np.int16)
     return Example(Utterance("clip", None), audio=audio, text="red at nine")
 
 

@@ -49,9 +49,9 @@ def embedder(folder: Path) -> Embedder:
 
 
 def recording(heard: int, seen: int, text: str | None = None) -> Example:
-    """Random features of so many frames of sound and of pictures."""
+    """So many frames of random sound and pictures."""
     draw = np.random.default_rng(0)
-    audio = draw.normal(0, 1, (4 * heard, 80)).astype(np.float16) if heard else None
+    audio = draw.normal(0, 3_000, 640 * heard).astype(np.int16) if heard else None
     video = draw.integers(0, 256, (seen, 64, 64), np.uint8) if seen else None
     return Example(Utterance("a", None), audio=audio, video=video, text=text)
 

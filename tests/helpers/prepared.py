@@ -39,7 +39,7 @@ def example(number: int, **changes: Any) -> Example:
     utterance = Utterance(**known)
     draw = np.random.default_rng(number)
     held: dict[str, Any] = {
-        "audio": draw.standard_normal((50, 80)).astype(np.float16),
+        "audio": (3_000 * draw.standard_normal(8_000)).astype(np.int16),
         "video": draw.integers(0, 256, (12, 64, 64), np.uint8),
         "text": utterance.transcript,
         "info": ExampleInfo(0.5, "haar"),

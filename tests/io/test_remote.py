@@ -60,14 +60,14 @@ def folder(tmp_path: Path) -> Path:
 
 def record(number: int) -> Record:
     values = np.random.default_rng(number).standard_normal((50, 80))
-    return Record(f"clip-{number}", {"audio.npy": values, "json": {"n": number}}, {"split": "dev"})
+    return Record(f"clip-{number}", {"values.npy": values, "json": {"n": number}}, {"split": "dev"})
 
 
 def check(shards: ShardSet, *indices: int) -> None:
     for index in indices or range(SHARDS * PER_SHARD):
         read, true = shards.read(index), record(index)
         assert (read.key, read.meta, read.members["json"]) == (true.key, true.meta, {"n": index})
-        np.testing.assert_array_equal(read.members["audio.npy"], true.members["audio.npy"])
+        np.testing.assert_array_equal(read.members["values.npy"], true.members["values.npy"])
 
 
 def tars(cache: Path) -> list[Path]:

@@ -140,7 +140,7 @@ def test_speaker_scores_by_hand() -> None:
 def test_a_batch_passes_the_files_that_the_architecture_lists(
     corpus: TrainingCorpus, method: CtcSpeaker
 ) -> None:
-    """From the shard to the sums of the loss: 12 files of ours, in docs/architecture.md."""
+    """From the shard to the sums of the loss: 13 files of ours, in docs/architecture.md."""
     loader = TrainingLoader(corpus.train.read, corpus.train.frames, Augmentation(), 0)
     draws = loader.draw(0, np.arange(6))
     loader.micro_batches(draws)  # opens the shards
@@ -160,4 +160,4 @@ def test_a_batch_passes_the_files_that_the_architecture_lists(
     text = (package.parent / "docs" / "architecture.md").read_text()
     _, _, section = text.partition("## One batch through the code")
     listed = re.findall(r"^\| \d+ \| `(.+?)` \|", section.partition("\n## ")[0], re.MULTILINE)
-    assert passed == set(listed) and len(listed) == 12
+    assert passed == set(listed) and len(listed) == 13

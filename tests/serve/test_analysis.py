@@ -135,7 +135,7 @@ def test_a_point_of_a_curve_is_the_answer_for_its_window(made: Path, analyser: A
         part = load_example(Utterance("clip", "clip.mp4"), made)
         if span:
             assert part.audio is not None and part.video is not None
-            part = Example(part.utterance, part.audio[:100], part.video[:25])
+            part = Example(part.utterance, part.audio[:16_000], part.video[:25])
         answer, _ = analyser.predictor.with_distance(part)
         assert curves.sentiment[place] == pytest.approx(answer.sentiment, abs=1e-5)
         assert [curves.emotions[name][place] for name in EMOTIONS] == pytest.approx(
@@ -210,10 +210,10 @@ def test_parts_that_do_not_fit_are_refused(
 
 
 def lasting(audio: int, video: int | None) -> Example:
-    """So many steps of each, the number of each step in it."""
-    steps = np.arange(audio, dtype=np.float16)[:, None].repeat(80, 1)
+    """So many hundredths of a second, the number of each in its samples, and so many pictures."""
+    samples = np.arange(audio, dtype=np.int16).repeat(160)
     crops = None if video is None else np.zeros((video, 64, 64), np.uint8)
-    return Example(Utterance("long", None), steps, crops)
+    return Example(Utterance("long", None), samples, crops)
 
 
 def test_windows_by_hand() -> None:
@@ -224,7 +224,7 @@ def test_windows_by_hand() -> None:
     }.items():  # fmt: skip
         part = found[place][1]
         assert part.audio is not None and part.video is not None
-        assert (part.audio[0, 0], part.audio[-1, 0]) == (first, last)
+        assert (part.audio[0], part.audio[-1]) == (first, last)
         assert len(part.video) == pictures
 
 

@@ -276,7 +276,7 @@ def test_clips_are_asked_as_the_study_asks(
     clips = []
     for number in range(12):
         draw = np.random.default_rng(number)
-        audio = draw.standard_normal((60, 80)).astype(np.float16)
+        audio = (3_000 * draw.standard_normal(9_600)).astype(np.int16)
         clips.append(
             Example(Utterance(f"k-s{number // 2}-{number}", None), audio=audio, text="red at nine")
         )

@@ -19,7 +19,7 @@ from mmembed.data.example import Example
 from mmembed.data.manifest.utterance import Utterance
 from mmembed.embedder import Embedder
 from mmembed.errors import UsageError
-from mmembed.features.audio import log_mel
+from mmembed.features.audio import to_int16
 from mmembed.metrics.similarity import linear_cka, most_similar_group
 from mmembed.report.study import similarities
 from mmembed.studies.layer_anchor import LayerAnchorRun, LayerAnchorStudy
@@ -87,7 +87,7 @@ def test_vectors_are_means_over_the_letters_frames(run: LayerAnchorRun) -> None:
         clip = embedder(audio=samples, sample_rate=16_000)
         frames = torch.from_numpy(clip.frames)  # without pictures and words: fused, not spoken
         letters = embedder.recogniser.alphabet.encode(said)
-        heard = Example(Utterance(key, None), audio=log_mel(samples.astype(np.float32)))
+        heard = Example(Utterance(key, None), audio=to_int16(samples))
         log_probs = (
             embedder.recogniser(embedder.hidden([heard]).audio_visual).values.detach().numpy()
         )

@@ -38,6 +38,7 @@ CANCELLED: Final = 1 / 8
 """The part of the power of both channels that their mean keeps. It is 1 for equal channels, 1/2
 for channels that have nothing in common or one of which is silent; below 1/8 they cancel each
 other: more than 9 dB of the sound is lost, which no placing of microphones does to a voice."""
+CLIPPED: Final = "sound beyond full scale is clipped"  # a note
 
 _REAR = sqrt(0.5)  # 3 dB softer than in front (ITU-R BS.775-3)
 _POSITIONS: Final[Mapping[str, tuple[float, float]]] = {
@@ -108,28 +109,25 @@ class ToMono:
 
     Args:
         path: what errors call the sound.
-        limited: whether its format can hold nothing beyond full scale.
     """
 
-    def __init__(self, path: Path, *, limited: bool = True) -> None:
-        self._path, self._limited = path, limited
+    def __init__(self, path: Path) -> None:
+        self._path = path
         self._sign = 0  # of the side, where one channel is taken alone
         self._offset: float | None = None
-        self.peak = 1.0  # full scale or, of sound that goes beyond it, the highest value
         self.notes: list[str] = []
 
-    def __call__(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+    def __call__(self, values: NDArray[np.float32], *, limited: bool) -> NDArray[np.float32]:
         """The samples of a block.
 
         Args:
             values: (1, samples) or (2, samples), see `mid_and_side`.
+            limited: whether their format can hold nothing beyond full scale.
 
         Raises:
             DataError: they are not finite, or on another scale than [-1, 1].
         """
-        peak = self._check(values)
-        if not self._limited:
-            self.peak = max(self.peak, peak)
+        self._check(values)
         mono = values[0]
         if len(values) == 2:
             if not self._sign and _is_cancelled(*values):
@@ -138,9 +136,12 @@ class ToMono:
                 self.notes.append(f"the channels cancel each other: the {side} one alone is used")
             if self._sign:
                 mono = mono + self._sign * values[1]
-        return self._centred(mono)
+        mono = self._centred(mono)
+        if not limited and CLIPPED not in self.notes and np.abs(mono).max(initial=0.0) > 1:
+            self.notes.append(CLIPPED)
+        return mono
 
-    def _check(self, values: NDArray[np.float32]) -> float:
+    def _check(self, values: NDArray[np.float32]) -> None:
         peak = float(np.abs(values).sum(axis=0).max()) if values.size else 0.0
         if not np.isfinite(peak):
             raise DataError(
@@ -153,7 +154,6 @@ class ToMono:
                 f"stored as floats: divide them by {1 << bits - 1}"
             )
             raise DataError(str(self._path), "scale", message)
-        return peak
 
     def _centred(self, mono: NDArray[np.float32]) -> NDArray[np.float32]:
         """Without a constant offset; exact zeros are gaps that have none."""
@@ -274,21 +274,19 @@ class AudioTrack:
         return join(parts)
 
 
-def to_16k(
-    samples: NDArray[np.float32], rate: int, peak: float = 1.0
-) -> NDArray[np.float32] | None:
-    """Decoded audio at `rate` to 16 kHz, nowhere above `peak`; None if there is none."""
-    return np.clip(resample(samples, rate), -peak, peak) if len(samples) else None
+def to_16k(samples: NDArray[np.float32], rate: int) -> NDArray[np.float32] | None:
+    """Decoded audio at `rate` to 16 kHz, clipped to full scale; None if there is none."""
+    return np.clip(resample(samples, rate), -1, 1) if len(samples) else None
 
 
 def finish_audio(
     part: MediaPart, samples: NDArray[np.float32], rate: int, limited: bool
 ) -> NDArray[np.float32] | None:
     """All samples of a part, mid and side, to one channel at 16 kHz."""
-    to_mono = ToMono(part.path, limited=limited)
-    mono = to_mono(samples)
+    to_mono = ToMono(part.path)
+    mono = to_mono(samples, limited=limited)
     part.note(*to_mono.notes)
-    return to_16k(mono, rate, to_mono.peak)
+    return to_16k(mono, rate)
 
 
 def holds_floats(file: soundfile.SoundFile) -> bool:

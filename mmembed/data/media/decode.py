@@ -63,8 +63,7 @@ class DecodedMedia:
     """A decoded clip.
 
     Attributes:
-        audio: (samples,) float32 mono at 16 kHz in [-1, 1], or None. Floats that were beyond full
-            scale are beyond it still.
+        audio: (samples,) float32 mono at 16 kHz in [-1, 1], or None.
         video: (T, height, width) or (T, height, width, 4) uint8 pictures at 25 Hz, see
             `mmembed.data.media.video.picture_of`, or None.
         seconds: of the longer of both.

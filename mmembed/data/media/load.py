@@ -31,7 +31,7 @@ from mmembed.data.media.streaming import ADVICE, FeatureBlock, features_of, stre
 from mmembed.data.media.temporary_arrays import TemporaryArray
 from mmembed.data.untrusted import archives
 from mmembed.errors import DataError, MmembedError
-from mmembed.features.audio import log_mel
+from mmembed.features.audio import to_int16
 from mmembed.features.text import normalise_transcript
 from mmembed.features.video import SMALL_GREY, CropForm, face_crops
 from mmembed.io.remote import fetch_file, read_head
@@ -218,7 +218,7 @@ def load_example(source: MediaSource) -> Example:
     crops = face = None
     if clip.video is not None:
         crops, face = face_crops(clip.video, source.face_model, source.crops)
-    audio = log_mel(clip.audio) if clip.audio is not None else None
+    audio = to_int16(clip.audio) if clip.audio is not None else None
     info = ExampleInfo(round(clip.seconds, 3), face, clip.notes)
     return Example(utterance, audio=audio, video=crops, text=text, info=info)
 

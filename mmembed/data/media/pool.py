@@ -39,7 +39,7 @@ from mmembed.data.media.load import MediaSource, ProbeResult, Source, mapped_byt
 from mmembed.data.media.open import BLOCK
 from mmembed.data.media.temporary_arrays import TemporaryArray
 from mmembed.errors import DataError, MmembedError, UsageError
-from mmembed.features.audio import FEATURE_RATE
+from mmembed.features.audio import SAMPLE_RATE
 from mmembed.features.video import VIDEO_RATE, CropForm
 
 TIMEOUT: Final[Seconds] = 120.0  # to decode one clip; most take a tenth of a second
@@ -205,7 +205,7 @@ class _Pending:
     @property
     def lasts(self) -> Seconds:
         """How much of a long clip has been decoded."""
-        return max(self.steps["audio"] / FEATURE_RATE, self.steps["video"] / VIDEO_RATE)
+        return max(self.steps["audio"] / SAMPLE_RATE, self.steps["video"] / VIDEO_RATE)
 
     @property
     def name(self) -> str:

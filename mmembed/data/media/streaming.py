@@ -1,8 +1,8 @@
 """Long recordings in bounded memory: block by block to features that are those of the whole.
 
-Audio is resampled and analysed with a second on either side of each block, faces are followed from
-block to block. So a seam between blocks leaves no trace: the audio features differ from those of
-the whole by the rounding of float16 at most, the crops not at all while the face is seen
+Audio is resampled with a second on either side of each block, faces are followed from block to
+block. So a seam between blocks leaves no trace: samples differ from those of the whole by the
+rounding to 16 bits at most, the crops not at all while the face is seen
 (`mmembed.features.video.FaceCrops`).
 """
 
@@ -24,12 +24,12 @@ from mmembed.data.media.decode import Track, open_part, open_tracks, read_frames
 from mmembed.data.media.open import BLOCK, MediaPart
 from mmembed.data.media.video import VideoTrack
 from mmembed.errors import UsageError
-from mmembed.features.audio import FEATURE_RATE, SAMPLE_RATE, log_mel
+from mmembed.features.audio import SAMPLE_RATE, to_int16
 from mmembed.features.video import DETECT_EVERY, SMALL_GREY, VIDEO_RATE, CropForm, FaceCrops
 
 ADVICE: Final = "give start and end, or allow more with max_seconds"
 MAX_SECONDS: Final[Seconds] = 14_400.0  # four hours, of a recording, unless more is asked for
-LONGEST_RECORDING: Final[Seconds] = 86_400.0  # a day: its features take 10 GB of disk
+LONGEST_RECORDING: Final[Seconds] = 86_400.0  # a day: its features take 12 GB of disk
 assert BLOCK * VIDEO_RATE % DETECT_EVERY == 0
 
 
@@ -41,13 +41,11 @@ class MediaBlock(NamedTuple):
         values: (samples,) float32 mono, or (T, height, width) or (T, height, width, 4) uint8
             pictures, see `mmembed.data.media.video.picture_of`.
         rate: of the samples, as in the file, or of the video, 25; Hz.
-        peak: full scale, or the highest sample so far where that is beyond.
     """
 
     stream: str
     values: NDArray[Any]
     rate: int
-    peak: float = 1.0
 
 
 class FeatureBlock(NamedTuple):
@@ -95,22 +93,22 @@ def stream_clip(part: MediaPart) -> Iterator[MediaBlock]:
 
 
 def _stream_sound(part: MediaPart, file: soundfile.SoundFile) -> Iterator[MediaBlock]:
-    to_mono = ToMono(part.path, limited=not holds_floats(file))
+    to_mono, limited = ToMono(part.path), not holds_floats(file)
     for samples in read_sound_file(part, file):
-        yield MediaBlock("audio", to_mono(samples), int(file.samplerate), to_mono.peak)
+        yield MediaBlock("audio", to_mono(samples, limited=limited), int(file.samplerate))
     part.note(*to_mono.notes)
 
 
 def _stream_container(part: MediaPart, container: InputContainer) -> Iterator[MediaBlock]:
     tracks = open_tracks(part, container)
-    to_mono = ToMono(part.path, limited=False)
+    to_mono = ToMono(part.path)
 
     def ready(track: Track, least: int = 1) -> Iterator[MediaBlock]:
         """What the track holds, in blocks; the last of fewer than `least` stays."""
         while track.held >= least:
             if isinstance(track, AudioTrack):
-                mono = to_mono(track.take(BLOCK * track.rate))
-                yield MediaBlock("audio", mono, track.rate, 1.0 if track.limited else to_mono.peak)
+                mono = to_mono(track.take(BLOCK * track.rate), limited=track.limited)
+                yield MediaBlock("audio", mono, track.rate)
             else:
                 yield MediaBlock("video", track.take(track.block), track.rate)
             part.check_length(track.taken / track.rate)
@@ -134,31 +132,31 @@ def _stream_container(part: MediaPart, container: InputContainer) -> Iterator[Me
     part.note(*to_mono.notes)
 
 
-class _AudioFeatures:
-    """Log-mel of audio that comes block by block."""
+class _AudioBlocks:
+    """Audio that comes block by block, at 16 kHz."""
 
     def __init__(self) -> None:
         self._before = self._waiting = np.zeros(0, np.float32)
-        self._rate, self._peak = SAMPLE_RATE, 1.0
+        self._rate = SAMPLE_RATE
         self.samples = 0
 
-    def add(self, block: MediaBlock) -> Iterator[NDArray[np.float16]]:
-        """Take whole seconds, unless they are the last; log-mel of those taken before."""
-        self._rate, self._peak = block.rate, block.peak
+    def add(self, block: MediaBlock) -> Iterator[NDArray[np.int16]]:
+        """Take whole seconds, unless they are the last; those taken before at 16 kHz."""
+        self._rate = block.rate
         self.samples += len(block.values)
         yield from self.finish(block.values[: block.rate])
         self._before, self._waiting = self._waiting[-block.rate :], block.values
 
-    def finish(self, after: NDArray[np.float32] | None = None) -> Iterator[NDArray[np.float16]]:
-        """Log-mel of what was taken last; `after`: the second that follows it, if any."""
+    def finish(self, after: NDArray[np.float32] | None = None) -> Iterator[NDArray[np.int16]]:
+        """What was taken last, at 16 kHz; `after`: the second that follows it, if any."""
         if not len(self._waiting):
             return
-        own = -(-len(self._waiting) * FEATURE_RATE // self._rate)
+        own = -(-len(self._waiting) * SAMPLE_RATE // self._rate)
         parts = [self._before, self._waiting, *([] if after is None else [after])]
-        audio = to_16k(np.concatenate(parts), self._rate, self._peak)
+        audio = to_16k(np.concatenate(parts), self._rate)
         assert audio is not None
-        first = FEATURE_RATE * len(self._before) // self._rate
-        yield log_mel(audio)[first : first + own]
+        first = SAMPLE_RATE * len(self._before) // self._rate
+        yield to_int16(audio[first : first + own])
 
     @property
     def seconds(self) -> float:
@@ -190,17 +188,17 @@ def features_of(
     Raises:
         DataError: whatever `blocks` raises.
     """
-    audio, faces, frames = _AudioFeatures(), FaceCrops(face_model, crops), 0
+    audio, faces, frames = _AudioBlocks(), FaceCrops(face_model, crops), 0
     for block in blocks:
         if block.stream == "audio":
-            for mel in audio.add(block):
-                yield FeatureBlock("audio", mel, size)
+            for samples in audio.add(block):
+                yield FeatureBlock("audio", samples, size)
         else:
             frames += len(block.values)
             if (cut := faces.add(block.values)) is not None:
                 yield FeatureBlock("video", cut, size)
-    for mel in audio.finish():
-        yield FeatureBlock("audio", mel, size)
+    for samples in audio.finish():
+        yield FeatureBlock("audio", samples, size)
     if (cut := faces.finish()) is not None:
         yield FeatureBlock("video", cut, size)
     seconds = max(audio.seconds, frames / VIDEO_RATE)

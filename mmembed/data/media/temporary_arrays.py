@@ -51,7 +51,7 @@ class TemporaryArray:
     def _failure(self, error: OSError) -> str:
         return (
             f"{self._folder}: the features of a long recording cannot be kept there "
-            f"({error.strerror}); set TMPDIR to a folder with room, 430 MB an hour of video, "
+            f"({error.strerror}); set TMPDIR to a folder with room, 490 MB an hour of video, "
             "13 GB where crops are 224 pixels RGB"
         )
 

@@ -1,10 +1,10 @@
 """One shard: a plain webdataset tar with an index beside it.
 
-`shard-000000.tar` holds the members of its records, `KEY.audio.npy`, `KEY.json`, ..., and is read
+`shard-000000.tar` holds the members of its records, `KEY.audio.flac`, `KEY.json`, ..., and is read
 by anyone's webdataset. `shard-000000.json` holds what random access and planning need:
 
     {"bytes": 10240, "count": 2, "provenance": {...},
-     "records": [{"key": ..., "members": {"audio.npy": [offset, size, crc32]}, "meta": {...}}, ...],
+     "records": [{"key": ..., "members": {"json": [offset, size, crc32], ...}, "meta": {...}}, ...],
      "sha256": of the tar, "sidecar_sha256": of this JSON without this entry}
 
 The index is written last and is the commit: a tar without one does not exist for a reader.
@@ -28,10 +28,12 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import numpy as np
+import soundfile
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from mmembed.errors import CorruptError, DataError
+from mmembed.features.audio import SAMPLE_RATE
 from mmembed.io.atomic import atomic_file, sync_folder
 from mmembed.io.checksum import crc32
 
@@ -42,6 +44,7 @@ _FIELDS: Final = {"bytes", "count", "provenance", "records", "sha256"}
 _KINDS: Final = "biufcSU"  # of arrays: numbers and text, each value of at least a byte
 _SURROGATE: Final = re.compile(r"\\u[dD]")  # how JSON of ASCII begins half a character
 _SHA256: Final = re.compile(r"[0-9a-f]{64}", re.ASCII)
+MOST_SAMPLES: Final = 3_600 * SAMPLE_RATE  # of one member; an hour of silence has 180 kB as FLAC
 _SEAL: Final = b',"sidecar_sha256":"'
 
 
@@ -60,7 +63,8 @@ class Record:
 
     Attributes:
         key: unique, without dots.
-        members: "NAME.npy" -> array, "json" or "NAME.json" -> mapping of plain JSON values.
+        members: "NAME.npy" -> array, "NAME.flac" -> (samples,) int16 at 16 kHz, "json" or
+            "NAME.json" -> mapping of plain JSON values.
         meta: what planning needs to know without reading the members; plain JSON values.
     """
 
@@ -285,12 +289,14 @@ def decode(name: str, data: NDArray[np.uint8]) -> Any:
     """The value of a member; arrays are writable views of `data`.
 
     Args:
-        name: of the member, such as "audio.npy" or "json".
+        name: of the member, such as "audio.flac" or "json".
         data: (N,) its bytes.
 
     Raises:
         ValueError: these are not the bytes of such a member.
     """
+    if name.endswith(".flac"):
+        return _decode_flac(name, data)
     if not name.endswith(".npy"):
         text = str(data, "utf-8")  # type: ignore[call-overload]
         try:
@@ -328,7 +334,42 @@ def _layout(header: bytes) -> tuple[np.dtype[Any], tuple[int, ...], int]:
     return dtype, shape, math.prod(shape) * dtype.itemsize
 
 
+def _decode_flac(name: str, data: NDArray[np.uint8]) -> NDArray[np.int16]:
+    """(samples,) of 16-bit FLAC, mono, at 16 kHz.
+
+    Its first block is looked at before libsndfile is given it: that would take other formats as
+    well, and as much memory as is announced (RFC 9639, 8.2).
+    """
+    head = data[:26].tobytes()
+    if len(head) < 26 or head[:4] != b"fLaC" or head[4] & 0x7F or head[5:8] != b"\0\0\x22":
+        raise ValueError(f"{name} is no FLAC")
+    numbers = int.from_bytes(
+        head[18:26]
+    )  # 20 bits of rate, 3 of channels, 5 of depth, 36 of samples
+    rate, channels, bits = numbers >> 44, (numbers >> 41 & 7) + 1, (numbers >> 36 & 31) + 1
+    if (rate, channels, bits) != (SAMPLE_RATE, 1, 16):
+        raise ValueError(f"{name} has {channels} channels of {bits} bits at {rate} Hz")
+    count = numbers & (1 << 36) - 1
+    if not 0 < count <= MOST_SAMPLES:
+        raise ValueError(f"{name} announces {count} samples, from 1 to {MOST_SAMPLES} are allowed")
+    try:
+        with soundfile.SoundFile(io.BytesIO(data.data)) as file:
+            samples: NDArray[np.int16] = file.read(count, "int16")
+    except soundfile.SoundFileError:
+        raise ValueError(f"{name} cannot be decoded") from None
+    if samples.shape != (count,):
+        raise ValueError(f"{name} has {len(samples)} of {count} samples")
+    return samples
+
+
 def _encode(name: str, value: object) -> bytes:
+    if name.endswith(".flac"):
+        samples = np.asarray(value)
+        if samples.dtype != np.int16 or samples.ndim != 1 or not 0 < len(samples) <= MOST_SAMPLES:
+            raise ValueError(f"{name} is {samples.dtype} {samples.shape}")
+        file = io.BytesIO()
+        soundfile.write(file, samples, SAMPLE_RATE, "PCM_16", format="FLAC")
+        return file.getvalue()
     if name.endswith(".npy"):
         buffer = io.BytesIO()
         npy.write_array(buffer, np.asarray(value, order="C"), (1, 0), allow_pickle=False)

@@ -69,6 +69,7 @@ class ShardSet:
             into a cache when first read.
 
     Attributes:
+        name: what errors call it: the folder, of a URL without its secrets.
         manifest: what `finish` wrote, {} without.
 
     Raises:
@@ -82,16 +83,17 @@ class ShardSet:
         self._files: LocalFolder | RemoteFolder = (
             LocalFolder(Path(folder)) if url is None else RemoteFolder(url)
         )
+        self.name = self._files.name
         sizes = self._files.sizes()
         if not shard_names(sizes):
-            raise DataError(self._files.name, "missing", "holds no shards")
+            raise DataError(self.name, "missing", "holds no shards")
         self._state = fingerprint(sizes)
         index = self._mapped(sizes)
-        self._index = gather(self._sidecars(sizes), self._files.name) if index is None else index
+        self._index = gather(self._sidecars(sizes), self.name) if index is None else index
         self.manifest: dict[str, Any] = {}
         if MANIFEST in sizes:
             (content,) = self._files.read([MANIFEST])
-            self.manifest = parse_manifest(f"{self._files.name}/{MANIFEST}", content)
+            self.manifest = parse_manifest(f"{self.name}/{MANIFEST}", content)
 
     def __len__(self) -> int:
         return len(self._index)
@@ -141,6 +143,10 @@ class ShardSet:
             raise KeyError(name)
         return self._index.column(name)
 
+    def member_names(self, index: int) -> frozenset[str]:
+        """What one record has to read."""
+        return frozenset(member.name for member in self._index.members(index))
+
     def read(self, index: int, members: Sequence[str] | None = None) -> Record:
         """Read one record; its arrays are its own and may be written to.
 
@@ -169,7 +175,7 @@ class ShardSet:
             file = self._files.open_tar(shard.name, shard.size, shard.sha256)
             return {member.name: read_member(file.number, member) for member in members}
         except (ValueError, FileNotFoundError) as error:
-            where = f"{self._files.name}/{shard.name}"
+            where = f"{self.name}/{shard.name}"
             raise CorruptError(f"{where}: {key} is damaged: {error}") from None
 
     def _mapped(self, sizes: Mapping[str, int]) -> ShardIndex | None:
@@ -177,14 +183,14 @@ class ShardSet:
         if FOLDER_INDEX not in sizes:
             return None
         file = self._files.open_index(FOLDER_INDEX, sizes[FOLDER_INDEX], self._state)
-        return map_index(file.number, f"{self._files.name}/{FOLDER_INDEX}", sizes)
+        return map_index(file.number, f"{self.name}/{FOLDER_INDEX}", sizes)
 
     def _sidecars(self, sizes: Mapping[str, int]) -> Iterator[tuple[str, dict[str, Any]]]:
         """(name of the tar, checked index) of each shard."""
         names = shard_names(sizes)
         contents = self._files.read([sidecar for sidecar, _ in names])
         for (sidecar, tar), content in zip(names, contents, strict=True):
-            where = f"{self._files.name}/{sidecar}"
+            where = f"{self.name}/{sidecar}"
             yield tar, read_sidecar(where, content, sizes.get(tar))
 
 

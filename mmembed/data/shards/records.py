@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Any, Final
 
 import numpy as np
@@ -14,9 +14,19 @@ from mmembed.errors import CorruptError
 from mmembed.io.json import shown
 
 FEATURES: Final = "features."  # of the name of a member
+SOUND: Final = "audio.flac"
+CROPS: Final = "video.npy"
 
+OLDER: Final = (
+    "prepared by an older version, which stored log-mel instead of sound; prepare the corpus again"
+)
 
 Members = Mapping[str, "NDArray[Any] | Mapping[str, Any]"]
+
+
+def is_older(members: Container[str]) -> bool:
+    """Whether a record with members of these names is what `OLDER` says."""
+    return "audio.npy" in members
 
 
 def to_record(example: Example) -> tuple[str, Members, Mapping[str, Any]]:
@@ -29,9 +39,9 @@ def to_record(example: Example) -> tuple[str, Members, Mapping[str, Any]]:
         }
     }
     lengths = {"audio": 0, "video": 0, "text": len(example.text or "")}
-    for name, values in (("audio", example.audio), ("video", example.video)):
+    for stream, name, values in (("audio", SOUND, example.audio), ("video", CROPS, example.video)):
         if values is not None:
-            members[f"{name}.npy"], lengths[name] = values, len(values)
+            members[name], lengths[stream] = values, len(values)
     members |= {f"{FEATURES}{name}.npy": array for name, array in example.features.items()}
     utterance = example.utterance
     meta = {
@@ -63,11 +73,13 @@ def from_record(key: str, members: Members) -> Example:
     """The inverse of `to_record`.
 
     Raises:
-        CorruptError: the record is of another kind.
+        CorruptError: the record is of another kind, or of an older version.
     """
     described = members.get("json")
     if not isinstance(described, Mapping) or "utterance" not in described:
         raise CorruptError(f"{key}: not a record of prepared features; prepare the corpus again")
+    if is_older(members):
+        raise CorruptError(f"{key}: {OLDER}")
     arrays = {name: value for name, value in members.items() if isinstance(value, np.ndarray)}
     try:
         utterance, text, info = read_description(described)
@@ -75,8 +87,8 @@ def from_record(key: str, members: Members) -> Example:
         raise CorruptError(f"{key}: not a record of prepared features ({error})") from None
     return Example(
         utterance,
-        audio=arrays.get("audio.npy"),
-        video=arrays.get("video.npy"),
+        audio=arrays.get(SOUND),
+        video=arrays.get(CROPS),
         text=text,
         features={
             name.removeprefix(FEATURES).removesuffix(".npy"): values

@@ -24,7 +24,14 @@ from mmembed.data.manifest.jsonl import each_row, row_name
 from mmembed.data.shards.format import members_of, parse_sidecar, read_member
 from mmembed.data.shards.layout import shard_path
 from mmembed.data.shards.metadata import MANIFEST, crop_form, rename_layers
-from mmembed.data.shards.records import FEATURES, from_record, to_record
+from mmembed.data.shards.records import (
+    FEATURES,
+    OLDER,
+    SOUND,
+    from_record,
+    is_older,
+    to_record,
+)
 from mmembed.data.verify.defect import (
     Defect,
     VerifyResult,
@@ -42,14 +49,12 @@ from mmembed.data.verify.embeddings import (
     outliers,
 )
 from mmembed.errors import CorruptError, DataError, MmembedError
-from mmembed.features.audio import MEL_BANDS
 
 MOST_MISSING: Final = 10_000  # shards that are listed as missing
 
 Shape: TypeAlias = tuple[int | None, ...]
 _Form: TypeAlias = tuple[tuple[str, ...], tuple[Shape, ...]]
 _FORMS: Final[dict[str, _Form]] = {
-    "audio": (("float16",), ((None, MEL_BANDS),)),
     "pooled": (("float16", "float32"), ((None,),)),
     "frames": (("float16", "float32"), ((None, None),)),
     "words": (("float16", "float32"), ((None, None),)),
@@ -173,9 +178,11 @@ class _Checks:
             except ValueError as error:
                 yield corrupt(key, "damaged", f"{tar.name}: {error}")
         for name, value in members.items():
-            if isinstance(value, np.ndarray):
+            if isinstance(value, np.ndarray) and name != SOUND:  # of one form, always
                 yield from self.array(key, name.removesuffix(".npy"), value)
-        if len(members) == len(record["members"]):
+        if is_older(members):
+            yield corrupt(key, "older", OLDER)
+        elif len(members) == len(record["members"]):
             yield from _index_of(key, record["meta"], members)
         if is_embedding(members):
             yield from check_embedding(key, members, self.metadata)

@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 
 from mmembed.data.manifest.utterance import Utterance
 from mmembed.data.media.decode import load_clip
+from mmembed.data.media.open import MediaPart
+from mmembed.data.media.streaming import stream_clip
 from mmembed.data.media.video import hdr_levels
 from mmembed.errors import DataError
 
@@ -124,12 +126,16 @@ def test_floats_on_the_scale_of_integers_are_refused(
 
 
 @pytest.mark.parametrize("name", ["a.wav", "a.mka"])
-def test_floats_somewhat_beyond_full_scale_keep_their_form(tmp_path: Path, name: str) -> None:
+def test_floats_beyond_full_scale_are_clipped_and_that_is_noted(tmp_path: Path, name: str) -> None:
     if name.endswith("wav"):
         soundfile.write(tmp_path / name, 5 * VOICE, RATE, "FLOAT")
     else:
         write_streams(tmp_path / name, Voice(5 * VOICE, "pcm_f32le"))
-    np.testing.assert_allclose(load_clip(tmp_path / name).audio, 5 * VOICE, atol=1e-5)
+    clip = load_clip(tmp_path / name)
+    np.testing.assert_allclose(clip.audio, np.clip(5 * VOICE, -1, 1), atol=1e-5)
+    assert clip.notes == ("sound beyond full scale is clipped",)
+    part = MediaPart(tmp_path / name)
+    assert len([*stream_clip(part)]) == 1 and tuple(part.notes) == clip.notes
 
 
 def test_a_constant_offset_is_removed(tmp_path: Path) -> None:

@@ -69,7 +69,7 @@ def assert_same(one: Example, other: Example) -> None:
 def test_a_row_becomes_features_of_its_part(folder: Path) -> None:
     example = load_example(ROW, folder)
     assert example.audio is not None and example.video is not None
-    assert example.audio.shape == (80, 80) and example.audio.dtype == np.float16
+    assert example.audio.shape == (12_800,) and example.audio.dtype == np.int16
     assert example.video.shape == (20, 64, 64) and example.video.dtype == np.uint8
     assert example.text == "don't stop here"
     assert example.info == ExampleInfo(0.8, "full frame")
@@ -129,8 +129,8 @@ def test_keys_of_names_that_are_no_text() -> None:
 def test_a_record_comes_back_from_a_shard(folder: Path) -> None:
     example = load_example(ROW, folder)
     key, members, meta = to_record(example)
-    assert set(members) == {"audio.npy", "video.npy", "json"}
-    assert meta["lengths"] == {"audio": 80, "video": 20, "text": 15}
+    assert set(members) == {"audio.flac", "video.npy", "json"}
+    assert meta["lengths"] == {"audio": 12_800, "video": 20, "text": 15}
     assert (meta["speaker"], meta["split"]) == ("talkers-1", "train")
     json.dumps(meta, allow_nan=False)
     write_shard(folder / "shard-000000.tar", [Record(key, members, meta)], {})

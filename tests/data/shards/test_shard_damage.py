@@ -23,7 +23,7 @@ TRUTH = [
         f"clip-{number}",
         {
             "json": {"number": number, "text": "\u00fc" * number},
-            "audio.npy": np.random.default_rng(number)
+            "values.npy": np.random.default_rng(number)
             .standard_normal((3 + number, 4))
             .astype(np.float16),
             "video.npy": np.full((number, 2, 2), number, np.uint8),
@@ -50,7 +50,7 @@ def notices(shards: ShardSet) -> bool:
             assert (record.key, record.meta) == (true.key, true.meta)
             assert set(record.members) == set(true.members)
             assert record.members["json"] == true.members["json"]
-            for name in ("audio.npy", "video.npy"):
+            for name in ("values.npy", "video.npy"):
                 assert record.members[name].dtype == true.members[name].dtype
                 assert np.array_equal(record.members[name], true.members[name])
         except CorruptError as error:

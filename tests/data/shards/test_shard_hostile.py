@@ -47,7 +47,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def write(folder: Path) -> Path:
     records = [
-        Record(f"clip-{n}", {"audio.npy": np.full((3, 2), n), "json": {"n": n}}, META)
+        Record(f"clip-{n}", {"values.npy": np.full((3, 2), n), "json": {"n": n}}, META)
         for n in range(2)
     ]
     write_shard(shard_path(folder, 0), records, {"failed": []})
@@ -97,7 +97,7 @@ def read_all(folder: Path) -> None:
 ODD = [
     -1, 2**31, 2**63, 2**64, -(2**63) - 1, 10**400, 1.5, 1e400, float("nan"), float("-inf"), True,
     None, "", "text", "\ud800", "a.b", [], [0], [0, 1, 2], [[0, 1, 2]], {}, {"a": 1},
-    {"audio.npy": [0, 2**63, 1]},
+    {"values.npy": [0, 2**63, 1]},
 ]  # fmt: skip
 
 
@@ -152,7 +152,7 @@ def test_drawn_values(folder: Path, index: dict[str, Any], data: st.DataObject) 
 def test_places_beyond_the_file(
     folder: Path, index: dict[str, Any], place: list[Any], message: str
 ) -> None:
-    put(folder, changed(index, ("records", 0, "members", "audio.npy"), place))
+    put(folder, changed(index, ("records", 0, "members", "values.npy"), place))
     with pytest.raises(CorruptError, match=rf"shard-000000\.json: damaged: .*{message}"):
         ShardSet(folder)
 

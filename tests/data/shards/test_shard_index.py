@@ -15,7 +15,7 @@ from mmembed.errors import CorruptError, DataError
 
 
 def record(number: int, **meta: object) -> Record:
-    return Record(f"clip-{number:03d}", {"audio.npy": np.full((3, 2), number)}, meta)
+    return Record(f"clip-{number:03d}", {"values.npy": np.full((3, 2), number)}, meta)
 
 
 METAS: list[dict[str, object]] = [
@@ -61,7 +61,7 @@ def test_columns_and_rows(folder: Path, indexed: bool) -> None:
         assert shards.key(index) == shards.keys[index] == f"clip-{index:03d}"
         read = shards.read(index)
         assert (read.key, read.meta) == (shards.keys[index], meta)
-        assert (read.members["audio.npy"] == index).all()
+        assert (read.members["values.npy"] == index).all()
     for outside in (-1, 5):
         with pytest.raises(IndexError):
             shards.read(outside)

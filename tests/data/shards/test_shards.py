@@ -36,7 +36,7 @@ def records(count: int = 5, first: int = 0) -> list[Record]:
     for number in range(first, first + count):
         values = np.random.default_rng(number).standard_normal((3 + number, 4))
         members = {
-            "audio.npy": values.astype(np.float16),
+            "values.npy": values.astype(np.float16),
             "json": {"number": number, "text": "\u00fc"},
         }
         made.append(Record(f"clip-{number}", members, {"length": len(values)}))
@@ -46,8 +46,8 @@ def records(count: int = 5, first: int = 0) -> list[Record]:
 def same(a: Record, b: Record) -> bool:
     return (
         (a.key, a.meta, a.members["json"]) == (b.key, b.meta, b.members["json"])
-        and a.members["audio.npy"].dtype == b.members["audio.npy"].dtype
-        and np.array_equal(a.members["audio.npy"], b.members["audio.npy"])
+        and a.members["values.npy"].dtype == b.members["values.npy"].dtype
+        and np.array_equal(a.members["values.npy"], b.members["values.npy"])
     )
 
 
@@ -93,19 +93,19 @@ def test_manifest_holds_what_is_common(tmp_path: Path) -> None:
 
 def test_webdataset_reads_the_same(tmp_path: Path) -> None:
     path = shard_path(tmp_path, 0)
-    long = Record("k" * 120, {"json": {}, "audio.npy": np.float32(2.5)})  # beyond USTAR's 100
+    long = Record("k" * 120, {"json": {}, "values.npy": np.float32(2.5)})  # beyond USTAR's 100
     written = [
         *records(),
         long,
-        Record("\u00e9t\u00e9", {"json": {}, "audio.npy": np.zeros((0, 2))}),
+        Record("\u00e9t\u00e9", {"json": {}, "values.npy": np.zeros((0, 2))}),
     ]
     write_shard(path, written, {})
     read = list(webdataset.WebDataset(str(path), shardshuffle=False))
     assert [sample["__key__"] for sample in read] == [record.key for record in written]
     for sample, record in zip(read, written, strict=True):
-        array = np.load(BytesIO(sample["audio.npy"]), allow_pickle=False)
-        np.testing.assert_array_equal(array, record.members["audio.npy"])
-        assert array.shape == np.shape(record.members["audio.npy"])
+        array = np.load(BytesIO(sample["values.npy"]), allow_pickle=False)
+        np.testing.assert_array_equal(array, record.members["values.npy"])
+        assert array.shape == np.shape(record.members["values.npy"])
 
 
 def test_same_records_same_bytes(tmp_path: Path) -> None:
@@ -165,7 +165,7 @@ def test_keys_that_others_would_split_are_refused(tmp_path: Path, key: str) -> N
 def test_arrays_are_the_readers_own(tmp_path: Path) -> None:
     write_shard(shard_path(tmp_path, 0), records(1), {})
     shards = ShardSet(tmp_path)
-    shards.read(0).members["audio.npy"][:] = 0
+    shards.read(0).members["values.npy"][:] = 0
     assert same(shards.read(0), records(1)[0])
 
 
@@ -207,7 +207,7 @@ WRITER = """
 import itertools, sys, pathlib, numpy as np
 from mmembed.data.shards.layout import Record, shard_path, write_shard
 for number in itertools.count():
-    rows = [Record(f"{number}-{i}", {"audio.npy": np.full((40, 80), i)}) for i in range(20)]
+    rows = [Record(f"{number}-{i}", {"values.npy": np.full((40, 80), i)}) for i in range(20)]
     write_shard(shard_path(pathlib.Path(sys.argv[1]), number), rows, {})
     print(number, flush=True)
 """
