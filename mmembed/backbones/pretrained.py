@@ -143,6 +143,11 @@ def load_pretrained(
         if isinstance(encoder, TextEncoder):
             theirs = transformers.AutoTokenizer.from_pretrained(name, **given)
             tokenizer = TextTokenizer.of(theirs, encoder.positions)
+            if len(tokenizer) > encoder.words.num_embeddings:
+                raise UsageError(
+                    f"{name}: its tokenizer has {len(tokenizer)} tokens, and it has vectors for "
+                    f"{encoder.words.num_embeddings}"
+                )
     read = model if masked_language else encoder.model
     missing = sorted({*report["missing_keys"]} & {*read.state_dict()})
     if missing:

@@ -7,6 +7,7 @@ the tokenizer puts the special tokens around every piece, and the encoder cuts w
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any, Final
@@ -80,10 +81,9 @@ class TextEncoder(StreamEncoder):
     def positions(self) -> int:
         """The most tokens of a text that are read together, special tokens included."""
         table = self.model.embeddings.position_embeddings
+        padding = table.padding_idx
         # RoBERTa and its kin count from behind the padding's position.
-        return int(table.num_embeddings) - (
-            0 if table.padding_idx is None else table.padding_idx + 1
-        )
+        return int(table.num_embeddings if padding is None else table.num_embeddings - padding - 1)
 
     def steps(self, lengths: Tensor) -> Tensor:
         """One a token."""
@@ -95,10 +95,8 @@ class TextEncoder(StreamEncoder):
             nothing = inputs.with_values(self.words.weight.new_zeros(0, self.width))
             return [nothing] * (len(self.blocks) + 1)
         items = Packed(torch.arange(len(inputs.values)), inputs.lengths).split()
-        pieces = [
-            piece for item in items if len(item) for piece in torch.split(item, self.positions)
-        ]
-        pieces.sort(key=len)
+        parts = (torch.split(item, self.positions) for item in items if len(item))
+        pieces = sorted(itertools.chain.from_iterable(parts), key=len)
         batches = [self._states(inputs.values, batch) for batch in _batches(pieces)]
         back = torch.cat(pieces).argsort().to(inputs.values.device)
         return [inputs.with_values(torch.cat(layer)[back]) for layer in zip(*batches, strict=True)]

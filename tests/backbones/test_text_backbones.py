@@ -199,6 +199,14 @@ def test_what_is_no_tokenizer(folders: dict[str, Path]) -> None:
         TextTokenizer.from_bytes(backend.to_str().encode())
 
 
+def test_a_tokenizer_of_another_model_is_refused(tmp_path: Path) -> None:
+    write_tiny(tmp_path, "bert", vocab_size=40)
+    with pytest.raises(
+        UsageError, match=r"its tokenizer has \d+ tokens, and it has vectors for 40"
+    ):
+        loaded(tmp_path)
+
+
 @torch.no_grad()
 def test_our_encoder_sees_no_neighbours() -> None:
     torch.manual_seed(0)
