@@ -2,9 +2,10 @@
 
     python benchmarks/backbones.py [--whisper FOLDER] [--clips 24] [--models whisper wav2vec2 wavlm]
 
-Clips are noise of 2 to 6 seconds, the same for all. Weights are random, of the size of the base
-models, unless a folder with Whisper is given: speed does not depend on them. From samples to all
-layers, on one thread and on two:
+Clips are noise, the same for all ways: for Whisper of 2 to 6 seconds, for the others of lengths as
+utterances have them (half are below 3.5 s, one in twenty is above 11 s). Weights are random, of the
+size of the base models, unless a folder with Whisper is given: speed does not depend on them. From
+samples to all layers, on one thread and on two:
 
 - Whisper: the loop of transformers with its log-mels of 30 s, and ours, one clip at a time and
   eight at a time;
@@ -40,7 +41,8 @@ from mmembed.batch import Packed
 from mmembed.features.audio import SAMPLE_RATE
 
 AT_ONCE = 8
-SHORTEST, LONGEST = 2.0, 6.0  # seconds
+SHORTEST, LONGEST = 2.0, 6.0  # seconds, of clips for Whisper
+MEDIAN, SPREAD, LIMITS = 3.5, 0.7, (0.5, 20.0)  # seconds, and of their logarithm, of utterances
 BASE = {  # sizes of openai/whisper-base; the others are base by default
     "whisper": {
         "d_model": 512, "encoder_layers": 6, "encoder_attention_heads": 8, "encoder_ffn_dim": 2048,
@@ -75,21 +77,28 @@ class Settings:
 
 
 def main(settings: Settings) -> None:
-    torch.manual_seed(0)
-    seconds = SHORTEST + (LONGEST - SHORTEST) * torch.rand(settings.clips)
-    clips = [0.1 * torch.randn(int(s * SAMPLE_RATE)) for s in seconds]
-    total = sum(map(len, clips)) / SAMPLE_RATE
-    print(f"{len(clips)} clips, {total:.0f} s; medians of {settings.repeats}")
     rows = []
     for model in settings.models:
+        clips = noise(model, settings.clips)
         for threads in settings.threads:
-            rows += measured(model, threads, settings, clips, total)
+            rows += measured(model, threads, settings, clips)
     if settings.out is not None:
         settings.out.write_text(json.dumps(rows, indent=2))
 
 
+def noise(model: str, count: int) -> list[Tensor]:
+    """(N_i,) samples of each clip."""
+    draw = torch.Generator().manual_seed(0)
+    if model == "whisper":
+        seconds = SHORTEST + (LONGEST - SHORTEST) * torch.rand(count, generator=draw)
+    else:
+        seconds = MEDIAN * (SPREAD * torch.randn(count, generator=draw)).exp()
+        seconds = seconds.clamp(*LIMITS)
+    return [0.1 * torch.randn(int(s * SAMPLE_RATE), generator=draw) for s in seconds]
+
+
 def measured(
-    model: str, threads: int, settings: Settings, clips: list[Tensor], total: float
+    model: str, threads: int, settings: Settings, clips: list[Tensor]
 ) -> list[dict[str, Any]]:
     """All ways of one architecture, in turns."""
     context = multiprocessing.get_context("spawn")
@@ -107,8 +116,9 @@ def measured(
         for way, link in links.items():
             link.send("again")
             times[way].append(link.recv())
-    rows = []
-    print(f"\n{model}, {threads} thread{'s' * (threads > 1)}")
+    rows: list[dict[str, Any]] = []
+    total = sum(map(len, clips)) / SAMPLE_RATE
+    print(f"\n{model}, {len(clips)} clips, {total:.0f} s, threads: {threads}")
     print(f"{'':34} {'wall s':>7} {'CPU s':>7} {'x real time':>12} {'speed-up':>9} {'peak MB':>8}")
     for way, link in links.items():
         link.send("end")
@@ -187,8 +197,10 @@ def theirs_whisper(encoder: StreamEncoder) -> Way:
     return run
 
 
-def theirs(size: int, masked: bool = False) -> Callable[[StreamEncoder], Way]:
-    """The module as transformers has it, fresh: ours has its attention replaced."""
+def theirs(size: int) -> Callable[[StreamEncoder], Way]:
+    """The module as transformers has it, fresh: ours has its attention replaced. Base models are
+    padded without a mask, as their feature extractors do it.
+    """
 
     def make(encoder: StreamEncoder) -> Way:
         import transformers
@@ -196,7 +208,7 @@ def theirs(size: int, masked: bool = False) -> Callable[[StreamEncoder], Way]:
         model = transformers.AutoModel.from_config(encoder.model.config).eval()
         if model.config.model_type != "wavlm":  # it knows no other than its own
             model.set_attn_implementation("sdpa")
-        extractor = transformers.Wav2Vec2FeatureExtractor(return_attention_mask=masked)
+        extractor = transformers.Wav2Vec2FeatureExtractor()
 
         def run(clips: list[Tensor]) -> None:
             for batch in batches(clips, size):
@@ -214,7 +226,6 @@ def theirs(size: int, masked: bool = False) -> Callable[[StreamEncoder], Way]:
 SAMPLES = {
     "transformers, one at a time": theirs(1),
     f"transformers, padded {AT_ONCE}": theirs(AT_ONCE),
-    f"transformers, padded {AT_ONCE}, masked": theirs(AT_ONCE, masked=True),
     "ours, one at a time": ours(1),
     f"ours, {AT_ONCE} at a time": ours(AT_ONCE),
 }

@@ -17,6 +17,7 @@ from mmembed.backbones.packed import attend_packed
 from mmembed.backbones.stream import StreamEncoder
 from mmembed.batch import Packed
 from mmembed.config import Hz, Seconds
+from mmembed.errors import UsageError
 from mmembed.features.audio import SAMPLE_RATE
 
 FFT: Final = 400  # samples
@@ -34,19 +35,39 @@ class WhisperStream(StreamEncoder):
     Each window is a clip of its own, with its own loudest value and positions. Windows overlap by
     twice `CONTEXT`; the steps of the middle of each are kept.
 
-    Attributes:
-        pad_to: clips that are shorter are seen with silence up to this length, at most 30 s; the
-            layers still have the steps of the clip alone. None: clips are seen as they are.
+    Raises:
+        UsageError: the model has positions for another time than 30 s.
     """
 
     stream = "audio"
     filters: Tensor
 
-    def __init__(self, model: nn.Module, pad_to: Seconds | None = None) -> None:
+    def __init__(self, model: nn.Module) -> None:
         super().__init__(model)
-        self.pad_to = pad_to
+        config: Any = model.config
+        if config.max_source_positions * STEP != WINDOW:
+            raise UsageError(
+                f"whisper: has {config.max_source_positions} positions, and {WINDOW // STEP} make "
+                "30 seconds"
+            )
+        config.preprocessing = {"pad_to": getattr(config, "preprocessing", {}).get("pad_to")}
         attend_packed(model)
-        self.register_buffer("filters", _filters(self.model.config.num_mel_bins), persistent=False)
+        self.register_buffer("filters", _filters(config.num_mel_bins), persistent=False)
+
+    @property
+    def pad_to(self) -> Seconds | None:
+        """Shorter clips are seen with silence up to this length, above 0 and at most 30 s; the
+        layers still have the steps of the clip alone. None, as at first: clips are seen as they
+        are. `config` tells it.
+        """
+        seconds: Seconds | None = self.model.config.preprocessing["pad_to"]
+        return seconds
+
+    @pad_to.setter
+    def pad_to(self, seconds: Seconds | None) -> None:
+        if seconds is not None and not 0 < seconds <= WINDOW / SAMPLE_RATE:
+            raise UsageError(f"pad_to {seconds}: must be above 0 and at most 30 seconds")
+        self.model.config.preprocessing["pad_to"] = seconds
 
     @property
     def width(self) -> int:
@@ -88,7 +109,7 @@ class WhisperStream(StreamEncoder):
 
     def _windows(self, inputs: Packed) -> tuple[list[Tensor], list[slice]]:
         """Waveforms of at most 30 s, and which of all their steps, counted on, belong to clips."""
-        least = 0 if self.pad_to is None else min(round(self.pad_to * SAMPLE_RATE), WINDOW)
+        least = 0 if self.pad_to is None else round(self.pad_to * SAMPLE_RATE)
         stride = WINDOW - 2 * CONTEXT
         seen: list[Tensor] = []
         kept, begin = [], 0

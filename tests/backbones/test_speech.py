@@ -13,9 +13,10 @@ import torch.nn.functional as F
 from helpers.tiny_backbones import SPEECH, write_tiny
 from torch import Tensor
 
-from mmembed.backbones.pretrained import load_pretrained
+from mmembed.backbones.pretrained import build_encoder, load_pretrained
 from mmembed.backbones.stream import StreamEncoder
 from mmembed.batch import Packed
+from mmembed.errors import UsageError
 
 transformers = pytest.importorskip("transformers")
 
@@ -217,6 +218,15 @@ def test_whisper_with_silence_behind_clips_is_its_usual_use(tmp_path: Path):
         for layer, states in zip(layers, expected, strict=True):
             steps = -(-len(clip) // 320)
             torch.testing.assert_close(layer.split()[number], states[0, :steps], **CLOSE)
+    assert build_encoder(encoder.config).pad_to == 30
+    with pytest.raises(UsageError, match="pad_to 31: must be"):
+        encoder.pad_to = 31
+
+
+def test_whisper_with_other_positions_is_refused(tmp_path: Path):
+    write_tiny(tmp_path, "whisper", max_source_positions=750)
+    with pytest.raises(UsageError, match="has 750 positions"):
+        load_pretrained(str(tmp_path))
 
 
 @torch.no_grad()

@@ -25,6 +25,19 @@ def test_by_hand() -> None:
     torch.testing.assert_close(attended, expected)
 
 
+def test_scale_and_dropout_by_hand() -> None:
+    """With scale 0 all keys count the same; a share of the weights is dropped, the rest doubled."""
+    torch.manual_seed(0)
+    query, key, lengths = torch.randn(4, 1, 2), torch.randn(4, 1, 2), torch.tensor([2, 2])
+    value = torch.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 8.0], [7.0, 8.0]])[:, None]
+    attended = packed_attention(query, key, value, lengths, lengths, scale=0.0)
+    expected = torch.tensor([[2.0, 3.0], [2.0, 3.0], [6.0, 8.0], [6.0, 8.0]])[:, None]
+    torch.testing.assert_close(attended, expected)
+    ones, lengths = torch.ones(1000, 1, 2), torch.tensor([1000])
+    drawn = packed_attention(ones, ones, ones, lengths, lengths, dropout=0.5)
+    assert drawn.std() > 0 and abs(float(drawn.mean()) - 1) < 0.02  # 500,000 weights are kept
+
+
 def test_equals_masked_attention_of_torch() -> None:
     """Same weights, positions all zero: nn.MultiheadAttention with a padding mask agrees."""
     torch.manual_seed(0)
