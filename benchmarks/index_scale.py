@@ -77,22 +77,22 @@ def fake(folder: Path, count: int, shards: int) -> None:
     """Sidecars as if `prepare` had made them."""
     rng = np.random.default_rng(0)
     for number in range(shards):
-        lengths = rng.integers(200, 2000, count).tolist()
+        lengths = rng.integers(32_000, 320_000, count).tolist()
         checksums = rng.integers(0, 2**32, (count, 2)).tolist()
         records = [
             {
                 "key": f"made-up-{number:05d}-{row:05d}",
                 "members": {
-                    "audio.npy": [STEP * row + 1536, 160 * length + 128, checksums[row][0]],
+                    "audio.flac": [STEP * row + 1536, length // 2, checksums[row][0]],
                     "json": [STEP * row + 512, 376, checksums[row][1]],
                 },
                 "meta": {
                     "features": {},
-                    "lengths": {"audio": length, "text": length // 10, "video": 0},
+                    "lengths": {"audio": length, "text": length // 1600, "video": 0},
                     "speaker": f"speaker-{(number * count + row) % 9973:05d}",
                     "split": "dev" if row % 50 == 0 else "train",
                     "transcript": "and then she told me that nobody had seen it before"[
-                        : length // 10
+                        : length // 1600
                     ],
                 },
             }
@@ -149,7 +149,7 @@ def use_index(folder: Path) -> None:
     steps.done("look up one record")
     lengths = shards.numbers("lengths.audio")
     train = pc.equal(shards.texts("split"), "train").to_numpy()
-    steps.done(f"lengths and splits of all ({int(lengths[train].sum()) / 3.6e5:,.0f} h of train)")
+    steps.done(f"lengths and splits of all ({int(lengths[train].sum()) / 5.76e7:,.0f} h of train)")
     for place in np.random.default_rng(0).integers(0, len(shards), 10_000).tolist():
         json.dumps([shards.key(place), shards.meta(place)])
     steps.done("look up 10,000 records")

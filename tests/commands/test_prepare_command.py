@@ -123,7 +123,7 @@ def test_a_table_names_its_media_from_its_own_folder(digits, tmp_path):
     main(["table", str(table), "--out", str(out), "--workers", "1"])
     shards = ShardSet(out / "shards")
     assert shards.keys == ("ann-1",)
-    assert shards.meta(0)["lengths"]["audio"] == 25  # 0.25 s at 100 Hz
+    assert shards.meta(0)["lengths"]["audio"] == 4_000  # 0.25 s
 
 
 def test_what_converts_writes_beside_its_manifest(digits, tmp_path):

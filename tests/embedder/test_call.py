@@ -13,6 +13,9 @@ from helpers.clips import burst, grey_steps, tone, write_video
 from helpers.encoders import write_encoder
 
 from mmembed.batch import stream_subsets, subset_name
+from mmembed.data.dataset import Examples
+from mmembed.data.manifest.utterance import Utterance
+from mmembed.data.prepare import prepare_shards
 from mmembed.embedder import Embedder, Embedding, Recogniser
 from mmembed.embedder.clip import to_pictures
 from mmembed.errors import DataError, UsageError
@@ -93,6 +96,30 @@ def test_arrays_give_what_their_file_gives(embedder: Embedder, media: Path) -> N
     same(embedder(audio=samples, sample_rate=rate), from_file, 0)
     floats = torch.from_numpy(samples / 32768.0)
     same(embedder(audio=floats, sample_rate=rate), from_file, 0)
+
+
+def test_a_clip_in_memory_in_a_file_and_in_a_shard_has_the_same_vectors(
+    embedder: Embedder, media: Path, tmp_path: Path
+) -> None:
+    """Bit for bit, though memory and file are finer than the 16 bits of the shard."""
+    sound = np.random.default_rng(0).uniform(-0.5, 0.5, 30_000)
+    soundfile.write(media / "fine.wav", sound, 22_050, "DOUBLE")
+    rows = [Utterance("fine", "fine.wav"), Utterance("both", "both.mp4", transcript=TEXT)]
+    prepare_shards(rows, media, tmp_path, workers=1)
+    fine, both = embedder.embed(list(Examples([tmp_path])))
+    same(fine, embedder(media / "fine.wav"), 0)
+    same(fine, embedder(audio=sound, sample_rate=22_050), 0)
+    same(both, embedder(media / "both.mp4", text=TEXT), 0)
+
+
+def test_sound_beyond_full_scale_is_clipped_and_that_is_noted(embedder: Embedder) -> None:
+    loud = 3 * burst(1.3, 0.4)
+    found = embedder(audio=loud, sample_rate=16_000)
+    same(found, embedder(audio=np.clip(loud, -1, 1), sample_rate=16_000), 0)
+    for audio, rate in ((loud, 16_000), (np.tile(loud, 15), 1_000)):  # the second is long
+        (example,) = embedder.read([{"audio": audio, "sample_rate": rate}])
+        assert example.info.media == ("sound beyond full scale is clipped",)
+        assert example.audio is not None and example.audio.max() == 2**15 - 1
 
 
 def test_tensors_of_any_kind_are_arrays(embedder: Embedder, media: Path) -> None:
