@@ -15,13 +15,16 @@ Speech recognition must not see the text: `EncoderOutput.audio_visual` is the su
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Final, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmembed.backbones.frontend import BackboneConfig, PretrainedFrontend
+from mmembed.backbones.stream import StreamEncoder
 from mmembed.batch import STREAMS, Encoding, Packed, Padded, Steps
 from mmembed.config import Config, Count, Depth, Dropout, Heads, Hz, Width
 from mmembed.errors import UsageError
@@ -52,6 +55,9 @@ class EncoderConfig(Config):
         audio_channels: Channels of the first convolutions of the audio front end.
         video_channels: Channels of the first convolution of the video front end.
         dropout: Dropout probability after attention and feed-forward.
+        audio: A pretrained encoder as front end of the audio stream.
+        video: A pretrained encoder as front end of the video stream.
+        text: A pretrained encoder as front end of the text stream.
     """
 
     vocabulary_size: Count = 0
@@ -65,6 +71,9 @@ class EncoderConfig(Config):
     audio_channels: Width = 24
     video_channels: Width = 16
     dropout: Dropout = 0.1
+    audio: BackboneConfig = field(default_factory=BackboneConfig)
+    video: BackboneConfig = field(default_factory=BackboneConfig)
+    text: BackboneConfig = field(default_factory=BackboneConfig)
 
     def check(self) -> None:
         """See `Config`."""
@@ -82,7 +91,7 @@ class EncoderOutput:
 
     Attributes:
         fused: (N, D) weighted sum of all streams: the embedding's frames.
-        audio_visual: (N, D) weighted sum of audio and video alone.
+        audio_visual: (N, D) weighted sum of audio and video alone; None where there is no such sum.
         layers: `Encoder.layer_names` -> (N', D): each stream's own layers in its own steps, the
             last three on the frame grid.
         text: the text stream's own steps (N_text, D), of the items that have text.
@@ -91,7 +100,7 @@ class EncoderOutput:
     """
 
     fused: Packed
-    audio_visual: Packed
+    audio_visual: Packed | None
     layers: dict[str, Packed]
     text: Packed
     text_positions: Tensor
@@ -101,8 +110,14 @@ class EncoderOutput:
 class Encoder(nn.Module):
     """See the module's docstring."""
 
-    def __init__(self, config: EncoderConfig) -> None:
+    def __init__(
+        self, config: EncoderConfig, backbones: Mapping[str, StreamEncoder] | None = None
+    ) -> None:
         super().__init__()
+        backbones = backbones or {}
+        named = {stream for stream in STREAMS if getattr(config, stream).name}
+        if named != set(backbones):
+            raise ValueError(f"backbones of {sorted(backbones)} for {sorted(named)}")
         if config.vocabulary_size < 2:
             raise ValueError(
                 f"vocabulary_size {config.vocabulary_size}: needs a trained vocabulary"
@@ -124,13 +139,18 @@ class Encoder(nn.Module):
                 block(cross=True, residual=depth > 0) for depth in range(config.cross_layers)
             )
 
-        self.frontends = nn.ModuleDict(
-            {
-                "audio": AudioFrontend(MEL_BANDS, config.audio_channels, width),
-                "video": VideoFrontend(CROP, config.video_channels, width),
-                "text": TextFrontend(config.vocabulary_size, width),
-            }
-        )
+        makers: dict[str, Callable[[], nn.Module]] = {
+            "audio": lambda: AudioFrontend(MEL_BANDS, config.audio_channels, width),
+            "video": lambda: VideoFrontend(CROP, config.video_channels, width),
+            "text": lambda: TextFrontend(config.vocabulary_size, width),
+        }
+        self.frontends = nn.ModuleDict()
+        for stream, make in makers.items():
+            self.frontends[stream] = (
+                PretrainedFrontend(backbones[stream], getattr(config, stream), width)
+                if stream in backbones
+                else make()
+            )
         self.own = nn.ModuleDict({stream: own_blocks(stream) for stream in STREAMS})
         self.cross = nn.ModuleDict({stream: cross_blocks() for stream in ("video", "text")})
         self.norms = nn.ModuleDict({stream: nn.LayerNorm(width) for stream in STREAMS})
@@ -146,9 +166,48 @@ class Encoder(nn.Module):
         return (*streams, "video aligned", "text aligned", "fused")
 
     def own_layer_names(self, stream: str) -> tuple[str, ...]:
-        """The layers that see one stream alone."""
+        """The layers that see one stream alone: those of a backbone, then ours."""
         depth = len(self._blocks(self.own, stream))
-        return tuple(f"{stream} {layer}" for layer in range(depth + 1))
+        return (*self._backbone_names(stream), *(f"{stream} {n}" for n in range(depth + 1)))
+
+    def _backbone_names(self, stream: str) -> list[str]:
+        backbone = self.backbone(stream)
+        depth = -1 if backbone is None else len(backbone.blocks)
+        return [f"{stream} backbone {n}" for n in range(depth + 1)]
+
+    def backbone(self, stream: str) -> StreamEncoder | None:
+        """The pretrained encoder that is the front end of a stream; None = our own front end."""
+        frontend = self.frontends[stream]
+        return frontend.backbone if isinstance(frontend, PretrainedFrontend) else None
+
+    @property
+    def layer_width(self) -> int:
+        """D of the widest layer."""
+        backbones = [b.width for stream in STREAMS if (b := self.backbone(stream))]
+        return max([self.config.width, *backbones])
+
+    @property
+    def frame_width(self) -> int:
+        """D of the frames."""
+        return self.config.width
+
+    @property
+    def frame_rate(self) -> Hz:
+        """Frames a second."""
+        return FRAME_RATE
+
+    @property
+    def reads_samples(self) -> bool:
+        """Whether the audio stream is read as samples, not as log-mel."""
+        return self.backbone("audio") is not None
+
+    def layer_rate(self, name: str) -> Hz:
+        """Steps a second of a layer; 0 for the own layers of text."""
+        stream, _, rest = name.partition(" ")
+        if stream == "text" and name != "text aligned":
+            return 0
+        backbone = self.backbone(stream) if rest.startswith("backbone") else None
+        return FRAME_RATE if backbone is None else backbone.rate
 
     @property
     def fusion_weights(self) -> Tensor:
@@ -166,7 +225,7 @@ class Encoder(nn.Module):
     @staticmethod
     def pool(hidden: EncoderOutput) -> Encoding:
         """Pool the output of `encode` to one embedding an item."""
-        layers = torch.stack([mean_and_std(layer) for layer in hidden.layers.values()], 1)
+        layers = pool_layers(hidden.layers)
         return Encoding(
             frames=hidden.fused.pad(),
             pooled=layers[:, -1],
@@ -179,14 +238,8 @@ class Encoder(nn.Module):
         """The outputs of all layers, for heads that need more than the embedding."""
         lengths = self.lengths(inputs)
         present = torch.stack([lengths[stream] > 0 for stream in STREAMS], 1)
-        grid = lengths["audio"]
-        for stream in ("video", "text"):
-            grid = torch.where(grid > 0, grid, lengths[stream])
-        if not bool(present.any(1).all()):
-            raise ValueError(
-                f"item {int((~present.any(1)).nonzero()[0])} of the batch has no stream: "
-                f"give each at least one of {', '.join(STREAMS)}"
-            )
+        grid = frame_grid(lengths)
+        check_present(present, STREAMS)
         blank = Packed(self.fusion.new_zeros(int(grid.sum()), self.config.width), grid)
         positions = blank.positions().float()
 
@@ -197,9 +250,13 @@ class Encoder(nn.Module):
         for stream in STREAMS:
             has = present[:, STREAMS.index(stream)]
             names = self.own_layer_names(stream)
+            backbone_names = self._backbone_names(stream)
             if not bool(has.any()):
                 absent = self._filled(stream, None, has, torch.ones_like(grid))
                 layers |= dict.fromkeys(names, absent)
+                if (backbone := self.backbone(stream)) is not None:
+                    zeros = absent.values.new_zeros(len(has), backbone.width)
+                    layers |= dict.fromkeys(backbone_names, absent.with_values(zeros))
                 paths[stream] = self._filled(stream, None, has, grid)
                 continue
             steps_of_all = inputs[stream].pack()  # an item without the stream has none in it
@@ -214,7 +271,10 @@ class Encoder(nn.Module):
                 text, text_positions = own[-1], own_positions
             steps = torch.where(has, lengths[stream], 1)
             for name, layer in zip(names, own, strict=True):
-                layers[name] = self._filled(stream, layer, has, steps)
+                if name in backbone_names:
+                    layers[name] = zero_filled(layer, has)
+                else:
+                    layers[name] = self._filled(stream, layer, has, steps)
 
         fused, audio_visual = self.fuse({stream: path.values for stream, path in paths.items()})
         layers["video aligned"], layers["text aligned"] = paths["video"], paths["text"]
@@ -244,7 +304,10 @@ class Encoder(nn.Module):
             The stream's own layers (N, D), the stream aligned to the frame grid (N', D), and the
             positions (N,) of its own steps on the grid.
         """
-        x: Steps = self.frontends[stream](features)
+        frontend, backbone = self.frontends[stream], list[Steps]()
+        x: Steps = frontend(features)
+        if isinstance(frontend, PretrainedFrontend):
+            backbone, x = x
         positions = x.positions().float()
         if stream == "text":
             # Tokens have no times of their own. Spread evenly over the clip they are in the right
@@ -255,11 +318,11 @@ class Encoder(nn.Module):
             own.append(block(own[-1], positions))
         if query is None:
             own[-1] = self._normed(stream, own[-1])
-            return own, own[-1], positions
+            return [*backbone, *own], own[-1], positions
         path, grid_positions = query, query.positions().float()
         for block in self._blocks(self.cross, stream):
             path = block(path, grid_positions, own[-1], positions)
-        return own, self._normed(stream, path), positions
+        return [*backbone, *own], self._normed(stream, path), positions
 
     def fuse(self, paths: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Weighted sums (..., D) of the aligned streams: of all three, and of audio and video."""
@@ -273,7 +336,8 @@ class Encoder(nn.Module):
         none = torch.zeros_like(next(iter(inputs.values())).lengths)
         lengths = dict.fromkeys(STREAMS, none)
         for stream, steps in inputs.items():
-            lengths[stream] = (steps.lengths + 3) // 4 if stream == "audio" else steps.lengths
+            frontend = cast(AudioFrontend, self.frontends[stream])
+            lengths[stream] = frontend.frames(steps.lengths)
         return lengths
 
     @staticmethod
@@ -294,3 +358,42 @@ class Encoder(nn.Module):
             return Packed(x.values + 0 * absent, lengths)
         rows = has.repeat_interleave(lengths).nonzero()[:, 0].to(x.values.device)
         return Packed(absent.to(x.values.dtype).index_copy(0, rows, x.values), lengths)
+
+
+def frame_grid(lengths: Mapping[str, Tensor]) -> Tensor:
+    """(B,) frames of each item on the frame grid, from the frames of its streams: those of the
+    audio, else of the video, else the tokens of the text.
+    """
+    grid = torch.where(lengths["audio"] > 0, lengths["audio"], lengths["video"])
+    return torch.where(grid > 0, grid, lengths["text"])
+
+
+def check_present(present: Tensor, streams: Iterable[str]) -> None:
+    """Raise ValueError unless each item of (B, 3) has a stream."""
+    if not bool(present.any(1).all()):
+        raise ValueError(
+            f"item {int((~present.any(1)).nonzero()[0])} of the batch has no stream: "
+            f"give each at least one of {', '.join(streams)}"
+        )
+
+
+def pool_layers(layers: Mapping[str, Packed]) -> Tensor:
+    """(B, L, 2 D) mean and standard deviation of every layer; D is the width of the widest, and
+    narrower ones are filled with zeros: behind the mean, and behind the standard deviation.
+    """
+    width = max(layer.values.shape[1] for layer in layers.values())
+    pooled = (mean_and_std(layer).unflatten(1, (2, -1)) for layer in layers.values())
+    return torch.stack([F.pad(x, (0, width - x.shape[2])).flatten(1) for x in pooled], 1)
+
+
+def zero_filled(layer: Packed, has: Tensor) -> Packed:
+    """Layers of a batch of which only some items have the stream: one step of zeros for others.
+
+    Args:
+        layer: of the items that have it, in their order.
+        has: (B,) bool.
+    """
+    if bool(has.all()):
+        return layer
+    zero, found = layer.values.new_zeros(1, layer.values.shape[1]), iter(layer.split())
+    return Packed.concatenate([next(found) if held else zero for held in has.tolist()])

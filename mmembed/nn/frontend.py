@@ -62,9 +62,14 @@ class AudioFrontend(nn.Module):
         self.project = nn.Linear(channels * (-(-bands // 4)), width)
         self.context = DepthwiseConv(width, 15)
 
+    @staticmethod
+    def frames(lengths: Tensor) -> Tensor:
+        """(B,) steps of log-mel to frames."""
+        return (lengths + 3) // 4
+
     def forward(self, audio: Steps) -> Steps:
         """(N, bands) -> (N', D), ceil(T / 4) steps for an item of T; in padding, zeros."""
-        steps = (audio.lengths + 3) // 4  # at 25 Hz
+        steps = self.frames(audio.lengths)
         values = audio.values.to(self.first.weight.dtype)
         if isinstance(audio, Padded):
             x = F.gelu(self.first(values[:, None])).transpose(1, 2)
@@ -105,6 +110,11 @@ class VideoFrontend(nn.Module):
         )
         self.context = DepthwiseConv(width, 7)
 
+    @staticmethod
+    def frames(lengths: Tensor) -> Tensor:
+        """(B,) crops to frames: themselves."""
+        return lengths
+
     def forward(self, video: Steps) -> Steps:
         """(N, size, size) uint8 -> (N, D)."""
         pixels = (video.values.to(self.context.conv.weight.dtype) - 128) / 64
@@ -119,6 +129,11 @@ class TextFrontend(nn.Module):
     def __init__(self, vocabulary_size: int, width: int) -> None:
         super().__init__()
         self.embedding = nn.Embedding(vocabulary_size, width)
+
+    @staticmethod
+    def frames(lengths: Tensor) -> Tensor:
+        """(B,) tokens: themselves."""
+        return lengths
 
     def forward(self, text: Steps) -> Steps:
         """(N,) int64 -> (N, D)."""

@@ -1,0 +1,112 @@
+"""A pretrained encoder as the front end of a stream of ours."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mmembed.backbones.lora import add_lora
+from mmembed.backbones.stream import StreamEncoder
+from mmembed.batch import Packed
+from mmembed.config import Config, Count, Width
+from mmembed.errors import UsageError
+from mmembed.nn.alignment import to_frames
+from mmembed.nn.transformer import LayerWeights
+
+FRAME_RATE: Final = 25  # Hz, of the encoder behind
+SAMPLES: Final = 640  # of audio in a frame
+
+
+@dataclass(frozen=True)
+class BackboneConfig(Config):
+    """A pretrained encoder in the place of a front end.
+
+    Attributes:
+        name: Folder of the pretrained encoder, or its name on the Hugging Face hub; without one the
+            stream has a front end of its own, trained from nothing.
+        tuned: What of it is trained: nothing, its top blocks, LoRA matrices in all blocks, or all.
+        top: Blocks that are trained with --tuned top.
+        lora_rank: Rank of the LoRA matrices.
+    """
+
+    name: str = ""
+    tuned: Literal["nothing", "top", "lora", "all"] = "nothing"
+    top: Count = 2
+    lora_rank: Width = 8
+
+
+class PretrainedFrontend(nn.Module):
+    """Layers of a pretrained encoder, mixed by learned weights, on the frame grid, at width D.
+
+    Each layer is normalised before it is mixed (as in SUPERB's implementation): else the layer of
+    the largest values would be all that is seen.
+
+    Args:
+        backbone: the pretrained encoder; what of it is trained is set here.
+        config: see `BackboneConfig`.
+        width: D.
+
+    Raises:
+        UsageError: the backbone has no such blocks, or steps that fit no frame grid of 25 Hz.
+    """
+
+    def __init__(self, backbone: StreamEncoder, config: BackboneConfig, width: int) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.config = config
+        if backbone.rate not in (0, FRAME_RATE, 2 * FRAME_RATE):
+            raise UsageError(f"{config.name}: has {backbone.rate:g} steps a second, not 25 or 50")
+        tune(backbone, config)
+        self.layers = LayerWeights(len(backbone.blocks) + 1)
+        self.project = nn.Linear(backbone.width, width)
+
+    @property
+    def trained(self) -> bool:
+        """Whether any of the backbone is trained."""
+        return self.config.tuned != "nothing"
+
+    def train(self, mode: bool = True) -> PretrainedFrontend:
+        """What is frozen has no dropout either."""
+        super().train(mode)
+        if not self.trained:
+            self.backbone.eval()
+        return self
+
+    def frames(self, lengths: Tensor) -> Tensor:
+        """(B,) lengths of inputs to frames at 25 Hz, tokens for text."""
+        return -(-lengths // SAMPLES) if self.backbone.stream == "audio" else lengths
+
+    def forward(self, inputs: Packed) -> tuple[list[Packed], Packed]:
+        """The backbone's layers (N', D') in its own steps, and the frames (N, D)."""
+        layers = self.backbone(inputs)
+        weights = self.layers.weights
+        mixed = torch.zeros_like(layers[0].values)
+        for weight, layer in zip(weights, layers, strict=True):
+            mixed = mixed + weight * F.layer_norm(layer.values, layer.values.shape[1:])
+        x = layers[0].with_values(self.project(mixed))
+        if self.backbone.rate:
+            grid = self.frames(inputs.lengths)
+            x = Packed(to_frames(x, grid, round(self.backbone.rate / FRAME_RATE)), grid)
+        return layers, x
+
+
+def tune(backbone: StreamEncoder, config: BackboneConfig) -> None:
+    """Set which parameters are trained, and add LoRA matrices where they are.
+
+    Raises:
+        UsageError: there are fewer blocks than `top`.
+    """
+    backbone.requires_grad_(config.tuned == "all")
+    if config.tuned == "top":
+        if not 0 < config.top <= len(backbone.blocks):
+            raise UsageError(
+                f"{config.name}: has {len(backbone.blocks)} blocks, {config.top} cannot be trained"
+            )
+        for block in backbone.blocks[-config.top :]:
+            block.requires_grad_(True)
+    if config.tuned == "lora":
+        add_lora(backbone.blocks, config.lora_rank)
