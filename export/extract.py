@@ -81,7 +81,9 @@ class Extract:
     Attributes:
         inputs: Media files, folders, wildcards in quotes, manifests, folders of prepared shards,
             URLs, or `-` for a list of these on standard input, one on each line.
-        encoder: Folder of the frozen encoder, or its name on the Hugging Face hub.
+        encoder: Folder of the frozen encoder, or its name on the Hugging Face hub: an encoder that
+            `mmembed pretrain` made, or a public one such as "openai/whisper-base". Several public
+            ones are named by stream: "audio=openai/whisper-base" "text=FOLDER".
         out: Folder for the shards. Several stream subsets get one folder each in it.
         streams: Stream subsets such as "audio+video". "all" means the streams that each clip has,
             "every" means each of the seven subsets.
@@ -104,7 +106,7 @@ class Extract:
     """
 
     inputs: tyro.conf.Positional[tuple[str, ...]]
-    encoder: str
+    encoder: tuple[str, ...]
     out: Path
     streams: tuple[str, ...] = ("all",)
     granularity: tuple[Granularity, ...] = ("utterance",)
@@ -144,7 +146,7 @@ class Extract:
             "extract",
             *map(without_secrets, self.inputs),
             "--encoder",
-            self.encoder,
+            *self.encoder,
         ]
         names = ("streams", "granularity", "layers", "dtype", "precision", "records_per_shard")
         kept = (*names, "batch_size", "timeout", "max_seconds", "face_model")
@@ -229,7 +231,7 @@ def _provenance(
         "max_seconds": settings.max_seconds,
         "face_model_sha256": None if faces is None else sha256(faces.read_bytes()).hexdigest(),
         "inputs": [without_secrets(name) for name in settings.inputs],
-        "encoder": settings.encoder,
+        "encoder": " ".join(settings.encoder),
         "command": settings.command,
     }
 

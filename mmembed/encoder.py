@@ -15,7 +15,7 @@ Speech recognition must not see the text: `EncoderOutput.audio_visual` is the su
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, cast
 
@@ -181,10 +181,14 @@ class Encoder(nn.Module):
         return frontend.backbone if isinstance(frontend, PretrainedFrontend) else None
 
     @property
+    def backbones(self) -> dict[str, StreamEncoder]:
+        """Stream -> the pretrained encoder that is its front end; streams of our own are absent."""
+        return {s: found for s in STREAMS if (found := self.backbone(s)) is not None}
+
+    @property
     def layer_width(self) -> int:
         """D of the widest layer."""
-        backbones = [b.width for stream in STREAMS if (b := self.backbone(stream))]
-        return max([self.config.width, *backbones])
+        return max([self.config.width, *(one.width for one in self.backbones.values())])
 
     @property
     def frame_width(self) -> int:
@@ -200,6 +204,11 @@ class Encoder(nn.Module):
     def reads_samples(self) -> bool:
         """Whether the audio stream is read as samples, not as log-mel."""
         return self.backbone("audio") is not None
+
+    @property
+    def pooled_layers(self) -> tuple[str, ...]:
+        """The layers whose mean and standard deviation are a clip's one vector."""
+        return ("fused",)
 
     def layer_rate(self, name: str) -> Hz:
         """Steps a second of a layer; 0 for the own layers of text."""
@@ -301,28 +310,35 @@ class Encoder(nn.Module):
             query: (N', D) the aligned audio, with which other streams are aligned; None for audio.
 
         Returns:
-            The stream's own layers (N, D), the stream aligned to the frame grid (N', D), and the
-            positions (N,) of its own steps on the grid.
+            The stream's own layers (N, D), those of a backbone first; the stream aligned to the
+            frame grid (N', D); and the positions (N,) of its own steps on the grid.
         """
-        frontend, backbone = self.frontends[stream], list[Steps]()
-        x: Steps = frontend(features)
-        if isinstance(frontend, PretrainedFrontend):
-            backbone, x = x
+        layers, x = self._front(stream, features)
         positions = x.positions().float()
         if stream == "text":
             # Tokens have no times of their own. Spread evenly over the clip they are in the right
             # order, and rotary attention finds the words near a moment.
             positions = (positions + 0.5) * x.to_steps(grid / x.lengths) - 0.5
-        own = [x]
+        layers.append(x)
         for block in self._blocks(self.own, stream):
-            own.append(block(own[-1], positions))
+            layers.append(block(layers[-1], positions))
         if query is None:
-            own[-1] = self._normed(stream, own[-1])
-            return [*backbone, *own], own[-1], positions
+            layers[-1] = self._normed(stream, layers[-1])
+            return layers, layers[-1], positions
         path, grid_positions = query, query.positions().float()
         for block in self._blocks(self.cross, stream):
-            path = block(path, grid_positions, own[-1], positions)
-        return [*backbone, *own], self._normed(stream, path), positions
+            path = block(path, grid_positions, layers[-1], positions)
+        return layers, self._normed(stream, path), positions
+
+    def _front(self, stream: str, features: Steps) -> tuple[list[Steps], Steps]:
+        """The layers of a pretrained front end, if it is one, and what the own blocks read."""
+        frontend = self.frontends[stream]
+        if isinstance(frontend, PretrainedFrontend):
+            assert isinstance(features, Packed)
+            layers, frames = frontend(features)
+            return list(layers), frames
+        read: Steps = frontend(features)
+        return [], read
 
     def fuse(self, paths: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Weighted sums (..., D) of the aligned streams: of all three, and of audio and video."""
@@ -377,13 +393,29 @@ def check_present(present: Tensor, streams: Iterable[str]) -> None:
         )
 
 
-def pool_layers(layers: Mapping[str, Packed]) -> Tensor:
-    """(B, L, 2 D) mean and standard deviation of every layer; D is the width of the widest, and
-    narrower ones are filled with zeros: behind the mean, and behind the standard deviation.
+def stack_layers(pooled: Sequence[Tensor]) -> Tensor:
+    """Mean and standard deviation of layers, each (..., 2 D'), to (..., L, 2 D).
+
+    D is the width of the widest. Narrower ones are filled with zeros: behind their mean, and behind
+    their standard deviation. So what reads layers can take them as one array.
     """
-    width = max(layer.values.shape[1] for layer in layers.values())
-    pooled = (mean_and_std(layer).unflatten(1, (2, -1)) for layer in layers.values())
-    return torch.stack([F.pad(x, (0, width - x.shape[2])).flatten(1) for x in pooled], 1)
+    width = max(x.shape[-1] for x in pooled) // 2
+    halves = (x.chunk(2, -1) for x in pooled)
+    filled = [torch.cat([F.pad(x, (0, width - x.shape[-1])) for x in both], -1) for both in halves]
+    return torch.stack(filled, -2)
+
+
+def join_pooled(pooled: Sequence[Tensor]) -> Tensor:
+    """Mean and standard deviation of layers, each (..., 2 D'), side by side: all means, then all
+    standard deviations.
+    """
+    halves = [x.chunk(2, -1) for x in pooled]
+    return torch.cat([mean for mean, _ in halves] + [std for _, std in halves], -1)
+
+
+def pool_layers(layers: Mapping[str, Packed]) -> Tensor:
+    """(B, L, 2 D) mean and standard deviation of every layer; see `stack_layers`."""
+    return stack_layers([mean_and_std(layer) for layer in layers.values()])
 
 
 def zero_filled(layer: Packed, has: Tensor) -> Packed:

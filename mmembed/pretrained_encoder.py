@@ -28,6 +28,7 @@ from mmembed.encoder import (
     EncoderOutput,
     check_present,
     frame_grid,
+    join_pooled,
     pool_layers,
     zero_filled,
 )
@@ -78,6 +79,13 @@ class PretrainedEncoder(nn.Module):
             for depth in range(len(self._encoder(stream).blocks) + 1)
         )
 
+    @property
+    def pooled_layers(self) -> tuple[str, ...]:
+        """The layers whose mean and standard deviation are a clip's one vector: of each stream the
+        last.
+        """
+        return tuple(f"{s} {len(self._encoder(s).blocks)}" for s in self.streams)
+
     def layer_rate(self, name: str) -> Hz:
         """Steps a second of a layer; 0 for text."""
         return self._encoder(name.partition(" ")[0]).rate
@@ -92,14 +100,9 @@ class PretrainedEncoder(nn.Module):
 
     def pool(self, hidden: EncoderOutput) -> Encoding:
         """Pool the output of `encode` to one embedding an item."""
-        statistics = [
-            self._last(hidden, stream).unflatten(1, (2, -1)) * hidden.present[:, [place]][..., None]
-            for place, stream in enumerate(STREAMS)
-            if stream in self.streams
-        ]
         return Encoding(
             frames=hidden.fused.pad(),
-            pooled=torch.cat(statistics, 2).flatten(1),
+            pooled=join_pooled([mean_and_std(hidden.layers[name]) for name in self.pooled_layers]),
             layers=pool_layers(hidden.layers),
             streams=hidden.present,
             frame_rate=self.frame_rate,
@@ -136,11 +139,17 @@ class PretrainedEncoder(nn.Module):
         nothing = Packed(fused.values[:0], torch.zeros(0, dtype=torch.int64))
         return EncoderOutput(fused, None, layers, nothing, fused.values.new_zeros(0), present)
 
+    @property
+    def encoders(self) -> dict[str, StreamEncoder]:
+        """Stream -> its encoder."""
+        return {stream: self._encoder(stream) for stream in self.streams}
+
+    def backbone(self, stream: str) -> StreamEncoder | None:
+        """The encoder of a stream; None = the stream is not read."""
+        return self._encoder(stream) if stream in self.streams else None
+
     def _encoder(self, stream: str) -> StreamEncoder:
         return cast(StreamEncoder, self.streams[stream])
-
-    def _last(self, hidden: EncoderOutput, stream: str) -> Tensor:
-        return mean_and_std(hidden.layers[f"{stream} {len(self._encoder(stream).blocks)}"])
 
     @staticmethod
     def _filled(own: Packed | None, width: int, has: Tensor) -> Packed:

@@ -47,7 +47,8 @@ class Search:
         k: Number of results.
         approximate: Search only in the nearest clusters of vectors. The first such search makes
             them, with faiss.
-        encoder: Folder of the encoder that made the embeddings. Clips and texts need it.
+        encoder: The encoder that made the embeddings, as `mmembed extract --encoder` names it. Clips
+            and texts need it.
         text: Words spoken in the clip, if the embeddings use text.
         face_model: YuNet's ONNX file, if the faces of the encoder were found with it.
         label: Only clips with this category, or with this emotion present.
@@ -63,7 +64,7 @@ class Search:
     by: By | None = None
     k: int = 10
     approximate: bool = False
-    encoder: Path | None = None
+    encoder: tuple[str, ...] = ()
     text: str | None = None
     face_model: Path | None = None
     label: str | None = None
@@ -118,14 +119,14 @@ def _guess(search: EmbeddingSearch, query: str) -> By:
 
 def _embedded(settings: Search, by: By, search: EmbeddingSearch) -> NDArray[np.float32]:
     """(W,) the vector of a clip or a text."""
-    if settings.encoder is None:
+    if not settings.encoder:
         raise UsageError(f"a {by} has to be embedded; name the encoder, --encoder DIR")
     if settings.text is not None and by == "text":
         raise UsageError("--text gives the words of a clip; the query is a text itself")
     from mmembed.embedder import Embedder  # reads torch: takes a second to import
 
     embedder = Embedder.from_pretrained(settings.encoder, face_model=settings.face_model)
-    search.check_encoder(embedder.sha256, str(settings.encoder))
+    search.check_encoder(embedder.sha256, " ".join(settings.encoder))
     if by == "text":
         clip: Mapping[str, str | None] = {"text": settings.query}
         if not normalise_transcript(settings.query):

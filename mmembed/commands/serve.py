@@ -28,7 +28,8 @@ class Serve:
     """Settings of the page.
 
     Attributes:
-        encoder: The folder of the encoder, or its name OWNER/NAME on the hub.
+        encoder: The folder of the encoder, or its name OWNER/NAME on the hub; several public
+            ones as STREAM=NAME.
         regressor: The output folder of `mmembed finetune emotion` for embeddings of this encoder.
             Without it the page shows no sentiment and no emotions.
         embeddings: A folder of embeddings that this encoder made, of one stream subset, such as
@@ -39,7 +40,7 @@ class Serve:
             default only this machine can open the page.
     """
 
-    encoder: str
+    encoder: tuple[str, ...]
     regressor: Path | None = None
     embeddings: Path | None = None
     face_model: Path | None = None
@@ -62,8 +63,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     predictor = settings.regressor and EmotionPredictor.from_folder(embedder, settings.regressor)
     search = settings.embeddings and EmbeddingSearch.open(settings.embeddings)
 
+    name = " ".join(settings.encoder)
+
     def ready(url: str) -> None:
-        print(f"{printable(settings.encoder)} is at {url}   (Ctrl-C ends it)", flush=True)
+        print(f"{printable(name)} is at {url}   (Ctrl-C ends it)", flush=True)
         if not address.is_local:
             print(
                 f"warning: everyone who can reach {settings.host} can send clips and see the "
@@ -75,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     with Decoder() as decoder:
         analyser = Analyser(embedder, decoder, predictor or None, search or None)
         about = {
-            "encoder": settings.encoder,
+            "encoder": name,
             "sha256": embedder.sha256,
             "regressor": predictor is not None,
             "trained_on": analyser.trained_on,

@@ -18,8 +18,8 @@ from torch import Tensor
 from mmembed.batch import STREAMS
 from mmembed.config import Seconds
 from mmembed.data.manifest.utterance import Utterance, finite_number
-from mmembed.features.audio import MEL_BANDS, SAMPLE_RATE, log_mel
-from mmembed.features.text import Vocabulary
+from mmembed.features.audio import MEL_BANDS, SAMPLE_RATE, log_mel, to_float
+from mmembed.features.text import Subwords
 from mmembed.features.video import CROP, VIDEO_RATE
 from mmembed.io.json import shown
 
@@ -121,13 +121,22 @@ class Example:
         dropped: dict[str, Any] = {name: None for name in STREAMS if name not in streams}
         return replace(self, features=features, **dropped)
 
-    def tensors(self, vocabulary: Vocabulary) -> dict[str, Tensor]:
-        """What an encoder with this vocabulary of subwords reads of it: `Batch.inputs` of one."""
+    def tensors(
+        self, subwords: Subwords | None, *, samples: bool = False
+    ) -> dict[str, Tensor]:
+        """What an encoder reads of it: `Batch.inputs` of one.
+
+        Args:
+            subwords: of its text stream; None = it reads no text.
+            samples: whether it reads audio as samples (N,) in [-1, 1], else as log-mel (T, 80).
+        """
         inputs = dict(EMPTY)
+        if samples:
+            inputs["audio"] = EMPTY["audio"][:, 0]
         if self.audio is not None and len(self.audio):
-            inputs["audio"] = log_mel(self.audio)
+            inputs["audio"] = to_float(self.audio) if samples else log_mel(self.audio)
         if self.video is not None:
             inputs["video"] = torch.from_numpy(self.video)
-        if self.text is not None:
-            inputs["text"] = torch.tensor(vocabulary.encode(self.text), dtype=torch.int64)
+        if self.text is not None and subwords is not None:
+            inputs["text"] = torch.tensor(subwords.encode(self.text), dtype=torch.int64)
         return inputs

@@ -53,6 +53,26 @@ _USE: Final = """
 """
 
 
+_PRETRAINED: Final = """\
+---
+library_name: mmembed
+pipeline_tag: feature-extraction
+tags: [mmembed, embeddings]
+---
+
+# Pretrained encoders
+
+Public encoders as they were published, side by side: nothing was trained here. Each stream keeps
+its own layers. Written by mmembed {version}; together they have the SHA-256 `{sha256}`.
+
+"""
+
+_TERMS: Final = """
+The licences of these encoders and of their training data bind what is made with them; their own
+model cards tell more.
+"""
+
+
 def model_card(config: Mapping[str, Any], sha256: str, recognises: bool) -> str:
     """The README.md of an encoder folder; the same arguments give the same text.
 
@@ -61,6 +81,8 @@ def model_card(config: Mapping[str, Any], sha256: str, recognises: bool) -> str:
         sha256: of the weights.
         recognises: whether the folder has a recogniser.
     """
+    if "pretrained" in config:
+        return _pretrained_card(config, sha256)
     data: Sequence[Mapping[str, Any]] = config.get("data") or ()
     evaluation: Mapping[str, Any] = config.get("evaluation") or {}
     width = config["encoder"]["width"]
@@ -82,6 +104,16 @@ def model_card(config: Mapping[str, Any], sha256: str, recognises: bool) -> str:
     )
 
 
+def _pretrained_card(config: Mapping[str, Any], sha256: str) -> str:
+    """Of public encoders side by side, which were not trained here."""
+    rows = [
+        (stream, one["name"], one["sha256"], config["backbones"][stream]["model_type"])
+        for stream, one in config["pretrained"].items()
+    ]
+    table = _table(("stream", "encoder", "SHA-256", "architecture"), rows)
+    return _PRETRAINED.format(version=_text(config["version"]), sha256=sha256) + table + _TERMS
+
+
 def training_line(
     name: str, items: int, kind: str, speakers: int = 0, licences: Sequence[str] = ()
 ) -> str:
@@ -94,6 +126,9 @@ def training_line(
 
 def trained_on(config: Mapping[str, Any]) -> str:
     """What an encoder was trained on, in one line, from its config.json."""
+    if "pretrained" in config:
+        names = (f"{x['name'][:100]} ({stream})" for stream, x in config["pretrained"].items())
+        return " ".join(f"public encoders as published: {', '.join(names)}".split())
     return (
         "; ".join(
             training_line(

@@ -23,8 +23,9 @@ from mmembed.embedder import hub
 from mmembed.embedder.card import trained_on
 from mmembed.embedder.clip import Described, as_clip, parse_streams, usable
 from mmembed.embedder.embedding import Array, Embedding, Word
-from mmembed.embedder.folder import FILES, HEAD, Saved, read_folder, write_folder
+from mmembed.embedder.folder import HEAD, Saved, write_folder
 from mmembed.embedder.recogniser import Recogniser
+from mmembed.embedder.sources import EncoderName, open_encoder
 from mmembed.embedder.windows import (
     Encoded,
     WordMiddle,
@@ -34,7 +35,7 @@ from mmembed.embedder.windows import (
     plan,
     spread_words,
 )
-from mmembed.encoder import FRAME_RATE, EncoderOutput
+from mmembed.encoder import EncoderOutput
 from mmembed.errors import UsageError
 from mmembed.features.text import normalise_transcript
 from mmembed.features.video import check_face_model
@@ -52,7 +53,7 @@ class Embedder:
 
     Attributes:
         encoder: in evaluation mode, without gradients.
-        vocabulary: of the text stream.
+        subwords: of the text stream; None = the encoder reads no text.
         recogniser: writes transcripts and finds words, or None.
         config: config.json: sizes, and what the encoder was trained with.
         sha256: of the weights file; names the encoder in every shard.
@@ -71,7 +72,7 @@ class Embedder:
         self.recogniser = saved.recogniser
         if self.recogniser is not None:
             self.recogniser.to(self.device).eval().requires_grad_(False)
-        self.vocabulary = saved.vocabulary
+        self.subwords = saved.subwords
         self.config = saved.config
         self.sha256 = saved.sha256
         self.face_model = face_model
@@ -79,17 +80,19 @@ class Embedder:
     @classmethod
     def from_pretrained(
         cls,
-        name: str | os.PathLike[str],
+        name: EncoderName,
         device: torch.device | str = "cpu",
         *,
         revision: str | None = None,
         face_model: Path | str | None = None,
     ) -> Embedder:
-        """Load an encoder folder; without any network if it is on this machine.
+        """Load an encoder; without any network if it is on this machine.
 
         Args:
-            name: a folder, or where there is none of this name, "OWNER/NAME" on the Hugging Face
-                hub (needs the extra `hub`).
+            name: a folder that mmembed wrote, a folder of a pretrained encoder as transformers
+                writes it, or where there is none of this name, "OWNER/NAME" of either on the
+                Hugging Face hub (needs the extra `hub`). Several pretrained encoders side by side
+                are a mapping from stream to name, or "STREAM=NAME" strings: ["audio=A", "text=B"].
             device: where to compute; vectors come back to the CPU.
             revision: branch, tag or commit on the hub.
             face_model: YuNet's ONNX file, where the encoder's training data was prepared with it.
@@ -98,23 +101,14 @@ class Embedder:
             CorruptError: a file is missing, damaged, or of another version.
             UsageError: there is no such folder, and nothing of this name to be had from the hub.
         """
-        folder = Path(name)
         if face_model is not None:
             check_face_model(Path(face_model))
-        if isinstance(name, str) and not folder.exists():
-            if not hub.is_hub_name(name):
-                raise UsageError(
-                    f"{name}: there is no such folder (a name on the hub is OWNER/NAME)"
-                )
-            folder = hub.download(name, revision, FILES)
-        elif revision is not None:
-            raise UsageError(f"{name}: a folder has no revisions, found {revision!r}")
         faces = None if face_model is None else Path(face_model)
-        return cls(read_folder(folder), device, face_model=faces)
+        return cls(open_encoder(name, revision), device, face_model=faces)
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
         """Write an encoder folder with its model card; the same encoder gives the same bytes."""
-        write_folder(Path(folder), self.encoder, self.vocabulary, self.recogniser, self.config)
+        write_folder(Path(folder), self.encoder, self.subwords, self.recogniser, self.config)
 
     def push_to_hub(self, name: str) -> str:
         """Make the repository "OWNER/NAME" on the Hugging Face hub hold what `save_pretrained`
@@ -132,6 +126,10 @@ class Embedder:
             self.save_pretrained(folder)
             return hub.upload(name, Path(folder))
 
+    def tokens(self, text: str) -> list[int]:
+        """The token ids of a text stream, none where the encoder reads no text."""
+        return [] if self.subwords is None else self.subwords.encode(text)
+
     @property
     def trained_on(self) -> str:
         """What the encoder was trained on, in one line; "not recorded" where nothing tells."""
@@ -144,8 +142,8 @@ class Embedder:
             "encoder_sha256": self.sha256,
             "version": __version__,
             "made_with": made_with(),
-            "width": self.encoder.config.width,
-            "frame_rate": FRAME_RATE,
+            "width": self.encoder.layer_width,
+            "frame_rate": self.encoder.frame_rate,
             "layers": list(self.encoder.layer_names),
         }
 
@@ -162,10 +160,10 @@ class Embedder:
         layers = torch.stack([each.layers for each in encoded])
         return Encoding(
             frames=Padded.stack([each.frames for each in encoded]),
-            pooled=layers[:, -1],
+            pooled=torch.stack([each.pooled for each in encoded]),
             layers=layers,
             streams=torch.tensor([[name in e.streams for name in STREAMS] for e in examples]),
-            frame_rate=FRAME_RATE,
+            frame_rate=self.encoder.frame_rate,
         )
 
     def read(
@@ -302,7 +300,7 @@ class Embedder:
         embeddings = []
         rows = zip(examples, encoded, known, origins, strict=True)
         for example, each, transcript, origin in rows:
-            times = (torch.arange(len(each.frames)) + 0.5) / FRAME_RATE
+            times = (torch.arange(len(each.frames)) + 0.5) / self.encoder.frame_rate
             aligned = self._words(example, transcript, each)
             if not isinstance(aligned, str):
                 aligned = tuple(word._replace(vector=array(word.vector)) for word in aligned)
@@ -311,7 +309,7 @@ class Embedder:
                     key=example.key,
                     streams=example.streams,
                     seconds=example.info.seconds,
-                    pooled=array(each.layers[-1].clone()),
+                    pooled=array(each.pooled.clone()),
                     frames=array(each.frames),
                     times=array(times if _has_frames(example) else times * torch.nan),
                     layers=array(each.layers),
@@ -325,7 +323,8 @@ class Embedder:
 
     def hidden(self, examples: Sequence[Example]) -> EncoderOutput:
         """The outputs of all layers for examples, each with at least one stream."""
-        tensors = [example.tensors(self.vocabulary) for example in examples]
+        samples = self.encoder.reads_samples
+        tensors = [example.tensors(self.subwords, samples=samples) for example in examples]
         packed = {s: Packed.concatenate([each[s] for each in tensors]) for s in STREAMS}
         return self.encoder.encode({s: steps.to(self.device) for s, steps in packed.items()})
 
@@ -346,10 +345,12 @@ class Embedder:
         if clips := [row for row, example in enumerate(examples) if not example.is_long]:
             hidden = self.hidden([examples[row] for row in clips])
             encoding = self.encoder.pool(hidden).to("cpu")
-            each = recogniser(hidden.audio_visual).split() if recogniser else [None] * len(clips)
+            each: Sequence[Tensor | None] = [None] * len(clips)
+            if recogniser is not None and hidden.audio_visual is not None:
+                each = recogniser(hidden.audio_visual).split()
             for n, row in enumerate(clips):
                 frames, layers = encoding.frames.item(n).float().clone(), encoding.layers[n].clone()
-                encoded[row] = Encoded(frames, layers, each[n])
+                encoded[row] = Encoded(frames, encoding.pooled[n].clone(), layers, each[n])
         for row, example in enumerate(examples):
             if row not in encoded:
                 windows = plan(example)
@@ -360,8 +361,9 @@ class Embedder:
                     example,
                     windows,
                     words,
+                    self.encoder,
                     lambda part: self.hidden([part]),
-                    self.vocabulary,
+                    self.subwords,
                     recogniser,
                 )
         return [encoded[row] for row in range(len(examples))]

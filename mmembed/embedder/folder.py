@@ -3,7 +3,8 @@
 folder/
     config.json             sizes of the encoder, version, what it was trained with and scored
     model.safetensors       weights
-    vocabulary.model        sentencepiece, of the text stream
+    vocabulary.model        sentencepiece, of a text stream of ours
+    tokenizer.json          of a pretrained text encoder
     recogniser.safetensors  the CTC head; older folders have none
     alphabet.model          its output units
     README.md               the model card
@@ -21,6 +22,10 @@ from safetensors.torch import save
 from torch import nn
 
 from mmembed import __version__
+from mmembed.backbones.pretrained import Pretrained, build_encoder, digest
+from mmembed.backbones.stream import StreamEncoder
+from mmembed.backbones.text import TextTokenizer
+from mmembed.batch import STREAMS
 from mmembed.config import from_dict, read_json
 from mmembed.embedder.card import model_card, trained_on
 from mmembed.embedder.recogniser import Recogniser
@@ -28,13 +33,15 @@ from mmembed.encoder import Encoder, EncoderConfig
 from mmembed.errors import CorruptError, MmembedError
 from mmembed.features.text import Vocabulary
 from mmembed.io.atomic import atomic_file
-from mmembed.io.json import dumps
+from mmembed.io.json import dumps, shown
 from mmembed.nn.weights import check_file, read_module
+from mmembed.pretrained_encoder import PretrainedEncoder
 
-WEIGHTS, CONFIG, VOCABULARY = "model.safetensors", "config.json", "vocabulary.model"
+WEIGHTS, CONFIG = "model.safetensors", "config.json"
+VOCABULARY, TOKENIZER = "vocabulary.model", "tokenizer.json"
 HEAD, ALPHABET, CARD = "recogniser.safetensors", "alphabet.model", "README.md"
 MOST_VOCABULARY: Final = 1 << 28  # bytes; 250,000 pieces take 5 MB
-FILES: Final = (WEIGHTS, VOCABULARY, HEAD, ALPHABET, CARD, CONFIG)
+FILES: Final = (WEIGHTS, VOCABULARY, TOKENIZER, HEAD, ALPHABET, CARD, CONFIG)
 
 
 @dataclass(frozen=True)
@@ -43,14 +50,14 @@ class Saved:
 
     Attributes:
         encoder: the network.
-        vocabulary: of its text stream.
+        subwords: of its text stream; None = it has none.
         recogniser: the CTC head, None where the folder has none.
         config: config.json.
-        sha256: of model.safetensors.
+        sha256: of model.safetensors; of pretrained encoders alone, what names these (`name_of`).
     """
 
-    encoder: Encoder
-    vocabulary: Vocabulary
+    encoder: Encoder | PretrainedEncoder
+    subwords: Vocabulary | TextTokenizer | None
     recogniser: Recogniser | None
     config: Mapping[str, Any]
     sha256: str
@@ -59,7 +66,7 @@ class Saved:
 def save_encoder(
     folder: Path,
     encoder: Encoder,
-    vocabulary: Vocabulary,
+    subwords: Vocabulary | TextTokenizer,
     run: Mapping[str, Any],
     *,
     recogniser: Recogniser | None = None,
@@ -71,7 +78,7 @@ def save_encoder(
     Args:
         folder: made if it is not there.
         encoder: the network.
-        vocabulary: of its text stream.
+        subwords: of its text stream.
         run: all settings.
         recogniser: the CTC head.
         data: what it was trained on, see `mmembed.recipes.pretrain_data.describe_data`.
@@ -80,6 +87,7 @@ def save_encoder(
     config = {
         "version": __version__,
         "encoder": asdict(encoder.config),
+        "backbones": {name: held.config for name, held in encoder.backbones.items()},
         "run": run,
         "data": list(data),
         "evaluation": evaluation
@@ -88,22 +96,26 @@ def save_encoder(
             for split, scores in evaluation.items()
         },
     }
-    write_folder(folder, encoder, vocabulary, recogniser, config)
+    write_folder(folder, encoder, subwords, recogniser, config)
 
 
 def write_folder(
     folder: Path,
-    encoder: Encoder,
-    vocabulary: Vocabulary,
+    encoder: Encoder | PretrainedEncoder,
+    subwords: Vocabulary | TextTokenizer | None,
     recogniser: Recogniser | None,
     config: Mapping[str, Any],
 ) -> None:
     """Write `FILES`; a folder that held another encoder keeps nothing of it."""
     weights = _weights(encoder)
-    files = {WEIGHTS: weights, VOCABULARY: vocabulary.to_bytes()}
+    files = {WEIGHTS: weights}
+    if subwords is not None:
+        name = VOCABULARY if isinstance(subwords, Vocabulary) else TOKENIZER
+        files[name] = subwords.to_bytes()
     if recogniser is not None:
         files |= {HEAD: _weights(recogniser), ALPHABET: recogniser.alphabet.to_bytes()}
-    card = model_card(config, hashlib.sha256(weights).hexdigest(), recogniser is not None)
+    sha256 = name_of(encoder, subwords) or hashlib.sha256(weights).hexdigest()
+    card = model_card(config, sha256, recogniser is not None)
     files[CARD] = card.encode()
     files[CONFIG] = (dumps(config, indent=1, sort_keys=True) + "\n").encode()
     for name in FILES:
@@ -127,22 +139,27 @@ def read_folder(folder: Path) -> Saved:
     """
     try:
         config = read_json(folder / CONFIG)
-        sizes = from_dict(EncoderConfig, config.get("encoder"), "encoder.")
-        encoder = read_module(lambda: Encoder(sizes), folder / WEIGHTS)
-        vocabulary = _vocabulary(folder / VOCABULARY)
-        if len(vocabulary) != sizes.vocabulary_size:
-            raise CorruptError(
-                f"{VOCABULARY} has {len(vocabulary)} pieces, {CONFIG} says {sizes.vocabulary_size}"
+        backbones = _backbones(config)
+        encoder: Encoder | PretrainedEncoder
+        if backbones and config.get("encoder") is None:
+            encoder = read_module(
+                lambda: PretrainedEncoder(build_all(backbones)), folder / WEIGHTS
             )
+        else:
+            sizes = from_dict(EncoderConfig, config.get("encoder"), "encoder.")
+            encoder = read_module(lambda: Encoder(sizes, build_all(backbones)), folder / WEIGHTS)
+        subwords = _subwords(folder, encoder)
         recogniser = None
         if (folder / HEAD).exists() or (folder / ALPHABET).exists():
             alphabet = _vocabulary(folder / ALPHABET)
-            width, classes = sizes.width, len(alphabet)
+            width, classes = encoder.frame_width, len(alphabet)
             recogniser = read_module(
                 lambda: Recogniser(nn.Linear(width, classes), alphabet), folder / HEAD
             )
-        with (folder / WEIGHTS).open("rb") as file:
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        sha256 = name_of(encoder, subwords)
+        if not sha256:
+            with (folder / WEIGHTS).open("rb") as file:
+                sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         _check_card(config, sha256)
     except FileNotFoundError as error:
         raise CorruptError(
@@ -151,14 +168,75 @@ def read_folder(folder: Path) -> Saved:
     except (ValueError, OSError, MmembedError) as error:
         what = str(error).splitlines()[0].removeprefix(f"{folder}/")
         raise CorruptError(f"{folder}: not a usable encoder folder: {what}") from None
-    return Saved(encoder, vocabulary, recogniser, config, sha256)
+    return Saved(encoder, subwords, recogniser, config, sha256)
+
+
+def side_by_side(pretrained: Sequence[Pretrained]) -> Saved:
+    """Pretrained encoders of one or several streams, untrained by us, as one encoder."""
+    found = {one.encoder.stream: one for one in pretrained}
+    encoder = PretrainedEncoder({stream: one.encoder for stream, one in found.items()})
+    config = {
+        "version": __version__,
+        "backbones": {stream: one.encoder.config for stream, one in found.items()},
+        "pretrained": {s: {"name": x.name, "sha256": x.sha256} for s, x in found.items()},
+    }
+    subwords = found["text"].tokenizer if "text" in found else None
+    return Saved(encoder, subwords, None, config, name_of(encoder, subwords))
+
+
+def name_of(encoder: nn.Module, subwords: object) -> str:
+    """What names pretrained encoders, however they were saved; "" of an encoder of ours.
+
+    Of one stream it is the digest of its encoder, of several a SHA-256 over theirs.
+    """
+    if not isinstance(encoder, PretrainedEncoder):
+        return ""
+    tokenizer = subwords if isinstance(subwords, TextTokenizer) else None
+    digests = [
+        f"{stream} {digest(one, tokenizer if stream == 'text' else None)}"
+        for stream, one in encoder.encoders.items()
+    ]
+    if len(digests) == 1:
+        return digests[0].partition(" ")[2]
+    return hashlib.sha256("\n".join(digests).encode()).hexdigest()
+
+
+def _backbones(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Settings of pretrained encoders by stream."""
+    backbones = config.get("backbones") or {}
+    if not isinstance(backbones, Mapping) or not set(backbones) <= set(STREAMS):
+        raise CorruptError(f"{CONFIG}: backbones must name streams, found {shown(backbones)}")
+    return backbones
+
+
+def build_all(configs: Mapping[str, Any]) -> dict[str, StreamEncoder]:
+    """Pretrained encoders of these settings, without their weights."""
+    return {stream: build_encoder(config) for stream, config in configs.items()}
+
+
+def _subwords(folder: Path, encoder: Encoder | PretrainedEncoder) -> Any:
+    """Of the text stream; refused where it is not that of the encoder."""
+    if encoder.backbone("text") is not None:
+        check_file(folder / TOKENIZER)
+        return TextTokenizer.from_bytes(_bounded(folder / TOKENIZER))
+    if isinstance(encoder, PretrainedEncoder):
+        return None
+    vocabulary, size = _vocabulary(folder / VOCABULARY), encoder.config.vocabulary_size
+    if len(vocabulary) != size:
+        raise CorruptError(f"{VOCABULARY} has {len(vocabulary)} pieces, {CONFIG} says {size}")
+    return vocabulary
 
 
 def _vocabulary(path: Path) -> Vocabulary:
+    return Vocabulary(_bounded(path))
+
+
+def _bounded(path: Path) -> bytes:
+    """What a vocabulary's file holds."""
     check_file(path)
     if path.stat().st_size > MOST_VOCABULARY:
         raise CorruptError(f"{path}: larger than {MOST_VOCABULARY >> 20} MB; it is no vocabulary")
-    return Vocabulary(path.read_bytes())
+    return path.read_bytes()
 
 
 def _check_card(config: Mapping[str, Any], sha256: str) -> None:

@@ -29,11 +29,12 @@ from mmembed.batch import Packed
 from mmembed.data.example import Example
 from mmembed.data.media.temporary_arrays import release
 from mmembed.embedder.recogniser import Recogniser
-from mmembed.encoder import FRAME_RATE, EncoderOutput
+from mmembed.encoder import FRAME_RATE, Encoder, EncoderOutput, join_pooled, stack_layers
 from mmembed.features.audio import SAMPLE_RATE
-from mmembed.features.text import Vocabulary
+from mmembed.features.text import Subwords
 from mmembed.features.video import VIDEO_RATE
 from mmembed.nn.transformer import VARIANCE_FLOOR
+from mmembed.pretrained_encoder import PretrainedEncoder
 
 CORE: Final = 3_000  # frames, 120 s
 CONTEXT: Final = 375  # frames, 15 s
@@ -140,11 +141,13 @@ class Encoded:
 
     Attributes:
         frames: (T, D), the fused frames.
-        layers: (L, 2 D), mean and standard deviation of every layer, the last that of `frames`.
+        pooled: (2 D,), the clip as one vector.
+        layers: (L, 2 D), mean and standard deviation of every layer.
         log_probs: (T, C) of the recogniser's characters, where they are wanted.
     """
 
     frames: Tensor
+    pooled: Tensor
     layers: Tensor
     log_probs: Tensor | None
 
@@ -173,8 +176,9 @@ def encode_windows(
     example: Example,
     windows: Sequence[Window],
     words: Sequence[WordMiddle],
+    encoder: Encoder | PretrainedEncoder,
     encode: Callable[[Example], EncoderOutput],
-    vocabulary: Vocabulary,
+    subwords: Subwords | None,
     recogniser: Callable[[Packed], Packed] | None = None,
 ) -> Encoded:
     """Encode an example of audio or video window by window and join the cores.
@@ -184,44 +188,51 @@ def encode_windows(
         windows: see `plan`.
         words: of the text stream; each window is given those in its span, and each counts in the
             layers of the window whose core it is in.
-        encode: of one example.
-        vocabulary: the encoder's.
+        encoder: knows the rates of its layers.
+        encode: its output for one example.
+        subwords: of the encoder's text stream, None without.
         recogniser: from `EncoderOutput.audio_visual` to log-probabilities.
     """
     moments: dict[str, Moments] = defaultdict(Moments)
     absent: dict[str, Tensor] = {}
     count = sum(len(window.core) for window in windows)
-    frames, log_probs = _Rows(count), _Rows(count)
+    per_frame = round(encoder.frame_rate / FRAME_RATE)
+    frames, log_probs = _Rows(count * per_frame), _Rows(count)
     for window in windows:
         near = [word for word in words if window.span.start <= word.middle < window.span.stop]
         part = cut(example, window.span, " ".join(word for word, _ in near))
         hidden = encode(part)
         for name, layer in hidden.layers.items():
-            stream, _, depth = name.partition(" ")
-            values = layer.values
-            if not depth.isdigit():
-                values = values[window.kept]
-            elif stream not in part.streams:
+            stream, values, rate = name.partition(" ")[0], layer.values, encoder.layer_rate(name)
+            if name[-1].isdigit() and stream not in part.streams:
                 absent[name] = values  # one step: the encoder's vector for what is not there
                 continue
-            elif stream == "text":
-                values = values[_in_core(part.text or "", near, window.core, vocabulary)]
-            else:
-                values = values[window.kept]
+            if rate:
+                values = values[_at(window.kept, round(rate / FRAME_RATE))]
+            elif subwords is not None:
+                values = values[_in_core(part.text or "", near, window.core, subwords)]
             moments[name].add(values.cpu())
-        frames.add(hidden.fused.values[window.kept].float())  # bfloat16 under autocast
-        if recogniser is not None:
+        kept = hidden.fused.values[_at(window.kept, per_frame)]
+        frames.add(kept.float())  # bfloat16 under autocast
+        if recogniser is not None and hidden.audio_visual is not None:
             log_probs.add(recogniser(hidden.audio_visual).values[window.kept])
         release(example.audio)
         release(example.video)
     for name, values in absent.items():
         if not moments[name].count:
             moments[name].add(values.cpu())
+    pooled = {name: moments[name].mean_and_std() for name in hidden.layers}
     return Encoded(
         frames.values,
-        torch.stack([moments[name].mean_and_std() for name in hidden.layers]),
+        join_pooled([pooled[name] for name in encoder.pooled_layers]),
+        stack_layers([*pooled.values()]),
         log_probs.values if recogniser is not None else None,
     )
+
+
+def _at(frames: slice, steps: int) -> slice:
+    """Frames as steps, so many a frame."""
+    return slice(frames.start * steps, frames.stop * steps)
 
 
 def cut(example: Example, span: range, text: str) -> Example:
@@ -235,14 +246,14 @@ def cut(example: Example, span: range, text: str) -> Example:
 
 
 def _in_core(
-    text: str, near: Sequence[WordMiddle], core: range, vocabulary: Vocabulary
+    text: str, near: Sequence[WordMiddle], core: range, subwords: Subwords
 ) -> list[int]:
     """Which tokens of a window's words belong to words in its core."""
     ends = list(itertools.accumulate(len(word) + 1 for word, _ in near))  # with the space behind
     kept = [core.start <= middle < core.stop for _, middle in near]
     return [
         number
-        for number, (_, start, _) in enumerate(vocabulary.encode_spans(text))
+        for number, (_, start, _) in enumerate(subwords.encode_spans(text))
         if kept[bisect_right(ends, start)]
     ]
 

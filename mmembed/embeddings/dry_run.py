@@ -14,7 +14,6 @@ from mmembed.batch import STREAMS, subset_name
 from mmembed.data.media.load import ProbeResult
 from mmembed.embeddings.formats import Format
 from mmembed.embeddings.write import Content, Plan
-from mmembed.encoder import FRAME_RATE
 from mmembed.errors import DataError, UsageError
 from mmembed.io.locks import is_locked
 
@@ -116,8 +115,9 @@ def _size(content: Content, text: str | None, seconds: float | None) -> int:
     """Bytes of a clip; with text alone its frames are its tokens."""
     transcript = text or ""
     if seconds is None:
-        return content.size(len(content.embedder.vocabulary.encode(transcript)), 0)
-    return content.size(round(seconds * FRAME_RATE), len(transcript.split()))
+        return content.size(len(content.embedder.tokens(transcript)), 0)
+    frames = round(seconds * content.embedder.encoder.frame_rate)
+    return content.size(frames, len(transcript.split()))
 
 
 def check_writable(folder: Path) -> None:

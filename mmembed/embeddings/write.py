@@ -22,7 +22,6 @@ from mmembed.data.manifest.utterance import row_of
 from mmembed.data.media.load import MediaSource, Source
 from mmembed.data.shards.layout import Record, is_committed, shard_path, shard_writer
 from mmembed.embedder import Embedder, Embedding
-from mmembed.encoder import FRAME_RATE
 from mmembed.errors import DataError, UsageError
 from mmembed.training.distributed import cpu_count
 
@@ -290,7 +289,7 @@ class Content:
             **row_of(example.utterance),
             "streams": list(example.streams),
             "notes": example.info.to_json(),
-            "frame_rate": FRAME_RATE,
+            "frame_rate": self.embedder.encoder.frame_rate,
         }
         members: dict[str, Array | Mapping[str, object]] = {**arrays, "json": described}
         return Record(example.key, members, meta)
@@ -320,9 +319,10 @@ class Content:
 
     def size(self, frames: int, words: int) -> int:
         """About how many bytes a clip takes in a shard."""
-        width = 2 * self.embedder.encoder.config.width
+        encoder = self.embedder.encoder
+        width = 2 * encoder.frame_width
         values = {
-            "utterance": (width, len(self.layer_names) * width),
+            "utterance": (width, len(self.layer_names) * 2 * encoder.layer_width),
             "frame": (frames * width // 2,),
             "word": (words * width,),
         }

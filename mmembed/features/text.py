@@ -8,7 +8,7 @@ import itertools
 import unicodedata
 from collections.abc import Iterable, Sequence
 from functools import cached_property
-from typing import Final, Literal
+from typing import Final, Literal, Protocol
 
 import sentencepiece
 
@@ -32,6 +32,16 @@ def normalise_transcript(text: str) -> str:
         else:
             kept.append(" ")
     return " ".join("".join(kept).split())
+
+
+class Subwords(Protocol):
+    """Text to the token ids of a text stream: our `Vocabulary`, or that of a pretrained encoder."""
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of a text's tokens."""
+
+    def encode_spans(self, text: str) -> list[tuple[int, int, int]]:
+        """The same, each with where in the text it starts and ends, in characters."""
 
 
 class Vocabulary:

@@ -13,6 +13,7 @@ face tells who it is at once, and a picture trunk that learns this keeps little 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, ClassVar, Literal
 
@@ -20,14 +21,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmembed.backbones.stream import StreamEncoder
 from mmembed.batch import Batch, Packed, precise
 from mmembed.config import Config, Count, Weight, Within
-from mmembed.encoder import Encoder, EncoderConfig, EncoderOutput
+from mmembed.encoder import Encoder, EncoderConfig, EncoderOutput, pool_layers
 from mmembed.features.text import BLANK
 from mmembed.losses.classes import class_cross_entropy, margin_logits
 from mmembed.losses.ctc import ctc_loss
 from mmembed.method import Method
-from mmembed.nn.transformer import Block, LayerWeights, mean_and_std
+from mmembed.nn.transformer import Block, LayerWeights
 
 
 @dataclass(frozen=True)
@@ -66,22 +68,26 @@ class CtcSpeaker(Method):
         "masked_text": "masked_text",
     }
 
-    def __init__(self, config: CtcSpeakerConfig) -> None:
+    def __init__(
+        self, config: CtcSpeakerConfig, backbones: Mapping[str, StreamEncoder] | None = None
+    ) -> None:
         super().__init__()
         if config.num_speakers < 1 or config.alphabet_size < 2:
             raise ValueError("num_speakers and alphabet_size come from the training data first")
         self.config = config
         self.weights = {term: getattr(config, f"{term}_weight") for term in self.terms}
         width = config.encoder.width
-        self.encoder = Encoder(config.encoder)
+        self.encoder = Encoder(config.encoder, backbones)
         self.ctc_head = nn.Linear(width, config.alphabet_size)
         self.speaker_layers = LayerWeights(len(self.encoder.own_layer_names("audio")))
         # A hidden layer, so that the head rather than the encoder may forget what is not the
         # speaker's (cf. the projection heads of arXiv 2002.05709); one seed showed no difference.
+        audio = self.encoder.backbone("audio")
+        read = 2 * (width if audio is None else max(width, audio.width))
         self.speaker_embedding = nn.Sequential(
-            nn.LayerNorm(2 * width),
+            nn.LayerNorm(read),
             nn.Dropout(config.encoder.dropout),
-            nn.Linear(2 * width, 2 * width),
+            nn.Linear(read, 2 * width),
             nn.GELU(),
             nn.Linear(2 * width, width),
         )
@@ -113,17 +119,19 @@ class CtcSpeaker(Method):
         speaker: (B, C) logits (cosines with the margin loss).
         """
         output = self.encoder.encode(batch.inputs)
-        best = output.audio_visual.with_values(self._ctc_log_probs(output).values.argmax(1))
+        log_probs = self._ctc_log_probs(output)
+        best = log_probs.with_values(log_probs.values.argmax(1))
         speaker = torch.full((len(batch),), -1, device=best.values.device)
         return {"transcript": best.pad().values, "speaker": self._speaker_logits(output, speaker)}
 
     def _ctc_log_probs(self, output: EncoderOutput) -> Packed:
+        assert output.audio_visual is not None
         logits = self.ctc_head(output.audio_visual.values)
         return output.audio_visual.with_values(precise(logits).log_softmax(1))
 
     def _speaker_logits(self, output: EncoderOutput, speaker: Tensor) -> Tensor:
         names = self.encoder.own_layer_names("audio")
-        pooled = torch.stack([mean_and_std(output.layers[name]) for name in names], 1)
+        pooled = pool_layers({name: output.layers[name] for name in names})
         embedding = self.speaker_embedding(self.speaker_layers(pooled))
         if self.config.speaker_loss == "softmax":
             logits: Tensor = self.speaker_classes(embedding)

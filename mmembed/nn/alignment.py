@@ -20,7 +20,8 @@ def to_frames(x: Packed, grid: Tensor, ratio: int) -> Tensor:
     """
     steps = Packed(torch.empty(int(grid.sum()) * ratio), grid * ratio).positions()
     index = _index(x, grid * ratio, steps.cpu())
-    return x.values[index.to(x.values.device)].unflatten(0, (-1, ratio)).mean(1)
+    values: Tensor = x.values[index.to(x.values.device)]
+    return values.reshape(-1, ratio, *values.shape[1:]).mean(1)
 
 
 def spread_tokens(x: Packed, grid: Tensor) -> Tensor:

@@ -72,7 +72,7 @@ class EmotionPredictor:
                 f"{run.data.encoder[:12]}...) than this one ({embedder.sha256[:12]}...)"
             )
         config = run.settings.method
-        layers, width = len(embedder.encoder.layer_names), 2 * embedder.encoder.config.width
+        layers, width = len(embedder.encoder.layer_names), 2 * embedder.encoder.layer_width
         if (config.layers, config.width) != (layers, width):
             raise UsageError(
                 f"{folder}: was trained on {config.layers} layers of {config.width}, the encoder "
