@@ -124,18 +124,22 @@ class Extract:
     rank: int = field(default_factory=lambda: int(os.environ.get("RANK", "0")))
     world: int = field(default_factory=lambda: int(os.environ.get("WORLD_SIZE", "1")))
 
-    @property
-    def folders(self) -> dict[Path, Subset]:
-        """Output folder -> the streams used there."""
+    def folders(self, reads: Subset) -> dict[Path, Subset]:
+        """Output folder -> the streams used there, of those that the encoder reads."""
         if self.streams == ("all",):
-            return {self.out: STREAMS}
+            return {self.out: reads}
         if self.streams == ("every",):
-            subsets = stream_subsets()
+            subsets = stream_subsets(reads)
         else:
             try:
                 subsets = [parse_subset(name) for name in self.streams]
             except ValueError as error:
                 raise UsageError(f"--streams: {error}; or all, or every") from None
+        for subset in subsets:
+            if not set(subset) <= set(reads):
+                raise UsageError(
+                    f"--streams {subset_name(subset)}: the encoder reads {' and '.join(reads)} alone"
+                )
         return {self.out / subset_name(subset): subset for subset in subsets}
 
     @property
@@ -177,12 +181,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     content = Content(
         embedder, settings.granularity, settings.layers, settings.dtype, settings.precision
     )
-    wanted = tuple(s for s in STREAMS if any(s in held for held in settings.folders.values()))
+    folders = settings.folders(embedder.encoder.reads)
+    wanted = tuple(s for s in STREAMS if any(s in held for held in folders.values()))
     inputs = expand_inputs(settings.inputs, sys.stdin)
     with collect_skipped() as skipped:
         sources = open_sources(inputs, wanted, settings.face_model, longest=settings.max_seconds)
     check_keys(sources)
-    plan = Plan(sources, settings.folders, settings.records_per_shard)
+    plan = Plan(sources, folders, settings.records_per_shard)
     provenance = partial(_provenance, settings, content, plan, digest_of(sources))
     if settings.dry_run:
         _dry_run(settings, plan, content, provenance)

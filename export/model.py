@@ -94,14 +94,20 @@ def main(argv: Sequence[str] | None = None) -> None:
     if settings.format == "onnx":
         _check_onnx()
     embedder = Embedder.from_pretrained(settings.model)
+    encoder = embedder.encoder
+    if not isinstance(encoder, Encoder) or encoder.backbones:
+        raise UsageError(
+            f"{settings.model}: holds pretrained encoders of transformers; export these by its own "
+            "means (optimum), this command writes encoders whose front ends are ours"
+        )
     export, load = FORMATS[settings.format]
     for subset in subsets:
         name = subset_name(subset)
         path = settings.out.with_name(f"{settings.out.stem}.{name}{settings.out.suffix}")
         with _quiet(), torch.no_grad():
-            program = trace(embedder.encoder, subset)
+            program = trace(encoder, subset)
             data = export(program, subset, dumps(describe(embedder, subset), indent=1))
-            difference = largest_difference(load(data), embedder.encoder, subset)
+            difference = largest_difference(load(data), encoder, subset)
         print(f"{path}: differs from the encoder by {difference:.1e} at most", flush=True)
         if not difference <= settings.tolerance:
             raise CorruptError(
@@ -114,7 +120,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def describe(embedder: Embedder, subset: Sequence[str]) -> dict[str, Any]:
     """What a user of the file has to know: inputs, outputs, and where it comes from."""
-    width, layers = embedder.encoder.config.width, len(embedder.encoder.layer_names)
+    width, layers = embedder.encoder.frame_width, len(embedder.encoder.layer_names)
     lengths = {"shape": ["batch"], "dtype": "int64", "range": "from 1 to the stream's steps"}
     return {
         **embedder.description,

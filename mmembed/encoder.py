@@ -186,6 +186,11 @@ class Encoder(nn.Module):
         return {s: found for s in STREAMS if (found := self.backbone(s)) is not None}
 
     @property
+    def reads(self) -> tuple[str, ...]:
+        """The streams that it reads."""
+        return STREAMS
+
+    @property
     def layer_width(self) -> int:
         """D of the widest layer."""
         return max([self.config.width, *(one.width for one in self.backbones.values())])

@@ -50,6 +50,11 @@ class PretrainedEncoder(nn.Module):
         self.streams = nn.ModuleDict({s: streams[s] for s in STREAMS if s in streams})
 
     @property
+    def reads(self) -> tuple[str, ...]:
+        """The streams that it reads."""
+        return tuple(self.streams)
+
+    @property
     def layer_width(self) -> int:
         """D of the widest layer."""
         return max(self._encoder(stream).width for stream in self.streams)

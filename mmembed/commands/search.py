@@ -47,8 +47,8 @@ class Search:
         k: Number of results.
         approximate: Search only in the nearest clusters of vectors. The first such search makes
             them, with faiss.
-        encoder: The encoder that made the embeddings, as `mmembed extract --encoder` names it. Clips
-            and texts need it.
+        encoder: The encoder that made the embeddings, as `mmembed extract --encoder` names it.
+            Clips and texts need it.
         text: Words spoken in the clip, if the embeddings use text.
         face_model: YuNet's ONNX file, if the faces of the encoder were found with it.
         label: Only clips with this category, or with this emotion present.

@@ -121,9 +121,7 @@ class Example:
         dropped: dict[str, Any] = {name: None for name in STREAMS if name not in streams}
         return replace(self, features=features, **dropped)
 
-    def tensors(
-        self, subwords: Subwords | None, *, samples: bool = False
-    ) -> dict[str, Tensor]:
+    def tensors(self, subwords: Subwords | None, *, samples: bool = False) -> dict[str, Tensor]:
         """What an encoder reads of it: `Batch.inputs` of one.
 
         Args:

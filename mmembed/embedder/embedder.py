@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from mmembed import __version__
-from mmembed.batch import STREAMS, Encoding, Packed, Padded
+from mmembed.batch import STREAMS, Encoding, Packed, Padded, subset_name
 from mmembed.config import Hz, Seconds
 from mmembed.data.example import Example
 from mmembed.data.media.pool import Decoder
@@ -126,6 +126,21 @@ class Embedder:
             self.save_pretrained(folder)
             return hub.upload(name, Path(folder))
 
+    def streams(self, named: str | None = None) -> tuple[str, ...]:
+        """Those of the named streams, or of all, that the encoder reads.
+
+        Raises:
+            UsageError: it reads none of them.
+        """
+        wanted = parse_streams(named)
+        read = tuple(stream for stream in wanted if stream in self.encoder.reads)
+        if not read or (named is not None and read != wanted):
+            raise UsageError(
+                f"streams {subset_name(wanted)}: the encoder reads "
+                f"{' and '.join(self.encoder.reads)} alone"
+            )
+        return read
+
     def tokens(self, text: str) -> list[int]:
         """The token ids of a text stream, none where the encoder reads no text."""
         return [] if self.subwords is None else self.subwords.encode(text)
@@ -173,7 +188,7 @@ class Embedder:
         max_seconds: Seconds = MAX_SECONDS,
     ) -> Iterator[Example]:
         """Decode clips one after another; for arguments and errors see `__call__`."""
-        wanted = parse_streams(streams)
+        wanted = self.streams(streams)
         described = [as_clip(clip, f"clip-{number}") for number, clip in enumerate(clips)]
         sources = [clip.source(wanted, self.face_model, max_seconds) for clip in described]
         with Decoder() as decoder:

@@ -142,9 +142,7 @@ def read_folder(folder: Path) -> Saved:
         backbones = _backbones(config)
         encoder: Encoder | PretrainedEncoder
         if backbones and config.get("encoder") is None:
-            encoder = read_module(
-                lambda: PretrainedEncoder(build_all(backbones)), folder / WEIGHTS
-            )
+            encoder = read_module(lambda: PretrainedEncoder(build_all(backbones)), folder / WEIGHTS)
         else:
             sizes = from_dict(EncoderConfig, config.get("encoder"), "encoder.")
             encoder = read_module(lambda: Encoder(sizes, build_all(backbones)), folder / WEIGHTS)

@@ -56,7 +56,7 @@ def _open_folder(folder: Path, name: str, revision: str | None) -> Saved:
 
 
 def _by_stream(names: Sequence[str]) -> str | dict[str, str]:
-    """"STREAM=NAME" strings by stream; the one name of several words that is no such string."""
+    """Strings STREAM=NAME by stream; one string alone as it is."""
     if len(names) == 1:
         return names[0]
     found: dict[str, str] = {}

@@ -245,9 +245,7 @@ def cut(example: Example, span: range, text: str) -> Example:
     return replace(example, audio=parts.get("audio"), video=parts.get("video"), text=text or None)
 
 
-def _in_core(
-    text: str, near: Sequence[WordMiddle], core: range, subwords: Subwords
-) -> list[int]:
+def _in_core(text: str, near: Sequence[WordMiddle], core: range, subwords: Subwords) -> list[int]:
     """Which tokens of a window's words belong to words in its core."""
     ends = list(itertools.accumulate(len(word) + 1 for word, _ in near))  # with the space behind
     kept = [core.start <= middle < core.stop for _, middle in near]

@@ -20,6 +20,7 @@ from mmembed.data.media.pool import Decoder
 from mmembed.embedder import Embedder, Embedding
 from mmembed.embedder.clip import Clip
 from mmembed.embeddings.search import EmbeddingSearch, SearchResult, Sources
+from mmembed.encoder import Encoder
 from mmembed.errors import DataError, Stopped, UsageError
 from mmembed.features.audio import SAMPLE_RATE
 from mmembed.features.video import VIDEO_RATE
@@ -163,7 +164,8 @@ class Analyser:
         self.decoder = decoder
         self.predictor = predictor
         self.search = search
-        self._weights = embedder.encoder.fusion_weights.tolist()
+        encoder = embedder.encoder
+        self._weights = encoder.fusion_weights.tolist() if isinstance(encoder, Encoder) else []
         self._sources = None if search is None else Sources(search.embeddings.metadata)
         self._stopped = threading.Event()
 
@@ -195,7 +197,7 @@ class Analyser:
             seconds=embedding.seconds or 0.0,
             streams=tuple(
                 Stream(stream, weight, stream in embedding.streams)
-                for stream, weight in zip(STREAMS, self._weights, strict=True)
+                for stream, weight in zip(STREAMS, self._weights, strict=False)
             ),
             transcript=embedding.transcript,
             transcript_from=embedding.transcript_from,
