@@ -138,7 +138,8 @@ class Extract:
         for subset in subsets:
             if not set(subset) <= set(reads):
                 raise UsageError(
-                    f"--streams {subset_name(subset)}: the encoder reads {' and '.join(reads)} alone"
+                    f"--streams {subset_name(subset)}: the encoder reads "
+                    f"{' and '.join(reads)} alone"
                 )
         return {self.out / subset_name(subset): subset for subset in subsets}
 
