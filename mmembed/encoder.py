@@ -16,8 +16,8 @@ Speech recognition must not see the text: `EncoderOutput.audio_visual` is the su
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Final, cast
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, Self, cast
 
 import torch
 import torch.nn.functional as F
@@ -75,6 +75,17 @@ class EncoderConfig(Config):
     video: BackboneConfig = field(default_factory=BackboneConfig)
     text: BackboneConfig = field(default_factory=BackboneConfig)
 
+    def backbone_config(self, stream: str) -> BackboneConfig:
+        """The pretrained encoder of a stream; its name is "" where there is none."""
+        return {"audio": self.audio, "video": self.video, "text": self.text}[stream]
+
+    def with_backbones(self, change: Callable[[str, BackboneConfig], BackboneConfig]) -> Self:
+        """The same with the pretrained encoder of each stream that has one changed."""
+        configs = [self.backbone_config(stream) for stream in STREAMS]
+        named = zip(STREAMS, configs, strict=True)
+        audio, video, text = (change(s, config) if config.name else config for s, config in named)
+        return replace(self, audio=audio, video=video, text=text)
+
     def check(self) -> None:
         """See `Config`."""
         if self.width % (2 * self.num_heads):
@@ -115,7 +126,7 @@ class Encoder(nn.Module):
     ) -> None:
         super().__init__()
         backbones = backbones or {}
-        named = {stream for stream in STREAMS if getattr(config, stream).name}
+        named = {stream for stream in STREAMS if config.backbone_config(stream).name}
         if named != set(backbones):
             raise ValueError(f"backbones of {sorted(backbones)} for {sorted(named)}")
         if config.vocabulary_size < 2:
@@ -147,7 +158,7 @@ class Encoder(nn.Module):
         self.frontends = nn.ModuleDict()
         for stream, make in makers.items():
             self.frontends[stream] = (
-                PretrainedFrontend(backbones[stream], getattr(config, stream), width)
+                PretrainedFrontend(backbones[stream], config.backbone_config(stream), width)
                 if stream in backbones
                 else make()
             )

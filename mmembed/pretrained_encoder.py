@@ -15,7 +15,7 @@ What a stream that a clip lacks would have is zeros.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -32,10 +32,9 @@ from mmembed.encoder import (
     pool_layers,
     zero_filled,
 )
+from mmembed.features.audio import SAMPLES_PER_FRAME
 from mmembed.nn.alignment import spread_tokens, to_frames
 from mmembed.nn.transformer import mean_and_std
-
-SAMPLES: Final = 640  # of audio in a frame
 
 
 class PretrainedEncoder(nn.Module):
@@ -120,7 +119,7 @@ class PretrainedEncoder(nn.Module):
         lengths = {s: held[s].lengths if s in held else none for s in STREAMS}
         present = torch.stack([lengths[stream] > 0 for stream in STREAMS], 1)
         check_present(present, self.streams)
-        grid = frame_grid({**lengths, "audio": -(-lengths["audio"] // SAMPLES)})
+        grid = frame_grid({**lengths, "audio": -(-lengths["audio"] // SAMPLES_PER_FRAME)})
         layers: dict[str, Packed] = {}
         frames: list[Tensor] = []
         fused: Packed | None = None

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from mmembed.backbones.pretrained import Pretrained, load_pretrained
+from mmembed.batch import STREAMS
 from mmembed.commands.cli import leave, run_program
 from mmembed.commands.progress import progress
 from mmembed.commands.recipe_arguments import parse_recipe
@@ -37,7 +40,10 @@ from mmembed.training.run_folder import MetricsLog, open_run_folder
 from mmembed.training.signals import StopRequest
 from mmembed.training.step import MAX_SKIPPED_STEPS, StepResult, train_step
 
-MUTABLE_FIELDS = ("loop.workers",)  # settings that change no result
+MUTABLE_FIELDS = (
+    "loop.workers",
+    *(f"method.encoder.{stream}.name" for stream in STREAMS),
+)  # settings that change no result
 
 EXAMPLE = """\
 examples:
@@ -51,8 +57,9 @@ def main(argv: list[str] | None = None) -> None:
     """Parse, build, resume, loop, save, score."""
     run, out = parse_recipe("pretrain", RECIPES, sys.argv[1:] if argv is None else argv, EXAMPLE)
     with join_world() as world:
-        corpus = open_corpus(run.data)
-        run = _resolved(run, corpus)
+        pretrained = _pretrained(run)
+        corpus = open_corpus(run.data, pretrained)
+        run = _resolved(run, corpus, pretrained)
         _agree(run, corpus, world)
         if world.is_main:
             open_run_folder(out, asdict(run), mutable=MUTABLE_FIELDS)
@@ -61,7 +68,8 @@ def main(argv: list[str] | None = None) -> None:
         if world.broadcast((out / "evaluation.json").exists()):
             return
         torch.manual_seed(run.loop.seed)
-        method = CtcSpeaker(run.method).to(world.device)
+        backbones = {stream: held.encoder for stream, held in pretrained.items()}
+        method = CtcSpeaker(run.method, backbones).to(world.device)
         if world.is_main and not is_encoder(out / "untrained"):
             _save(out / "untrained", method, corpus, run)
         # First: it reads the manifest row of each record, and refuses those that are none.
@@ -99,6 +107,7 @@ def _train(
         world=world.size,
         splits=run.loop.accumulate,
         pin_memory=world.device.type == "cuda",
+        mask=corpus.subwords.mask,
     )
 
     def due() -> bool:
@@ -185,9 +194,22 @@ def _agree(run: PretrainRun, corpus: TrainingCorpus, world: World) -> None:
         )
 
 
-def _resolved(run: PretrainRun, corpus: TrainingCorpus) -> PretrainRun:
-    """The run with what only the data could tell: sizes of the vocabulary and of the speakers."""
-    encoder = replace(run.method.encoder, vocabulary_size=len(corpus.vocabulary))
+def _pretrained(run: PretrainRun) -> dict[str, Pretrained]:
+    """Stream -> the pretrained encoder that is its front end."""
+    configs = {stream: run.method.encoder.backbone_config(stream) for stream in STREAMS}
+    return {s: load_pretrained(config.name, s) for s, config in configs.items() if config.name}
+
+
+def _resolved(
+    run: PretrainRun, corpus: TrainingCorpus, pretrained: Mapping[str, Pretrained]
+) -> PretrainRun:
+    """The run with what only the data could tell: sizes of the vocabulary and of the speakers, and
+    which pretrained encoders these are.
+    """
+    encoder = replace(run.method.encoder, vocabulary_size=len(corpus.subwords))
+    encoder = encoder.with_backbones(
+        lambda stream, config: replace(config, sha256=pretrained[stream].sha256)
+    )
     terms = _terms(run)
     if not any(corpus.labelled[target] for target in terms.values()):
         raise UsageError(
@@ -214,16 +236,14 @@ def _save(
     speech = run.method.ctc_weight and corpus.labelled["transcript"]
     recogniser = Recogniser(method.ctc_head, corpus.alphabet) if speech else None
     settings = asdict(run)
-    save_encoder(
-        folder, method.encoder, corpus.vocabulary, settings, recogniser=recogniser, **known
-    )
+    save_encoder(folder, method.encoder, corpus.subwords, settings, recogniser=recogniser, **known)
 
 
 def _describe(run: PretrainRun, corpus: TrainingCorpus, out: Path) -> None:
     hours = float(corpus.train.frames.sum()) / FRAME_RATE / 3600
     print(
         f"pretrain {run.name} in {out}: {len(corpus.train)} utterances, {hours:.2f} h, "
-        f"{len(corpus.speakers)} speakers, {len(corpus.vocabulary)} subwords, "
+        f"{len(corpus.speakers)} speakers, {len(corpus.subwords)} subwords, "
         f"{len(corpus.alphabet)} output units",
         flush=True,
     )

@@ -14,11 +14,11 @@ from mmembed.backbones.stream import StreamEncoder
 from mmembed.batch import Packed
 from mmembed.config import Config, Count, Width
 from mmembed.errors import UsageError
+from mmembed.features.audio import SAMPLES_PER_FRAME
 from mmembed.nn.alignment import to_frames
 from mmembed.nn.transformer import LayerWeights
 
 FRAME_RATE: Final = 25  # Hz, of the encoder behind
-SAMPLES: Final = 640  # of audio in a frame
 
 
 @dataclass(frozen=True)
@@ -28,12 +28,15 @@ class BackboneConfig(Config):
     Attributes:
         name: Folder of the pretrained encoder, or its name on the Hugging Face hub; without one the
             stream has a front end of its own, trained from nothing.
+        sha256: SHA-256 of the pretrained encoder. Set from the encoder: a run continues with the
+            same one alone.
         tuned: What of it is trained: nothing, its top blocks, LoRA matrices in all blocks, or all.
         top: Blocks that are trained with --tuned top.
         lora_rank: Rank of the LoRA matrices.
     """
 
     name: str = ""
+    sha256: str = ""
     tuned: Literal["nothing", "top", "lora", "all"] = "nothing"
     top: Count = 2
     lora_rank: Width = 8
@@ -78,7 +81,7 @@ class PretrainedFrontend(nn.Module):
 
     def frames(self, lengths: Tensor) -> Tensor:
         """(B,) lengths of inputs to frames at 25 Hz, tokens for text."""
-        return -(-lengths // SAMPLES) if self.backbone.stream == "audio" else lengths
+        return -(-lengths // SAMPLES_PER_FRAME) if self.backbone.stream == "audio" else lengths
 
     def forward(self, inputs: Packed) -> tuple[list[Packed], Packed]:
         """The backbone's layers (N', D') in its own steps, and the frames (N, D)."""

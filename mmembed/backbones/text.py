@@ -161,6 +161,8 @@ class TextTokenizer:
     It wants a text as it was written: what has to become lower case, it makes so itself.
     """
 
+    as_written = True
+
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer  # of the library tokenizers, cutting where a model does
 
@@ -238,6 +240,11 @@ class TextTokenizer:
     def separator(self) -> int:
         """The id behind a text, and between the two of a pair."""
         return int(self._tokenizer.encode("").ids[-1])
+
+    @property
+    def mask(self) -> int:
+        """The id of `mask_token`."""
+        return int(self._tokenizer.token_to_id(self.mask_token))
 
     @property
     def mask_token(self) -> str:

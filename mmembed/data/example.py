@@ -19,7 +19,7 @@ from mmembed.batch import STREAMS
 from mmembed.config import Seconds
 from mmembed.data.manifest.utterance import Utterance, finite_number
 from mmembed.features.audio import MEL_BANDS, SAMPLE_RATE, log_mel, to_float
-from mmembed.features.text import Subwords
+from mmembed.features.text import Subwords, normalise_transcript
 from mmembed.features.video import CROP, VIDEO_RATE
 from mmembed.io.json import shown
 
@@ -110,6 +110,12 @@ class Example:
         )
 
     @property
+    def written(self) -> str | None:
+        """The words of the text stream as they were written, where the row has them so."""
+        given = self.utterance.transcript
+        return given if given and normalise_transcript(given) == self.text else self.text
+
+    @property
     def is_long(self) -> bool:
         """Whether it is longer than `LONGEST`."""
         audio, video = (0 if x is None else len(x) for x in (self.audio, self.video))
@@ -136,5 +142,6 @@ class Example:
         if self.video is not None:
             inputs["video"] = torch.from_numpy(self.video)
         if self.text is not None and subwords is not None:
-            inputs["text"] = torch.tensor(subwords.encode(self.text), dtype=torch.int64)
+            text = self.written if subwords.as_written else self.text
+            inputs["text"] = torch.tensor(subwords.encode(text or ""), dtype=torch.int64)
         return inputs

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mmembed.batch import STREAMS, UNLABELLED, Batch, Packed, Padded, stream_subsets
 from mmembed.data.example import EMPTY
-from mmembed.features.audio import LOG_SCALE, MEL_BANDS
+from mmembed.features.audio import LOG_SCALE, MEL_BANDS, SAMPLES_PER_FRAME
 from mmembed.features.text import MASK
 from mmembed.features.video import CROP
 from mmembed.losses.ctc import ctc_steps_needed
@@ -76,7 +76,8 @@ def collate(items: Sequence[Item]) -> Batch:
 def _grid_frames(item: Item) -> int:
     """Frames at 25 Hz in which an item's speech can be recognised; 0 with text alone."""
     audio, video = len(item.inputs["audio"]), len(item.inputs["video"])
-    return -(-audio // 4) if audio else video
+    step = 4 if item.inputs["audio"].ndim > 1 else SAMPLES_PER_FRAME
+    return -(-audio // step) if audio else video
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,9 @@ class Augmentation:
     mask_text: float = 1.0
 
 
-def augment(item: Item, settings: Augmentation, generator: torch.Generator) -> Item:
+def augment(
+    item: Item, settings: Augmentation, generator: torch.Generator, mask: int = MASK
+) -> Item:
     """Drop streams, mask and shift, hide text tokens.
 
     An item left with neither audio nor video loses its transcript and speaker: nothing in it
@@ -124,7 +127,7 @@ def augment(item: Item, settings: Augmentation, generator: torch.Generator) -> I
         hidden = torch.rand(len(inputs["text"]), generator=generator) < fraction
         hidden[int(torch.randint(len(hidden), (), generator=generator))] = True
         masked_text = inputs["text"]
-        inputs["text"] = inputs["text"].masked_fill(hidden, MASK)
+        inputs["text"] = inputs["text"].masked_fill(hidden, mask)
     perceived = len(inputs["audio"]) or len(inputs["video"])
     return replace(
         item,
@@ -136,15 +139,19 @@ def augment(item: Item, settings: Augmentation, generator: torch.Generator) -> I
 
 
 def change_gain(mel: Tensor, decibels: float) -> Tensor:
-    """(T, 80) log-mel of the same sound made louder (or softer, below 0)."""
+    """(T, 80) log-mel, or (N,) samples, of the same sound made louder (or softer, below 0)."""
+    if mel.ndim == 1:
+        return mel * 10 ** (decibels / 20)
     return mel + decibels / 10 * math.log(10) / LOG_SCALE
 
 
 def spec_augment(mel: Tensor, generator: torch.Generator) -> Tensor:
     """Mask bands and times with the mean (SpecAugment, Park et al. 2019, arXiv 1904.08779).
 
+    Of samples, which have no bands, times alone.
+
     Args:
-        mel: (T, 80); not changed.
+        mel: (T, 80) log-mel or (N,) samples; not changed.
         generator: the only source of randomness.
     """
 
@@ -152,7 +159,7 @@ def spec_augment(mel: Tensor, generator: torch.Generator) -> Tensor:
         return int(torch.randint(limit + 1, (), generator=generator))
 
     mel = mel.clone()
-    for _ in range(BAND_MASKS):
+    for _ in range(BAND_MASKS if mel.ndim > 1 else 0):
         size = upto(WIDEST_BAND_MASK)
         start = upto(MEL_BANDS - size)
         mel[:, start : start + size] = 0.0

@@ -28,11 +28,9 @@ from mmembed.data.sampler import EpochPlan, Integers, derive_seed, partition_bat
 from mmembed.data.shards.layout import Record
 from mmembed.data.shards.records import CROPS, SOUND
 from mmembed.errors import CorruptError, MmembedError, UsageError
-from mmembed.features.audio import SAMPLE_RATE, log_mel
-from mmembed.features.text import Vocabulary
-from mmembed.features.video import VIDEO_RATE
+from mmembed.features.audio import SAMPLES_PER_FRAME, log_mel, to_float
+from mmembed.features.text import MASK, Subwords, Vocabulary
 
-SAMPLES_PER_FRAME: Final = SAMPLE_RATE // VIDEO_RATE
 TIMEOUT: Final = 300.0  # seconds for one step; a reader that hangs ends the run
 
 Job = TypeVar("Job")
@@ -50,9 +48,10 @@ class SpeechItems:
         examples: the records.
         streams: those to read; others are missing.
         transcripts: normalised, of all records, "" where there is none; text streams are these.
-        vocabulary: subwords of the text stream.
+        subwords: of the text stream.
         alphabet: output units of speech recognition.
         speakers: class ids; a speaker not among them is UNLABELLED.
+        samples: whether audio is read as samples in [-1, 1], else as log-mel.
 
     Attributes:
         lengths: (N, 3) samples, pictures and characters, in the order of `STREAMS`; 0 = missing.
@@ -67,9 +66,11 @@ class SpeechItems:
         examples: Examples,
         streams: Sequence[str],
         transcripts: Sequence[str],
-        vocabulary: Vocabulary,
+        subwords: Subwords,
         alphabet: Vocabulary,
         speakers: Mapping[str, int],
+        *,
+        samples: bool = False,
     ) -> None:
         self.examples = examples
         self.transcripts = transcripts
@@ -83,7 +84,10 @@ class SpeechItems:
         names = examples.texts("speaker").fill_null("").to_pylist()
         self.speakers = np.array([speakers.get(name, UNLABELLED) for name in names], np.int64)
         # Of Arrow: one piece of memory, which forked workers share.
-        self._tokens = pa.array(map(vocabulary.encode, transcripts), pa.list_(pa.int32()))
+        texts = examples.texts("transcript").fill_null("") if subwords.as_written else None
+        read = transcripts if texts is None else texts.to_pylist()
+        self._tokens = pa.array(map(subwords.encode, read), pa.list_(pa.int32()))
+        self._samples = samples
         self.units = pa.array(map(alphabet.encode, transcripts), pa.list_(pa.int32()))
 
     def __len__(self) -> int:
@@ -100,7 +104,8 @@ class SpeechItems:
         audio, video, text = self.lengths[number].tolist()
         inputs = dict(EMPTY)
         if audio:
-            inputs["audio"] = log_mel(_stream(record, SOUND, np.int16, (audio,)))
+            heard = _stream(record, SOUND, np.int16, (audio,))
+            inputs["audio"] = to_float(heard) if self._samples else log_mel(heard)
         if video:
             shape = (video, *EMPTY["video"].shape[1:])
             inputs["video"] = torch.from_numpy(_stream(record, CROPS, np.uint8, shape))
@@ -147,6 +152,7 @@ class TrainingLoader:
         world: processes.
         splits: micro-batches of each process.
         pin_memory: put batches where a GPU reads them by itself.
+        mask: id of a hidden token of the text stream.
     """
 
     item: Callable[[int], Item]
@@ -157,6 +163,7 @@ class TrainingLoader:
     world: int = 1
     splits: int = 1
     pin_memory: bool = False
+    mask: int = MASK
 
     def draw(self, epoch: int, batch: Integers) -> list[list[Draw]]:
         """The part of this process in a global batch: the items of one micro-batch at least.
@@ -188,7 +195,7 @@ class TrainingLoader:
 
     def _item(self, draw: Draw) -> Item:
         generator = torch.Generator().manual_seed(draw.seed)
-        item = augment(self.item(draw.number), self.augmentation, generator)
+        item = augment(self.item(draw.number), self.augmentation, generator, self.mask)
         return item if draw.labelled else Item(item.key, item.inputs)
 
 

@@ -12,9 +12,10 @@ folder/
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,6 +23,7 @@ from safetensors.torch import save
 from torch import nn
 
 from mmembed import __version__
+from mmembed.backbones.lora import LoraLinear, merge_lora
 from mmembed.backbones.pretrained import Pretrained, build_encoder, digest
 from mmembed.backbones.stream import StreamEncoder
 from mmembed.backbones.text import TextTokenizer
@@ -84,9 +86,11 @@ def save_encoder(
         data: what it was trained on, see `mmembed.recipes.pretrain_data.describe_data`.
         evaluation: its scores, see `mmembed.recipes.evaluation.evaluate_speech`.
     """
+    # What was trained of a pretrained encoder is a part of its weights from now on.
+    settings = encoder.config.with_backbones(lambda _, one: replace(one, tuned="nothing"))
     config = {
         "version": __version__,
-        "encoder": asdict(encoder.config),
+        "encoder": asdict(settings),
         "backbones": {name: held.config for name, held in encoder.backbones.items()},
         "run": run,
         "data": list(data),
@@ -107,6 +111,9 @@ def write_folder(
     config: Mapping[str, Any],
 ) -> None:
     """Write `FILES`; a folder that held another encoder keeps nothing of it."""
+    if any(isinstance(module, LoraLinear) for module in encoder.modules()):
+        encoder = copy.deepcopy(encoder)
+        merge_lora(encoder)
     weights = _weights(encoder)
     files = {WEIGHTS: weights}
     if subwords is not None:

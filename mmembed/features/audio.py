@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 SAMPLE_RATE: Final = 16_000  # Hz
+SAMPLES_PER_FRAME: Final = 640  # of the 25 Hz frame grid
 FULL_SCALE: Final = 1 << 15  # of int16 samples
 FEATURE_RATE: Final = 100  # Hz
 HOP: Final = 160  # samples from step to step

@@ -35,7 +35,19 @@ def normalise_transcript(text: str) -> str:
 
 
 class Subwords(Protocol):
-    """Text to the token ids of a text stream: our `Vocabulary`, or that of a pretrained encoder."""
+    """Text to the token ids of a text stream: our `Vocabulary`, or that of a pretrained encoder.
+
+    Attributes:
+        as_written: whether it reads a text as it was written, else normalised.
+        mask: the id of a token that is hidden.
+    """
+
+    as_written: bool
+
+    @property
+    def mask(self) -> int: ...
+
+    def __len__(self) -> int: ...
 
     def encode(self, text: str) -> list[int]:
         """The ids of a text's tokens."""
@@ -46,6 +58,9 @@ class Subwords(Protocol):
 
 class Vocabulary:
     """Sentencepiece pieces; ids 0, 1, 2 are the CTC blank, the unknown piece and the text mask."""
+
+    as_written = False
+    mask = MASK
 
     def __init__(self, model: bytes) -> None:
         self._model = model

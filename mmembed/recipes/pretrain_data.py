@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from mmembed.backbones.pretrained import Pretrained
+from mmembed.backbones.text import TextTokenizer
 from mmembed.data.dataset import Examples, Meta
 from mmembed.data.loader import SpeechItems
 from mmembed.data.locations import SHARDS
@@ -33,20 +35,22 @@ class TrainingCorpus:
 
     Attributes:
         train: training items.
-        vocabulary: subwords of the text stream, learned from their transcripts.
-        alphabet: output units of speech recognition, likewise.
+        subwords: of the text stream: learned from their transcripts, or of a pretrained encoder.
+        alphabet: output units of speech recognition, learned from their transcripts.
         speakers: name -> class id, in alphabetical order.
         impossible: keys whose transcript is too long for CTC; they train without it.
         labelled: target -> training items that have it, and the streams it is recognised in.
+        samples: whether audio is read as samples, for a pretrained encoder.
     """
 
     train: SpeechItems
-    vocabulary: Vocabulary
+    subwords: Vocabulary | TextTokenizer
     alphabet: Vocabulary
     speakers: dict[str, int]
     impossible: list[str]
     labelled: dict[str, int]
     config: DataConfig
+    samples: bool = False
 
     @cached_property
     def names(self) -> tuple[str, ...]:
@@ -75,14 +79,21 @@ class TrainingCorpus:
             examples,
             self.config.streams,
             examples.transcripts(),
-            self.vocabulary,
+            self.subwords,
             self.alphabet,
             self.speakers,
+            samples=self.samples,
         )
 
 
-def open_corpus(config: DataConfig) -> TrainingCorpus:
+def open_corpus(
+    config: DataConfig, pretrained: Mapping[str, Pretrained] | None = None
+) -> TrainingCorpus:
     """Read the indices of a run's shards.
+
+    Args:
+        config: which they are.
+        pretrained: stream -> its pretrained encoder; the text stream has its tokenizer.
 
     Raises:
         UsageError: no shards are named, nothing in them is for training, or a setting is senseless.
@@ -116,10 +127,14 @@ def open_corpus(config: DataConfig) -> TrainingCorpus:
             "speech, from what is said in records of split train"
         )
     alphabet = Vocabulary.train(spoken, config.alphabet.size, config.alphabet.kind)
-    vocabulary = Vocabulary.train(spoken, config.vocabulary.size, config.vocabulary.kind)
+    tokenizer = pretrained["text"].tokenizer if pretrained and "text" in pretrained else None
+    subwords = tokenizer or Vocabulary.train(spoken, config.vocabulary.size, config.vocabulary.kind)
+    samples = "audio" in (pretrained or ())
     names = sorted(name for name in examples.texts("speaker").unique().to_pylist() if name)
     speakers = {name: number for number, name in enumerate(names)}
-    train = SpeechItems(examples, config.streams, transcripts, vocabulary, alphabet, speakers)
+    train = SpeechItems(
+        examples, config.streams, transcripts, subwords, alphabet, speakers, samples=samples
+    )
 
     audio, video, text = (train.lengths > 0).T
     perceived = audio | video
@@ -135,12 +150,13 @@ def open_corpus(config: DataConfig) -> TrainingCorpus:
     }
     return TrainingCorpus(
         train=train,
-        vocabulary=vocabulary,
+        subwords=subwords,
         alphabet=alphabet,
         speakers=speakers,
         impossible=[examples.key(index) for index in np.flatnonzero(impossible).tolist()],
         labelled={target: int(found.sum()) for target, found in labelled.items()},
         config=config,
+        samples=samples,
     )
 
 

@@ -1,7 +1,7 @@
 """Checkpoints: new folders that appear whole or not at all.
 
 checkpoints/step-00001200/
-    method.safetensors   weights and buffers
+    method.safetensors   weights that are trained, and buffers
     trainer.pt           optimiser state, position, the machine; tensors and builtins only
     checksums.json       SHA-256 of the two
 """
@@ -72,7 +72,12 @@ def save_checkpoint(
     trainer = io.BytesIO()
     state = {"optimizer": optimizer.state_dict(), "position": vars(position)}
     torch.save({**state, "machine": _machine(world)}, trainer)
-    weights = {name: value.contiguous().cpu() for name, value in method.state_dict().items()}
+    frozen = _frozen(method)
+    weights = {
+        name: value.contiguous().cpu()
+        for name, value in method.state_dict().items()
+        if name not in frozen
+    }
     files = {WEIGHTS: save(weights), TRAINER: trainer.getvalue()}
     sums = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
     files[CHECKSUMS] = dumps(sums).encode()
@@ -123,7 +128,9 @@ def load_latest(
     try:
         trainer = io.BytesIO(files[TRAINER])
         state: dict[str, Any] = torch.load(trainer, map_location="cpu", weights_only=True)
-        method.load_state_dict(load(files[WEIGHTS]))
+        missing, unexpected = method.load_state_dict(load(files[WEIGHTS]), strict=False)
+        if unexpected or {*missing} != _frozen(method):
+            raise ValueError(f"weights {[*missing, *unexpected][:3]} are not those of the method")
         optimizer.load_state_dict(state["optimizer"])
         for parameter, slots in optimizer.state.items():
             if any(value.ndim and value.shape != parameter.shape for value in slots.values()):
@@ -206,6 +213,13 @@ def _remove_others(folder: Path, written: Path) -> None:
 
 def _newest_first(folder: Path) -> list[Path]:
     return sorted(folder.glob("step-*"), reverse=True)
+
+
+def _frozen(method: nn.Module) -> set[str]:
+    """Names of weights that training does not change: they are those of a pretrained encoder, which
+    the run names by its SHA-256.
+    """
+    return {name for name, value in method.named_parameters() if not value.requires_grad}
 
 
 def _machine(world: World) -> dict[str, str | int]:

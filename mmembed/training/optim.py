@@ -9,6 +9,7 @@ from typing import Annotated
 import torch
 from torch import nn
 
+from mmembed.backbones.stream import StreamEncoder
 from mmembed.config import Config, Weight, Within
 
 Positive = Annotated[float, Within(0, math.inf, below=True, above=True)]
@@ -20,6 +21,7 @@ class OptimConfig(Config):
 
     Attributes:
         lr: Peak learning rate.
+        backbone_lr: Peak learning rate of what is trained of pretrained encoders.
         warmup: Fraction of training during which the learning rate rises from 0 to its peak.
         weight_decay: Weight decay of matrices. Vectors (biases, norms, missing-stream embeddings)
             have none.
@@ -27,18 +29,26 @@ class OptimConfig(Config):
     """
 
     lr: Positive = 1e-3
+    backbone_lr: Positive = 5e-5
     warmup: Annotated[float, Within(0, 1)] = 0.1
     weight_decay: Weight = 0.01
     clip: Positive = 1.0
 
 
 def build_optimizer(module: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
-    """AdamW over all parameters of `module`."""
-    parameters = list(module.parameters())
-    groups = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": config.weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-    ]
+    """AdamW over all parameters of `module` that are trained.
+
+    Each group has "scale": its learning rate in units of that of the step.
+    """
+    backbones = [part for part in module.modules() if isinstance(part, StreamEncoder)]
+    pretrained = {id(parameter) for part in backbones for parameter in part.parameters()}
+    groups = []
+    for scale, held in ((1.0, False), (config.backbone_lr / config.lr, True)):
+        own = [p for p in module.parameters() if p.requires_grad and (id(p) in pretrained) is held]
+        for matrices, decay in ((True, config.weight_decay), (False, 0.0)):
+            chosen = [p for p in own if (p.ndim > 1) is matrices]
+            if chosen:
+                groups.append({"params": chosen, "weight_decay": decay, "scale": scale})
     return torch.optim.AdamW(groups, lr=config.lr, betas=(0.9, 0.98), fused=True)
 
 

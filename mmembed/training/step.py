@@ -106,7 +106,7 @@ def train_step(
     applied = math.isfinite(loss) and math.isfinite(gradient_norm)
     if applied:
         for group in optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group.get("scale", 1.0)
         optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     method.after_step(applied, world.gather)
