@@ -236,7 +236,15 @@ def _save(
     speech = run.method.ctc_weight and corpus.labelled["transcript"]
     recogniser = Recogniser(method.ctc_head, corpus.alphabet) if speech else None
     settings = asdict(run)
-    save_encoder(folder, method.encoder, corpus.subwords, settings, recogniser=recogniser, **known)
+    save_encoder(
+        folder,
+        method.encoder,
+        corpus.subwords,
+        settings,
+        recogniser=recogniser,
+        self_contained=run.self_contained,
+        **known,
+    )
 
 
 def _describe(run: PretrainRun, corpus: TrainingCorpus, out: Path) -> None:

@@ -73,6 +73,8 @@ ARCHITECTURES: Final[Mapping[str, Architecture]] = {
     "mpnet": Architecture(TextEncoder, "mpnet.modeling_mpnet.MPNetModel"),
 }
 
+MOST_LAYERS: Final = 1000
+
 # Settings of heads, of decoders and of training, which the encoder's output does not depend on; the
 # sizes of tables are seen in the weights.
 NOT_OF_THE_ENCODER: Final = re.compile(
@@ -166,10 +168,18 @@ def build_encoder(config: Mapping[str, Any]) -> StreamEncoder:
     """
     name = "config.json"
     _transformers(name)
+    _check_depth(name, config)
     architecture = _architecture(name, config)
     with _reasons(name):
         module = _module(architecture)
         return architecture.encoder(module(module.config_class.from_dict(dict(config)))).eval()
+
+
+def _check_depth(name: str, config: Mapping[str, Any]) -> None:
+    """Refuse settings of more blocks than any model has: building them would never end."""
+    for setting, value in config.items():
+        if "layers" in setting and isinstance(value, int) and value > MOST_LAYERS:
+            raise UsageError(f"{name}: {printable(setting[:50])} is {value}, above {MOST_LAYERS}")
 
 
 def digest(encoder: StreamEncoder, tokenizer: TextTokenizer | None = None) -> str:

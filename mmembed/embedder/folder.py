@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -24,7 +24,7 @@ from torch import nn
 
 from mmembed import __version__
 from mmembed.backbones.lora import LoraLinear, merge_lora
-from mmembed.backbones.pretrained import Pretrained, build_encoder, digest
+from mmembed.backbones.pretrained import Pretrained, build_encoder, digest, load_pretrained
 from mmembed.backbones.stream import StreamEncoder
 from mmembed.backbones.text import TextTokenizer
 from mmembed.batch import STREAMS
@@ -74,6 +74,7 @@ def save_encoder(
     recogniser: Recogniser | None = None,
     data: Sequence[Mapping[str, Any]] = (),
     evaluation: Mapping[str, Any] | None = None,
+    self_contained: bool = True,
 ) -> None:
     """Write the folder of an encoder after a run; the same gives the same bytes.
 
@@ -85,6 +86,8 @@ def save_encoder(
         recogniser: the CTC head.
         data: what it was trained on, see `mmembed.recipes.pretrain_data.describe_data`.
         evaluation: its scores, see `mmembed.recipes.evaluation.evaluate_speech`.
+        self_contained: whether the weights of pretrained encoders that were not trained are in the
+            folder; else it names them, and they have to be where it is read.
     """
     # What was trained of a pretrained encoder is a part of its weights from now on.
     settings = encoder.config.with_backbones(lambda _, one: replace(one, tuned="nothing"))
@@ -92,6 +95,7 @@ def save_encoder(
         "version": __version__,
         "encoder": asdict(settings),
         "backbones": {name: held.config for name, held in encoder.backbones.items()},
+        "bases": {} if self_contained else _bases(encoder),
         "run": run,
         "data": list(data),
         "evaluation": evaluation
@@ -114,7 +118,7 @@ def write_folder(
     if any(isinstance(module, LoraLinear) for module in encoder.modules()):
         encoder = copy.deepcopy(encoder)
         merge_lora(encoder)
-    weights = _weights(encoder)
+    weights = _weights(encoder, _elsewhere(config))
     files = {WEIGHTS: weights}
     if subwords is not None:
         name = VOCABULARY if isinstance(subwords, Vocabulary) else TOKENIZER
@@ -133,6 +137,21 @@ def write_folder(
             (folder / name).unlink(missing_ok=True)
 
 
+def _bases(encoder: Encoder) -> dict[str, dict[str, str]]:
+    """Name and SHA-256 of the pretrained encoders that were not trained, by stream."""
+    configs = {stream: encoder.config.backbone_config(stream) for stream in encoder.backbones}
+    return {
+        stream: {"name": config.name, "sha256": config.sha256}
+        for stream, config in configs.items()
+        if config.tuned == "nothing"
+    }
+
+
+def _elsewhere(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """How the names of weights begin that are not in the folder."""
+    return tuple(f"frontends.{stream}.backbone." for stream in config.get("bases") or {})
+
+
 def is_encoder(folder: Path) -> bool:
     """Whether `write_folder` has written all of a folder; the last of its files is there."""
     return (folder / CONFIG).exists()
@@ -146,13 +165,18 @@ def read_folder(folder: Path) -> Saved:
     """
     try:
         config = read_json(folder / CONFIG)
-        backbones = _backbones(config)
+        backbones = _by_stream(config, "backbones")
         encoder: Encoder | PretrainedEncoder
         if backbones and config.get("encoder") is None:
-            encoder = read_module(lambda: PretrainedEncoder(build_all(backbones)), folder / WEIGHTS)
+            encoder = read_module(lambda: PretrainedEncoder(_built(backbones)), folder / WEIGHTS)
         else:
             sizes = from_dict(EncoderConfig, config.get("encoder"), "encoder.")
-            encoder = read_module(lambda: Encoder(sizes, build_all(backbones)), folder / WEIGHTS)
+            bases = _read_bases(config)
+            encoder = read_module(
+                lambda: Encoder(sizes, {**_built(backbones, bases), **bases}),
+                folder / WEIGHTS,
+                _elsewhere(config),
+            )
         subwords = _subwords(folder, encoder)
         recogniser = None
         if (folder / HEAD).exists() or (folder / ALPHABET).exists():
@@ -206,17 +230,34 @@ def name_of(encoder: nn.Module, subwords: object) -> str:
     return hashlib.sha256("\n".join(digests).encode()).hexdigest()
 
 
-def _backbones(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Settings of pretrained encoders by stream."""
-    backbones = config.get("backbones") or {}
-    if not isinstance(backbones, Mapping) or not set(backbones) <= set(STREAMS):
-        raise CorruptError(f"{CONFIG}: backbones must name streams, found {shown(backbones)}")
-    return backbones
+def _by_stream(config: Mapping[str, Any], name: str) -> Mapping[str, Mapping[str, Any]]:
+    """An entry of the configuration that says something of streams."""
+    found = config.get(name) or {}
+    objects = isinstance(found, Mapping) and all(isinstance(x, Mapping) for x in found.values())
+    if not objects or not set(found) <= set(STREAMS):
+        raise CorruptError(f"{CONFIG}: {name} must be objects by stream, found {shown(found)}")
+    return found
 
 
-def build_all(configs: Mapping[str, Any]) -> dict[str, StreamEncoder]:
+def _built(
+    configs: Mapping[str, Mapping[str, Any]], but: Collection[str] = ()
+) -> dict[str, StreamEncoder]:
     """Pretrained encoders of these settings, without their weights."""
-    return {stream: build_encoder(config) for stream, config in configs.items()}
+    return {s: build_encoder(config) for s, config in configs.items() if s not in but}
+
+
+def _read_bases(config: Mapping[str, Any]) -> dict[str, StreamEncoder]:
+    """The pretrained encoders that a folder names instead of holding them."""
+    bases = {}
+    for stream, base in _by_stream(config, "bases").items():
+        held = load_pretrained(str(base.get("name")), stream)
+        if held.sha256 != base.get("sha256"):
+            raise CorruptError(
+                f"{CONFIG}: its {stream} encoder is {held.name} of SHA-256 "
+                f"{str(base.get('sha256'))[:12]}..., found {held.sha256[:12]}..."
+            )
+        bases[stream] = held.encoder
+    return bases
 
 
 def _subwords(folder: Path, encoder: Encoder | PretrainedEncoder) -> Any:
@@ -254,7 +295,11 @@ def _check_card(config: Mapping[str, Any], sha256: str) -> None:
         raise CorruptError(f"{CONFIG}: run, data or evaluation cannot be read ({what})") from None
 
 
-def _weights(module: nn.Module) -> bytes:
-    tensors = {name: value.contiguous().cpu() for name, value in module.state_dict().items()}
+def _weights(module: nn.Module, elsewhere: tuple[str, ...] = ()) -> bytes:
+    tensors = {
+        name: value.contiguous().cpu()
+        for name, value in module.state_dict().items()
+        if not name.startswith(elsewhere)
+    }
     data: bytes = save(tensors)
     return data

@@ -16,7 +16,7 @@ from mmembed.errors import CorruptError, MmembedError
 M = TypeVar("M", bound=nn.Module)
 
 
-def read_module(build: Callable[[], M], path: Path) -> M:
+def read_module(build: Callable[[], M], path: Path, elsewhere: tuple[str, ...] = ()) -> M:
     """Build a module and give it the weights of a file.
 
     It is built without memory first: a configuration whose sizes are not those of the file, however
@@ -25,6 +25,7 @@ def read_module(build: Callable[[], M], path: Path) -> M:
     Args:
         build: makes the module, the same each time, of values that need no reading back.
         path: what `safetensors` wrote of its `state_dict`.
+        elsewhere: how names of weights begin that `build` reads from elsewhere.
 
     Raises:
         CorruptError: the file is missing, damaged, or of another module.
@@ -38,21 +39,21 @@ def read_module(build: Callable[[], M], path: Path) -> M:
     except Exception as error:  # of sizes that no module can have
         what = str(error).partition("\n")[0]
         raise CorruptError(f"{path}: of a module that cannot be built: {what}") from None
-    _compare(expected, path)
+    _compare(_without(expected, elsewhere), path)
     module = build()
-    load_weights(module, path)
+    load_weights(module, path, elsewhere)
     return module
 
 
-def load_weights(module: nn.Module, path: Path) -> None:
-    """Give a module the weights of a file.
+def load_weights(module: nn.Module, path: Path, elsewhere: tuple[str, ...] = ()) -> None:
+    """Give a module the weights of a file, but for those that it has from elsewhere.
 
     Raises:
         CorruptError: the file is missing, damaged, of another module, or holds values that are not
             finite where the module's own are.
     """
     check_file(path)
-    own = module.state_dict()
+    own = _without(module.state_dict(), elsewhere)
     _compare(own, path)
     try:
         tensors = load_file(path)
@@ -61,7 +62,11 @@ def load_weights(module: nn.Module, path: Path) -> None:
     for name, tensor in tensors.items():
         if not tensor.isfinite().all() and own[name].isfinite().all():
             raise CorruptError(f"{path}: {name} holds values that are not finite")
-    module.load_state_dict(tensors)
+    module.load_state_dict(tensors, strict=not elsewhere)  # names are compared above
+
+
+def _without(state: Mapping[str, Tensor], begins: tuple[str, ...]) -> dict[str, Tensor]:
+    return {name: value for name, value in state.items() if not name.startswith(begins)}
 
 
 def check_file(path: Path) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
+from mmembed.backbones.frontend import BackboneConfig
 from mmembed.config import Precision
 from mmembed.data.item import Augmentation
 from mmembed.encoder import EncoderConfig
@@ -95,6 +96,8 @@ class PretrainRun:
         data: The training data.
         optim: The optimiser.
         loop: The training loop.
+        self_contained: Whether the encoder folder holds the weights of pretrained encoders that
+            were not trained. Otherwise it names them by SHA-256, and who reads it must have them.
     """
 
     name: str
@@ -102,6 +105,7 @@ class PretrainRun:
     data: DataConfig = field(default_factory=DataConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     loop: LoopConfig = field(default_factory=LoopConfig)
+    self_contained: bool = True
 
 
 def tiny() -> PretrainRun:
@@ -159,6 +163,37 @@ def speech() -> PretrainRun:
     )
 
 
+def speech_whisper() -> PretrainRun:
+    """Audio alone on top of Whisper base, whose queries and values are tuned by LoRA."""
+    audio = BackboneConfig("openai/whisper-base", tuned="lora")
+    encoder = EncoderConfig(width=256, num_heads=4, audio_layers=1, conv_size=0, audio=audio)
+    return PretrainRun(
+        "speech_whisper",
+        method=CtcSpeakerConfig(encoder=encoder, masked_text_weight=0.0),
+        data=DataConfig(streams=("audio",), frames=600),
+        loop=LoopConfig(epochs=10),
+    )
+
+
+def talking() -> PretrainRun:
+    """All three streams pretrained and frozen (Whisper base, DINOv2 small, MiniLM)."""
+    encoder = EncoderConfig(
+        width=256,
+        num_heads=4,
+        audio_layers=1,
+        conv_size=0,
+        audio=BackboneConfig("openai/whisper-base"),
+        video=BackboneConfig("facebook/dinov2-small"),
+        text=BackboneConfig("sentence-transformers/all-MiniLM-L6-v2"),
+    )
+    return PretrainRun(
+        "talking",
+        method=CtcSpeakerConfig(encoder=encoder),
+        data=DataConfig(frames=600),
+        loop=LoopConfig(epochs=10),
+    )
+
+
 RECIPES: Final[dict[str, Callable[[], PretrainRun]]] = {
-    recipe.__name__: recipe for recipe in (tiny, base, large, speech)
+    recipe.__name__: recipe for recipe in (tiny, base, large, speech, speech_whisper, talking)
 }
