@@ -1,0 +1,138 @@
+"""Pre-training on top of pretrained encoders, as a user runs it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from helpers.pretraining import PROGRAM, clip, result_of, settings, write_clips
+from helpers.tiny_backbones import write_tiny
+
+from mmembed.data.dataset import Examples
+from mmembed.embedder import Embedder
+
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+KINDS = {"audio": "whisper", "video": "vit", "text": "bert"}
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Sixteen clips of four speakers; some lack a stream."""
+    lacking = {3: ("audio",), 5: ("video", "text"), 7: ("text",)}
+    clips = [
+        clip(number, 60 + 5 * number, streams=lacking.get(number, ("audio", "video", "text")))
+        for number in range(16)
+    ]
+    return write_clips(tmp_path_factory.mktemp("corpus"), clips)
+
+
+@pytest.fixture(scope="module")
+def backbones(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("tiny")
+    return {stream: write_tiny(folder / kind, kind) for stream, kind in KINDS.items()}
+
+
+def arguments(
+    shards: Path, out: Path, backbones: dict[str, Path], tuned: str, *more: str
+) -> list[str]:
+    named = [f"--method.encoder.{s}.name={folder}" for s, folder in backbones.items()]
+    tuning = [f"--method.encoder.{s}.tuned={tuned}" for s in backbones]
+    few = ["--method.encoder.audio.lora-rank=2"]
+    return [*settings(shards, out), *named, *tuning, *few, "--optim.backbone-lr=1e-3", *more]
+
+
+def run(command: list[str]) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        command, capture_output=True, text=True, env=environment, check=False, timeout=180
+    )
+
+
+@pytest.fixture(scope="module")
+def undisturbed(
+    shards: Path, backbones: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A finished run of two processes, its pretrained encoders tuned by LoRA."""
+    out = tmp_path_factory.mktemp("runs") / "undisturbed"
+    done = run([*TORCHRUN, str(PROGRAM), *arguments(shards, out, backbones, "lora")])
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+def test_it_learns_and_its_folder_is_complete(
+    undisturbed: Path, shards: Path, backbones: dict[str, Path], tmp_path: Path
+) -> None:
+    _, _, lines = result_of(undisturbed)
+    assert lines[-1]["loss"] < lines[0]["loss"]
+    before = Embedder.from_pretrained(undisturbed / "untrained")
+    after = Embedder.from_pretrained(undisturbed / "encoder")
+    assert after.recogniser is not None
+    names = after.encoder.layer_names
+    assert {"audio backbone 2", "video backbone 3", "text backbone 3", "fused"} <= set(names)
+    clips = list(Examples([shards]))[:8]
+    layers = {name: e.encode(clips).layers for name, e in (("before", before), ("after", after))}
+    tuned = names.index("audio backbone 2")
+    assert not torch.allclose(layers["before"][:, tuned], layers["after"][:, tuned], atol=1e-4)
+    alone = torch.cat([after.encode([one]).layers for one in clips])
+    torch.testing.assert_close(layers["after"], alone, rtol=1e-4, atol=1e-5)
+    after.save_pretrained(tmp_path / "again")
+    assert Embedder.from_pretrained(tmp_path / "again").sha256 == after.sha256
+
+
+def test_stopped_and_resumed_equals_undisturbed(
+    shards: Path, backbones: dict[str, Path], undisturbed: Path, tmp_path: Path
+) -> None:
+    """Bitwise; and checkpoints do not hold what is frozen."""
+    out = tmp_path / "run"
+    command = [*TORCHRUN, str(PROGRAM), *arguments(shards, out, backbones, "lora")]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        command, env=environment, start_new_session=True, stdout=subprocess.DEVNULL
+    )
+    log = out / "metrics.jsonl"
+    deadline = time.monotonic() + 90
+    while not (log.exists() and log.read_text().count("\n") >= 3):
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait(timeout=60)
+    assert not (out / "evaluation.json").exists()
+    done = run(command)
+    assert done.returncode == 0, done.stderr
+    assert result_of(out) == result_of(undisturbed)
+
+
+def test_another_encoder_under_the_same_name_is_refused(
+    shards: Path, backbones: dict[str, Path], undisturbed: Path, tmp_path: Path
+) -> None:
+    other = {**backbones, "audio": write_tiny(tmp_path / "other", "whisper", encoder_layers=1)}
+    done = run([sys.executable, str(PROGRAM), *arguments(shards, undisturbed, other, "lora")])
+    assert done.returncode == 2 and "method.encoder.audio.sha256" in done.stderr
+
+
+def test_a_folder_may_name_its_base(
+    shards: Path, backbones: dict[str, Path], tmp_path: Path
+) -> None:
+    """Frozen, in one process: the same vectors, from a folder without the base's weights."""
+    found = {}
+    for name in ("self-contained", "no-self-contained"):
+        out = tmp_path / name
+        more = ["--loop.epochs=1", f"--{name}"]
+        done = run(
+            [sys.executable, str(PROGRAM), *arguments(shards, out, backbones, "nothing", *more)]
+        )
+        assert done.returncode == 0, done.stderr
+        found[name] = Embedder.from_pretrained(out / "encoder").encode(list(Examples([shards]))[:4])
+    whole, naming = (tmp_path / name / "encoder" for name in found)
+    assert torch.equal(*(one.layers for one in found.values()))
+    sizes = [(folder / "model.safetensors").stat().st_size for folder in (whole, naming)]
+    assert sizes[1] < sizes[0]
+    config = json.loads((naming / "config.json").read_text())
+    assert config["bases"]["audio"]["name"] == str(backbones["audio"])
