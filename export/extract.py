@@ -186,7 +186,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     wanted = tuple(s for s in STREAMS if any(s in held for held in folders.values()))
     inputs = expand_inputs(settings.inputs, sys.stdin)
     with collect_skipped() as skipped:
-        sources = open_sources(inputs, wanted, settings.face_model, longest=settings.max_seconds)
+        sources = open_sources(
+            inputs,
+            wanted,
+            settings.face_model,
+            longest=settings.max_seconds,
+            crops=embedder.encoder.crops,
+            any_crops=embedder.encoder.any_crops,
+        )
     check_keys(sources)
     plan = Plan(sources, folders, settings.records_per_shard)
     provenance = partial(_provenance, settings, content, plan, digest_of(sources))

@@ -23,13 +23,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmembed.backbones.frontend import BackboneConfig, PretrainedFrontend
+from mmembed.backbones.pretrained_frontend import BackboneConfig, PretrainedFrontend
+from mmembed.backbones.picture import PictureEncoder
 from mmembed.backbones.stream import StreamEncoder
 from mmembed.batch import STREAMS, Encoding, Packed, Padded, Steps
 from mmembed.config import Config, Count, Depth, Dropout, Heads, Hz, Width
 from mmembed.errors import UsageError
 from mmembed.features.audio import FEATURE_RATE, MEL_BANDS
-from mmembed.features.video import CROP, VIDEO_RATE
+from mmembed.features.video import CROP, SMALL_GREY, VIDEO_RATE, CropForm
 from mmembed.nn.frontend import AudioFrontend, TextFrontend, VideoFrontend
 from mmembed.nn.transformer import Block, mean_and_std
 
@@ -225,6 +226,17 @@ class Encoder(nn.Module):
     def pooled_layers(self) -> tuple[str, ...]:
         """The layers whose mean and standard deviation are a clip's one vector."""
         return ("fused",)
+
+    @property
+    def crops(self) -> CropForm:
+        """The form of face crops to make of media."""
+        backbone = self.backbone("video")
+        return backbone.crops if isinstance(backbone, PictureEncoder) else SMALL_GREY
+
+    @property
+    def any_crops(self) -> bool:
+        """Whether it also reads crops of other forms: a pretrained encoder resizes them."""
+        return self.backbone("video") is not None
 
     def layer_rate(self, name: str) -> Hz:
         """Steps a second of a layer; 0 for the own layers of text."""

@@ -20,6 +20,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from mmembed.backbones.picture import PictureEncoder
 from mmembed.backbones.stream import StreamEncoder
 from mmembed.batch import STREAMS, Encoding, Packed, Padded
 from mmembed.config import Hz
@@ -33,6 +34,7 @@ from mmembed.encoder import (
     zero_filled,
 )
 from mmembed.features.audio import SAMPLES_PER_FRAME
+from mmembed.features.video import SMALL_GREY, CropForm
 from mmembed.nn.alignment import spread_tokens, to_frames
 from mmembed.nn.transformer import mean_and_std
 
@@ -89,6 +91,17 @@ class PretrainedEncoder(nn.Module):
         last.
         """
         return tuple(f"{s} {len(self._encoder(s).blocks)}" for s in self.streams)
+
+    @property
+    def crops(self) -> CropForm:
+        """The form of face crops to make of media."""
+        backbone = self.backbone("video")
+        return backbone.crops if isinstance(backbone, PictureEncoder) else SMALL_GREY
+
+    @property
+    def any_crops(self) -> bool:
+        """Whether it also reads crops of other forms: a pretrained encoder resizes them."""
+        return True
 
     def layer_rate(self, name: str) -> Hz:
         """Steps a second of a layer; 0 for text."""

@@ -15,8 +15,9 @@ FOLDERS = {"mmembed": "mmembed", "train": "mmembed_train", "export": "mmembed_ex
 LAYERS = [
     ["errors", "batch", "metrics", "data.sampler"],
     ["config", "io", "features", "losses", "method", "nn"],
-    ["encoder", "ctc", "backbones", "data.untrusted", "data.manifest", "data.feature_files"],
-    ["methods", "traceable", "data.example", "data.checks"],
+    ["ctc", "backbones", "data.untrusted", "data.manifest", "data.feature_files"],
+    ["encoder"],
+    ["methods", "traceable", "pretrained_encoder", "data.example", "data.checks"],
     ["data.folders", "data.shards", "data.item"],
     ["training", "data.corpora", "data.media", "data.dataset"],
     ["data.locations", "data.inputs", "data.fingerprints", "data.loader"],

@@ -17,6 +17,7 @@ from mmembed.backbones.stream import StreamEncoder
 from mmembed.batch import Packed
 from mmembed.config import Hz
 from mmembed.errors import UsageError
+from mmembed.features.video import CropForm
 
 FRAME_RATE: Final[Hz] = 25
 FRAMES: Final = 32  # encoded at once: bounds memory, whatever the length of a clip
@@ -72,6 +73,11 @@ class PictureEncoder(StreamEncoder):
     def rate(self) -> Hz:
         """See `StreamEncoder`."""
         return FRAME_RATE
+
+    @property
+    def crops(self) -> CropForm:
+        """The crops that it sees without resizing; it reads those of any form."""
+        return CropForm(int(self.pixels["size"]), colour=True)
 
     @property
     def blocks(self) -> nn.ModuleList:

@@ -88,6 +88,7 @@ class SpeechItems:
         read = transcripts if texts is None else texts.to_pylist()
         self._tokens = pa.array(map(subwords.encode, read), pa.list_(pa.int32()))
         self._samples = samples
+        self._crop = examples.crops.shape
         self.units = pa.array(map(alphabet.encode, transcripts), pa.list_(pa.int32()))
 
     def __len__(self) -> int:
@@ -107,7 +108,7 @@ class SpeechItems:
             heard = _stream(record, SOUND, np.int16, (audio,))
             inputs["audio"] = to_float(heard) if self._samples else log_mel(heard)
         if video:
-            shape = (video, *EMPTY["video"].shape[1:])
+            shape = (video, *self._crop)
             inputs["video"] = torch.from_numpy(_stream(record, CROPS, np.uint8, shape))
         if text:
             inputs["text"] = torch.tensor(self._tokens[number].as_py(), dtype=torch.int64)

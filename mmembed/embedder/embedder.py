@@ -190,7 +190,8 @@ class Embedder:
         """Decode clips one after another; for arguments and errors see `__call__`."""
         wanted = self.streams(streams)
         described = [as_clip(clip, f"clip-{number}") for number, clip in enumerate(clips)]
-        sources = [clip.source(wanted, self.face_model, max_seconds) for clip in described]
+        how = (wanted, self.face_model, max_seconds, self.encoder.crops)
+        sources = [clip.source(*how) for clip in described]
         with Decoder() as decoder:
             yield from usable(sources, decoder.load(sources), wanted)
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
-from mmembed.backbones.frontend import BackboneConfig
+from mmembed.backbones.pretrained_frontend import BackboneConfig
 from mmembed.config import Precision
 from mmembed.data.item import Augmentation
 from mmembed.encoder import EncoderConfig

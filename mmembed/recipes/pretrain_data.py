@@ -117,7 +117,7 @@ def open_corpus(
             f"nothing to train on in {', '.join(config.shards)}: no record of split train with "
             f"{' or '.join(config.streams)}"
         )
-    if "video" in config.streams:
+    if "video" in config.streams and "video" not in (pretrained or ()):
         examples.check_crops(SMALL_GREY)  # what our own front end reads
     transcripts = examples.transcripts()
     spoken = [transcript for transcript in transcripts if transcript]

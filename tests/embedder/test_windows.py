@@ -63,8 +63,9 @@ def joined(embedder: Embedder, example: Example, windows: list[Window]) -> Encod
             example,
             windows,
             words,
+            embedder.encoder,
             lambda part: embedder.hidden([part]),
-            embedder.vocabulary,
+            embedder.subwords,
             embedder.recogniser,
         )
 
@@ -188,13 +189,20 @@ def test_each_window_has_the_words_of_its_span_and_counts_those_of_its_core(
         WordMiddle("at", 29.0),
     ]
     windows = tile(range(30), core=10, context=3)
-    found = encode_windows(example, windows, words, encode, embedder.vocabulary)  # type: ignore[arg-type]
+    found = encode_windows(
+        example,
+        windows,
+        words,
+        embedder.encoder,
+        encode,  # type: ignore[arg-type]
+        embedder.subwords,
+    )
     assert seen == ["red lay on", "lay on", "at"]
     # Of "text 0", the embedding alone, the whole has each token once.
     name = embedder.encoder.layer_names.index("text 0")
     whole = embedder.encode([replace(example, text="red lay on at")]).layers[0, name]
-    pieces = embedder.vocabulary.encode("red lay on at")
-    once = [len(embedder.vocabulary.encode(word)) for word in ("red", "lay", "on", "at")]
+    pieces = embedder.tokens("red lay on at")
+    once = [len(embedder.tokens(word)) for word in ("red", "lay", "on", "at")]
     assert sum(once) == len(pieces)
     torch.testing.assert_close(found.layers[name], whole, rtol=0, atol=1e-5)
 
@@ -280,7 +288,9 @@ for name in sys.argv[2:]:
     example = gather(load_parts(MediaSource(Utterance("a", name), Path(), longest=1000.0)))
     windows = plan(example, core=250, context=50)
     hidden = lambda part: embedder.hidden([part])
-    encoded = encode_windows(example, windows, [], hidden, embedder.vocabulary)
+    encoded = encode_windows(
+        example, windows, [], embedder.encoder, hidden, embedder.subwords
+    )
     print(len(encoded.frames), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 

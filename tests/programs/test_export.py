@@ -150,7 +150,7 @@ def test_nan_is_no_agreement(folder: Path, tmp_path: Path, capsys) -> None:
     embedder = Embedder.from_pretrained(folder)
     embedder.encoder.fusion.fill_(float("nan"))
     broken = tmp_path / "broken"
-    save_encoder(broken, embedder.encoder, embedder.vocabulary, {})
+    save_encoder(broken, embedder.encoder, embedder.subwords, {})
     arguments = [str(broken), "--format", "torch-export", "--out", str(tmp_path / "out" / "e.pt2")]
     assert run_program(main, [*arguments, "--streams", "text", "--tolerance", "inf"]) == 5
     assert not (tmp_path / "out").exists()

@@ -52,7 +52,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> TrainingCorpus:
 def method(corpus: TrainingCorpus) -> CtcSpeaker:
     torch.manual_seed(0)
     encoder = EncoderConfig(
-        vocabulary_size=len(corpus.vocabulary), width=16, num_heads=2, audio_layers=1,
+        vocabulary_size=len(corpus.subwords), width=16, num_heads=2, audio_layers=1,
         audio_channels=4, video_channels=4,
     )  # fmt: skip
     return CtcSpeaker(

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from helpers.tiny_backbones import write_tiny
 from torch import nn
 
-from mmembed.backbones.frontend import BackboneConfig, PretrainedFrontend
+from mmembed.backbones.pretrained_frontend import BackboneConfig, PretrainedFrontend
 from mmembed.backbones.lora import LoraLinear, add_lora, merge_lora
 from mmembed.backbones.pretrained import load_pretrained
 from mmembed.backbones.stream import StreamEncoder
