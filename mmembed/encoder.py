@@ -23,8 +23,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmembed.backbones.pretrained_frontend import BackboneConfig, PretrainedFrontend
 from mmembed.backbones.picture import PictureEncoder
+from mmembed.backbones.pretrained_frontend import BackboneConfig, PretrainedFrontend
 from mmembed.backbones.stream import StreamEncoder
 from mmembed.batch import STREAMS, Encoding, Packed, Padded, Steps
 from mmembed.config import Config, Count, Depth, Dropout, Heads, Hz, Width

@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from helpers.tiny_backbones import write_tiny
 from torch import nn
 
-from mmembed.backbones.pretrained_frontend import BackboneConfig, PretrainedFrontend
 from mmembed.backbones.lora import LoraLinear, add_lora, merge_lora
 from mmembed.backbones.pretrained import load_pretrained
+from mmembed.backbones.pretrained_frontend import BackboneConfig, PretrainedFrontend
 from mmembed.backbones.stream import StreamEncoder
 from mmembed.batch import Packed
 from mmembed.errors import UsageError
