@@ -26,7 +26,7 @@ from mmembed.data.example import EMPTY
 from mmembed.data.item import Augmentation, Item, augment, collate
 from mmembed.data.sampler import EpochPlan, Integers, derive_seed, partition_batch
 from mmembed.data.shards.layout import Record
-from mmembed.data.shards.records import CROPS, SOUND
+from mmembed.data.shards.records import CROPS, PACKED_CROPS, SOUND
 from mmembed.errors import CorruptError, MmembedError, UsageError
 from mmembed.features.audio import SAMPLES_PER_FRAME, log_mel, to_float
 from mmembed.features.text import MASK, Subwords, Vocabulary
@@ -45,7 +45,7 @@ class SpeechItems:
     validated again, and nothing in a record's JSON can matter.
 
     Args:
-        examples: the records.
+        examples: the records; their face crops have one form.
         streams: those to read; others are missing.
         transcripts: normalised, of all records, "" where there is none; text streams are these.
         subwords: of the text stream.
@@ -88,7 +88,7 @@ class SpeechItems:
         read = transcripts if texts is None else texts.to_pylist()
         self._tokens = pa.array(map(subwords.encode, read), pa.list_(pa.int32()))
         self._samples = samples
-        self._crop = examples.crops.shape
+        self._crop = examples.crops.shape if "video" in streams else ()
         self.units = pa.array(map(alphabet.encode, transcripts), pa.list_(pa.int32()))
 
     def __len__(self) -> int:
@@ -101,15 +101,16 @@ class SpeechItems:
             CorruptError: the bytes of the record are not those written, or other features.
         """
         shards = self.examples.sets[self.examples.folders[number]]
-        record = shards.read(int(self.examples.records[number]), [SOUND, CROPS])
+        record = shards.read(int(self.examples.records[number]), [SOUND, CROPS, PACKED_CROPS])
         audio, video, text = self.lengths[number].tolist()
         inputs = dict(EMPTY)
         if audio:
             heard = _stream(record, SOUND, np.int16, (audio,))
             inputs["audio"] = to_float(heard) if self._samples else log_mel(heard)
         if video:
+            name = PACKED_CROPS if PACKED_CROPS in record.members else CROPS
             shape = (video, *self._crop)
-            inputs["video"] = torch.from_numpy(_stream(record, CROPS, np.uint8, shape))
+            inputs["video"] = torch.from_numpy(_stream(record, name, np.uint8, shape))
         if text:
             inputs["text"] = torch.tensor(self._tokens[number].as_py(), dtype=torch.int64)
         return Item(

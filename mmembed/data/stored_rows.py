@@ -20,10 +20,10 @@ from mmembed.data.manifest.jsonl import count_rows, each_row
 from mmembed.data.manifest.utterance import Utterance, utterance_of
 from mmembed.data.shards.format import Member, members_of, read_local_sidecar, read_member
 from mmembed.data.shards.records import (
-    CROPS,
     FEATURES,
     OLDER,
     SOUND,
+    crops_of,
     is_older,
     read_description,
 )
@@ -156,7 +156,7 @@ def _prepared(tar: BinaryIO, path: Path, record: Json) -> StoredRow:
             info.face if "video" in streams else None,
             vectors,
             stored.get(SOUND),
-            stored.get(CROPS),
+            crops_of(stored),
         )
     except (KeyError, ValueError, TypeError, AttributeError, OverflowError) as error:
         raise CorruptError(f"{path}: {key} is no record of this project ({error})") from None

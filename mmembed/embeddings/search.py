@@ -22,6 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 from mmembed.batch import subset_name
 from mmembed.data.example import Example
 from mmembed.data.shards.layout import ShardSet
+from mmembed.data.shards.records import CROPS, PACKED_CROPS, crops_of
 from mmembed.embeddings.ivf import Partition, open_partition
 from mmembed.embeddings.read import Embeddings, Vectors, map_embeddings
 from mmembed.errors import CorruptError, DataError, UsageError
@@ -311,7 +312,7 @@ class Sources:
         self, key: str, *, face: bool = False
     ) -> tuple[str | None, NDArray[np.uint8] | None]:
         """(what is said, the middle face crop), each None where it is not known."""
-        members = ("json", "video.npy") if face else ("json",)
+        members = ("json", CROPS, PACKED_CROPS) if face else ("json",)
         for shards in self._sets:
             place = pc.index(shards.texts("key"), key).as_py()
             if place < 0:
@@ -319,8 +320,8 @@ class Sources:
             try:
                 held = shards.read(place, members).members
                 words = held["json"]["utterance"].get("transcript") or held["json"]["text"]
-                crops = held.get("video.npy", ())
-                return words, crops[len(crops) // 2] if len(crops) else None
+                crops = crops_of(held)
+                return words, None if crops is None else crops[len(crops) // 2]
             except (CorruptError, KeyError, TypeError, AttributeError):
                 return None, None
         return None, None

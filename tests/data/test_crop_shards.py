@@ -15,16 +15,20 @@ from helpers.clips import Film, Voice, tone, write_streams
 from helpers.prepared import change_json, verify
 from helpers.support import random_item
 
+from mmembed.batch import STREAMS
 from mmembed.commands.prepare import main
 from mmembed.data.corpora.talkers.face import Face, Pose
 from mmembed.data.dataset import Examples
 from mmembed.data.example import EMPTY
 from mmembed.data.inputs import open_sources
 from mmembed.data.item import LARGEST_SHIFT, augment_crops, collate
+from mmembed.data.loader import SpeechItems
 from mmembed.data.manifest.jsonl import read_manifest, write_manifest
 from mmembed.data.manifest.utterance import Utterance
 from mmembed.data.media.load import MediaSource
+from mmembed.data.shards.layout import ShardSet
 from mmembed.errors import CorruptError, UsageError
+from mmembed.features.text import Vocabulary
 from mmembed.features.video import SMALL_GREY, CropForm
 from mmembed.recipes.pretrain import DataConfig
 from mmembed.recipes.pretrain_data import open_corpus
@@ -71,6 +75,8 @@ def test_shards_hold_the_crops_that_were_asked_for(
         np.testing.assert_array_equal(examples[0].video, expected.video)
         np.testing.assert_array_equal(examples[0].audio, expected.audio)
         assert examples[1].video is None
+        member = "video.npy" if form == SMALL_GREY else "video.diff.zst"
+        assert set(ShardSet(shards[name]).read(0).members) == {"json", "audio.flac", member}
         assert verify(shards[name].parent) == 0
     with pytest.raises(UsageError, match="holds other utterances, streams or crops than asked for"):
         prepare(manifest, shards["large"].parent)
@@ -126,6 +132,16 @@ def test_training_refuses_other_crops(
         open_corpus(DataConfig(folders))
     spoken = open_corpus(DataConfig(folders, streams=("audio", "text")))
     assert len(spoken.train) == 2 * len(names)
+
+
+def test_training_items_have_the_crops_of_the_shards(shards: dict[str, Path]) -> None:
+    units = Vocabulary.train(["so it goes"] * 9, 100, "char")
+    for name, form in (("grey", SMALL_GREY), ("large", LARGE)):
+        examples = Examples([shards[name]])
+        items = SpeechItems(examples, STREAMS, examples.transcripts(), units, units, {})
+        videos = [items.read(number).inputs["video"] for number in range(2)]
+        np.testing.assert_array_equal(videos[0], examples[0].video)
+        assert videos[0].shape == (10, *form.shape) and not len(videos[1])
 
 
 def test_crops_in_colour_are_augmented_as_grey_ones_are() -> None:

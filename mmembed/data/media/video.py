@@ -11,7 +11,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from typing import ClassVar, Final
+from typing import Any, ClassVar, Final
 
 import av
 import cv2
@@ -61,16 +61,22 @@ def picture_of(frame: av.VideoFrame, form: CropForm = SMALL_GREY) -> NDArray[np.
         (height, width) uint8 from 16 to 235; in colour (height, width, 4): red, green and blue from
         0 to 255 and that grey.
     """
-    side = frame.side_data.get("DISPLAYMATRIX")
-    picture = _grey(frame)
-    if form.colour:
-        picture = np.dstack([_rgb(frame), picture])
-    picture = _upright(picture, side)
-    scale = largest_side(form) / max(picture.shape[:2])
-    if scale >= 1:
-        return picture.copy()
-    height, width = (max(1, round(side * scale)) for side in picture.shape[:2])
-    return resize(picture, width, height)
+    matrix = frame.side_data.get("DISPLAYMATRIX")
+    grey = _upright(_grey(frame), matrix)
+    scale = min(1.0, largest_side(form) / max(grey.shape))
+    height, width = _scaled(grey.shape, scale)
+    grey = resize(grey, width, height) if scale < 1 else grey.copy()
+    if not form.colour:
+        return grey
+    rgba = _rgba(frame, *_scaled((frame.height, frame.width), scale))
+    picture = np.array(_upright(rgba, matrix), order="C")
+    cv2.insertChannel(grey, picture, 3)
+    return picture
+
+
+def _scaled(shape: Sequence[int], scale: float) -> tuple[int, int]:
+    height, width = (max(1, round(side * scale)) for side in shape)
+    return height, width
 
 
 def _grey(frame: av.VideoFrame) -> NDArray[np.uint8]:
@@ -87,13 +93,15 @@ def _grey(frame: av.VideoFrame) -> NDArray[np.uint8]:
     return LIMITED_LEVELS[picture] if _is_full_range(frame) else picture
 
 
-def _rgb(frame: av.VideoFrame) -> NDArray[np.uint8]:
-    """(height, width, 3) from 0 to 255, as it lies in the file."""
-    if frame.color_trc in HDR:
-        codes = np.asarray(frame.reformat(format="rgb48le", threads=1).to_ndarray(), np.uint16)
-        shown: NDArray[np.uint8] = hdr_colours(frame.color_trc)[codes >> 6]
-        return shown
-    return np.asarray(frame.reformat(format="rgb24", threads=1).to_ndarray(), np.uint8)
+def _rgba(frame: av.VideoFrame, height: int, width: int) -> NDArray[np.uint8]:
+    """(height, width, 4) from 0 to 255, as it lies in the file but for its size, by averaging."""
+    is_hdr = frame.color_trc in HDR
+    shown = frame.reformat(
+        width, height, "rgba64le" if is_hdr else "rgba", interpolation="AREA", threads=1
+    )
+    codes: NDArray[Any] = shown.to_ndarray()
+    rgba: NDArray[np.uint8] = hdr_colours(frame.color_trc)[codes >> 6] if is_hdr else codes
+    return rgba
 
 
 def resize(picture: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint8]:

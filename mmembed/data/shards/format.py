@@ -32,6 +32,7 @@ import soundfile
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
+from mmembed.data.shards import differences
 from mmembed.errors import CorruptError, DataError
 from mmembed.features.audio import SAMPLE_RATE
 from mmembed.io.atomic import atomic_file, sync_folder
@@ -297,6 +298,8 @@ def decode(name: str, data: NDArray[np.uint8]) -> Any:
     """
     if name.endswith(".flac"):
         return _decode_flac(name, data)
+    if name.endswith(differences.SUFFIX):
+        return differences.decode_pictures(name, data)
     if not name.endswith(".npy"):
         text = str(data, "utf-8")  # type: ignore[call-overload]
         try:
@@ -370,6 +373,8 @@ def _encode(name: str, value: object) -> bytes:
         file = io.BytesIO()
         soundfile.write(file, samples, SAMPLE_RATE, "PCM_16", format="FLAC")
         return file.getvalue()
+    if name.endswith(differences.SUFFIX):
+        return differences.encode_pictures(name, np.asarray(value))
     if name.endswith(".npy"):
         buffer = io.BytesIO()
         npy.write_array(buffer, np.asarray(value, order="C"), (1, 0), allow_pickle=False)

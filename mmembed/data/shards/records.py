@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Container, Mapping
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,22 +11,30 @@ from numpy.typing import NDArray
 from mmembed.data.example import Example, ExampleInfo
 from mmembed.data.manifest.utterance import Utterance, from_row, to_row
 from mmembed.errors import CorruptError
+from mmembed.features.video import SMALL_GREY
 from mmembed.io.json import shown
 
 FEATURES: Final = "features."  # of the name of a member
 SOUND: Final = "audio.flac"
-CROPS: Final = "video.npy"
+CROPS: Final = "video.npy"  # of 64 x 64 grey
+PACKED_CROPS: Final = "video.diff.zst"  # of all other forms
 
 OLDER: Final = (
     "prepared by an older version, which stored log-mel instead of sound; prepare the corpus again"
 )
 
 Members = Mapping[str, "NDArray[Any] | Mapping[str, Any]"]
+Value = TypeVar("Value")
 
 
 def is_older(members: Container[str]) -> bool:
     """Whether a record with members of these names is what `OLDER` says."""
     return "audio.npy" in members
+
+
+def crops_of(members: Mapping[str, Value]) -> Value | None:
+    """What stands under the name that face crops have in a record."""
+    return members.get(CROPS, members.get(PACKED_CROPS))
 
 
 def to_record(example: Example) -> tuple[str, Members, Mapping[str, Any]]:
@@ -38,8 +46,10 @@ def to_record(example: Example) -> tuple[str, Members, Mapping[str, Any]]:
             "notes": example.info.to_json(),
         }
     }
+    small = example.video is None or example.video.shape[1:] == SMALL_GREY.shape
+    crops = CROPS if small else PACKED_CROPS
     lengths = {"audio": 0, "video": 0, "text": len(example.text or "")}
-    for stream, name, values in (("audio", SOUND, example.audio), ("video", CROPS, example.video)):
+    for stream, name, values in (("audio", SOUND, example.audio), ("video", crops, example.video)):
         if values is not None:
             members[name], lengths[stream] = values, len(values)
     members |= {f"{FEATURES}{name}.npy": array for name, array in example.features.items()}
@@ -88,7 +98,7 @@ def from_record(key: str, members: Members) -> Example:
     return Example(
         utterance,
         audio=arrays.get(SOUND),
-        video=arrays.get(CROPS),
+        video=crops_of(arrays),
         text=text,
         features={
             name.removeprefix(FEATURES).removesuffix(".npy"): values

@@ -27,6 +27,7 @@ from mmembed.data.shards.metadata import MANIFEST, crop_form, rename_layers
 from mmembed.data.shards.records import (
     FEATURES,
     OLDER,
+    PACKED_CROPS,
     SOUND,
     from_record,
     is_older,
@@ -179,7 +180,9 @@ class _Checks:
                 yield corrupt(key, "damaged", f"{tar.name}: {error}")
         for name, value in members.items():
             if isinstance(value, np.ndarray) and name != SOUND:  # of one form, always
-                yield from self.array(key, name.removesuffix(".npy"), value)
+                yield from self.array(
+                    key, "video" if name == PACKED_CROPS else name.removesuffix(".npy"), value
+                )
         if is_older(members):
             yield corrupt(key, "older", OLDER)
         elif len(members) == len(record["members"]):
