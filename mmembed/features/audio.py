@@ -58,25 +58,24 @@ def log_mel(samples: NDArray[np.int16]) -> Tensor:
     """
     if samples.ndim != 1 or not len(samples):
         raise ValueError(f"samples must be (N,), at least one; found {samples.shape}")
-    steps = -(-len(samples) // HOP)
-    before = (FFT - HOP) // 2
-    padded = F.pad(to_float(samples), (before, steps * HOP - len(samples) + before))
+    steps, before = -(-len(samples) // HOP), (WINDOW - HOP) // 2
+    behind = steps * HOP - len(samples) + FFT - HOP - before
+    padded = F.pad(to_float(samples), (before, behind))
+    window = F.pad(torch.hann_window(WINDOW), (0, FFT - WINDOW))
     with torch.autocast("cpu", enabled=False):  # whatever the encoder is computed in
-        spectrum = torch.stft(
-            padded, FFT, HOP, WINDOW, torch.hann_window(WINDOW), center=False, return_complex=True
-        )
-        power = spectrum.real.square() + spectrum.imag.square()  # (257, T)
-        logs = (_filters() @ power).clamp(min=POWER_FLOOR).log()
-    return ((logs.T - LOG_MEAN) / LOG_SCALE).contiguous()
+        spectrum = torch.fft.rfft(padded.unfold(0, FFT, HOP) * window)  # (T, 257)
+        squares = torch.view_as_real(spectrum).square_()
+        power = (squares[..., 0] + squares[..., 1]) @ _filters()
+    return power.clamp_(min=POWER_FLOOR).log_().sub_(LOG_MEAN).div_(LOG_SCALE)
 
 
 @cache
 def _filters() -> Tensor:
-    """(80, 257) triangular mel filters, 20 Hz to 8 kHz."""
+    """(257, 80) triangular mel filters, 20 Hz to 8 kHz."""
     filters: Tensor = torchaudio.functional.melscale_fbanks(
         FFT // 2 + 1, 20.0, SAMPLE_RATE / 2, MEL_BANDS, SAMPLE_RATE
     )
-    return filters.T.contiguous()
+    return filters
 
 
 def resample(waveform: NDArray[np.float32], rate: int) -> NDArray[np.float32]:
