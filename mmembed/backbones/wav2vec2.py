@@ -47,6 +47,8 @@ class Wav2Vec2Stream(StreamEncoder):
         config.preprocessing = {"do_normalize": read.get("do_normalize", by_layer)}
         self.model.adapter = None  # it stands behind the last layer
         self.model.register_parameter("masked_spec_embed", None)
+        first = self.model.feature_extractor.conv_layers[0].conv
+        first.forward = MethodType(_convolve_samples, first)
         self._pack()
 
     @property
@@ -125,6 +127,15 @@ class Wav2Vec2Stream(StreamEncoder):
             projected = projected[0]
         embedded: Tensor = projected + self.model.encoder.pos_conv_embed(projected)
         return embedded[0]
+
+
+def _convolve_samples(self: Any, samples: Tensor) -> Tensor:
+    """The first convolution, (1, 1, N) to (1, C, T), as a matrix product: on a CPU it takes a sixth
+    of the time, as the many channels of the result have but one to come from.
+    """
+    windows = samples[0, 0].unfold(0, self.kernel_size[0], self.stride[0])
+    convolved: Tensor = self.weight[:, 0] @ windows.T
+    return (convolved if self.bias is None else convolved + self.bias[:, None])[None]
 
 
 class WavLMStream(Wav2Vec2Stream):
