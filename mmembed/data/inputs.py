@@ -124,14 +124,15 @@ def open_sources(
         face_model: see `mmembed.features.video.face_crops`.
         longest: see `MediaSource`.
         crops: form of the face crops.
-        any_crops: take those of shards as they are, whatever their form.
+        any_crops: take those of shards as they are, whatever their form, as long as it is one.
 
     Raises:
-        UsageError: a folder without any clip, shards with crops of another form.
+        UsageError: a folder without any clip, shards with crops of another form, or of several.
         DataError: a broken manifest.
     """
     check_longest(longest)
     sources: list[Source] = []
+    forms: dict[CropForm, str] = {}  # of face crops -> the first that has them
     how: dict[str, Any] = {"face_model": face_model, "longest": longest, "crops": crops}
     make: MakeSource = partial(MediaSource, streams=streams, **how)
     for name in inputs:
@@ -148,8 +149,10 @@ def open_sources(
         elif path.is_dir() or url is not None:
             if url is not None or any(path.glob("shard-*.tar")):
                 examples = Examples([name])
-                if "video" in streams and not any_crops:
-                    examples.check_crops(crops)
+                if "video" in streams and examples.numbers("lengths.video").any():
+                    if not any_crops:
+                        examples.check_crops(crops)
+                    forms.setdefault(examples.crops, str(name))
                 found = [_stored(examples, index) for index in range(len(examples))]
             else:
                 found = [_from_file(path / file, make) for file in media_below(path)]
@@ -163,6 +166,14 @@ def open_sources(
             sources += [_from_row(row, path, make) for row in each_row(path)]
         else:
             sources.append(_from_file(path, make))
+    for source in sources:
+        if isinstance(source, MediaSource) and source.utterance.media and "video" in streams:
+            forms.setdefault(crops, source.name)
+    if len(forms) > 1:
+        (one, first), (other, second) = list(forms.items())[:2]
+        raise UsageError(
+            f"{first}: face crops of {one}, {second}: of {other}; give those of one form at once"
+        )
     return sources
 
 

@@ -103,7 +103,9 @@ def test_a_damaged_form_is_refused(manifest: Path, tmp_path: Path) -> None:
             Examples([folder])
 
 
-def test_an_encoder_reads_crops_of_its_form_or_takes_all(shards: dict[str, Path]) -> None:
+def test_an_encoder_reads_crops_of_its_form_or_takes_all(
+    manifest: Path, shards: dict[str, Path]
+) -> None:
     grey, large = shards["grey"], shards["large"]
     assert len(open_sources([grey])) == len(open_sources([large], crops=LARGE)) == 2
     refusal = r"large/shards: face crops of 224 x 224 RGB, but this encoder reads 64 x 64 grey: "
@@ -112,9 +114,14 @@ def test_an_encoder_reads_crops_of_its_form_or_takes_all(shards: dict[str, Path]
     with pytest.raises(UsageError, match=r"64 x 64 grey, but .* 224 RGB: .* 224, with --colour"):
         open_sources([grey], crops=LARGE)
     assert len(open_sources([large], ("audio", "text"))) == 2
-    mixed = open_sources([large, grey], crops=LARGE, any_crops=True)
-    shapes = [e.video.shape[1:] for s in mixed if (e := s.load()).video is not None]
-    assert shapes == [(224, 224, 3), (64, 64)]
+    anything = {"crops": CropForm(32, colour=True), "any_crops": True}
+    for folder, form in ((grey, SMALL_GREY), (large, LARGE)):
+        crops = open_sources([folder], **anything)[0].load().video  # type: ignore[arg-type]
+        assert crops is not None and crops.shape[1:] == form.shape
+    for other, form in ((large, "224 x 224 RGB"), (manifest, "32 x 32 RGB")):
+        refusal = f"face crops of 64 x 64 grey, .*: of {form}; give those of one form at once"
+        with pytest.raises(UsageError, match=refusal):
+            open_sources([grey, other], **anything)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
