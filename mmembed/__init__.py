@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from mmembed.batch import Batch, Packed, Padded
     from mmembed.data.manifest.jsonl import read_manifest, write_manifest
     from mmembed.data.manifest.utterance import Labels, Utterance
+    from mmembed.data.manifest.words import TimedWord
     from mmembed.embedder import Embedder, Embedding, Word, save_encoder
     from mmembed.embeddings.read import load_embeddings
     from mmembed.embeddings.search import EmbeddingSearch
@@ -37,6 +38,7 @@ __all__ = [
     "MmembedError",
     "Packed",
     "Padded",
+    "TimedWord",
     "UsageError",
     "Utterance",
     "Word",
@@ -51,6 +53,7 @@ _MODULES: Final = {
     "mmembed.batch": ("Batch", "Packed", "Padded"),
     "mmembed.data.manifest.jsonl": ("read_manifest", "write_manifest"),
     "mmembed.data.manifest.utterance": ("Labels", "Utterance"),
+    "mmembed.data.manifest.words": ("TimedWord",),
     "mmembed.embedder": ("Embedder", "Embedding", "Word", "save_encoder"),
     "mmembed.embeddings.read": ("load_embeddings",),
     "mmembed.embeddings.search": ("EmbeddingSearch",),

@@ -9,6 +9,7 @@ import json
 import math
 import reprlib
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -63,6 +64,23 @@ def shown(value: object) -> str:
         return "null" if value is None else _SHORT.repr(value)
     except (ValueError, RecursionError):
         return type(value).__name__
+
+
+def finite_number(name: str, value: object) -> float:
+    """A finite number from JSON; a ValueError where it is something else."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        with suppress(OverflowError):  # of whole numbers of hundreds of digits
+            if math.isfinite(value):
+                return float(value)
+    raise ValueError(f"{name} must be a number, found {shown(value)}")
+
+
+def check_text(name: str, text: str) -> None:
+    """Refuse, with a ValueError, what no UTF-8 file or column can hold."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"{name} holds half a character (a surrogate): {shown(text)}") from None
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from mmembed.batch import STREAMS, subset_name
 from mmembed.config import Hz, Seconds
 from mmembed.data.example import Example
 from mmembed.data.manifest.utterance import EMOTIONS, Labels
+from mmembed.data.manifest.words import TimedWord
 from mmembed.data.media.pool import Decoder
 from mmembed.embedder import Embedder, Embedding
 from mmembed.embedder.clip import Clip
@@ -48,15 +49,6 @@ class Stream:
     name: str
     weight: float
     present: bool
-
-
-@dataclass(frozen=True)
-class TimedWord:
-    """A word and its time in the clip, in seconds."""
-
-    text: str
-    start: Seconds
-    end: Seconds
 
 
 @dataclass(frozen=True)

@@ -4,11 +4,12 @@
     talk/one.mp4,12.5,17,"well, yes",ann,train,happy,4.5
 
 Columns are named as the fields of a manifest and of its labels (`mmembed.data.manifest.utterance`),
-in any order; `scores.NAME` is a score, and lists (streams, present, emotions) are separated by
-spaces or as pandas writes them (`['joy', 'anger']`). Media paths start at the folder of the table.
-An empty cell is an unknown value. Without a column `key` the key is the media path, with the start
-where there is one. The column names of texts (below) may be used for transcript, category, present
-and key; a `category` is brought into the vocabulary of `emotion_names`, a `label` stays as it is.
+but for words with times, in any order; `scores.NAME` is a score, and lists (streams, present,
+emotions) are separated by spaces or as pandas writes them (`['joy', 'anger']`). Media paths start
+at the folder of the table. An empty cell is an unknown value. Without a column `key` the key is
+the media path, with the start where there is one. The column names of texts (below) may be used for
+transcript, category, present and key; a `category` is brought into the vocabulary of
+`emotion_names`, a `label` stays as it is.
 
 A table with a column `text` and none `media` holds texts:
 
@@ -44,7 +45,7 @@ from mmembed.data.manifest.utterance import Labels, Utterance, from_row, portabl
 from mmembed.errors import DataError
 from mmembed.io.json import parse_json, shown
 
-FIELDS: Final = tuple(field.name for field in fields(Utterance) if field.name != "labels")
+FIELDS: Final = tuple(x.name for x in fields(Utterance) if x.name not in ("labels", "words"))
 LABELS: Final = tuple(field.name for field in fields(Labels) if field.name != "scores")
 SCORE: Final = "scores."
 NUMBERS: Final = ("start", "end", "sentiment", "sentiment_limit")

@@ -1,13 +1,14 @@
 """Manifests as Parquet: a column for each field of an utterance, `labels.NAME` for each label.
 
-Scores on a corpus' own scale are columns too, such as `labels.scores.valence`. A null stands for
-what a JSON row does not name. Any other tool reads and writes such tables.
+Scores on a corpus' own scale are columns too, such as `labels.scores.valence`, and so are
+words with times, where a row has some. A null stands for what a JSON row does not name. Any other
+tool reads and writes such tables.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import asdict, fields
 from decimal import Decimal
 from operator import attrgetter
 from pathlib import Path
@@ -28,6 +29,9 @@ _OTHER: Final = {
     "end": pa.float64(),
     "turn": pa.int64(),
     "streams": pa.list_(pa.string()),
+    "words": pa.list_(
+        pa.struct([("text", pa.string()), ("start", pa.float64()), ("end", pa.float64())])
+    ),
     "labels.sentiment": pa.float64(),
     "labels.sentiment_limit": pa.float64(),
     "labels.emotions": pa.list_(pa.float64()),  # a null in it is an emotion that is not labelled
@@ -42,7 +46,9 @@ COLUMNS: Final = {name: _OTHER.get(name, pa.string()) for name in _FIELDS + _LAB
 def write_rows(file: BinaryIO, utterances: Sequence[Utterance]) -> None:
     """Write a table; the same utterances give the same bytes under the same pyarrow."""
     scores = sorted({name for utterance in utterances for name in utterance.labels.scores})
-    schema = pa.schema([*COLUMNS.items(), *((SCORES + name, pa.float64()) for name in scores)])
+    timed = any(utterance.words is not None for utterance in utterances)
+    columns = {name: kind for name, kind in COLUMNS.items() if name != "words" or timed}
+    schema = pa.schema([*columns.items(), *((SCORES + name, pa.float64()) for name in scores)])
     with pq.ParquetWriter(file, schema, compression="zstd") as writer:
         for first in range(0, len(utterances), ROWS):
             part = utterances[first : first + ROWS]
@@ -58,6 +64,8 @@ def _values(utterances: Sequence[Utterance], name: str) -> list[Any]:
     if name.startswith(SCORES):
         score = name.removeprefix(SCORES)
         return [utterance.labels.scores.get(score) for utterance in utterances]
+    if name == "words":
+        return [x.words and [asdict(word) for word in x.words] for x in utterances]
     return list(map(attrgetter(name), utterances))  # such as labels.category
 
 

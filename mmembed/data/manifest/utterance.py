@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping
-from contextlib import suppress
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Final
 from urllib.parse import quote, urlsplit, urlunsplit
 
 from mmembed.batch import STREAMS
 from mmembed.config import Seconds
-from mmembed.io.json import shown
+from mmembed.data.manifest.words import TimedWord, check_words, parse_words
+from mmembed.io.json import check_text, finite_number, shown
 
 SPLITS: Final = ("train", "dev", "test", "heldout")
 """`heldout`: utterances never trained on, by speakers of the training split (closed-set tasks)."""
@@ -102,6 +102,9 @@ class Utterance:
         split: one of `SPLITS`, or None where the corpus names none.
         licence: a note on what may be done with it ("CC BY 4.0", "research only"), or None.
         labels: emotion labels.
+        words: those of the transcript in its order, each with the time in which it is spoken; None
+            where that is not known. Case and punctuation may differ, and one of these may be
+            several words of the transcript ("New York").
     """
 
     key: str
@@ -117,6 +120,7 @@ class Utterance:
     split: str | None = None
     licence: str | None = None
     labels: Labels = field(default_factory=Labels)
+    words: tuple[TimedWord, ...] | None = None
 
     def __post_init__(self) -> None:
         if not self.key.isprintable() or any(c in self.key for c in "./\\ ") or not self.key:
@@ -140,6 +144,9 @@ class Utterance:
             raise ValueError(f"streams {shown(self.streams)}: of {', '.join(STREAMS)}")
         if self.turn is not None and not 0 <= self.turn < MOST_TURNS:
             raise ValueError(f"turn {shown(self.turn)}: counts from 0, to less than {MOST_TURNS}")
+        if self.words is not None:
+            lasts = LATEST if self.end is None else self.end - self.start
+            check_words(self.words, self.transcript, lasts)
 
 
 def _check_media(media: str) -> None:
@@ -199,10 +206,14 @@ def from_row(row: object) -> Utterance:
 def _changed(item: Utterance | Labels, plain: Utterance | Labels) -> dict[str, object]:
     values = {field.name: getattr(item, field.name) for field in fields(item)}
     return {
-        name: list(value) if isinstance(value, tuple) else value
+        name: _plain(value) if isinstance(value, tuple) else value
         for name, value in values.items()
         if value != getattr(plain, name)
     }
+
+
+def _plain(values: tuple[Any, ...]) -> list[object]:
+    return [asdict(x) if isinstance(x, TimedWord) else x for x in values]
 
 
 def _checked(row: object, allowed: tuple[str, ...], what: str) -> dict[str, Any]:
@@ -224,6 +235,8 @@ def _converted(name: str, value: Any) -> Any:
         return {key: finite_number(f"score {shown(key)}", score) for key, score in value.items()}
     if value is None or name == "labels":
         return value
+    if name == "words":
+        return parse_words(value)
     if name == "emotions":
         if not isinstance(value, list):
             allowed = f"a list of {len(EMOTIONS)} values in [0, 3]"
@@ -243,25 +256,16 @@ def _converted(name: str, value: Any) -> Any:
     return value
 
 
-def finite_number(name: str, value: object) -> float:
-    """A finite number from JSON; a ValueError where it is something else."""
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        with suppress(OverflowError):  # of whole numbers of hundreds of digits
-            if math.isfinite(value):
-                return float(value)
-    raise ValueError(f"{name} must be a number, found {shown(value)}")
-
-
-ROW: Final = tuple(name for name in _FIELDS if name not in ("key", "streams"))
+ROW: Final = tuple(name for name in _FIELDS if name not in ("key", "streams", "words"))
 """Names of the fields that a record repeats."""
 
 
 def row_of(utterance: Utterance) -> dict[str, object]:
     """The row of an embedded clip, as the JSON of its record holds it.
 
-    All fields of `Utterance` stand there by their names, but for two: the key is the record's, and
-    `streams` are those that were embedded. `labels` is null where there is none, `media` has
-    nothing secret.
+    All fields of `Utterance` stand there by their names, but for three: the key is the record's,
+    and `streams` and `words` are those that were embedded. `labels` is null where there is none,
+    `media` has nothing secret.
     """
     written = to_row(utterance)
     plain = {name: getattr(utterance, name) for name in ROW if name != "labels"}
@@ -304,11 +308,3 @@ def as_text(name: str) -> str:
     if name.isascii():
         return name
     return "".join(f"%{ord(c) & 255:02X}" if "\udc80" <= c <= "\udcff" else c for c in name)
-
-
-def check_text(name: str, text: str) -> None:
-    """Refuse, with a ValueError, what no UTF-8 file or column can hold."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise ValueError(f"{name} holds half a character (a surrogate): {shown(text)}") from None

@@ -179,9 +179,33 @@ def test_grid(tmp_path: Path) -> None:
     assert (guest.speaker, guest.split) == (None, None)
     assert rows["grid-guests-bbaa2n"].split == "heldout"
     assert guest.transcript == "place white in j three please"
+    words = rows["grid-s1-bbaf2n"].words
+    assert words is not None and [(word.text, word.start, word.end) for word in words] == [
+        ("bin", 0.32, 0.64), ("blue", 0.64, 0.96), ("at", 0.96, 1.28),
+        ("f", 1.6, 1.92), ("two", 1.92, 2.24), ("now", 2.24, 2.56),
+    ]  # fmt: skip
+    assert rows["grid-s34-bbaf2n"].words is None and guest.words is None
 
     align.write_text("".join(lines).replace("two", "three"))
     with pytest.raises(DataError, match="'bin blue at f three now', its name says 'bin blue at f"):
+        read("grid", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("8000 bin", r"bbaf2n\.align:2: must be start, end and word, found '8000 bin'"),
+        ("8000 16000.5 bin", r"bbaf2n\.align:2: must be start, end and word"),
+        ("16000 8000 bin", r"bbaf2n\.align: word 1, 'bin': start 0.64, end 0.32"),
+        ("8000 " + "9" * 20 + " bin", r"bbaf2n\.align: word 1, 'bin': ends at 40+\.0 s"),
+    ],
+)
+def test_times_of_grid_that_cannot_be(tmp_path: Path, line: str, message: str) -> None:
+    plant(tmp_path, "s1/bbaf2n.mpg")
+    rest = ("blue", "at", "f", "two", "now")
+    lines = [f"{i * 8000} {(i + 1) * 8000} {word}" for i, word in enumerate(rest, start=2)]
+    (tmp_path / "s1" / "bbaf2n.align").write_text("\n".join(["0 8000 sil", line, *lines]))
+    with pytest.raises(DataError, match=message):
         read("grid", tmp_path)
 
 

@@ -51,6 +51,8 @@ def test_counts(name: str) -> None:
     assert len({row.key for row in rows}) == len(rows)
     if name == "xed":
         assert sum(row.key.startswith("xed-en-annotated-") for row in rows) == 17_528
+    if name == "grid":
+        assert sum(row.words is not None for row in rows) == 100
 
 
 @pytest.mark.parametrize("name", CONVERTED)
