@@ -143,9 +143,7 @@ def row(name: str, seconds: float, of: float, note: str = "") -> None:
 
 
 def as_example(number: int, clip: DecodedMedia, crops: NDArray[np.uint8] | None) -> Example:
-    """Its features, which are computed in float32 always."""
-    with torch.autocast("cpu", enabled=False):
-        sound = None if clip.audio is None else to_int16(clip.audio)
+    sound = None if clip.audio is None else to_int16(clip.audio)
     return Example(Utterance(f"clip-{number}", None), audio=sound, video=crops)
 
 
@@ -155,7 +153,7 @@ def stages(
     """The first table; returns what was decoded."""
     print("\naudio-visual extraction, seconds of clip a second")
     clips: list[DecodedMedia] = []
-    spent = dict.fromkeys(("decode", "crop", "features", "encode", "write"), 0.0)
+    spent = dict.fromkeys(("decode", "crop", "encode", "write"), 0.0)
 
     def timed(stage: str, work: Callable[[], T]) -> T:
         begun = time.perf_counter()
@@ -169,7 +167,7 @@ def stages(
         film = clip.video
         crops = None if film is None else timed("crop", partial(face_crops, film))[0]
         clips.append(clip)
-        examples.append(timed("features", partial(as_example, number, clip, crops)))
+        examples.append(as_example(number, clip, crops))
     length = sum(clip.seconds for clip in clips)
     records = []
     for part in batched(examples, AT_ONCE):
@@ -201,7 +199,7 @@ def stages(
     alone = best(settings.repeats, lambda: list(decoded()))
     apart = best(settings.repeats, lambda: embed(iter(list(decoded()))))
     together = best(settings.repeats, lambda: embed(decoded()))
-    row("decode, crop, features in a child", alone, length)
+    row("decode and crop in a child", alone, length)
     row("and then the encoder", apart, length, f"{alone / apart:.2f} of decoding alone")
     row("the encoder meanwhile", together, length, f"{alone / together:.2f} of decoding alone")
     return clips, examples

@@ -321,7 +321,7 @@ def _layout(header: bytes) -> tuple[np.dtype[Any], tuple[int, ...], int]:
     """(type, shape, bytes) announced by an npy header, as `numpy.lib.format` reads it.
 
     Kept by its bytes: `numpy.lib.format.read_array`, which parses the header of every array anew,
-    takes 170 us for a log-mel of 10 s, this 6 us.
+    takes 170 us for 160 kB, this 6 us.
     """
     file = io.BytesIO(header)
     if npy.read_magic(file) != (1, 0):
