@@ -43,6 +43,7 @@ from mmembed.data.inputs import (
     open_sources,
 )
 from mmembed.data.manifest.utterance import without_secrets
+from mmembed.data.media.load import ReadySource, Source
 from mmembed.data.media.pool import TIMEOUT, Decoder
 from mmembed.data.media.streaming import MAX_SECONDS
 from mmembed.data.prepare import Rank
@@ -87,8 +88,12 @@ class Extract:
         out: Folder for the shards. Several stream subsets get one folder each in it.
         streams: Stream subsets such as "audio+video". "all" means the streams that each clip has,
             "every" means each of the seven subsets.
-        granularity: "utterance" stores one vector for each clip and layer, "frame" 25 vectors a
-            second, "word" one vector for each word of a known transcript.
+        granularity: "utterance" stores one vector for each clip and layer, "frame" all frames (25 a
+            second; a public encoder alone has its own rate), "word" one vector for each word of a
+            known transcript: at the time that the manifest gives, else where a recogniser finds it.
+        recogniser: Folder of an encoder that `mmembed pretrain` made, or its name on the Hugging
+            Face hub: its recogniser finds the words, instead of that of the encoder. Public
+            encoders have none.
         layers: Names of the layers to store; by default all. A wrong name lists all names.
         dtype: Type of the stored vectors.
         precision: Precision of the matrix products.
@@ -110,6 +115,7 @@ class Extract:
     out: Path
     streams: tuple[str, ...] = ("all",)
     granularity: tuple[Granularity, ...] = ("utterance",)
+    recogniser: str | None = None
     layers: tuple[str, ...] = ()
     dtype: Dtype = "float32"
     precision: Precision = "fp32"
@@ -153,8 +159,8 @@ class Extract:
             "--encoder",
             *self.encoder,
         ]
-        names = ("streams", "granularity", "layers", "dtype", "precision", "records_per_shard")
-        kept = (*names, "batch_size", "timeout", "max_seconds", "face_model")
+        names = ("streams", "granularity", "recogniser", "layers", "dtype", "precision")
+        kept = (*names, "records_per_shard", "batch_size", "timeout", "max_seconds", "face_model")
         for setting in fields(self):
             value = getattr(self, setting.name)
             if setting.name in kept and value != setting.default:
@@ -171,13 +177,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     for name in ("records_per_shard", "batch_size"):
         if getattr(settings, name) < 1:
             raise UsageError(f"--{name.replace('_', '-')}: at least 1")
+    if settings.recogniser is not None and "word" not in settings.granularity:
+        raise UsageError("--recogniser: it finds words; add word to --granularity")
     if "TORCHELASTIC_RUN_ID" in os.environ:
         follow_parent()
         if "-" in settings.inputs:
             raise UsageError("-: processes of torchrun share one stdin; give a manifest instead")
     part = Rank(settings.rank, settings.world)
     embedder = Embedder.from_pretrained(
-        settings.encoder, local_device(), face_model=settings.face_model
+        settings.encoder,
+        local_device(),
+        face_model=settings.face_model,
+        recogniser=settings.recogniser,
     )
     content = Content(
         embedder, settings.granularity, settings.layers, settings.dtype, settings.precision
@@ -195,6 +206,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             any_crops=embedder.encoder.any_crops,
         )
     check_keys(sources)
+    if "word" in settings.granularity and embedder.listening is None:
+        _check_times(sources)
     plan = Plan(sources, folders, settings.records_per_shard)
     provenance = partial(_provenance, settings, content, plan, digest_of(sources))
     if settings.dry_run:
@@ -224,6 +237,15 @@ def main(argv: Sequence[str] | None = None) -> None:
             _finish(settings, plan, provenance, skipped)
         else:
             print(part.waiting, flush=True)
+
+
+def _check_times(sources: Sequence[Source]) -> None:
+    """Refuse clips of which none has words with times; only reading shows those of shards."""
+    if not any(isinstance(x, ReadySource) or x.utterance.words for x in sources):
+        raise UsageError(
+            "--granularity word: the encoder has no recogniser and no clip has words with times; "
+            "name a folder of `mmembed pretrain` as --recogniser, or give `words` in a manifest"
+        )
 
 
 def _provenance(

@@ -18,6 +18,7 @@ from mmembed.batch import STREAMS, parse_subset
 from mmembed.config import Hz, Seconds
 from mmembed.data.example import LONGEST, Example, ExampleInfo
 from mmembed.data.manifest.utterance import Utterance, portable_key
+from mmembed.data.manifest.words import parse_words
 from mmembed.data.media.audio import SAMPLE_RATES, ToMono, to_16k
 from mmembed.data.media.load import MediaSource, ReadySource, Source, gather
 from mmembed.data.media.open import BLOCK
@@ -52,6 +53,8 @@ class Clip:
         video: (T, height, width) grey or (T, height, width, 3) RGB, uint8 from black 0 to
             white 255, at 25 Hz.
         text: the words spoken.
+        words: these with their times, as a manifest has them: {"text": "bin", "start": 0.52,
+            "end": 0.81} for each, in seconds from `start`.
         key: a name; by default the portable form of the path.
     """
 
@@ -62,6 +65,7 @@ class Clip:
     sample_rate: Hz | None = None
     video: ArrayLike | None = None
     text: str | None = None
+    words: Sequence[Mapping[str, Any]] | None = None
     key: str | None = None
 
     @property
@@ -93,10 +97,19 @@ class Clip:
         if self.audio is not None or self.video is not None:
             raise UsageError(f"{self.name}: give a path or arrays, not both")
         check_longest(max_seconds)
-        end = None if self.end is None else float(self.end)
         path = os.fspath(self.path)
-        row = Utterance(portable_key(self.name), path, float(self.start), end, transcript=self.text)
+        row = self._row(path)
         return MediaSource(row, Path(), streams, face_model, max_seconds, path, crops)
+
+    def _row(self, media: str | None) -> Utterance:
+        row = Utterance(portable_key(self.name), media, transcript=self.text)
+        if media is not None:
+            end = None if self.end is None else float(self.end)
+            row = replace(row, start=float(self.start), end=end)
+        try:
+            return row if self.words is None else replace(row, words=parse_words(self.words))
+        except ValueError as error:
+            raise UsageError(f"{self.name}: {error}") from None
 
     def _example(
         self, streams: tuple[str, ...], face_model: Path | None, crops: CropForm
@@ -107,8 +120,7 @@ class Clip:
         if self.video is not None and "video" in streams:
             video = _check_video(self.video, self.name)
         text = normalise_transcript(self.text or "") if "text" in streams else ""
-        row = Utterance(portable_key(self.name), None, transcript=self.text)
-        example = Example(row, text=text or None)
+        example = Example(self._row(None), text=text or None)
         seconds = 0.0 if audio is None else len(audio) / int(self.sample_rate or 1)
         seconds = max(seconds, 0.0 if video is None else len(video) / VIDEO_RATE)
         if seconds > LONGEST_RECORDING:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final, Literal, overload
+from typing import Any, Final, overload
 
 import torch
 from numpy.typing import ArrayLike
@@ -17,24 +18,18 @@ from mmembed import __version__
 from mmembed.batch import STREAMS, Encoding, Packed, Padded, subset_name
 from mmembed.config import Hz, Seconds
 from mmembed.data.example import Example
+from mmembed.data.manifest.words import TimedWord
 from mmembed.data.media.pool import Decoder
 from mmembed.data.media.streaming import MAX_SECONDS
 from mmembed.embedder import hub
 from mmembed.embedder.card import trained_on
 from mmembed.embedder.clip import Described, as_clip, parse_streams, usable
-from mmembed.embedder.embedding import Array, Embedding, Word
+from mmembed.embedder.embedding import Array, Embedding, Origin, Word
 from mmembed.embedder.folder import HEAD, Saved, write_folder
 from mmembed.embedder.recogniser import Recogniser
 from mmembed.embedder.sources import EncoderName, open_encoder
-from mmembed.embedder.windows import (
-    Encoded,
-    WordMiddle,
-    align_words,
-    batches,
-    encode_windows,
-    plan,
-    spread_words,
-)
+from mmembed.embedder.windows import Encoded, batches, encode_examples
+from mmembed.embedder.words import NO_RECOGNISER, embed_words, find_words, has_times, perceived
 from mmembed.encoder import EncoderOutput
 from mmembed.errors import UsageError
 from mmembed.features.text import normalise_transcript
@@ -42,10 +37,6 @@ from mmembed.features.video import check_face_model
 from mmembed.io.versions import made_with
 
 BATCH_SIZE: Final = 8  # clips; changes no vector
-Origin = Literal["given", "ctc"]
-_NO_RECOGNISER: Final = (
-    f"the encoder folder holds no {HEAD}; folders that `mmembed pretrain` writes now do"
-)
 
 
 class Embedder:
@@ -54,7 +45,9 @@ class Embedder:
     Attributes:
         encoder: in evaluation mode, without gradients.
         subwords: of the text stream; None = the encoder reads no text.
-        recogniser: writes transcripts and finds words, or None.
+        recogniser: of its folder, reads what the encoder says; None = the folder has none.
+        listener: another embedder whose recogniser writes transcripts and finds words; None = this
+            one's does.
         config: config.json: sizes, and what the encoder was trained with.
         sha256: of the weights file; names the encoder in every shard.
         face_model: YuNet's ONNX file for the faces of clips; None = OpenCV's Haar cascade.
@@ -66,6 +59,7 @@ class Embedder:
         device: torch.device | str = "cpu",
         *,
         face_model: Path | None = None,
+        listener: Embedder | None = None,
     ) -> None:
         self.device = torch.device(device)
         self.encoder = saved.encoder.to(self.device).eval().requires_grad_(False)
@@ -76,6 +70,7 @@ class Embedder:
         self.config = saved.config
         self.sha256 = saved.sha256
         self.face_model = face_model
+        self.listener = listener
 
     @classmethod
     def from_pretrained(
@@ -85,6 +80,7 @@ class Embedder:
         *,
         revision: str | None = None,
         face_model: Path | str | None = None,
+        recogniser: str | os.PathLike[str] | None = None,
     ) -> Embedder:
         """Load an encoder; without any network if it is on this machine.
 
@@ -96,15 +92,23 @@ class Embedder:
             device: where to compute; vectors come back to the CPU.
             revision: branch, tag or commit on the hub.
             face_model: YuNet's ONNX file, where the encoder's training data was prepared with it.
+            recogniser: a folder that `mmembed pretrain` wrote, or its name on the hub: it writes
+                transcripts and finds words in a clip's audio and video, instead of the encoder.
 
         Raises:
             CorruptError: a file is missing, damaged, or of another version.
-            UsageError: there is no such folder, and nothing of this name to be had from the hub.
+            UsageError: there is no such folder, and nothing of this name to be had from the hub; or
+                the folder named as recogniser has none.
         """
         if face_model is not None:
             check_face_model(Path(face_model))
         faces = None if face_model is None else Path(face_model)
-        return cls(open_encoder(name, revision), device, face_model=faces)
+        listener = None
+        if recogniser is not None:
+            listener = cls(open_encoder(recogniser), device)
+            if listener.recogniser is None:
+                raise UsageError(f"recogniser {os.fspath(recogniser)}: holds no {HEAD}")
+        return cls(open_encoder(name, revision), device, face_model=faces, listener=listener)
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
         """Write an encoder folder with its model card; the same encoder gives the same bytes."""
@@ -144,6 +148,11 @@ class Embedder:
     def tokens(self, text: str) -> list[int]:
         """The token ids of a text stream, none where the encoder reads no text."""
         return [] if self.subwords is None else self.subwords.encode(text)
+
+    @property
+    def listening(self) -> Embedder | None:
+        """The embedder whose recogniser is used: the listener, else this one, if it has any."""
+        return self.listener or (self if self.recogniser is not None else None)
 
     @property
     def trained_on(self) -> str:
@@ -256,8 +265,8 @@ class Embedder:
             DataError: a clip cannot be used.
             UsageError: the call contradicts itself, or the folder has no recogniser.
         """
-        if transcribe and self.recogniser is None:
-            raise UsageError(f"transcribe: {_NO_RECOGNISER}")
+        if transcribe and self.listening is None:
+            raise UsageError(f"transcribe: {NO_RECOGNISER}")
         given = {"audio": audio, "sample_rate": sample_rate, "video": video, "text": text}
         given = {field: value for field, value in given.items() if value is not None}
         if isinstance(clips, list | tuple):
@@ -293,33 +302,52 @@ class Embedder:
             tensors: as in `__call__`.
         """
         known = [normalise_transcript(e.utterance.transcript or "") or None for e in examples]
-        origins: list[Origin | None] = ["given" if words else None for words in known]
-        recogniser = self.recogniser if transcribe or (words and any(known)) else None
+        origins: list[Origin | None] = ["given" if text else None for text in known]
+        sought = any(
+            text and not e.utterance.words for text, e in zip(known, examples, strict=True)
+        )
+        listening = self.listening if transcribe or (words and sought) else None
+        recogniser = self.recogniser if listening is self else None
         encoded = self._encode(examples, recogniser)
-        if transcribe and recogniser is not None:
-            timed: list[list[WordMiddle] | None] = [None] * len(examples)
-            for row, (example, each) in enumerate(zip(examples, encoded, strict=True)):
-                if known[row] is None and each.log_probs is not None and _has_frames(example):
-                    known[row], origins[row] = recogniser.transcribe(each.log_probs), "ctc"
+        other = listening if listening is not self else None
+        heard = other._hear(examples) if other else [each.log_probs for each in encoded]
+        if transcribe and listening is not None:
+            assert listening.recogniser is not None
+            timed: dict[int, Sequence[TimedWord]] = {}
+            for row, (example, said) in enumerate(zip(examples, heard, strict=True)):
+                if known[row] is None and said is not None and has_times(example, self.encoder):
+                    known[row], origins[row] = listening.recogniser.transcribe(said), "ctc"
                     if feed and example.is_long:
-                        timed[row] = align_words(known[row] or "", each.log_probs, recogniser)
+                        with suppress(ValueError):  # it is spread
+                            timed[row] = listening.recogniser.time_words(said, known[row] or "")
             if feed:
                 examples = [
-                    replace(example, text=words or None) if origin == "ctc" else example
-                    for example, words, origin in zip(examples, known, origins, strict=True)
+                    replace(example, text=text or None) if origin == "ctc" else example
+                    for example, text, origin in zip(examples, known, origins, strict=True)
                 ]
                 encoded = self._encode(examples, recogniser, timed)
+                heard = heard if other else [each.log_probs for each in encoded]
 
         def array(tensor: Tensor) -> Array:
             return tensor if tensors else tensor.numpy()
 
         embeddings = []
-        rows = zip(examples, encoded, known, origins, strict=True)
-        for example, each, transcript, origin in rows:
+        finder = None if self.listening is None else self.listening.recogniser
+        rows = zip(examples, encoded, heard, known, origins, strict=True)
+        for example, each, log_probs, transcript, origin in rows:
+            timed_frames = has_times(example, self.encoder)
             times = (torch.arange(len(each.frames)) + 0.5) / self.encoder.frame_rate
-            aligned = self._words(example, transcript, each)
-            if not isinstance(aligned, str):
-                aligned = tuple(word._replace(vector=array(word.vector)) for word in aligned)
+            given = (words and example.utterance.words) or ()
+            aligned: tuple[Word, ...] | str
+            try:
+                if not timed_frames:
+                    raise ValueError("there are neither sound nor pictures")
+                spoken = given or find_words(finder, transcript, log_probs)
+                found = embed_words(spoken, each.frames, self.encoder.frame_rate)
+                aligned = tuple(word._replace(vector=array(word.vector)) for word in found)
+            except ValueError as error:
+                aligned = f"no times of words: {error}"
+            words_from: Origin = "given" if given else "ctc"
             embeddings.append(
                 Embedding(
                     key=example.key,
@@ -327,11 +355,12 @@ class Embedder:
                     seconds=example.info.seconds,
                     pooled=array(each.pooled.clone()),
                     frames=array(each.frames),
-                    times=array(times if _has_frames(example) else times * torch.nan),
+                    times=array(times if timed_frames else times * torch.nan),
                     layers=array(each.layers),
                     layer_names=self.encoder.layer_names,
                     transcript=transcript,
                     transcript_from=origin,
+                    words_from=None if isinstance(aligned, str) else words_from,
                     aligned=aligned,
                 )
             )
@@ -348,58 +377,21 @@ class Embedder:
         self,
         examples: Sequence[Example],
         recogniser: Recogniser | None = None,
-        timed: Sequence[list[WordMiddle] | None] | None = None,
+        timed: Mapping[int, Sequence[TimedWord]] | None = None,
     ) -> list[Encoded]:
-        """Clips as one batch, each long recording by windows.
+        """See `encode_examples`."""
+        return encode_examples(
+            examples, self.encoder, self.hidden, self.subwords, recogniser, timed or {}
+        )
 
-        Args:
-            examples: each with at least one stream.
-            recogniser: gives log-probabilities, where they are wanted.
-            timed: the words of long recordings whose times are known.
+    def _hear(self, examples: Sequence[Example]) -> list[Tensor | None]:
+        """(T, C) log-probabilities of this one's recogniser for each example, from the sound and
+        the face crops that its encoder reads; None where it has neither.
         """
-        encoded: dict[int, Encoded] = {}
-        if clips := [row for row, example in enumerate(examples) if not example.is_long]:
-            hidden = self.hidden([examples[row] for row in clips])
-            encoding = self.encoder.pool(hidden).to("cpu")
-            each: Sequence[Tensor | None] = [None] * len(clips)
-            if recogniser is not None and hidden.audio_visual is not None:
-                each = recogniser(hidden.audio_visual).split()
-            for n, row in enumerate(clips):
-                frames, layers = encoding.frames.item(n).float().clone(), encoding.layers[n].clone()
-                encoded[row] = Encoded(frames, encoding.pooled[n].clone(), layers, each[n])
-        for row, example in enumerate(examples):
-            if row not in encoded:
-                windows = plan(example)
-                words = timed[row] if timed else None
-                if words is None:  # at unknown times
-                    words = spread_words(example.text or "", windows[-1].core.stop)
-                encoded[row] = encode_windows(
-                    example,
-                    windows,
-                    words,
-                    self.encoder,
-                    lambda part: self.hidden([part]),
-                    self.subwords,
-                    recogniser,
-                )
-        return [encoded[row] for row in range(len(examples))]
-
-    def _words(
-        self, example: Example, transcript: str | None, encoded: Encoded
-    ) -> tuple[Word, ...] | str:
-        """The words of a clip with their times and vectors, or why there are none."""
-        if not _has_frames(example):
-            return "no times of words: there are neither sound nor pictures"
-        if self.recogniser is None:
-            return f"no times of words: {_NO_RECOGNISER}"
-        if transcript is None or encoded.log_probs is None:
-            return "its words are not known: give text, or transcribe=True"
-        try:
-            return self.recogniser.embed_words(encoded.log_probs, transcript, encoded.frames)
-        except ValueError as error:
-            return f"no times of words: {error}"
-
-
-def _has_frames(example: Example) -> bool:
-    """Whether it has audio or video, whose frames have times."""
-    return bool({"audio", "video"} & set(example.streams))
+        heard: list[Tensor | None] = [None] * len(examples)
+        read = {row: perceived(example, self.encoder) for row, example in enumerate(examples)}
+        read = {row: example for row, example in read.items() if example.streams}
+        encoded = self._encode([*read.values()], self.recogniser)
+        for row, each in zip(read, encoded, strict=True):
+            heard[row] = each.log_probs
+        return heard

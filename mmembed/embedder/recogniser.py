@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mmembed.batch import Packed
 from mmembed.ctc import align, greedy_tokens
-from mmembed.embedder.embedding import Word
+from mmembed.data.manifest.words import TimedWord
 from mmembed.encoder import FRAME_RATE
 from mmembed.features.text import Vocabulary, normalise_transcript
-from mmembed.nn.transformer import mean_and_std
 
 
 class Recogniser(nn.Module):
@@ -80,17 +78,9 @@ class Recogniser(nn.Module):
             start += len(word) + 1
         return found
 
-    def embed_words(self, log_probs: Tensor, transcript: str, frames: Tensor) -> tuple[Word, ...]:
-        """The words of a clip with their times and the vectors of its frames (T, D); see
-        `find_words`.
-        """
-        words = self.find_words(log_probs.cpu().numpy(), transcript)
-        if not words:
-            return ()
-        steps = [frames[span.start : span.stop] for _, span in words]
-        lengths = torch.tensor([len(part) for part in steps])
-        vectors = mean_and_std(Packed(torch.cat(steps), lengths))
+    def time_words(self, log_probs: Tensor, transcript: str) -> tuple[TimedWord, ...]:
+        """The words of a clip with their times in seconds; see `find_words`."""
         return tuple(
-            Word(word, span.start / FRAME_RATE, span.stop / FRAME_RATE, vector)
-            for (word, span), vector in zip(words, vectors, strict=True)
+            TimedWord(word, span.start / FRAME_RATE, span.stop / FRAME_RATE)
+            for word, span in self.find_words(log_probs.cpu().numpy(), transcript)
         )

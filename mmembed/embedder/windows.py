@@ -17,8 +17,9 @@ from __future__ import annotations
 import itertools
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -27,11 +28,11 @@ from torch import Tensor
 
 from mmembed.batch import Packed
 from mmembed.data.example import Example
+from mmembed.data.manifest.words import TimedWord
 from mmembed.data.media.temporary_arrays import release
-from mmembed.embedder.recogniser import Recogniser
 from mmembed.encoder import FRAME_RATE, Encoder, EncoderOutput, join_pooled, stack_layers
 from mmembed.features.audio import SAMPLE_RATE
-from mmembed.features.text import Subwords
+from mmembed.features.text import Subwords, normalise_transcript
 from mmembed.features.video import VIDEO_RATE
 from mmembed.nn.transformer import VARIANCE_FLOOR
 from mmembed.pretrained_encoder import PretrainedEncoder
@@ -120,19 +121,22 @@ class WordMiddle(NamedTuple):
     middle: float
 
 
-def spread_words(text: str, frames: int) -> list[WordMiddle]:
-    """Words without times, evenly over the frames, as the encoder spreads tokens over a clip."""
-    words = text.split()
-    return [WordMiddle(word, (n + 0.5) * frames / len(words)) for n, word in enumerate(words)]
+def place_words(text: str, words: Sequence[TimedWord], frames: int) -> list[WordMiddle]:
+    """The words of a text where they are spoken.
 
-
-def align_words(text: str, log_probs: Tensor, recogniser: Recogniser) -> list[WordMiddle] | None:
-    """Words at the middles of where they are found, None if they are not."""
-    try:
-        words = recogniser.find_words(log_probs.cpu().numpy(), text)
-    except ValueError:
-        return None
-    return [WordMiddle(word, (span.start + span.stop) / 2) for word, span in words]
+    Args:
+        text: normalised.
+        words: with times; if they are not those of the text, it is spread evenly over the frames,
+            as the encoder spreads tokens over a clip.
+        frames: of the recording.
+    """
+    texts = [normalise_transcript(word.text) for word in words]
+    if " ".join(texts) == text:
+        middles = ((word.start + word.end) / 2 * FRAME_RATE for word in words)
+        ends = (min(middle, frames - 0.5) for middle in middles)
+        return [WordMiddle(*each) for each in zip(texts, ends, strict=True)]
+    texts = text.split()
+    return [WordMiddle(word, (n + 0.5) * frames / len(texts)) for n, word in enumerate(texts)]
 
 
 @dataclass(frozen=True)
@@ -170,6 +174,45 @@ class _Rows:
     def values(self) -> Tensor:
         assert self._held is not None
         return self._held[: self._filled]
+
+
+def encode_examples(
+    examples: Sequence[Example],
+    encoder: Encoder | PretrainedEncoder,
+    encode: Callable[[Sequence[Example]], EncoderOutput],
+    subwords: Subwords | None,
+    recogniser: Callable[[Packed], Packed] | None = None,
+    timed: Mapping[int, Sequence[TimedWord]] = MappingProxyType({}),
+) -> list[Encoded]:
+    """Examples as one batch, each long recording by windows; results are on the CPU.
+
+    Args:
+        examples: each with at least one stream.
+        encoder: pools a batch, and knows the rates of its layers.
+        encode: its output for a batch.
+        subwords: of the encoder's text stream, None without.
+        recogniser: from `EncoderOutput.audio_visual` to log-probabilities, where they are wanted.
+        timed: row -> words of a long recording, instead of those of its manifest row.
+    """
+    encoded: dict[int, Encoded] = {}
+    if clips := [row for row, example in enumerate(examples) if not example.is_long]:
+        hidden = encode([examples[row] for row in clips])
+        encoding = encoder.pool(hidden).to("cpu")
+        each: Sequence[Tensor | None] = [None] * len(clips)
+        if recogniser is not None and hidden.audio_visual is not None:
+            each = recogniser(hidden.audio_visual).split()
+        for n, row in enumerate(clips):
+            frames, layers = encoding.frames.item(n).float().clone(), encoding.layers[n].clone()
+            encoded[row] = Encoded(frames, encoding.pooled[n].clone(), layers, each[n])
+    for row, example in enumerate(examples):
+        if row not in encoded:
+            windows = plan(example)
+            known = timed.get(row, example.utterance.words or ())
+            words = place_words(example.text or "", known, windows[-1].core.stop)
+            encoded[row] = encode_windows(
+                example, windows, words, encoder, lambda part: encode([part]), subwords, recogniser
+            )
+    return [encoded[row] for row in range(len(examples))]
 
 
 def encode_windows(

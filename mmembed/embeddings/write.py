@@ -228,7 +228,7 @@ class Content:
         precision: of the matrix products, "fp32" or "bf16".
 
     Raises:
-        UsageError: there is no such layer, or there are no words to be had from this encoder.
+        UsageError: there is no such layer.
     """
 
     embedder: Embedder
@@ -243,11 +243,6 @@ class Content:
             raise UsageError(f"--layers {unknown[0]!r}: there are {', '.join(known)}")
         if not self.granularity:
             raise UsageError("--granularity: name one or more of utterance, frame, word")
-        if "word" in self.granularity and self.embedder.recogniser is None:
-            raise UsageError(
-                "--granularity word: the encoder folder holds no recogniser; "
-                "folders that `mmembed pretrain` writes now do"
-            )
 
     @property
     def layer_names(self) -> tuple[str, ...]:
@@ -258,8 +253,10 @@ class Content:
     @property
     def description(self) -> dict[str, Any]:
         """What a reader has to know of the vectors."""
+        listener = self.embedder.listener if "word" in self.granularity else None
         return {
             **self.embedder.description,
+            **({} if listener is None else {"recogniser_sha256": listener.sha256}),
             "layers": list(self.layer_names),
             "granularity": sorted(self.granularity),
             "dtype": self.dtype,
@@ -310,6 +307,8 @@ class Content:
             described["words"] = [
                 {"text": word.text, "start": word.start, "end": word.end} for word in words
             ]
+            if embedding.words_from is not None:
+                described["words_from"] = embedding.words_from
             if isinstance(embedding.aligned, str):
                 unknown = embedding.transcript is None
                 why = "its words are not known" if unknown else embedding.aligned

@@ -177,7 +177,7 @@ class Analyser:
         example = self._decode(path, name, text)
         self._check_stopped()
         (embedding,) = self.embedder.embed(
-            [example], transcribe=self.embedder.recogniser is not None
+            [example], transcribe=self.embedder.listening is not None
         )
         if example.info.face == "full frame":
             notes["streams"] = "no face was found: the encoder got the whole picture"

@@ -15,6 +15,7 @@ from helpers.encoders import write_encoder
 from mmembed.batch import stream_subsets, subset_name
 from mmembed.data.dataset import Examples
 from mmembed.data.manifest.utterance import Utterance
+from mmembed.data.manifest.words import TimedWord
 from mmembed.data.prepare import prepare_shards
 from mmembed.embedder import Embedder, Embedding, Recogniser
 from mmembed.embedder.clip import to_pictures
@@ -181,7 +182,9 @@ def test_the_clips_own_transcript(embedder: Embedder, media: Path) -> None:
     same(fed, embedder(media / "both.mp4", text=heard.transcript), 0)
     known = embedder(media / "both.mp4", text=TEXT, transcribe=True)
     assert known.transcript_from == "given"
-    with pytest.raises(UsageError, match=r"both\.mp4: its words are not known.*transcribe=True"):
+    with pytest.raises(
+        UsageError, match=r"both\.mp4: no times of words: they are not known.*transcribe=True"
+    ):
         _ = plain.words
 
 
@@ -202,8 +205,8 @@ def test_letters_make_words() -> None:
     assert recogniser.transcribe(log_probs) == "ab c"
     found = recogniser.find_words(log_probs.numpy(), "ab c")
     assert found == [("ab", range(2, 6)), ("c", range(8, 9))]
-    words = recogniser.embed_words(log_probs, "ab c", torch.ones(10, 3))
-    assert (words[0].start, words[0].end) == (2 / 25, 6 / 25)
+    words = recogniser.time_words(log_probs, "ab c")
+    assert words == (TimedWord("ab", 2 / 25, 6 / 25), TimedWord("c", 8 / 25, 9 / 25))
 
 
 def test_tensors_on_request(embedder: Embedder) -> None:

@@ -30,8 +30,8 @@ from mmembed.embedder.windows import (
     WordMiddle,
     batches,
     encode_windows,
+    place_words,
     plan,
-    spread_words,
     tile,
 )
 from mmembed.encoder import Encoder
@@ -57,7 +57,7 @@ def recording(heard: int, seen: int, text: str | None = None) -> Example:
 
 
 def joined(embedder: Embedder, example: Example, windows: list[Window]) -> Encoded:
-    words = spread_words(example.text or "", windows[-1].core.stop)
+    words = place_words(example.text or "", (), windows[-1].core.stop)
     with torch.no_grad():
         return encode_windows(
             example,
@@ -172,8 +172,8 @@ def test_windows_after_the_pictures_know_the_absent_vector(embedder: Embedder) -
 def test_each_window_has_the_words_of_its_span_and_counts_those_of_its_core(
     embedder: Embedder,
 ) -> None:
-    assert spread_words("red on blue", 30) == [("red", 5.0), ("on", 15.0), ("blue", 25.0)]
-    assert spread_words("", 30) == []
+    assert place_words("red on blue", (), 30) == [("red", 5.0), ("on", 15.0), ("blue", 25.0)]
+    assert place_words("", (), 30) == []
     example = recording(30, 0)
     seen: list[str | None] = []
 

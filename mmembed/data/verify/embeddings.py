@@ -18,7 +18,7 @@ from mmembed.errors import CorruptError
 
 ORIGIN: Final = (  # of embeddings
     "encoder_sha256", "layers", "width", "frame_rate", "streams", "granularity", "dtype",
-    "computed_in", "inputs_sha256",
+    "computed_in", "inputs_sha256", "recogniser_sha256",
 )  # fmt: skip
 MEMBERS: Final[dict[str, tuple[str, ...]]] = {
     "utterance": ("pooled.npy", "layers.npy"), "frame": ("frames.npy",), "word": ("words.npy",),
