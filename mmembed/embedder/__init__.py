@@ -4,8 +4,8 @@
     embedding = embedder("clip.mp4")
 
 Parts: `embedder` (the function), `embedding` (what it returns), `clips` (what it takes), `folder`
-(what is saved, and the model card in `card`), `recogniser` (words and their times), `windows` (long
-recordings), `hub`.
+(what is saved, and the model card in `card`), `recogniser` (words and their times), `words` (their
+vectors), `windows` (long recordings), `hub`.
 """
 
 from mmembed.embedder.embedder import Embedder

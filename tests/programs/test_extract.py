@@ -229,7 +229,7 @@ def test_words_need_a_recogniser(forker: Forker, here: Path) -> None:
     write_encoder(here / "silent", recogniser=False)
     argv = ["rows.jsonl", "--encoder", "silent", "--out", "x", "--granularity", "word"]
     ((code, said),) = forker(argv, cwd=str(here))
-    assert code == 2 and "the encoder folder holds no recogniser" in said
+    assert code == 2 and "the encoder has no recogniser and no clip has words" in said
     assert not (here / "x").exists()
 
 
