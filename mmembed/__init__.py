@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from mmembed.batch import Batch, Packed, Padded
     from mmembed.data.manifest.jsonl import read_manifest, write_manifest
+    from mmembed.data.manifest.timed_words import TimedWord
     from mmembed.data.manifest.utterance import Labels, Utterance
-    from mmembed.data.manifest.words import TimedWord
     from mmembed.embedder import Embedder, Embedding, Word, save_encoder
     from mmembed.embeddings.read import load_embeddings
     from mmembed.embeddings.search import EmbeddingSearch
@@ -53,7 +53,7 @@ _MODULES: Final = {
     "mmembed.batch": ("Batch", "Packed", "Padded"),
     "mmembed.data.manifest.jsonl": ("read_manifest", "write_manifest"),
     "mmembed.data.manifest.utterance": ("Labels", "Utterance"),
-    "mmembed.data.manifest.words": ("TimedWord",),
+    "mmembed.data.manifest.timed_words": ("TimedWord",),
     "mmembed.embedder": ("Embedder", "Embedding", "Word", "save_encoder"),
     "mmembed.embeddings.read": ("load_embeddings",),
     "mmembed.embeddings.search": ("EmbeddingSearch",),

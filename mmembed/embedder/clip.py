@@ -17,8 +17,8 @@ from numpy.typing import ArrayLike, NDArray
 from mmembed.batch import STREAMS, parse_subset
 from mmembed.config import Hz, Seconds
 from mmembed.data.example import LONGEST, Example, ExampleInfo
+from mmembed.data.manifest.timed_words import parse_words
 from mmembed.data.manifest.utterance import Utterance, portable_key
-from mmembed.data.manifest.words import parse_words
 from mmembed.data.media.audio import SAMPLE_RATES, ToMono, to_16k
 from mmembed.data.media.load import MediaSource, ReadySource, Source, gather
 from mmembed.data.media.open import BLOCK

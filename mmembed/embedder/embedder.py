@@ -18,7 +18,7 @@ from mmembed import __version__
 from mmembed.batch import STREAMS, Encoding, Packed, Padded, subset_name
 from mmembed.config import Hz, Seconds
 from mmembed.data.example import Example
-from mmembed.data.manifest.words import TimedWord
+from mmembed.data.manifest.timed_words import TimedWord
 from mmembed.data.media.pool import Decoder
 from mmembed.data.media.streaming import MAX_SECONDS
 from mmembed.embedder import hub

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from mmembed.batch import Packed
 from mmembed.ctc import align, greedy_tokens
-from mmembed.data.manifest.words import TimedWord
+from mmembed.data.manifest.timed_words import TimedWord
 from mmembed.encoder import FRAME_RATE
 from mmembed.features.text import Vocabulary, normalise_transcript
 

@@ -28,7 +28,7 @@ from torch import Tensor
 
 from mmembed.batch import Packed
 from mmembed.data.example import Example
-from mmembed.data.manifest.words import TimedWord
+from mmembed.data.manifest.timed_words import TimedWord
 from mmembed.data.media.temporary_arrays import release
 from mmembed.encoder import FRAME_RATE, Encoder, EncoderOutput, join_pooled, stack_layers
 from mmembed.features.audio import SAMPLE_RATE

@@ -13,7 +13,7 @@ from torch import Tensor
 from mmembed.batch import Packed
 from mmembed.config import Hz
 from mmembed.data.example import Example
-from mmembed.data.manifest.words import TimedWord
+from mmembed.data.manifest.timed_words import TimedWord
 from mmembed.embedder.embedding import Word
 from mmembed.embedder.folder import HEAD
 from mmembed.embedder.recogniser import Recogniser

@@ -15,8 +15,8 @@ import torch
 from mmembed.batch import STREAMS, subset_name
 from mmembed.config import Hz, Seconds
 from mmembed.data.example import Example
+from mmembed.data.manifest.timed_words import TimedWord
 from mmembed.data.manifest.utterance import EMOTIONS, Labels
-from mmembed.data.manifest.words import TimedWord
 from mmembed.data.media.pool import Decoder
 from mmembed.embedder import Embedder, Embedding
 from mmembed.embedder.clip import Clip

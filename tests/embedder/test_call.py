@@ -14,8 +14,8 @@ from helpers.encoders import write_encoder
 
 from mmembed.batch import stream_subsets, subset_name
 from mmembed.data.dataset import Examples
+from mmembed.data.manifest.timed_words import TimedWord
 from mmembed.data.manifest.utterance import Utterance
-from mmembed.data.manifest.words import TimedWord
 from mmembed.data.prepare import prepare_shards
 from mmembed.embedder import Embedder, Embedding, Recogniser
 from mmembed.embedder.clip import to_pictures

@@ -14,8 +14,8 @@ from helpers.encoders import write_encoder
 from helpers.tiny_backbones import write_tiny
 
 from mmembed.data.example import Example
+from mmembed.data.manifest.timed_words import TimedWord
 from mmembed.data.manifest.utterance import Utterance
-from mmembed.data.manifest.words import TimedWord
 from mmembed.embedder import Embedder
 from mmembed.embedder.windows import place_words
 from mmembed.embedder.words import embed_words, frames_of, perceived

@@ -14,8 +14,8 @@ from helpers.tiny_backbones import write_tiny
 from mmembed.commands.cli import run_program
 from mmembed.commands.verify import main as verify
 from mmembed.data.manifest.jsonl import write_manifest
+from mmembed.data.manifest.timed_words import TimedWord
 from mmembed.data.manifest.utterance import Utterance
-from mmembed.data.manifest.words import TimedWord
 from mmembed.data.shards.layout import ShardSet
 from mmembed.embedder import Embedder
 

@@ -15,8 +15,8 @@ from typing import Final
 
 from mmembed.data.corpora.files import SOUND, best_of, decode_text, find_media, nearest_folder
 from mmembed.data.folders import files_below
+from mmembed.data.manifest.timed_words import TimedWord, check_words
 from mmembed.data.manifest.utterance import LATEST, Utterance
-from mmembed.data.manifest.words import TimedWord, check_words
 from mmembed.errors import DataError
 from mmembed.io.json import shown
 

@@ -11,7 +11,7 @@ from urllib.parse import quote, urlsplit, urlunsplit
 
 from mmembed.batch import STREAMS
 from mmembed.config import Seconds
-from mmembed.data.manifest.words import TimedWord, check_words, parse_words
+from mmembed.data.manifest.timed_words import TimedWord, check_words, parse_words
 from mmembed.io.json import check_text, finite_number, shown
 
 SPLITS: Final = ("train", "dev", "test", "heldout")

@@ -13,8 +13,8 @@ import pytest
 
 from mmembed.data.example import Example
 from mmembed.data.manifest.jsonl import each_row, read_manifest, write_manifest
+from mmembed.data.manifest.timed_words import TimedWord
 from mmembed.data.manifest.utterance import Utterance, from_row, row_of, to_row
-from mmembed.data.manifest.words import TimedWord
 from mmembed.data.shards.records import from_record, to_record
 from mmembed.errors import DataError
 
