@@ -5,7 +5,9 @@ Examples:
     mmembed export runs/tiny/encoder --format torch-export --out encoder.pt2 --streams audio+video
 
 There is one file for each stream subset, named after it: encoder.audio+video.onnx. Inputs are
-features, padded to any length, and their lengths. The file itself describes them: in ONNX under
+features, padded to any length, and their lengths; those of a pretrained front end are log-mel as
+Whisper makes it, RGB face crops, and the tokens of its own tokenizer. wav2vec 2.0 and its kin
+cannot be exported. The file itself describes its inputs: in ONNX under
 "mmembed" in the metadata of the model, in the format of torch.export as the extra file
 "mmembed.json". Each program is run on batches of other sizes than it was made with, and is written
 only if it agrees with the encoder.
@@ -16,9 +18,9 @@ from __future__ import annotations
 import io
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
 
@@ -27,7 +29,8 @@ import tyro
 from torch import Tensor
 from torch.export import Dim, ExportedProgram
 
-from mmembed.batch import Padded, parse_subset, stream_subsets, subset_name
+from mmembed.backbones.stream import PaddedForm
+from mmembed.batch import STREAMS, Packed, Padded, parse_subset, stream_subsets, subset_name
 from mmembed.commands.cli import leave, run_program
 from mmembed.embedder import Embedder
 from mmembed.encoder import FRAME_RATE, Encoder
@@ -42,25 +45,24 @@ METADATA: Final = "mmembed"
 TRACED: Final = (2, 30)  # items, and steps of the longest, of the batch that is traced
 CHECKED: Final = ((1, 1), (1, 103), (5, 64), (3, 230))  # likewise, of those that are compared
 
-INPUTS: Final[Mapping[str, Mapping[str, Any]]] = {
-    "audio": {
-        "shape": ["batch", "audio_steps", MEL_BANDS],
-        "dtype": "float32",
-        "steps_per_second": FEATURE_RATE,
-        "made_by": "mmembed.features.audio.log_mel: log-mel power of 16-bit mono sound at 16 kHz",
-    },
-    "video": {
-        "shape": ["batch", "video_steps", CROP, CROP],
-        "dtype": "uint8",
-        "steps_per_second": VIDEO_RATE,
-        "made_by": "mmembed.features.video.face_crops: grey face crops of the speaker",
-    },
-    "text": {
-        "shape": ["batch", "text_steps"],
-        "dtype": "int64",
-        "made_by": "mmembed.features.text.Vocabulary.encode, with vocabulary.model of the encoder "
-        "folder",
-    },
+OURS: Final[Mapping[str, PaddedForm]] = {
+    "audio": PaddedForm(
+        "mmembed.features.audio.log_mel: log-mel power of 16-bit mono sound at 16 kHz",
+        dtype="float32",
+        shape=(MEL_BANDS,),
+        rate=FEATURE_RATE,
+    ),
+    "video": PaddedForm(
+        "mmembed.features.video.face_crops: grey face crops of the speaker",
+        dtype="uint8",
+        shape=(CROP, CROP),
+        rate=VIDEO_RATE,
+        values=256,
+    ),
+    "text": PaddedForm(
+        "mmembed.features.text.Vocabulary.encode, with vocabulary.model of the encoder folder",
+        dtype="int64",
+    ),
 }
 
 Inputs: TypeAlias = dict[str, Tensor]
@@ -95,11 +97,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         _check_onnx()
     embedder = Embedder.from_pretrained(settings.model)
     encoder = embedder.encoder
-    if not isinstance(encoder, Encoder) or encoder.backbones:
+    if not isinstance(encoder, Encoder):
         raise UsageError(
-            f"{settings.model}: holds pretrained encoders of transformers; export these by its own "
-            "means (optimum), this command writes encoders whose front ends are ours"
+            f"{settings.model}: holds pretrained encoders of transformers alone; export these by "
+            "its own means (optimum), this command writes encoders that mmembed trained"
         )
+    input_forms(encoder, {stream for subset in subsets for stream in subset})
     export, load = FORMATS[settings.format]
     for subset in subsets:
         name = subset_name(subset)
@@ -120,16 +123,28 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def describe(embedder: Embedder, subset: Sequence[str]) -> dict[str, Any]:
     """What a user of the file has to know: inputs, outputs, and where it comes from."""
-    width, layers = embedder.encoder.frame_width, len(embedder.encoder.layer_names)
-    lengths = {"shape": ["batch"], "dtype": "int64", "range": "from 1 to the stream's steps"}
+    encoder = embedder.encoder
+    assert isinstance(encoder, Encoder)
+    width, layers = encoder.frame_width, len(encoder.layer_names)
+    inputs: dict[str, Any] = {}
+    for stream, form in input_forms(encoder, subset).items():
+        inputs[stream] = {
+            "shape": ["batch", f"{stream}_steps", *form.shape],
+            "dtype": form.dtype,
+            "made_by": form.made_by,
+        }
+        if form.rate:
+            inputs[stream]["steps_per_second"] = form.rate
+        most = f", at most {form.longest}" if form.longest else ""
+        inputs[lengths_name(stream)] = {
+            "shape": ["batch"],
+            "dtype": "int64",
+            "range": f"from 1 to the stream's steps{most}",
+        }
     return {
         **embedder.description,
         "streams": list(subset),
-        "inputs": {
-            name: value
-            for stream in subset
-            for name, value in ((stream, INPUTS[stream]), (lengths_name(stream), lengths))
-        },
+        "inputs": inputs,
         "outputs": {
             "pooled": {"shape": ["batch", 2 * width], "dtype": "float32"},
             "frames": {
@@ -139,17 +154,37 @@ def describe(embedder: Embedder, subset: Sequence[str]) -> dict[str, Any]:
                 "padding": "zeros from frame_lengths on",
             },
             "frame_lengths": {"shape": ["batch"], "dtype": "int64"},
-            "layers": {"shape": ["batch", layers, 2 * width], "dtype": "float32"},
+            "layers": {"shape": ["batch", layers, 2 * encoder.layer_width], "dtype": "float32"},
         },
     }
+
+
+def input_forms(encoder: Encoder, streams: Iterable[str]) -> dict[str, PaddedForm]:
+    """How each of these streams is given to a program.
+
+    Raises:
+        UsageError: one of them has a pretrained front end that cannot be exported.
+    """
+    forms = {}
+    for stream in STREAMS:
+        if stream not in streams:
+            continue
+        backbone, form = encoder.backbone(stream), OURS[stream]
+        if stream == "text":
+            form = replace(form, values=encoder.config.vocabulary_size)
+        forms[stream] = form if backbone is None else backbone.padded_form
+    return forms
 
 
 def trace(encoder: Encoder, subset: Sequence[str]) -> ExportedProgram:
     """The encoder for a stream subset, for batches of any size and length."""
     named = _axes(subset)
     axes = {axis: Dim(axis) for places in named.values() for axis in places.values()}
+    for stream, form in input_forms(encoder, subset).items():
+        if form.longest:
+            axes[f"{stream}_steps"] = Dim(f"{stream}_steps", max=form.longest)
     shapes = {name: {n: axes[axis] for n, axis in places.items()} for name, places in named.items()}
-    example = random_inputs(encoder, subset, *TRACED)
+    example = program_inputs(encoder, random_clips(encoder, subset, *TRACED))
     wrapped = TraceableEncoder(encoder, subset).eval()
     program = torch.export.export(wrapped, (example,), dynamic_shapes=(shapes,))
     for node in program.graph.nodes:
@@ -157,22 +192,47 @@ def trace(encoder: Encoder, subset: Sequence[str]) -> ExportedProgram:
     return program
 
 
-def random_inputs(encoder: Encoder, subset: Sequence[str], size: int, longest: int) -> Inputs:
-    """A batch of noise, the first item of which is the longest."""
+def random_clips(
+    encoder: Encoder, subset: Sequence[str], size: int, longest: int
+) -> dict[str, Packed]:
+    """A batch of noise as the encoder reads it, the first item of which is the longest.
+
+    Args:
+        encoder: of which it is the input.
+        subset: streams of each item.
+        size: items.
+        longest: steps of a program's input, about; of what a pretrained encoder sees, an eighth.
+    """
     generator = torch.Generator().manual_seed(size * longest)
-    values_of = {"video": 256, "text": encoder.config.vocabulary_size}
-    inputs: Inputs = {}
-    for number, stream in enumerate(subset):
+    clips = {}
+    for number, (stream, form) in enumerate(input_forms(encoder, subset).items()):
         steps = longest + number  # no two streams alike
-        shape = (size, steps, *INPUTS[stream]["shape"][2:])
-        if stream == "audio":
-            inputs[stream] = torch.randn(shape, generator=generator)
-        else:
-            drawn = torch.randint(values_of[stream], shape, generator=generator)
-            inputs[stream] = drawn.to(getattr(torch, INPUTS[stream]["dtype"]))
+        if stream == "video" and encoder.backbone(stream) is not None:
+            steps = -(-longest // 8) + number
+        steps = min(steps, form.longest or steps)
         lengths = torch.randint(1, steps + 1, (size,), generator=generator)
         lengths[0] = steps
-        inputs[lengths_name(stream)] = lengths
+        # Where several steps are read as one, the last of them is not always whole.
+        lengths = lengths * form.hop - torch.randint(form.hop, (size,), generator=generator)
+        shape = (int(lengths.sum()), *(form.shape if form.hop == 1 else ()))
+        values = (
+            torch.randint(form.values, shape, generator=generator)
+            if form.values
+            else torch.randn(shape, generator=generator)
+        )
+        clips[stream] = Packed(values.to(getattr(torch, form.dtype)), lengths)
+    return clips
+
+
+def program_inputs(encoder: Encoder, clips: Mapping[str, Packed]) -> Inputs:
+    """The same clips as a program reads them, something in the padding."""
+    inputs: Inputs = {}
+    for stream, packed in clips.items():
+        backbone = encoder.backbone(stream)
+        padded = packed.pad() if backbone is None else backbone.to_padded(packed)
+        mask = padded.mask.reshape(*padded.mask.shape, *[1] * (padded.values.ndim - 2))
+        inputs[stream] = padded.values.masked_fill(~mask, 1)
+        inputs[lengths_name(stream)] = padded.lengths
     return inputs
 
 
@@ -185,9 +245,9 @@ def largest_difference(run: Run, encoder: Encoder, subset: Sequence[str]) -> flo
     """
     largest = torch.zeros(())
     for size, longest in CHECKED:
-        inputs = random_inputs(encoder, subset, size, longest)
-        found = run(inputs)
-        expected = encoder({s: Padded(inputs[s], inputs[lengths_name(s)]) for s in subset})
+        clips = random_clips(encoder, subset, size, longest)
+        found = run(program_inputs(encoder, clips))
+        expected = encoder(clips)
         if not torch.equal(found["frame_lengths"], expected.frames.lengths):
             return float("nan")
         frames = Padded(found["frames"], found["frame_lengths"]).pack().values

@@ -180,9 +180,10 @@ class Encoder(nn.Module):
     def own_layer_names(self, stream: str) -> tuple[str, ...]:
         """The layers that see one stream alone: those of a backbone, then ours."""
         depth = len(self._blocks(self.own, stream))
-        return (*self._backbone_names(stream), *(f"{stream} {n}" for n in range(depth + 1)))
+        return (*self.backbone_names(stream), *(f"{stream} {n}" for n in range(depth + 1)))
 
-    def _backbone_names(self, stream: str) -> list[str]:
+    def backbone_names(self, stream: str) -> list[str]:
+        """The layers of the pretrained encoder of a stream; none without one."""
         backbone = self.backbone(stream)
         depth = -1 if backbone is None else len(backbone.blocks)
         return [f"{stream} backbone {n}" for n in range(depth + 1)]
@@ -262,11 +263,10 @@ class Encoder(nn.Module):
     @staticmethod
     def pool(hidden: EncoderOutput) -> Encoding:
         """Pool the output of `encode` to one embedding an item."""
-        layers = pool_layers(hidden.layers)
         return Encoding(
             frames=hidden.fused.pad(),
-            pooled=layers[:, -1],
-            layers=layers,
+            pooled=mean_and_std(hidden.fused),
+            layers=pool_layers(hidden.layers),
             streams=hidden.present,
             frame_rate=FRAME_RATE,
         )
@@ -287,7 +287,7 @@ class Encoder(nn.Module):
         for stream in STREAMS:
             has = present[:, STREAMS.index(stream)]
             names = self.own_layer_names(stream)
-            backbone_names = self._backbone_names(stream)
+            backbone_names = self.backbone_names(stream)
             if not bool(has.any()):
                 absent = self._filled(stream, None, has, torch.ones_like(grid))
                 layers |= dict.fromkeys(names, absent)
@@ -362,7 +362,6 @@ class Encoder(nn.Module):
         """The layers of a pretrained front end, if it is one, and what the own blocks read."""
         frontend = self.frontends[stream]
         if isinstance(frontend, PretrainedFrontend):
-            assert isinstance(features, Packed)
             layers, frames = frontend(features)
             return list(layers), frames
         read: Steps = frontend(features)

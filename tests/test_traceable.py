@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from helpers.encoders import write_on_pretrained
 from helpers.support import random_item, small_encoder_config, with_padding
 
-from mmembed.batch import STREAMS, Padded, stream_subsets, subset_name
+from mmembed.batch import STREAMS, Packed, Padded, stream_subsets, subset_name
 from mmembed.data.item import collate
+from mmembed.embedder import Embedder
 from mmembed.encoder import Encoder
 from mmembed.traceable import TraceableEncoder, lengths_name
 
@@ -62,3 +64,57 @@ def test_it_has_no_weights_of_its_own() -> None:
     encoder = make_encoder()
     traceable = TraceableEncoder(encoder, ("audio",))
     assert {id(p) for p in traceable.parameters()} == {id(p) for p in encoder.parameters()}
+
+
+@pytest.fixture(scope="module")
+def on_pretrained(tmp_path_factory: pytest.TempPathFactory) -> Encoder:
+    """Its front ends are pretrained, wider than it, and read samples, pictures and pieces."""
+    folder = tmp_path_factory.mktemp("pretrained")
+    encoder = Embedder.from_pretrained(
+        write_on_pretrained(folder, "whisper", "vit", "bert")
+    ).encoder
+    assert isinstance(encoder, Encoder)
+    return encoder
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("subset", stream_subsets(), ids=subset_name)
+def test_equals_the_packed_encoder_on_pretrained_front_ends(
+    on_pretrained: Encoder, subset: tuple[str, ...]
+) -> None:
+    draw = torch.Generator().manual_seed(0)
+    clips = {
+        "audio": Packed(0.1 * torch.randn(9_000, generator=draw), torch.tensor([6_500, 2_499, 1])),
+        "video": Packed(
+            torch.randint(256, (13, 32, 32, 3), generator=draw).byte(), torch.tensor([8, 1, 4])
+        ),
+        "text": Packed(torch.randint(5, 80, (16,), generator=draw), torch.tensor([9, 6, 1])),
+    }
+    expected = on_pretrained({stream: clips[stream] for stream in subset})
+    given = {}
+    for stream in subset:
+        backbone = on_pretrained.backbone(stream)
+        assert backbone is not None
+        padded = backbone.to_padded(clips[stream])
+        junk = float("nan") if stream == "audio" else 7
+        more = padded.values.new_full((3, 5, *padded.values.shape[2:]), junk)
+        given[stream] = padded.with_values(torch.cat((padded.values, more), 1))
+        given[stream].values[~given[stream].mask] = junk
+    found = TraceableEncoder(on_pretrained, subset)(flat(given))
+    torch.testing.assert_close(found["pooled"], expected.pooled, rtol=0, atol=1e-5)
+    torch.testing.assert_close(found["layers"], expected.layers, rtol=0, atol=1e-5)
+    assert torch.equal(found["frame_lengths"], expected.frames.lengths)
+    longest = expected.frames.values.shape[1]
+    frames = found["frames"][:, :longest]
+    torch.testing.assert_close(frames, expected.frames.values, rtol=0, atol=1e-5)
+
+
+@torch.no_grad()
+def test_a_clip_longer_than_a_front_end_reads_gives_nan_for_that_clip_alone(
+    on_pretrained: Encoder,
+) -> None:
+    values = torch.zeros(2, 3_010, 20)
+    lengths = torch.tensor([3_001, 3_000])
+    found = TraceableEncoder(on_pretrained, ("audio",))({"audio": values, "audio_lengths": lengths})
+    assert found["layers"].isnan().flatten(1).all(1).tolist() == [True, False]
+    assert found["pooled"][1].isfinite().all()

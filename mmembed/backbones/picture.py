@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmembed.backbones.stream import StreamEncoder
-from mmembed.batch import Packed
+from mmembed.backbones.stream import PaddedForm, StreamEncoder
+from mmembed.batch import Packed, Padded
 from mmembed.config import Hz
 from mmembed.errors import UsageError
 from mmembed.features.video import CropForm
@@ -97,6 +97,24 @@ class PictureEncoder(StreamEncoder):
             return [nothing] * (len(self.blocks) + 1)
         chunks = [self._vectors(frames) for frames in torch.split(inputs.values, FRAMES)]
         return [inputs.with_values(torch.cat(layer)) for layer in zip(*chunks, strict=True)]
+
+    @property
+    def padded_form(self) -> PaddedForm:
+        """See `StreamEncoder`: crops of one size, which are not resized."""
+        size = self.crops.size
+        return PaddedForm(
+            f"mmembed.features.video.face_crops: RGB face crops of the speaker, {size} pixels wide",
+            dtype="uint8",
+            shape=(size, size, 3),
+            rate=FRAME_RATE,
+            values=256,
+        )
+
+    def padded(self, inputs: Padded) -> list[Padded]:
+        """See `StreamEncoder`."""
+        layers = self._vectors(inputs.values.flatten(0, 1))
+        shape = (*inputs.values.shape[:2], self.width)
+        return [inputs.with_values(layer.view(shape)) for layer in layers]
 
     def _vectors(self, frames: Tensor) -> list[Tensor]:
         """Frames (n, S, S) or (n, S, S, 3) to L + 1 layers (n, D)."""

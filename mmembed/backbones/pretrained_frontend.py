@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from mmembed.backbones.lora import add_lora
 from mmembed.backbones.stream import StreamEncoder
-from mmembed.batch import Packed
+from mmembed.batch import Padded, Steps
 from mmembed.config import Config, Count, Width
 from mmembed.errors import UsageError
 from mmembed.features.audio import SAMPLES_PER_FRAME
@@ -83,17 +83,24 @@ class PretrainedFrontend(nn.Module):
         """(B,) lengths of inputs to frames at 25 Hz, tokens for text."""
         return -(-lengths // SAMPLES_PER_FRAME) if self.backbone.stream == "audio" else lengths
 
-    def forward(self, inputs: Packed) -> tuple[list[Packed], Packed]:
-        """The backbone's layers (N', D') in its own steps, and the frames (N, D)."""
-        layers = self.backbone(inputs)
+    def forward(self, inputs: Steps) -> tuple[list[Steps], Steps]:
+        """The backbone's layers (N', D') in its own steps, and the frames (N, D).
+
+        Padded inputs have the form that `StreamEncoder.padded` reads.
+        """
+        padded = isinstance(inputs, Padded)
+        encode: Any = self.backbone.padded if padded else self.backbone
+        hop = self.backbone.padded_form.hop if padded else 1
+        layers: list[Steps] = encode(inputs)
         weights = self.layers.weights
         mixed = torch.zeros_like(layers[0].values)
         for weight, layer in zip(weights, layers, strict=True):
-            mixed = mixed + weight * F.layer_norm(layer.values, layer.values.shape[1:])
+            mixed = mixed + weight * F.layer_norm(layer.values, layer.values.shape[-1:])
         x = layers[0].with_values(self.project(mixed))
         if self.backbone.rate:
-            grid = self.frames(inputs.lengths)
-            x = Packed(to_frames(x, grid, round(self.backbone.rate / FRAME_RATE)), grid)
+            grid = self.frames(inputs.lengths * hop)
+            frames = to_frames(x, grid, round(self.backbone.rate / FRAME_RATE))
+            x = type(inputs)(frames, grid)
         return layers, x
 
 

@@ -8,18 +8,43 @@ given to a module one at a time, packed, or in equal lengths, whichever is exact
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from mmembed.batch import Packed
+from mmembed.batch import Packed, Padded
 from mmembed.config import Hz
+from mmembed.errors import UsageError
 
 # What a configuration of transformers says of files, of versions and of tasks, not of the module.
 BOOKKEEPING = frozenset(
     ("_name_or_path", "architectures", "dtype", "id2label", "label2id", "torch_dtype",
      "transformers_version")
 )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class PaddedForm:
+    """How clips are given to what runs on padded steps.
+
+    Attributes:
+        made_by: the function that makes it, and of what.
+        dtype: name of a torch type.
+        shape: of one step.
+        rate: steps a second; 0 for tokens.
+        values: how many values there are, from 0 on; 0 for numbers of other types than integers.
+        hop: steps of the packed form in one of these.
+        longest: most steps of a clip; 0 = any number.
+    """
+
+    made_by: str
+    dtype: str
+    shape: tuple[int, ...] = ()
+    rate: Hz = 0
+    values: int = 0
+    hop: int = 1
+    longest: int = 0
 
 
 class StreamEncoder(nn.Module, ABC):
@@ -78,3 +103,31 @@ class StreamEncoder(nn.Module, ABC):
         Layer 0 is what the first block reads. The layers of an item are those that transformers
         names `hidden_states` for this item alone. An item of length 0 has no steps.
         """
+
+    @property
+    def padded_form(self) -> PaddedForm:
+        """What `padded` reads.
+
+        Raises:
+            UsageError: the layers are not to be had from padded clips.
+        """
+        raise UsageError(
+            f"{self.model.config.model_type}: cannot be exported, because padding of a clip would "
+            "change its layers"
+        )
+
+    def to_padded(self, inputs: Packed) -> Padded:
+        """Clips in the `padded_form`."""
+        return inputs.pad()
+
+    def padded(self, inputs: Padded) -> list[Padded]:
+        """The same layers as `forward` in tensors whose shapes depend on no length, for export.
+
+        Args:
+            inputs: clips in the `padded_form`, zeros in the padding, each with 1 step at least and
+                none with more than the form's `longest`.
+
+        Returns:
+            L + 1 layers (B, T', D), anything in the padding.
+        """
+        raise NotImplementedError

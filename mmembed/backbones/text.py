@@ -15,7 +15,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
-from mmembed.backbones.stream import StreamEncoder
+from mmembed.backbones.stream import PaddedForm, StreamEncoder
 from mmembed.batch import Packed, Padded
 from mmembed.config import Hz
 from mmembed.errors import CorruptError, UsageError
@@ -106,15 +106,31 @@ class TextEncoder(StreamEncoder):
         (sum n_i, D).
         """
         places = Padded.stack(pieces)
-        mask = places.mask.to(ids.device)
-        given = ids[places.values.to(ids.device)].masked_fill(~mask, self.model.config.pad_token_id)
+        layers = self.padded(places.with_values(ids[places.values.to(ids.device)]))
+        return [layer.pack().values for layer in layers]
+
+    @property
+    def padded_form(self) -> PaddedForm:
+        """See `StreamEncoder`: texts of one piece."""
+        return PaddedForm(
+            "mmembed.backbones.text.TextTokenizer.encode, with tokenizer.json of the encoder "
+            "folder; texts of one piece",
+            dtype="int64",
+            values=self.words.num_embeddings,
+            longest=self.positions,
+        )
+
+    def padded(self, inputs: Padded) -> list[Padded]:
+        """See `StreamEncoder`; anything may stand in the padding."""
+        mask = inputs.mask
+        given = inputs.values.masked_fill(~mask, self.model.config.pad_token_id)
         settings = {}
         if self.separator is not None and getattr(self.model.config, "type_vocab_size", 0) > 1:
             settings["token_type_ids"] = token_types(given, self.separator)
         seen = self.model(
             input_ids=given, attention_mask=mask.long(), output_hidden_states=True, **settings
         )
-        return [layer[mask] for layer in seen.hidden_states]
+        return [inputs.with_values(layer) for layer in seen.hidden_states]
 
     def freeze(self, layers: int) -> None:
         """Keep the embeddings and the lowest layers as they are; 0 keeps nothing.

@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmembed.backbones.packed import attend_packed
-from mmembed.backbones.stream import StreamEncoder
-from mmembed.batch import Packed
+from mmembed.backbones.stream import PaddedForm, StreamEncoder
+from mmembed.batch import Packed, Padded
 from mmembed.config import Hz, Seconds
 from mmembed.errors import UsageError
 from mmembed.features.audio import SAMPLE_RATE
@@ -52,7 +52,7 @@ class WhisperStream(StreamEncoder):
             )
         config.preprocessing = {"pad_to": getattr(config, "preprocessing", {}).get("pad_to")}
         attend_packed(model)
-        self.register_buffer("filters", _filters(config.num_mel_bins), persistent=False)
+        self.register_buffer("filters", mel_filters(config.num_mel_bins), persistent=False)
 
     @property
     def pad_to(self) -> Seconds | None:
@@ -106,6 +106,43 @@ class WhisperStream(StreamEncoder):
         if embedded.lengths.tolist() != [part.stop - part.start for part in kept]:
             layers = [torch.cat([layer[part] for part in kept]) for layer in layers]
         return [Packed(layer, steps) for layer in layers]
+
+    @property
+    def padded_form(self) -> PaddedForm:
+        """See `StreamEncoder`: log-mel of clips of at most 30 s."""
+        if self.pad_to is not None:
+            raise UsageError(f"whisper: cannot be exported with pad_to {self.pad_to:g}")
+        bins = self.model.config.num_mel_bins
+        return PaddedForm(
+            f"mmembed.backbones.whisper.log_mel with mel_filters({bins}), transposed: log-mel of "
+            "samples in [-1, 1] at 16 kHz, as WhisperFeatureExtractor of transformers makes it, "
+            "cut to the clip",
+            dtype="float32",
+            shape=(bins,),
+            rate=SAMPLE_RATE / HOP,
+            hop=HOP,
+            longest=WINDOW // HOP,
+        )
+
+    def to_padded(self, inputs: Packed) -> Padded:
+        """See `StreamEncoder`."""
+        return Padded.stack([log_mel(clip, self.filters).T for clip in inputs.split()])
+
+    def padded(self, inputs: Padded) -> list[Padded]:
+        """See `StreamEncoder`."""
+        frames = F.gelu(self.model.conv1(inputs.values.transpose(1, 2))).transpose(1, 2)
+        # The next convolution, too, finds zeros behind each clip.
+        frames = inputs.with_values(frames).zeroed().values.transpose(1, 2)
+        values = F.gelu(self.model.conv2(frames)).transpose(1, 2)
+        table = self.model.embed_positions.weight
+        places = torch.arange(values.shape[1], device=values.device).clamp(max=len(table) - 1)
+        steps = Padded(values + table[places], self.steps(inputs.lengths * HOP))
+        mask = steps.mask[:, None, None]
+        layers = [steps.values]
+        for block in self.blocks:
+            layers.append(block(layers[-1], mask))
+        layers[-1] = self.model.layer_norm(layers[-1])
+        return [steps.with_values(layer) for layer in layers]
 
     def _windows(self, inputs: Packed) -> tuple[list[Tensor], list[slice]]:
         """Waveforms of at most 30 s, and which of all their steps, counted on, belong to clips."""
@@ -162,8 +199,8 @@ def log_mel(samples: Tensor, filters: Tensor) -> Tensor:
         return (decades[:, : -(-len(samples) // HOP)] + 4.0) / 4.0
 
 
-def _filters(bins: int) -> Tensor:
-    """(M, F): the triangles of the mel scale over the frequencies of the spectrum."""
+def mel_filters(bins: int) -> Tensor:
+    """(M, F), M = bins: the triangles of the mel scale over the frequencies of the spectrum."""
     from transformers.audio_utils import mel_filter_bank
 
     triangles = mel_filter_bank(

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mmembed.batch import Packed
+from mmembed.batch import Packed, Padded, Steps
 
 
-def to_frames(x: Packed, grid: Tensor, ratio: int) -> Tensor:
+def to_frames(x: Steps, grid: Tensor, ratio: int) -> Tensor:
     """(N, D) steps to (sum of `grid`, D) frames of `ratio` steps each: their mean.
 
     An item with fewer steps than its frames have keeps its last one; one with more loses the rest.
@@ -18,6 +18,12 @@ def to_frames(x: Packed, grid: Tensor, ratio: int) -> Tensor:
         grid: (B,) int64 frames of each.
         ratio: steps in a frame.
     """
+    if isinstance(x, Padded):
+        longest = x.values.shape[1]
+        last = (x.lengths - 1).clamp(0, longest - 1).to(x.values.device)[:, None]
+        starts = ratio * torch.arange((longest + ratio - 1) // ratio, device=x.values.device)
+        parts = [_taken(x.values, torch.minimum(starts + n, last)) for n in range(ratio)]
+        return torch.stack(parts).mean(0)
     steps = Packed(torch.empty(int(grid.sum()) * ratio), grid * ratio).positions()
     index = _index(x, grid * ratio, steps.cpu())
     values: Tensor = x.values[index.to(x.values.device)]
@@ -35,6 +41,11 @@ def spread_tokens(x: Packed, grid: Tensor) -> Tensor:
     share = (x.lengths / grid).repeat_interleave(grid)
     index = _index(x, grid, ((frames + 0.5) * share).long())
     return x.values[index.to(x.values.device)]
+
+
+def _taken(values: Tensor, steps: Tensor) -> Tensor:
+    """(B, T, D) and (B, T') int64 to (B, T', D)."""
+    return values.gather(1, steps[..., None].expand(-1, -1, values.shape[2]))
 
 
 def _index(x: Packed, lengths: Tensor, steps: Tensor) -> Tensor:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from helpers.encoders import write_on_pretrained
 from helpers.support import random_item, small_encoder_config, with_padding
 from mmembed_export.model import CHECKED, TRACED, main
 from torch import Tensor
@@ -73,8 +75,7 @@ def tells_no_paths(path: Path) -> None:
     assert b"traceable.py" not in path.read_bytes()
 
 
-def check_metadata(text: str, folder: Path, subset: str) -> None:
-    found = json.loads(text)
+def check_metadata(found: Mapping[str, Any], folder: Path, subset: str) -> None:
     embedder = Embedder.from_pretrained(folder)
     assert found["encoder_sha256"] == embedder.sha256
     assert found["version"] == embedder.description["version"]
@@ -99,12 +100,11 @@ def test_torch_export_of_every_subset(programs: Path, folder: Path, subset: str)
     assert sorted(path.name for path in programs.iterdir()) == sorted(
         f"encoder.{name}.pt2" for name in SUBSETS
     )
-    metadata = {"mmembed.json": ""}
     path = programs / f"encoder.{subset}.pt2"
     tells_no_paths(path)
-    program = torch.export.load(io.BytesIO(path.read_bytes()), extra_files=metadata)
-    agree(program.module(), folder, subset)
-    check_metadata(metadata["mmembed.json"], folder, subset)
+    about, run = loaded(path, "torch-export")
+    agree(run, folder, subset)
+    check_metadata(about, folder, subset)
 
 
 @pytest.mark.parametrize(
@@ -115,27 +115,86 @@ def test_torch_export_of_every_subset(programs: Path, folder: Path, subset: str)
     ],
 )
 def test_onnx_of_every_subset(folder: Path, tmp_path: Path, subset: str) -> None:
-    onnx, onnxruntime = (pytest.importorskip(name) for name in ("onnx", "onnxruntime"))
+    onnx = pytest.importorskip("onnx")
     pytest.importorskip("onnxscript")
     arguments = [str(folder), "--format", "onnx", "--out", str(tmp_path / "encoder.onnx")]
     main([*arguments, "--streams", subset])
     (path,) = tmp_path.iterdir()
     assert path.name == f"encoder.{subset}.onnx"
     tells_no_paths(path)
-    session = onnxruntime.InferenceSession(path)
-
-    def run(inputs: dict[str, Tensor]) -> dict[str, Tensor]:
-        found = session.run(OUTPUTS, {name: value.numpy() for name, value in inputs.items()})
-        return dict(zip(OUTPUTS, map(torch.from_numpy, found), strict=True))
-
+    about, run = loaded(path, "onnx")
     agree(run, folder, subset)
+    check_metadata(about, folder, subset)
     model = onnx.load(path)
-    check_metadata({p.key: p.value for p in model.metadata_props}["mmembed"], folder, subset)
     axes = [
         [d.dim_param or d.dim_value for d in x.type.tensor_type.shape.dim]
         for x in model.graph.input
     ]
     assert axes[0][:2] == ["batch", f"{subset.split('+')[0]}_steps"]
+
+
+@pytest.mark.parametrize(
+    ("kinds", "form"),
+    [
+        (("whisper", "vit", "bert"), "torch-export"),
+        (("whisper", "vit", "bert"), "onnx"),
+        *(
+            pytest.param(("whisper", *kinds), "onnx", marks=pytest.mark.slow)
+            for kinds in (
+                ("dinov2", "distilbert"),
+                ("dinov2_with_registers", "roberta"),
+                ("clip", "mpnet"),
+                ("siglip", "xlm-roberta"),
+            )
+        ),
+    ],
+)
+def test_pretrained_front_ends(kinds: tuple[str, ...], form: str, tmp_path: Path, capsys) -> None:
+    """The command compares with the encoder; here, that the file's own description is enough."""
+    pytest.importorskip("transformers")
+    made = write_on_pretrained(tmp_path / "made", *kinds)
+    out = tmp_path / "out" / "e.program"
+    main([str(made), "--format", form, "--out", str(out), "--streams", SUBSETS[-1]])
+    (path,) = out.parent.iterdir()
+    assert "differs from the encoder by" in capsys.readouterr().out
+    tells_no_paths(path)
+    about, run = loaded(path, form)
+    inputs = {}
+    for name, told in about["inputs"].items():
+        shape = [{"batch": 2}.get(n, 6) if isinstance(n, str) else n for n in told["shape"]]
+        inputs[name] = torch.ones(shape, dtype=getattr(torch, told["dtype"]))
+    results = run(inputs)
+    for name in ("pooled", "layers"):
+        assert list(results[name].shape[1:]) == about["outputs"][name]["shape"][1:]
+        assert results[name].isfinite().all()
+    assert about["inputs"]["audio"]["made_by"].startswith("mmembed.backbones.whisper.log_mel ")
+    assert about["inputs"]["audio_lengths"]["range"].endswith("at most 3000")
+    assert about["inputs"]["video"]["shape"][2:] in ([32, 32, 3], [256, 256, 3])
+
+
+def loaded(path: Path, form: str) -> tuple[dict[str, Any], Callable[..., Mapping[str, Tensor]]]:
+    """What a file says of itself, and the program in it."""
+    if form == "torch-export":
+        metadata = {"mmembed.json": ""}
+        program = torch.export.load(io.BytesIO(path.read_bytes()), extra_files=metadata).module()
+        return json.loads(metadata["mmembed.json"]), program
+    session = pytest.importorskip("onnxruntime").InferenceSession(path)
+
+    def run(inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        found = session.run(OUTPUTS, {name: value.numpy() for name, value in inputs.items()})
+        return dict(zip(OUTPUTS, map(torch.from_numpy, found), strict=True))
+
+    return json.loads(session.get_modelmeta().custom_metadata_map["mmembed"]), run
+
+
+def test_a_front_end_that_cannot_be_exported_is_named(tmp_path: Path, capsys) -> None:
+    pytest.importorskip("transformers")
+    made = write_on_pretrained(tmp_path / "made", "wavlm", "vit", "bert")
+    arguments = [str(made), "--format", "torch-export", "--out", str(tmp_path / "out" / "e.pt2")]
+    assert run_program(main, arguments) == 2
+    told = capsys.readouterr().err
+    assert "wavlm: cannot be exported, because padding of a clip would change its layers" in told
+    assert not (tmp_path / "out").exists()
 
 
 def test_what_differs_too_much_is_not_written(folder: Path, tmp_path: Path, capsys) -> None:
