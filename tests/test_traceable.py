@@ -91,6 +91,8 @@ def test_equals_the_packed_encoder_on_pretrained_front_ends(
         "text": Packed(torch.randint(5, 80, (16,), generator=draw), torch.tensor([9, 6, 1])),
     }
     expected = on_pretrained({stream: clips[stream] for stream in subset})
+    assert expected.pooled.shape == (3, 2 * on_pretrained.frame_width)
+    assert on_pretrained.layer_width > on_pretrained.frame_width
     given = {}
     for stream in subset:
         backbone = on_pretrained.backbone(stream)

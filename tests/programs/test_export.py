@@ -136,15 +136,15 @@ def test_onnx_of_every_subset(folder: Path, tmp_path: Path, subset: str) -> None
 @pytest.mark.parametrize(
     ("kinds", "form"),
     [
-        (("whisper", "vit", "bert"), "torch-export"),
         (("whisper", "vit", "bert"), "onnx"),
         *(
-            pytest.param(("whisper", *kinds), "onnx", marks=pytest.mark.slow)
-            for kinds in (
-                ("dinov2", "distilbert"),
-                ("dinov2_with_registers", "roberta"),
-                ("clip", "mpnet"),
-                ("siglip", "xlm-roberta"),
+            pytest.param(("whisper", *kinds), form, marks=pytest.mark.slow)
+            for *kinds, form in (
+                ("vit", "bert", "torch-export"),
+                ("dinov2", "distilbert", "onnx"),
+                ("dinov2_with_registers", "roberta", "onnx"),
+                ("clip", "mpnet", "onnx"),
+                ("siglip", "xlm-roberta", "onnx"),
             )
         ),
     ],
