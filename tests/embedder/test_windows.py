@@ -5,9 +5,11 @@ from __future__ import annotations
 import itertools
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -248,6 +250,23 @@ def test_a_long_recording_is_one_embedding(embedder: Embedder) -> None:
 
 
 @pytest.mark.usefixtures("short_windows")
+def test_words_of_a_long_recording_are_read_where_they_are_spoken(embedder: Embedder) -> None:
+    text = "red on blue at"
+    film = {"audio": tone(8), "sample_rate": 16_000, "text": text}
+
+    def frames(middles: Sequence[float]) -> Any:
+        words = zip(text.split(), middles, strict=True)
+        times = [{"text": word, "start": at - 0.1, "end": at + 0.1} for word, at in words]
+        return embedder({**film, "words": times}).frames
+
+    evenly = embedder(film).frames
+    np.testing.assert_allclose(frames([1, 3, 5, 7]), evenly, atol=1e-5)
+    late = frames([7, 7.2, 7.4, 7.6])
+    assert not np.allclose(late[:50], evenly[:50], atol=1e-3)  # no word is near them
+    np.testing.assert_allclose(late[:50], embedder({**film, "text": None}).frames[:50], atol=1e-5)
+
+
+@pytest.mark.usefixtures("short_windows")
 def test_a_long_recording_is_transcribed(embedder: Embedder) -> None:
     film = {"audio": tone(10.2, 8_000), "sample_rate": 8_000}
     heard = embedder(**film, transcribe=True)
@@ -278,6 +297,7 @@ def test_the_plan_of_a_recording() -> None:
 MEASURE = """
 import resource, sys
 from pathlib import Path
+from typing import Any
 from mmembed.data.example import Utterance
 from mmembed.data.media.load import MediaSource, gather, load_parts
 from mmembed.embedder import Embedder
