@@ -34,6 +34,8 @@ class Serve:
             Without it the page shows no sentiment and no emotions.
         embeddings: A folder of embeddings that this encoder made, of one stream subset, such as
             embeddings/audio+video. Without it the page shows no nearest clips.
+        recogniser: The folder of an encoder that `mmembed pretrain` made, or its name on the hub.
+            Its recogniser writes transcripts and finds words, instead of that of the encoder.
         face_model: The ONNX file of YuNet, if the faces for this encoder were found with it.
         port: The port to listen on. 0 takes any free port.
         host: The address to listen on, such as 0.0.0.0 for all addresses of this machine. By
@@ -43,6 +45,7 @@ class Serve:
     encoder: tuple[str, ...]
     regressor: Path | None = None
     embeddings: Path | None = None
+    recogniser: str | None = None
     face_model: Path | None = None
     port: int = 8000
     host: str = "127.0.0.1"
@@ -59,7 +62,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     from mmembed.studies.emotion_predictor import EmotionPredictor
 
     address = Address(settings.host, settings.port)
-    embedder = Embedder.from_pretrained(settings.encoder, face_model=settings.face_model)
+    embedder = Embedder.from_pretrained(
+        settings.encoder, face_model=settings.face_model, recogniser=settings.recogniser
+    )
     predictor = settings.regressor and EmotionPredictor.from_folder(embedder, settings.regressor)
     search = settings.embeddings and EmbeddingSearch.open(settings.embeddings)
 

@@ -48,7 +48,12 @@ def test_it_serves_until_it_is_stopped(tmp_path: Path) -> None:
     encoder = write_encoder(tmp_path / "encoder")
     programs = [
         (start(encoder), signal.SIGINT, 130, "error: interrupted\n"),
-        (start(encoder, "--host", "0.0.0.0"), signal.SIGTERM, 0, "warning: everyone who can reach"),
+        (
+            start(encoder, "--host", "0.0.0.0", "--recogniser", str(encoder)),
+            signal.SIGTERM,
+            0,
+            "warning: everyone who can reach",
+        ),
     ]
     for program, number, code, told in programs:
         assert program.stdout is not None

@@ -170,6 +170,10 @@ def test_notes_say_what_was_not_given(made: Path, decoder: Decoder, tmp_path: Pa
         (), None, None, None, (),
     )  # fmt: skip
     assert "holds no recogniser.safetensors" in shown.notes["words"]
+    helped = Embedder.from_pretrained(tmp_path / "e", recogniser=write_encoder(tmp_path / "r"))
+    told = Analyser(helped, decoder)(made / "clip.mp4", "mine.mp4")
+    assert told.transcript_from == "ctc" and "words" not in told.notes
+    assert " ".join(word.text for word in told.words) == told.transcript
     assert "without --regressor" in shown.notes["curves"]
     assert "without --regressor" in shown.notes["emotion"]
     assert "without --embeddings" in shown.notes["neighbours"]
