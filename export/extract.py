@@ -90,7 +90,9 @@ class Extract:
             "every" means each of the seven subsets.
         granularity: "utterance" stores one vector for each clip and layer, "frame" all frames (25 a
             second; a public encoder alone has its own rate), "word" one vector for each word of a
-            known transcript: at the time that the manifest gives, else where a recogniser finds it.
+            known transcript: at the time that the manifest gives, else where a recogniser finds it,
+            "steps" every layer at every step of a public encoder, to train on (`mmembed pretrain
+            --data.audio-layers`).
         recogniser: Folder of an encoder that `mmembed pretrain` made, or its name on the Hugging
             Face hub: its recogniser finds the words, instead of that of the encoder. Public
             encoders have none.

@@ -380,7 +380,7 @@ class Encoder(nn.Module):
         lengths = dict.fromkeys(STREAMS, none)
         for stream, steps in inputs.items():
             frontend = cast(AudioFrontend, self.frontends[stream])
-            lengths[stream] = frontend.frames(steps.lengths)
+            lengths[stream] = frontend.frames(steps)
         return lengths
 
     @staticmethod

@@ -33,7 +33,6 @@ from mmembed.encoder import (
     pool_layers,
     zero_filled,
 )
-from mmembed.features.audio import SAMPLES_PER_FRAME
 from mmembed.features.video import SMALL_GREY, CropForm
 from mmembed.nn.alignment import spread_tokens, to_frames
 from mmembed.nn.transformer import mean_and_std
@@ -132,7 +131,7 @@ class PretrainedEncoder(nn.Module):
         lengths = {s: held[s].lengths if s in held else none for s in STREAMS}
         present = torch.stack([lengths[stream] > 0 for stream in STREAMS], 1)
         check_present(present, self.streams)
-        grid = frame_grid({**lengths, "audio": -(-lengths["audio"] // SAMPLES_PER_FRAME)})
+        grid = frame_grid({**lengths, "audio": self._frames(lengths["audio"])})
         layers: dict[str, Packed] = {}
         frames: list[Tensor] = []
         fused: Packed | None = None
@@ -164,6 +163,13 @@ class PretrainedEncoder(nn.Module):
     def backbone(self, stream: str) -> StreamEncoder | None:
         """The encoder of a stream; None = the stream is not read."""
         return self._encoder(stream) if stream in self.streams else None
+
+    def _frames(self, samples: Tensor) -> Tensor:
+        """(B,) lengths of sound to frames."""
+        if "audio" not in self.streams:
+            return samples
+        encoder = self._encoder("audio")
+        return -(-encoder.steps(samples) // round(encoder.rate / FRAME_RATE))
 
     def _encoder(self, stream: str) -> StreamEncoder:
         return cast(StreamEncoder, self.streams[stream])

@@ -19,7 +19,7 @@ LAYERS = [
     ["encoder"],
     ["methods", "traceable", "pretrained_encoder", "data.example", "data.checks"],
     ["data.folders", "data.shards", "data.item"],
-    ["training", "data.corpora", "data.media", "data.dataset"],
+    ["training", "data.corpora", "data.media", "data.dataset", "data.frozen_layers"],
     ["data.locations", "data.inputs", "data.fingerprints", "data.loader"],
     ["data.stored_rows", "data.prepare"],
     ["data.verify", "embedder"],

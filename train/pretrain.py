@@ -197,6 +197,11 @@ def _agree(run: PretrainRun, corpus: TrainingCorpus, world: World) -> None:
 def _pretrained(run: PretrainRun) -> dict[str, Pretrained]:
     """Stream -> the pretrained encoder that is its front end."""
     configs = {stream: run.method.encoder.backbone_config(stream) for stream in STREAMS}
+    if run.data.audio_layers and configs["audio"].tuned != "nothing":
+        raise UsageError(
+            f"--data.audio-layers: layers that were computed before are of a frozen encoder, but "
+            f"--method.encoder.audio.tuned is {configs['audio'].tuned}"
+        )
     return {s: load_pretrained(config.name, s) for s, config in configs.items() if config.name}
 
 

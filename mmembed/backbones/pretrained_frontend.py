@@ -11,10 +11,9 @@ from torch import Tensor, nn
 
 from mmembed.backbones.lora import add_lora
 from mmembed.backbones.stream import StreamEncoder
-from mmembed.batch import Padded, Steps
+from mmembed.batch import Packed, Padded, Steps
 from mmembed.config import Config, Count, Width
 from mmembed.errors import UsageError
-from mmembed.features.audio import SAMPLES_PER_FRAME
 from mmembed.nn.alignment import to_frames
 from mmembed.nn.transformer import LayerWeights
 
@@ -79,26 +78,42 @@ class PretrainedFrontend(nn.Module):
             self.backbone.eval()
         return self
 
-    def frames(self, lengths: Tensor) -> Tensor:
-        """(B,) lengths of inputs to frames at 25 Hz, tokens for text."""
-        return -(-lengths // SAMPLES_PER_FRAME) if self.backbone.stream == "audio" else lengths
+    def frames(self, inputs: Packed | Padded) -> Tensor:
+        """(B,) frames at 25 Hz of each item; tokens of text."""
+        steps = inputs.lengths
+        if not self._are_layers(inputs):
+            hop = self.backbone.padded_form.hop if isinstance(inputs, Padded) else 1
+            steps = self.backbone.steps(steps * hop)
+        ratio = round(self.backbone.rate / FRAME_RATE) or 1
+        return -(-steps // ratio)
+
+    def _are_layers(self, inputs: Packed | Padded) -> bool:
+        """Whether inputs are layers (N, L + 1, D) that were computed before."""
+        values = inputs.values
+        packed = isinstance(inputs, Packed)
+        return packed and values.ndim == 3 and values.is_floating_point()
 
     def forward(self, inputs: Steps) -> tuple[list[Steps], Steps]:
         """The backbone's layers (N', D') in its own steps, and the frames (N, D).
 
-        Padded inputs have the form that `StreamEncoder.padded` reads.
+        Args:
+            inputs: what the backbone reads, or its layers (N', L + 1, D') where these were
+                computed before (`mmembed extract --granularity steps`). Padded ones have the form
+                that `StreamEncoder.padded` reads.
         """
-        padded = isinstance(inputs, Padded)
-        encode: Any = self.backbone.padded if padded else self.backbone
-        hop = self.backbone.padded_form.hop if padded else 1
-        layers: list[Steps] = encode(inputs)
+        layers: list[Steps]
+        if self._are_layers(inputs):
+            layers = [inputs.with_values(values) for values in inputs.values.unbind(1)]
+        else:
+            encode: Any = self.backbone.padded if isinstance(inputs, Padded) else self.backbone
+            layers = encode(inputs)
         weights = self.layers.weights
         mixed = torch.zeros_like(layers[0].values)
         for weight, layer in zip(weights, layers, strict=True):
             mixed = mixed + weight * F.layer_norm(layer.values, layer.values.shape[-1:])
         x = layers[0].with_values(self.project(mixed))
         if self.backbone.rate:
-            grid = self.frames(inputs.lengths * hop)
+            grid = self.frames(inputs)
             frames = to_frames(x, grid, round(self.backbone.rate / FRAME_RATE))
             x = type(inputs)(frames, grid)
         return layers, x

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final
 
 import cv2
 import numpy as np
@@ -45,6 +45,7 @@ class Item:
         transcript: (U,) output units of speech recognition.
         masked_text: (T,) the true tokens of the text stream, some of which are hidden there.
         speaker: class id.
+        audio_frames: frames at 25 Hz that its audio surely has; 0 = as many as its log-mel has.
     """
 
     key: str
@@ -52,6 +53,7 @@ class Item:
     transcript: Tensor = EMPTY["text"]
     masked_text: Tensor = EMPTY["text"]
     speaker: int = UNLABELLED
+    audio_frames: int = 0
 
 
 def collate(items: Sequence[Item]) -> Batch:
@@ -73,11 +75,19 @@ def collate(items: Sequence[Item]) -> Batch:
     )
 
 
+def sure_frames(samples: Any) -> Any:
+    """Frames at 25 Hz that a pretrained encoder surely makes of so many samples, one number or an
+    array: those of the wav2vec 2.0 kind lose up to 400 samples at the end.
+    """
+    return np.maximum(1, -(-(samples - 400) // SAMPLES_PER_FRAME))
+
+
 def _grid_frames(item: Item) -> int:
     """Frames at 25 Hz in which an item's speech can be recognised; 0 with text alone."""
-    audio, video = len(item.inputs["audio"]), len(item.inputs["video"])
-    step = 4 if item.inputs["audio"].ndim > 1 else SAMPLES_PER_FRAME
-    return -(-audio // step) if audio else video
+    audio, video = item.inputs["audio"], len(item.inputs["video"])
+    if not len(audio):
+        return video
+    return item.audio_frames or -(-len(audio) // 4)
 
 
 @dataclass(frozen=True)
@@ -116,7 +126,7 @@ def augment(
         kept = subsets[int(torch.randint(len(subsets), (), generator=generator))]
         for stream in set(held) - set(kept):
             inputs[stream] = EMPTY[stream]
-    if settings.audio and len(inputs["audio"]):
+    if settings.audio and len(inputs["audio"]) and inputs["audio"].ndim < 3:
         louder = change_gain(inputs["audio"], settings.gain * (2 * _chance(generator) - 1))
         inputs["audio"] = spec_augment(louder, generator)
     if settings.video and len(inputs["video"]):

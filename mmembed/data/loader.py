@@ -23,7 +23,8 @@ from torch.utils.data import DataLoader, Dataset
 from mmembed.batch import STREAMS, UNLABELLED, Batch
 from mmembed.data.dataset import Examples
 from mmembed.data.example import EMPTY
-from mmembed.data.item import Augmentation, Item, augment, collate
+from mmembed.data.frozen_layers import FrozenLayers
+from mmembed.data.item import Augmentation, Item, augment, collate, sure_frames
 from mmembed.data.sampler import EpochPlan, Integers, derive_seed, partition_batch
 from mmembed.data.shards.layout import Record
 from mmembed.data.shards.records import CROPS, PACKED_CROPS, SOUND
@@ -52,6 +53,7 @@ class SpeechItems:
         alphabet: output units of speech recognition.
         speakers: class ids; a speaker not among them is UNLABELLED.
         samples: whether audio is read as samples in [-1, 1], else as log-mel.
+        layers: of the audio stream, read instead of sound.
 
     Attributes:
         lengths: (N, 3) samples, pictures and characters, in the order of `STREAMS`; 0 = missing.
@@ -71,15 +73,15 @@ class SpeechItems:
         speakers: Mapping[str, int],
         *,
         samples: bool = False,
+        layers: FrozenLayers | None = None,
     ) -> None:
         self.examples = examples
         self.transcripts = transcripts
         columns = [examples.numbers(f"lengths.{s}") * (s in streams) for s in STREAMS]
         self.lengths = np.stack(columns, axis=1)
         audio, video, text = columns
-        frames = np.where(
-            audio > 0, -(-audio // SAMPLES_PER_FRAME), np.where(video > 0, video, text)
-        )
+        heard = sure_frames(audio) if samples else -(-audio // SAMPLES_PER_FRAME)
+        frames = np.where(audio > 0, heard, np.where(video > 0, video, text))
         self.frames: NDArray[np.int32] = frames.astype(np.int32)
         names = examples.texts("speaker").fill_null("").to_pylist()
         self.speakers = np.array([speakers.get(name, UNLABELLED) for name in names], np.int64)
@@ -87,7 +89,7 @@ class SpeechItems:
         texts = examples.texts("transcript").fill_null("") if subwords.as_written else None
         read = transcripts if texts is None else texts.to_pylist()
         self._tokens = pa.array(map(subwords.encode, read), pa.list_(pa.int32()))
-        self._samples = samples
+        self._samples, self._layers = samples, layers
         self._crop = examples.crops.shape if "video" in streams else ()
         self.units = pa.array(map(alphabet.encode, transcripts), pa.list_(pa.int32()))
 
@@ -101,10 +103,13 @@ class SpeechItems:
             CorruptError: the bytes of the record are not those written, or other features.
         """
         shards = self.examples.sets[self.examples.folders[number]]
-        record = shards.read(int(self.examples.records[number]), [SOUND, CROPS, PACKED_CROPS])
         audio, video, text = self.lengths[number].tolist()
+        wanted = [CROPS, PACKED_CROPS, *([SOUND] if self._layers is None else [])]
+        record = shards.read(int(self.examples.records[number]), wanted)
         inputs = dict(EMPTY)
-        if audio:
+        if audio and self._layers is not None:
+            inputs["audio"] = self._layers.read(record.key)
+        elif audio:
             heard = _stream(record, SOUND, np.int16, (audio,))
             inputs["audio"] = to_float(heard) if self._samples else log_mel(heard)
         if video:
@@ -118,6 +123,7 @@ class SpeechItems:
             inputs=inputs,
             transcript=torch.tensor(self.units[number].as_py(), dtype=torch.int64),
             speaker=int(self.speakers[number]),
+            audio_frames=int(self.frames[number]) if audio and self._samples else 0,
         )
 
 

@@ -25,7 +25,7 @@ from mmembed.embedder import Embedder, Embedding
 from mmembed.errors import DataError, UsageError
 from mmembed.training.distributed import cpu_count
 
-Granularity = Literal["utterance", "frame", "word"]
+Granularity = Literal["utterance", "frame", "word", "steps"]
 Dtype = Literal["float32", "float16"]
 Array = NDArray[Any]
 Failure = dict[str, str]
@@ -222,7 +222,8 @@ class Content:
 
     Attributes:
         embedder: the frozen encoder.
-        granularity: "utterance" = pooled and layers, "frame" = frames, "word" = words.
+        granularity: "utterance" = pooled and layers, "frame" = frames, "word" = words,
+            "steps" = all layers at every step, of a pretrained encoder of one stream.
         layers: names of those to store; () = all.
         dtype: of what is written.
         precision: of the matrix products, "fp32" or "bf16".
@@ -242,7 +243,9 @@ class Content:
         if unknown := [name for name in self.layers if name not in known]:
             raise UsageError(f"--layers {unknown[0]!r}: there are {', '.join(known)}")
         if not self.granularity:
-            raise UsageError("--granularity: name one or more of utterance, frame, word")
+            raise UsageError("--granularity: name one or more of utterance, frame, word, steps")
+        if "steps" in self.granularity:
+            self.embedder.check_steps()
 
     @property
     def layer_names(self) -> tuple[str, ...]:
@@ -268,10 +271,17 @@ class Content:
         half = self.precision == "bf16"
         with torch.autocast(self.embedder.device.type, torch.bfloat16, enabled=half):
             found = self.embedder.embed(examples, words="word" in self.granularity)
-        return [self._record(*each) for each in zip(examples, found, strict=True)]
+            steps: Sequence[Array | None] = [None] * len(examples)
+            if "steps" in self.granularity:
+                steps = self.embedder.steps(examples)
+        return [self._record(*each) for each in zip(examples, found, steps, strict=True)]
 
-    def _record(self, example: Example, embedding: Embedding) -> Record | DataError:
+    def _record(
+        self, example: Example, embedding: Embedding, steps: Array | None
+    ) -> Record | DataError:
         arrays, described = self._members(embedding)
+        if steps is not None:
+            arrays["steps.npy"] = steps.astype(self.dtype)
         for name, array in arrays.items():
             if not np.isfinite(array).all():
                 return DataError(example.key, "not_finite", f"{name} is not finite in {self.dtype}")
@@ -324,6 +334,7 @@ class Content:
             "utterance": (width, len(self.layer_names) * 2 * encoder.layer_width),
             "frame": (frames * width // 2,),
             "word": (words * width,),
+            "steps": (frames * len(encoder.layer_names) * encoder.layer_width,),
         }
         total, each = JSON + BLOCK, np.dtype(self.dtype).itemsize
         for granularity in self.granularity:

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmembed.batch import Padded, Steps
+from mmembed.batch import Packed, Padded, Steps
 
 
 class DepthwiseConv(nn.Module):
@@ -63,13 +63,13 @@ class AudioFrontend(nn.Module):
         self.context = DepthwiseConv(width, 15)
 
     @staticmethod
-    def frames(lengths: Tensor) -> Tensor:
-        """(B,) steps of log-mel to frames."""
-        return (lengths + 3) // 4
+    def frames(audio: Packed | Padded) -> Tensor:
+        """(B,) frames of each item."""
+        return (audio.lengths + 3) // 4
 
     def forward(self, audio: Steps) -> Steps:
         """(N, bands) -> (N', D), ceil(T / 4) steps for an item of T; in padding, zeros."""
-        steps = self.frames(audio.lengths)
+        steps = self.frames(audio)
         values = audio.values.to(self.first.weight.dtype)
         if isinstance(audio, Padded):
             x = F.gelu(self.first(values[:, None])).transpose(1, 2)
@@ -111,9 +111,9 @@ class VideoFrontend(nn.Module):
         self.context = DepthwiseConv(width, 7)
 
     @staticmethod
-    def frames(lengths: Tensor) -> Tensor:
-        """(B,) crops to frames: themselves."""
-        return lengths
+    def frames(video: Packed | Padded) -> Tensor:
+        """(B,) frames of each item: its crops."""
+        return video.lengths
 
     def forward(self, video: Steps) -> Steps:
         """(N, size, size) uint8 -> (N, D)."""
@@ -131,9 +131,9 @@ class TextFrontend(nn.Module):
         self.embedding = nn.Embedding(vocabulary_size, width)
 
     @staticmethod
-    def frames(lengths: Tensor) -> Tensor:
-        """(B,) tokens: themselves."""
-        return lengths
+    def frames(text: Packed | Padded) -> Tensor:
+        """(B,) tokens of each item."""
+        return text.lengths
 
     def forward(self, text: Steps) -> Steps:
         """(N,) int64 -> (N, D)."""

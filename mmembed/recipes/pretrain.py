@@ -37,6 +37,9 @@ class DataConfig:
         weights: How often an epoch has each record of a folder, on average: one number for each
             folder. By default 1.
         exclude_speakers: Speakers to leave out of training, whatever their split.
+        audio_layers: Folders that `mmembed extract --granularity steps` made of the shards, with
+            the layers of the frozen audio encoder. They are read instead of sound, so that a run
+            costs minutes; the sound is then not augmented.
         streams: The streams to read. With text alone the encoder learns masked tokens only: it gets
             no recogniser and no scores.
         vocabulary: Subwords of the text stream.
@@ -51,6 +54,7 @@ class DataConfig:
     shards: tuple[str, ...] = ()
     weights: tuple[float, ...] = ()
     exclude_speakers: tuple[str, ...] = ()
+    audio_layers: tuple[str, ...] = ()
     streams: tuple[str, ...] = ("audio", "video", "text")
     vocabulary: VocabularyConfig = VocabularyConfig(256, "unigram")
     alphabet: VocabularyConfig = VocabularyConfig(100, "char")

@@ -16,6 +16,7 @@ import numpy as np
 from mmembed.backbones.pretrained import Pretrained
 from mmembed.backbones.text import TextTokenizer
 from mmembed.data.dataset import Examples, Meta
+from mmembed.data.frozen_layers import FrozenLayers
 from mmembed.data.loader import SpeechItems
 from mmembed.data.locations import SHARDS
 from mmembed.data.sampler import EpochPlan, draw, plan_epoch
@@ -41,6 +42,7 @@ class TrainingCorpus:
         impossible: keys whose transcript is too long for CTC; they train without it.
         labelled: target -> training items that have it, and the streams it is recognised in.
         samples: whether audio is read as samples, for a pretrained encoder.
+        layers: of the audio stream, where they were computed before.
     """
 
     train: SpeechItems
@@ -51,6 +53,7 @@ class TrainingCorpus:
     labelled: dict[str, int]
     config: DataConfig
     samples: bool = False
+    layers: FrozenLayers | None = None
 
     @cached_property
     def names(self) -> tuple[str, ...]:
@@ -83,6 +86,7 @@ class TrainingCorpus:
             self.alphabet,
             self.speakers,
             samples=self.samples,
+            layers=self.layers,
         )
 
 
@@ -130,10 +134,22 @@ def open_corpus(
     tokenizer = pretrained["text"].tokenizer if pretrained and "text" in pretrained else None
     subwords = tokenizer or Vocabulary.train(spoken, config.vocabulary.size, config.vocabulary.kind)
     samples = "audio" in (pretrained or ())
+    layers = None
+    if config.audio_layers:
+        if pretrained is None or "audio" not in pretrained:
+            raise UsageError("--data.audio-layers: the audio stream has no pretrained encoder")
+        layers = FrozenLayers(config.audio_layers, pretrained["audio"].sha256)
     names = sorted(name for name in examples.texts("speaker").unique().to_pylist() if name)
     speakers = {name: number for number, name in enumerate(names)}
     train = SpeechItems(
-        examples, config.streams, transcripts, subwords, alphabet, speakers, samples=samples
+        examples,
+        config.streams,
+        transcripts,
+        subwords,
+        alphabet,
+        speakers,
+        samples=samples,
+        layers=layers,
     )
 
     audio, video, text = (train.lengths > 0).T
@@ -157,6 +173,7 @@ def open_corpus(
         labelled={target: int(found.sum()) for target, found in labelled.items()},
         config=config,
         samples=samples,
+        layers=layers,
     )
 
 

@@ -14,6 +14,7 @@ import pytest
 import torch
 from helpers.pretraining import PROGRAM, clip, result_of, settings, write_clips
 from helpers.tiny_backbones import write_tiny
+from mmembed_export.extract import main as extract
 
 from mmembed.data.dataset import Examples
 from mmembed.embedder import Embedder
@@ -53,6 +54,12 @@ def run(command: list[str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         command, capture_output=True, text=True, env=environment, check=False, timeout=180
     )
+
+
+def make_steps(shards: Path, encoder: Path, out: Path) -> None:
+    """As a user extracts the layers of a frozen encoder; two clips have no sound."""
+    words = ["--encoder", str(encoder), "--granularity", "steps", "--error-budget", "1"]
+    extract([str(shards), *words, "--out", str(out)])
 
 
 @pytest.fixture(scope="module")
@@ -136,3 +143,37 @@ def test_a_folder_may_name_its_base(
     assert sizes[1] < sizes[0]
     config = json.loads((naming / "config.json").read_text())
     assert config["bases"]["audio"]["name"] == str(backbones["audio"])
+
+
+def test_layers_computed_once_train_as_those_computed_each_time(
+    shards: Path, backbones: dict[str, Path], tmp_path: Path
+) -> None:
+    """Of Whisper and of wav2vec 2.0, whose steps end before the sound does."""
+    for kind in ("whisper", "wav2vec2"):
+        audio = write_tiny(tmp_path / kind, kind)
+        stored = tmp_path / f"steps of {kind}"
+        make_steps(shards, audio, stored)
+        losses = []
+        for name, more in (("computed", ()), ("stored", (f"--data.audio-layers={stored}",))):
+            out = tmp_path / f"{kind} {name}"
+            call = arguments(shards, out, {"audio": audio}, "nothing", *more)
+            still = ["--data.augmentation.no-audio", "--data.augmentation.gain=0"]
+            streams = ["--data.streams", "audio", "--method.masked-text-weight=0"]
+            done = run([sys.executable, str(PROGRAM), *call, *still, *streams])
+            assert done.returncode == 0, done.stderr
+            losses.append([line["loss"] for line in result_of(out)[2] if "loss" in line])
+        assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+def test_layers_of_another_encoder_are_refused(
+    shards: Path, backbones: dict[str, Path], tmp_path: Path
+) -> None:
+    audio = {"audio": backbones["audio"]}
+    other = write_tiny(tmp_path / "other", "whisper", encoder_layers=1)
+    stored = tmp_path / "steps"
+    make_steps(shards, other, stored)
+    for tuned, words in (("nothing", "the audio encoder of this run is"), ("lora", "is lora")):
+        more = [f"--data.audio-layers={stored}"]
+        call = arguments(shards, tmp_path / "run", audio, tuned, *more)
+        done = run([sys.executable, str(PROGRAM), *call])
+        assert done.returncode == 2 and words in done.stderr and done.stderr.count("\n") == 1

@@ -22,6 +22,7 @@ ORIGIN: Final = (  # of embeddings
 )  # fmt: skip
 MEMBERS: Final[dict[str, tuple[str, ...]]] = {
     "utterance": ("pooled.npy", "layers.npy"), "frame": ("frames.npy",), "word": ("words.npy",),
+    "steps": ("steps.npy",),
 }  # fmt: skip
 """Granularity of embeddings -> the members that a record of it has."""
 COPIES: Final = "embeddings.json"

@@ -59,6 +59,7 @@ _FORMS: Final[dict[str, _Form]] = {
     "pooled": (("float16", "float32"), ((None,),)),
     "frames": (("float16", "float32"), ((None, None),)),
     "words": (("float16", "float32"), ((None, None),)),
+    "steps": (("float16", "float32"), ((None, None, None),)),
     "layers": (("float16", "float32"), ((None, None), (None, None, None))),
 }
 """Member -> dtypes and shapes allowed, None = any size; see docs/architecture.md."""
