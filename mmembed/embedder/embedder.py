@@ -10,15 +10,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, overload
 
-import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from mmembed import __version__
 from mmembed.batch import STREAMS, Encoding, Packed, Padded, subset_name
 from mmembed.config import Hz, Seconds
-from mmembed.data.example import LONGEST, Example
+from mmembed.data.example import Example
 from mmembed.data.manifest.timed_words import TimedWord
 from mmembed.data.media.pool import Decoder
 from mmembed.data.media.streaming import MAX_SECONDS
@@ -36,7 +35,6 @@ from mmembed.errors import UsageError
 from mmembed.features.text import normalise_transcript
 from mmembed.features.video import check_face_model
 from mmembed.io.versions import made_with
-from mmembed.pretrained_encoder import PretrainedEncoder
 
 BATCH_SIZE: Final = 8  # clips; changes no vector
 
@@ -367,28 +365,6 @@ class Embedder:
                 )
             )
         return embeddings
-
-    def check_steps(self) -> None:
-        """Refuse `steps`, with a UsageError, where layers have different steps."""
-        if not isinstance(self.encoder, PretrainedEncoder) or len(self.encoder.reads) > 1:
-            raise UsageError(
-                "steps: all layers at every step are those of a pretrained encoder of one stream; "
-                "name it alone, --encoder NAME"
-            )
-
-    @torch.no_grad()
-    def steps(self, examples: Sequence[Example]) -> list[NDArray[np.float32]]:
-        """(T, L, D) of each example: all layers at every step, see `check_steps`.
-
-        Raises:
-            UsageError: the encoder has no such steps, or an example is longer than 300 s.
-        """
-        self.check_steps()
-        if long := [example.key for example in examples if example.is_long]:
-            raise UsageError(f"{long[0]}: steps are those of clips of at most {LONGEST:.0f} s")
-        layers = self.hidden(examples).layers.values()
-        each = zip(*(layer.split() for layer in layers), strict=True)
-        return [torch.stack(item, 1).float().cpu().numpy() for item in each]
 
     def hidden(self, examples: Sequence[Example]) -> EncoderOutput:
         """The outputs of all layers for examples, each with at least one stream."""

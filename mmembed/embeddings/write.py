@@ -22,6 +22,7 @@ from mmembed.data.manifest.utterance import row_of
 from mmembed.data.media.load import MediaSource, Source
 from mmembed.data.shards.layout import Record, is_committed, shard_path, shard_writer
 from mmembed.embedder import Embedder, Embedding
+from mmembed.embedder.steps import check_steps, encode_steps
 from mmembed.errors import DataError, UsageError
 from mmembed.training.distributed import cpu_count
 
@@ -245,7 +246,7 @@ class Content:
         if not self.granularity:
             raise UsageError("--granularity: name one or more of utterance, frame, word, steps")
         if "steps" in self.granularity:
-            self.embedder.check_steps()
+            check_steps(self.embedder)
 
     @property
     def layer_names(self) -> tuple[str, ...]:
@@ -273,7 +274,7 @@ class Content:
             found = self.embedder.embed(examples, words="word" in self.granularity)
             steps: Sequence[Array | None] = [None] * len(examples)
             if "steps" in self.granularity:
-                steps = self.embedder.steps(examples)
+                steps = encode_steps(self.embedder, examples)
         return [self._record(*each) for each in zip(examples, found, steps, strict=True)]
 
     def _record(
