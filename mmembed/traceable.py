@@ -41,12 +41,10 @@ class TraceableEncoder(nn.Module):
         super().__init__()
         self.encoder = encoder
         self.streams = tuple(streams)
-        self.hops = dict.fromkeys(self.streams, 1)
         self.longest = dict.fromkeys(self.streams, 0)
         for stream in self.streams:
             if (backbone := encoder.backbone(stream)) is not None:
-                form = backbone.padded_form
-                self.hops[stream], self.longest[stream] = form.hop, form.longest
+                self.longest[stream] = backbone.padded_form.longest
 
     def forward(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Embed a batch.
@@ -70,8 +68,7 @@ class TraceableEncoder(nn.Module):
             values = F.pad(streams["audio"].values, (0, 0, 0, 4))
             streams["audio"] = streams["audio"].with_values(values)
         first = self.streams[0]
-        heard = Padded(streams[first].values, streams[first].lengths * self.hops[first])
-        grid = self.encoder.lengths({first: heard})[first]
+        grid = self.encoder.lengths({first: streams[first]})[first]
         layers: dict[str, Tensor] = {}
         paths: dict[str, Padded] = {}
         for stream in STREAMS:

@@ -252,7 +252,7 @@ USES = {
 
 REFUSED = {
     "hub": "hub", "serve": "port",
-    "corpora": "a.csd", **dict.fromkeys(("text", "train", "studies", "report", "all"), "nowhere"),
+    "corpora": "a.csd", **dict.fromkeys(("backbones", "train", "studies", "report", "all"), "nowhere"),
 }  # fmt: skip
 """What they say with the extra, where this machine alone cannot give what they ask for."""
 
@@ -262,9 +262,9 @@ REFUSED = {
 def test_each_extra_brings_what_its_programs_need(extra, alone, wheel, folder, address, tmp_path):
     if not environments.installed(EXTRAS[extra]):
         pytest.skip(f"{', '.join(EXTRAS[extra])}: not installed here")
-    if extra == "text":  # used by a command that needs another extra first
+    if extra == "backbones":  # used by a command that needs another extra first
         alone = environments.make(tmp_path / "alone", wheel, "studies", [*CORE, *EXTRAS["studies"]])
-        lines, extras = [*EXTRAS["studies"], *EXTRAS["text"]], "studies,text"
+        lines, extras = [*EXTRAS["studies"], *EXTRAS["backbones"]], "studies,backbones"
     else:
         lines, extras = EXTRAS[extra], extra
     here = environments.make(tmp_path / "env", wheel, extras, [*CORE, *lines])

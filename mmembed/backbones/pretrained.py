@@ -1,7 +1,7 @@
 """Pretrained encoders by folder or by name on the hub, and the same modules from their settings.
 
 Weights are read from safetensors only and no code that came with a model is run. A folder is read
-without any network. The library transformers is the extra `text`, and is imported when needed.
+without any network. The library transformers is the extra `backbones`, and is imported when needed.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import importlib
-import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -24,6 +23,7 @@ from mmembed.backbones.text import TextEncoder, TextTokenizer
 from mmembed.backbones.wav2vec2 import Wav2Vec2Stream, WavLMStream
 from mmembed.backbones.whisper import WhisperStream
 from mmembed.errors import UsageError, printable
+from mmembed.io.json import dumps
 
 
 @dataclass(frozen=True)
@@ -200,7 +200,7 @@ def digest(encoder: StreamEncoder, tokenizer: TextTokenizer | None = None) -> st
         if value != defaults.get(name) and not NOT_OF_THE_ENCODER.search(name)
     }
     settings["model_type"] = encoder.config["model_type"]
-    total.update(json.dumps(settings, sort_keys=True).encode())
+    total.update(dumps(settings, sort_keys=True).encode())
     if tokenizer is not None:
         total.update(tokenizer.to_bytes())
     return total.hexdigest()
@@ -210,7 +210,7 @@ def _transformers(name: str) -> Any:
     try:
         return importlib.import_module("transformers")
     except ImportError as error:
-        raise UsageError(f"{name}: needs pip install 'mmembed[text]' ({error})") from None
+        raise UsageError(f"{name}: needs pip install 'mmembed[backbones]' ({error})") from None
 
 
 def _architecture(name: str, settings: Mapping[str, Any]) -> Architecture:

@@ -35,7 +35,9 @@ def open_encoder(name: EncoderName, revision: str | None = None) -> Saved:
         if revision is not None:
             raise UsageError(f"{text}: a folder has no revisions, found {revision!r}")
         return _open_folder(folder, text, None)
-    if isinstance(name, os.PathLike) or not hub.is_hub_name(text):
+    if isinstance(name, os.PathLike):
+        return read_folder(folder)  # says what is missing
+    if not hub.is_hub_name(text):
         raise UsageError(f"{text}: there is no such folder (a name on the hub is OWNER/NAME)")
     return _open_folder(hub.download(text, revision, (CONFIG,)), text, revision)
 
