@@ -252,7 +252,8 @@ USES = {
 
 REFUSED = {
     "hub": "hub", "serve": "port",
-    "corpora": "a.csd", **dict.fromkeys(("backbones", "train", "studies", "report", "all"), "nowhere"),
+    "corpora": "a.csd",
+    **dict.fromkeys(("backbones", "train", "studies", "report", "all"), "nowhere"),
 }  # fmt: skip
 """What they say with the extra, where this machine alone cannot give what they ask for."""
 
