@@ -3,14 +3,14 @@
 Examples:
     mmembed export runs/tiny/encoder --format onnx --out exported/encoder.onnx
     mmembed export runs/tiny/encoder --format torch-export --out encoder.pt2 --streams audio+video
+    mmembed export openai/whisper-base --format onnx --out whisper.onnx
 
 There is one file for each stream subset, named after it: encoder.audio+video.onnx. Inputs are
-features, padded to any length, and their lengths; those of a pretrained front end are log-mel as
+features, padded to any length, and their lengths; those of a pretrained encoder are log-mel as
 Whisper makes it, RGB face crops, and the tokens of its own tokenizer. wav2vec 2.0 and its kin
-cannot be exported. The file itself describes its inputs: in ONNX under
-"mmembed" in the metadata of the model, in the format of torch.export as the extra file
-"mmembed.json". Each program is run on batches of other sizes than it was made with, and is written
-only if it agrees with the encoder.
+cannot be exported. The file itself describes its inputs: in ONNX under "mmembed" in the metadata of
+the model, in the format of torch.export as the extra file "mmembed.json". Each program is run on
+batches of other sizes than it was made with, and is written only if it agrees with the encoder.
 """
 
 from __future__ import annotations
@@ -33,13 +33,14 @@ from mmembed.backbones.stream import PaddedForm
 from mmembed.batch import STREAMS, Packed, Padded, parse_subset, stream_subsets, subset_name
 from mmembed.commands.cli import leave, run_program
 from mmembed.embedder import Embedder
-from mmembed.encoder import FRAME_RATE, Encoder
+from mmembed.encoder import Encoder
 from mmembed.errors import CorruptError, UsageError
 from mmembed.features.audio import FEATURE_RATE, MEL_BANDS
 from mmembed.features.video import CROP, VIDEO_RATE
 from mmembed.io.atomic import atomic_file
 from mmembed.io.json import dumps
-from mmembed.traceable import OUTPUTS, TraceableEncoder, lengths_name
+from mmembed.pretrained_encoder import PretrainedEncoder
+from mmembed.traceable import OUTPUTS, lengths_name, traceable
 
 METADATA: Final = "mmembed"
 TRACED: Final = (2, 30)  # items, and steps of the longest, of the batch that is traced
@@ -74,15 +75,17 @@ class Export:
     """What to write and how.
 
     Attributes:
-        model: Folder of the frozen encoder.
+        model: Folder of the frozen encoder, or its name on the Hugging Face hub: an encoder that
+            mmembed trained, or a public one as it is; several public ones are STREAM=NAME each.
         format: Format of the programs. "onnx" needs the extra `onnx`.
         out: File to write. The stream subset is inserted before its suffix.
-        streams: Stream subsets such as "audio+video"; "every" means each of the seven subsets.
+        streams: Stream subsets such as "audio+video"; "every" means each subset of those that
+            the encoder reads.
         tolerance: Largest allowed difference from the encoder in pooled, frames and layers,
             relative for numbers above 1.
     """
 
-    model: tyro.conf.Positional[Path]
+    model: tyro.conf.Positional[tuple[str, ...]]
     format: Literal["torch-export", "onnx"]
     out: Path
     streams: tuple[str, ...] = ("every",)
@@ -92,16 +95,11 @@ class Export:
 def main(argv: Sequence[str] | None = None) -> None:
     """Load; then for each subset export, compare, write."""
     settings = tyro.cli(Export, prog="mmembed export", args=argv, description=__doc__)
-    subsets = _subsets(settings.streams)
     if settings.format == "onnx":
         _check_onnx()
     embedder = Embedder.from_pretrained(settings.model)
     encoder = embedder.encoder
-    if not isinstance(encoder, Encoder):
-        raise UsageError(
-            f"{settings.model}: holds pretrained encoders of transformers alone; export these by "
-            "its own means (optimum), this command writes encoders that mmembed trained"
-        )
+    subsets = _subsets(settings.streams, encoder.reads)
     input_forms(encoder, {stream for subset in subsets for stream in subset})
     export, load = FORMATS[settings.format]
     for subset in subsets:
@@ -124,7 +122,6 @@ def main(argv: Sequence[str] | None = None) -> None:
 def describe(embedder: Embedder, subset: Sequence[str]) -> dict[str, Any]:
     """What a user of the file has to know: inputs, outputs, and where it comes from."""
     encoder = embedder.encoder
-    assert isinstance(encoder, Encoder)
     width, layers = encoder.frame_width, len(encoder.layer_names)
     inputs: dict[str, Any] = {}
     for stream, form in input_forms(encoder, subset).items():
@@ -150,7 +147,7 @@ def describe(embedder: Embedder, subset: Sequence[str]) -> dict[str, Any]:
             "frames": {
                 "shape": ["batch", "frames", width],
                 "dtype": "float32",
-                "steps_per_second": FRAME_RATE,
+                "steps_per_second": encoder.frame_rate,
                 "padding": "zeros from frame_lengths on",
             },
             "frame_lengths": {"shape": ["batch"], "dtype": "int64"},
@@ -159,7 +156,9 @@ def describe(embedder: Embedder, subset: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def input_forms(encoder: Encoder, streams: Iterable[str]) -> dict[str, PaddedForm]:
+def input_forms(
+    encoder: Encoder | PretrainedEncoder, streams: Iterable[str]
+) -> dict[str, PaddedForm]:
     """How each of these streams is given to a program.
 
     Raises:
@@ -170,13 +169,13 @@ def input_forms(encoder: Encoder, streams: Iterable[str]) -> dict[str, PaddedFor
         if stream not in streams:
             continue
         backbone, form = encoder.backbone(stream), OURS[stream]
-        if stream == "text":
+        if stream == "text" and isinstance(encoder, Encoder):
             form = replace(form, values=encoder.config.vocabulary_size)
         forms[stream] = form if backbone is None else backbone.padded_form
     return forms
 
 
-def trace(encoder: Encoder, subset: Sequence[str]) -> ExportedProgram:
+def trace(encoder: Encoder | PretrainedEncoder, subset: Sequence[str]) -> ExportedProgram:
     """The encoder for a stream subset, for batches of any size and length."""
     named = _axes(subset)
     axes = {axis: Dim(axis) for places in named.values() for axis in places.values()}
@@ -185,7 +184,7 @@ def trace(encoder: Encoder, subset: Sequence[str]) -> ExportedProgram:
             axes[f"{stream}_steps"] = Dim(f"{stream}_steps", max=form.longest)
     shapes = {name: {n: axes[axis] for n, axis in places.items()} for name, places in named.items()}
     example = program_inputs(encoder, random_clips(encoder, subset, *TRACED))
-    wrapped = TraceableEncoder(encoder, subset).eval()
+    wrapped = traceable(encoder, subset).eval()
     program = torch.export.export(wrapped, (example,), dynamic_shapes=(shapes,))
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)  # places in files of this machine
@@ -193,7 +192,7 @@ def trace(encoder: Encoder, subset: Sequence[str]) -> ExportedProgram:
 
 
 def random_clips(
-    encoder: Encoder, subset: Sequence[str], size: int, longest: int
+    encoder: Encoder | PretrainedEncoder, subset: Sequence[str], size: int, longest: int
 ) -> dict[str, Packed]:
     """A batch of noise as the encoder reads it, the first item of which is the longest.
 
@@ -224,7 +223,7 @@ def random_clips(
     return clips
 
 
-def program_inputs(encoder: Encoder, clips: Mapping[str, Packed]) -> Inputs:
+def program_inputs(encoder: Encoder | PretrainedEncoder, clips: Mapping[str, Packed]) -> Inputs:
     """The same clips as a program reads them, something in the padding."""
     inputs: Inputs = {}
     for stream, packed in clips.items():
@@ -236,7 +235,9 @@ def program_inputs(encoder: Encoder, clips: Mapping[str, Packed]) -> Inputs:
     return inputs
 
 
-def largest_difference(run: Run, encoder: Encoder, subset: Sequence[str]) -> float:
+def largest_difference(
+    run: Run, encoder: Encoder | PretrainedEncoder, subset: Sequence[str]
+) -> float:
     """Between a program and the encoder, over batches it was not made with.
 
     Returns:
@@ -319,13 +320,19 @@ def _axes(subset: Sequence[str]) -> dict[str, dict[int, str]]:
     return axes
 
 
-def _subsets(names: Sequence[str]) -> list[tuple[str, ...]]:
+def _subsets(names: Sequence[str], read: Sequence[str]) -> list[tuple[str, ...]]:
+    """Those of the streams that the encoder reads."""
     if tuple(names) == ("every",):
-        return stream_subsets()
+        return stream_subsets(read)
     try:
-        return [parse_subset(name) for name in names]
+        subsets = [parse_subset(name) for name in names]
     except ValueError as error:
         raise UsageError(f"--streams: {error}; or every") from None
+    for subset in subsets:
+        if not set(subset) <= set(read):
+            told = f"--streams {subset_name(subset)}: the encoder reads {subset_name(read)} alone"
+            raise UsageError(told)
+    return subsets
 
 
 def _check_onnx() -> None:

@@ -14,7 +14,7 @@ from mmembed.backbones.stream import StreamEncoder
 from mmembed.batch import Packed, Padded, Steps
 from mmembed.config import Config, Count, Width
 from mmembed.errors import UsageError
-from mmembed.nn.alignment import to_frames
+from mmembed.nn.alignment import to_frames, to_padded_frames
 from mmembed.nn.transformer import LayerWeights
 
 FRAME_RATE: Final = 25  # Hz, of the encoder behind
@@ -114,7 +114,12 @@ class PretrainedFrontend(nn.Module):
         x = layers[0].with_values(self.project(mixed))
         if self.backbone.rate:
             grid = self.frames(inputs)
-            frames = to_frames(x, grid, round(self.backbone.rate / FRAME_RATE))
+            ratio = round(self.backbone.rate / FRAME_RATE)
+            if isinstance(x, Padded):
+                count = (x.values.shape[1] + ratio - 1) // ratio
+                frames = to_padded_frames(x, count, ratio)
+            else:
+                frames = to_frames(x, grid, ratio)
             x = type(inputs)(frames, grid)
         return layers, x
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mmembed.batch import Packed, Padded, Steps
+from mmembed.batch import Packed, Padded
 
 
-def to_frames(x: Steps, grid: Tensor, ratio: int) -> Tensor:
+def to_frames(x: Packed, grid: Tensor, ratio: int) -> Tensor:
     """(N, D) steps to (sum of `grid`, D) frames of `ratio` steps each: their mean.
 
     An item with fewer steps than its frames have keeps its last one; one with more loses the rest.
@@ -18,12 +18,6 @@ def to_frames(x: Steps, grid: Tensor, ratio: int) -> Tensor:
         grid: (B,) int64 frames of each.
         ratio: steps in a frame.
     """
-    if isinstance(x, Padded):
-        longest = x.values.shape[1]
-        last = (x.lengths - 1).clamp(0, longest - 1).to(x.values.device)[:, None]
-        starts = ratio * torch.arange((longest + ratio - 1) // ratio, device=x.values.device)
-        parts = [_taken(x.values, torch.minimum(starts + n, last)) for n in range(ratio)]
-        return torch.stack(parts).mean(0)
     steps = Packed(torch.empty(int(grid.sum()) * ratio), grid * ratio).positions()
     index = _index(x, grid * ratio, steps.cpu())
     values: Tensor = x.values[index.to(x.values.device)]
@@ -43,9 +37,23 @@ def spread_tokens(x: Packed, grid: Tensor) -> Tensor:
     return x.values[index.to(x.values.device)]
 
 
-def _taken(values: Tensor, steps: Tensor) -> Tensor:
-    """(B, T, D) and (B, T') int64 to (B, T', D)."""
-    return values.gather(1, steps[..., None].expand(-1, -1, values.shape[2]))
+def to_padded_frames(x: Padded, count: int, ratio: int) -> Tensor:
+    """The same of padded steps: (B, T, D) to (B, count, D), anything behind an item's frames."""
+    starts = ratio * torch.arange(count, device=x.values.device)
+    return torch.stack([_taken(x, (starts + n)[None]) for n in range(ratio)]).mean(0)
+
+
+def spread_padded_tokens(x: Padded, grid: Tensor, count: int) -> Tensor:
+    """The same of padded tokens: (B, T, D) to (B, count, D), anything behind an item's frames."""
+    frames = torch.arange(count, device=x.values.device)
+    return _taken(x, ((frames + 0.5) * (x.lengths / grid)[:, None]).long())
+
+
+def _taken(x: Padded, steps: Tensor) -> Tensor:
+    """(B, T, D) and steps (B or 1, T') of each item to (B, T', D); behind its end, its last one."""
+    last = (x.lengths - 1).clamp(0, x.values.shape[1] - 1).to(steps.device)[:, None]
+    rows = torch.minimum(steps, last)[..., None]
+    return x.values.gather(1, rows.expand(-1, -1, x.values.shape[2]))
 
 
 def _index(x: Packed, lengths: Tensor, steps: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ import pytest
 import torch
 from helpers.encoders import write_on_pretrained
 from helpers.support import random_item, small_encoder_config, with_padding
+from helpers.tiny_backbones import write_tiny
 from mmembed_export.model import CHECKED, TRACED, main
 from torch import Tensor
 
@@ -187,6 +188,28 @@ def loaded(path: Path, form: str) -> tuple[dict[str, Any], Callable[..., Mapping
     return json.loads(session.get_modelmeta().custom_metadata_map["mmembed"]), run
 
 
+@pytest.mark.parametrize(
+    ("names", "form"),
+    [
+        pytest.param(("audio=whisper", "text=bert"), "onnx", marks=pytest.mark.slow),
+        (("whisper",), "torch-export"),
+    ],
+)
+def test_public_encoders(names: tuple[str, ...], form: str, tmp_path: Path, monkeypatch) -> None:
+    """As they are, without training: the command compares them with what `mmembed extract` runs."""
+    pytest.importorskip("transformers")
+    for name in names:
+        write_tiny(tmp_path / name.split("=")[-1], name.split("=")[-1])
+    monkeypatch.chdir(tmp_path)
+    main([*names, "--format", form, "--out", "out/e.program"])
+    found = {path.name for path in (tmp_path / "out").iterdir()}
+    streams = ["audio", "text", "audio+text"] if len(names) > 1 else ["audio"]
+    assert found == {f"e.{name}.program" for name in streams}
+    about, _ = loaded(tmp_path / "out" / f"e.{streams[-1]}.program", form)
+    assert about["outputs"]["frames"]["steps_per_second"] == (25 if len(names) > 1 else 50)
+    assert run_program(main, [*names, "--format", form, "--out", "e", "--streams", "video"]) == 2
+
+
 def test_a_front_end_that_cannot_be_exported_is_named(tmp_path: Path, capsys) -> None:
     pytest.importorskip("transformers")
     made = write_on_pretrained(tmp_path / "made", "wavlm", "vit", "bert")
@@ -220,7 +243,7 @@ def test_nan_is_no_agreement(folder: Path, tmp_path: Path, capsys) -> None:
     [
         (["--format", "pickle"], 2, "torch-export"),
         (["--streams", "smell"], 2, "--streams: streams ['smell']"),
-        (["nowhere"], 5, "nowhere: not an encoder folder"),
+        (["nowhere"], 2, "nowhere: there is no such folder"),
     ],
 )
 def test_usage(
