@@ -26,7 +26,7 @@ import numpy as np
 import pyarrow.compute as pc
 import tyro
 
-from mmembed.data.shards.format import _sealed, to_json
+from mmembed.data.shards.format import sealed, to_json
 from mmembed.data.shards.layout import ShardSet, index_shards, shard_path
 
 TAR_SIZE = 82_000_000 // 10_240 * 10_240
@@ -108,7 +108,7 @@ def fake(folder: Path, count: int, shards: int) -> None:
             "records": records,
             "sha256": hashlib.sha256(str(number).encode()).hexdigest(),
         }
-        tar.with_suffix(".json").write_bytes(_sealed(to_json(content)))
+        tar.with_suffix(".json").write_bytes(sealed(to_json(content)))
 
 
 class Steps:

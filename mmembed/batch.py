@@ -211,6 +211,36 @@ class Packed(_Sequences):
         return total.index_add(0, self.item_index(), self.values)
 
 
+def frame_grid(lengths: Mapping[str, Tensor]) -> Tensor:
+    """(B,) frames of each item on the frame grid, from the frames of its streams: those of the
+    audio, else of the video, else the tokens of the text.
+    """
+    grid = torch.where(lengths["audio"] > 0, lengths["audio"], lengths["video"])
+    return torch.where(grid > 0, grid, lengths["text"])
+
+
+def check_present(present: Tensor, streams: Iterable[str]) -> None:
+    """Raise ValueError unless each item of (B, 3) has a stream."""
+    if not bool(present.any(1).all()):
+        raise ValueError(
+            f"item {int((~present.any(1)).nonzero()[0])} of the batch has no stream: "
+            f"give each at least one of {', '.join(streams)}"
+        )
+
+
+def zero_filled(layer: Packed, has: Tensor) -> Packed:
+    """Layers of a batch of which only some items have the stream: one step of zeros for others.
+
+    Args:
+        layer: of the items that have it, in their order.
+        has: (B,) bool.
+    """
+    if bool(has.all()):
+        return layer
+    zero, found = layer.values.new_zeros(1, layer.values.shape[1]), iter(layer.split())
+    return Packed.concatenate([next(found) if held else zero for held in has.tolist()])
+
+
 Steps = TypeVar("Steps", Packed, Padded)
 """What a layer takes and gives: packed steps, or padded ones where a graph must have no shapes that
 depend on lengths (`mmembed.traceable`). Docstrings give the shape of packed steps, (N, ...); padded

@@ -15,24 +15,32 @@ Speech recognition must not see the text: `EncoderOutput.audio_visual` is the su
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Self, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmembed.backbones.picture import PictureEncoder
 from mmembed.backbones.pretrained_frontend import BackboneConfig, PretrainedFrontend
 from mmembed.backbones.stream import StreamEncoder
-from mmembed.batch import STREAMS, Encoding, Packed, Padded, Steps
+from mmembed.batch import (
+    STREAMS,
+    Encoding,
+    Packed,
+    Padded,
+    Steps,
+    check_present,
+    frame_grid,
+    zero_filled,
+)
 from mmembed.config import Config, Count, Depth, Dropout, Heads, Hz, Width
 from mmembed.errors import UsageError
 from mmembed.features.audio import FEATURE_RATE, MEL_BANDS
 from mmembed.features.video import CROP, SMALL_GREY, VIDEO_RATE, CropForm
 from mmembed.nn.frontend import AudioFrontend, TextFrontend, VideoFrontend
-from mmembed.nn.transformer import Block, mean_and_std
+from mmembed.nn.transformer import Block, mean_and_std, pool_layers
 
 FRAME_RATE: Final[Hz] = 25  # Hz, of everything behind the front ends
 assert FEATURE_RATE == 4 * FRAME_RATE and VIDEO_RATE == FRAME_RATE
@@ -120,7 +128,17 @@ class EncoderOutput:
 
 
 class Encoder(nn.Module):
-    """See the module's docstring."""
+    """See the module's docstring.
+
+    Attributes:
+        reads: the streams that it reads.
+        frame_rate: frames a second.
+        pooled_layers: those whose mean and standard deviation are a clip's one vector.
+    """
+
+    reads: tuple[str, ...] = STREAMS
+    frame_rate: Hz = FRAME_RATE
+    pooled_layers: tuple[str, ...] = ("fused",)
 
     def __init__(
         self, config: EncoderConfig, backbones: Mapping[str, StreamEncoder] | None = None
@@ -199,11 +217,6 @@ class Encoder(nn.Module):
         return {s: found for s in STREAMS if (found := self.backbone(s)) is not None}
 
     @property
-    def reads(self) -> tuple[str, ...]:
-        """The streams that it reads."""
-        return STREAMS
-
-    @property
     def layer_width(self) -> int:
         """D of the widest layer."""
         return max([self.config.width, *(one.width for one in self.backbones.values())])
@@ -214,19 +227,9 @@ class Encoder(nn.Module):
         return self.config.width
 
     @property
-    def frame_rate(self) -> Hz:
-        """Frames a second."""
-        return FRAME_RATE
-
-    @property
     def reads_samples(self) -> bool:
         """Whether the audio stream is read as samples, not as log-mel."""
         return self.backbone("audio") is not None
-
-    @property
-    def pooled_layers(self) -> tuple[str, ...]:
-        """The layers whose mean and standard deviation are a clip's one vector."""
-        return ("fused",)
 
     @property
     def crops(self) -> CropForm:
@@ -341,7 +344,10 @@ class Encoder(nn.Module):
             The stream's own layers (N, D), those of a backbone first; the stream aligned to the
             frame grid (N', D); and the positions (N,) of its own steps on the grid.
         """
-        layers, x = self._front(stream, features)
+        found: Any = self.frontends[stream](features)
+        layers: list[Steps]
+        x: Steps
+        layers, x = found if isinstance(found, tuple) else ([], found)  # a pretrained one has some
         positions = x.positions().float()
         if stream == "text":
             # Tokens have no times of their own. Spread evenly over the clip they are in the right
@@ -357,15 +363,6 @@ class Encoder(nn.Module):
         for block in self._blocks(self.cross, stream):
             path = block(path, grid_positions, layers[-1], positions)
         return layers, self._normed(stream, path), positions
-
-    def _front(self, stream: str, features: Steps) -> tuple[list[Steps], Steps]:
-        """The layers of a pretrained front end, if it is one, and what the own blocks read."""
-        frontend = self.frontends[stream]
-        if isinstance(frontend, PretrainedFrontend):
-            layers, frames = frontend(features)
-            return list(layers), frames
-        read: Steps = frontend(features)
-        return [], read
 
     def fuse(self, paths: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Weighted sums (..., D) of the aligned streams: of all three, and of audio and video."""
@@ -401,58 +398,3 @@ class Encoder(nn.Module):
             return Packed(x.values + 0 * absent, lengths)
         rows = has.repeat_interleave(lengths).nonzero()[:, 0].to(x.values.device)
         return Packed(absent.to(x.values.dtype).index_copy(0, rows, x.values), lengths)
-
-
-def frame_grid(lengths: Mapping[str, Tensor]) -> Tensor:
-    """(B,) frames of each item on the frame grid, from the frames of its streams: those of the
-    audio, else of the video, else the tokens of the text.
-    """
-    grid = torch.where(lengths["audio"] > 0, lengths["audio"], lengths["video"])
-    return torch.where(grid > 0, grid, lengths["text"])
-
-
-def check_present(present: Tensor, streams: Iterable[str]) -> None:
-    """Raise ValueError unless each item of (B, 3) has a stream."""
-    if not bool(present.any(1).all()):
-        raise ValueError(
-            f"item {int((~present.any(1)).nonzero()[0])} of the batch has no stream: "
-            f"give each at least one of {', '.join(streams)}"
-        )
-
-
-def stack_layers(pooled: Sequence[Tensor]) -> Tensor:
-    """Mean and standard deviation of layers, each (..., 2 D'), to (..., L, 2 D).
-
-    D is the width of the widest. Narrower ones are filled with zeros: behind their mean, and behind
-    their standard deviation. So what reads layers can take them as one array.
-    """
-    width = max(x.shape[-1] for x in pooled) // 2
-    halves = (x.chunk(2, -1) for x in pooled)
-    filled = [torch.cat([F.pad(x, (0, width - x.shape[-1])) for x in both], -1) for both in halves]
-    return torch.stack(filled, -2)
-
-
-def join_pooled(pooled: Sequence[Tensor]) -> Tensor:
-    """Mean and standard deviation of layers, each (..., 2 D'), side by side: all means, then all
-    standard deviations.
-    """
-    halves = [x.chunk(2, -1) for x in pooled]
-    return torch.cat([mean for mean, _ in halves] + [std for _, std in halves], -1)
-
-
-def pool_layers(layers: Mapping[str, Packed]) -> Tensor:
-    """(B, L, 2 D) mean and standard deviation of every layer; see `stack_layers`."""
-    return stack_layers([mean_and_std(layer) for layer in layers.values()])
-
-
-def zero_filled(layer: Packed, has: Tensor) -> Packed:
-    """Layers of a batch of which only some items have the stream: one step of zeros for others.
-
-    Args:
-        layer: of the items that have it, in their order.
-        has: (B,) bool.
-    """
-    if bool(has.all()):
-        return layer
-    zero, found = layer.values.new_zeros(1, layer.values.shape[1]), iter(layer.split())
-    return Packed.concatenate([next(found) if held else zero for held in has.tolist()])

@@ -22,20 +22,12 @@ from torch import Tensor, nn
 
 from mmembed.backbones.picture import PictureEncoder
 from mmembed.backbones.stream import StreamEncoder
-from mmembed.batch import STREAMS, Encoding, Packed, Padded
+from mmembed.batch import STREAMS, Encoding, Packed, Padded, check_present, frame_grid, zero_filled
 from mmembed.config import Hz
-from mmembed.encoder import (
-    FRAME_RATE,
-    EncoderOutput,
-    check_present,
-    frame_grid,
-    join_pooled,
-    pool_layers,
-    zero_filled,
-)
+from mmembed.encoder import FRAME_RATE, EncoderOutput
 from mmembed.features.video import SMALL_GREY, CropForm
 from mmembed.nn.alignment import spread_tokens, to_frames
-from mmembed.nn.transformer import mean_and_std
+from mmembed.nn.transformer import join_pooled, mean_and_std, pool_layers
 
 
 class PretrainedEncoder(nn.Module):

@@ -16,9 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmembed.batch import STREAMS, Padded
-from mmembed.encoder import FRAME_RATE, Encoder, join_pooled, stack_layers
+from mmembed.encoder import FRAME_RATE, Encoder
 from mmembed.nn.alignment import spread_padded_tokens, to_padded_frames
-from mmembed.nn.transformer import mean_and_std
+from mmembed.nn.transformer import join_pooled, mean_and_std, stack_layers
 from mmembed.pretrained_encoder import PretrainedEncoder
 
 OUTPUTS: Final = ("pooled", "frames", "frame_lengths", "layers")

@@ -18,7 +18,7 @@ from mmembed.data.feature_files import SUFFIX, read_features
 from mmembed.data.locations import Json, Location, Progress
 from mmembed.data.manifest.jsonl import count_rows, each_row
 from mmembed.data.manifest.utterance import Utterance, utterance_of
-from mmembed.data.shards.format import Member, members_of, read_local_sidecar, read_member
+from mmembed.data.shards.format import Member, members_of, read_member
 from mmembed.data.shards.records import (
     FEATURES,
     OLDER,
@@ -27,6 +27,7 @@ from mmembed.data.shards.records import (
     is_older,
     read_description,
 )
+from mmembed.data.shards.sidecar import read_local_sidecar
 from mmembed.errors import CorruptError, DataError
 from mmembed.features.audio import SAMPLE_RATE
 from mmembed.features.text import normalise_transcript

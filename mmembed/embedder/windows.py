@@ -30,11 +30,11 @@ from mmembed.batch import Packed
 from mmembed.data.example import Example
 from mmembed.data.manifest.timed_words import TimedWord
 from mmembed.data.media.temporary_arrays import release
-from mmembed.encoder import FRAME_RATE, Encoder, EncoderOutput, join_pooled, stack_layers
+from mmembed.encoder import FRAME_RATE, Encoder, EncoderOutput
 from mmembed.features.audio import SAMPLE_RATE
 from mmembed.features.text import Subwords, normalise_transcript
 from mmembed.features.video import VIDEO_RATE
-from mmembed.nn.transformer import VARIANCE_FLOOR
+from mmembed.nn.transformer import VARIANCE_FLOOR, join_pooled, stack_layers
 from mmembed.pretrained_encoder import PretrainedEncoder
 
 CORE: Final = 3_000  # frames, 120 s

@@ -24,12 +24,12 @@ from torch import Tensor, nn
 from mmembed.backbones.stream import StreamEncoder
 from mmembed.batch import Batch, Packed, precise
 from mmembed.config import Config, Count, Weight, Within
-from mmembed.encoder import Encoder, EncoderConfig, EncoderOutput, pool_layers
+from mmembed.encoder import Encoder, EncoderConfig, EncoderOutput
 from mmembed.features.text import BLANK
 from mmembed.losses.classes import class_cross_entropy, margin_logits
 from mmembed.losses.ctc import ctc_loss
 from mmembed.method import Method
-from mmembed.nn.transformer import Block, LayerWeights
+from mmembed.nn.transformer import Block, LayerWeights, pool_layers
 
 
 @dataclass(frozen=True)

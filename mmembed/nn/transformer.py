@@ -6,6 +6,8 @@ tensors of torch were 16 times as slow on CPUs.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -211,6 +213,31 @@ def mean_and_std(x: Steps) -> Tensor:
         variance = x.with_values((x.values - x.to_steps(mean)).square()).total() / count
     std = (variance + VARIANCE_FLOOR).sqrt() - VARIANCE_FLOOR**0.5
     return torch.cat((mean, std), 1)
+
+
+def stack_layers(pooled: Sequence[Tensor]) -> Tensor:
+    """Mean and standard deviation of layers, each (..., 2 D'), to (..., L, 2 D).
+
+    D is the width of the widest. Narrower ones are filled with zeros: behind their mean, and behind
+    their standard deviation. So what reads layers can take them as one array.
+    """
+    width = max(x.shape[-1] for x in pooled) // 2
+    halves = (x.chunk(2, -1) for x in pooled)
+    filled = [torch.cat([F.pad(x, (0, width - x.shape[-1])) for x in both], -1) for both in halves]
+    return torch.stack(filled, -2)
+
+
+def join_pooled(pooled: Sequence[Tensor]) -> Tensor:
+    """Mean and standard deviation of layers, each (..., 2 D'), side by side: all means, then all
+    standard deviations.
+    """
+    halves = [x.chunk(2, -1) for x in pooled]
+    return torch.cat([mean for mean, _ in halves] + [std for _, std in halves], -1)
+
+
+def pool_layers(layers: Mapping[str, Packed]) -> Tensor:
+    """(B, L, 2 D) mean and standard deviation of every layer; see `stack_layers`."""
+    return stack_layers([mean_and_std(layer) for layer in layers.values()])
 
 
 class LayerWeights(nn.Module):

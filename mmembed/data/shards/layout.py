@@ -1,7 +1,8 @@
 """Folders of shards: where the shards stand, what they have in common, and how they are read.
 
-One shard is `format`, the indices of all shards as columns `index`, the file of these `index_file`,
-what all shards have in common `metadata`; `reader` reads them, here or behind a URL.
+One shard is `format`, its own index `sidecar`, the indices of all shards as columns `index`, the
+file of these `index_file`, what all shards have in common `metadata`; `reader` reads them, here or
+behind a URL.
 """
 
 from __future__ import annotations
@@ -10,17 +11,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from mmembed.data.shards.format import (
-    FOLDER_INDEX,
-    Record,
-    read_local_sidecar,
-    shard_writer,
-    to_json,
-    write_shard,
-)
+from mmembed.data.shards.format import FOLDER_INDEX, Record, shard_writer, to_json, write_shard
 from mmembed.data.shards.index_file import write_index
 from mmembed.data.shards.metadata import MANIFEST
 from mmembed.data.shards.reader import LocalFolder, ShardSet
+from mmembed.data.shards.sidecar import read_local_sidecar
 from mmembed.errors import CorruptError
 from mmembed.io.atomic import atomic_file, sync_folder
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Final
 
-from mmembed.data.shards.format import is_count, parse_object
+from mmembed.data.shards.sidecar import is_count, parse_object
 from mmembed.errors import CorruptError, UsageError
 from mmembed.features.video import CropForm
 

@@ -13,10 +13,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from mmembed.data.shards.format import FOLDER_INDEX, Member, Record, read_member, read_sidecar
+from mmembed.data.shards.format import FOLDER_INDEX, Member, Record, read_member
 from mmembed.data.shards.index import NUMBERS, TEXTS, Shard, ShardIndex
 from mmembed.data.shards.index_file import fingerprint, gather, map_index, shard_names
 from mmembed.data.shards.metadata import MANIFEST, parse_manifest
+from mmembed.data.shards.sidecar import read_sidecar
 from mmembed.errors import CorruptError, DataError
 from mmembed.io.cache import Descriptor
 from mmembed.io.remote import RemoteFolder, as_url

@@ -12,7 +12,7 @@ import numpy as np
 
 from mmembed.data.locations import Json
 from mmembed.data.manifest.utterance import utterance_of
-from mmembed.data.shards.format import parse_object
+from mmembed.data.shards.sidecar import parse_object
 from mmembed.data.verify.defect import Defect, corrupt
 from mmembed.errors import CorruptError
 

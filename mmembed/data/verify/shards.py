@@ -21,7 +21,7 @@ from webdataset.tariterators import group_by_keys
 
 from mmembed.data.locations import FAILED, Json, Location, Progress
 from mmembed.data.manifest.jsonl import each_row, row_name
-from mmembed.data.shards.format import members_of, parse_sidecar, read_member
+from mmembed.data.shards.format import members_of, read_member
 from mmembed.data.shards.layout import shard_path
 from mmembed.data.shards.metadata import MANIFEST, crop_form, rename_layers
 from mmembed.data.shards.records import (
@@ -33,6 +33,7 @@ from mmembed.data.shards.records import (
     is_older,
     to_record,
 )
+from mmembed.data.shards.sidecar import parse_sidecar
 from mmembed.data.verify.defect import (
     Defect,
     VerifyResult,
