@@ -22,6 +22,7 @@ WRITTEN_BY_READER = {
     "mmembed/methods/gated.py",
     "mmembed/studies/gated.py",
     "tests/methods/test_gated.py",
+    "mmembed/backbones/unispeech.py",
 }
 
 CODE = re.compile(r"`([^`\n]+)`")

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
-import subprocess
 import sys
 import tomllib
 from pathlib import Path
 
 import pytest
 from helpers.streams import write_features
+from helpers.walkthrough import ROOT, copy_with, files_of, run
 
-ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "adding-a-method.md").read_text()
-FILES = re.findall(r"^`([^`\n]+)`(?:, a new file)?:\n\n```(\w+)\n(.*?)^```$", PAGE, re.M | re.S)
+FILES = files_of(PAGE)
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", PAGE, re.M | re.S)
 COMMANDS = [line.split() for kind, text in BLOCKS if not kind for line in text.splitlines()]
 SHORT = {"finetune": ["--loop.epochs", "2", "--loop.seeds", "0"]}
@@ -29,40 +26,11 @@ for module, arguments in json.loads(sys.argv[1]):
 """
 
 
-def patched(text: str, diff: str) -> str:
-    """Added lines put behind the line before them, which must be there once."""
-    for hunk in diff.split("@@\n"):
-        before, *added = hunk.splitlines()
-        line = before[1:] + "\n"
-        assert text.count("\n" + line) == 1, f"{line!r} is not there, or not once"
-        assert all(new.startswith("+") for new in added)
-        text = text.replace("\n" + line, "\n" + line + "".join(new[1:] + "\n" for new in added))
-    return text
-
-
-def run(*command: str, cwd: Path) -> str:
-    environment = {**os.environ, "PYTHONPATH": str(cwd), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        command, cwd=cwd, env=environment, capture_output=True, text=True, check=False, timeout=120
-    )
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
-    return done.stdout
-
-
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """With all that the page adds."""
-    copy = tmp_path_factory.mktemp("walkthrough")
-    for name in ("mmembed", "train", "tests"):
-        shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(ROOT / "pyproject.toml", copy)
-    (copy / "mmembed_train").symlink_to(copy / "train")  # in the place of the installed one
     assert [kind for _, kind, _ in FILES] == ["python", "diff", "python", "python", "diff"]
-    for name, kind, text in FILES:
-        path = copy / name
-        assert path.exists() == (kind == "diff")
-        path.write_text(patched(path.read_text(), text) if kind == "diff" else text)
-    return copy
+    return copy_with(tmp_path_factory.mktemp("walkthrough"), FILES)
 
 
 def test_its_files_are_written_as_ours(checkout: Path) -> None:
