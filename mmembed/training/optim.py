@@ -9,7 +9,7 @@ from typing import Annotated
 import torch
 from torch import nn
 
-from mmembed.backbones.stream import StreamEncoder
+from mmembed.backbones.pretrained_frontend import PretrainedFrontend
 from mmembed.config import Config, Weight, Within
 
 Positive = Annotated[float, Within(0, math.inf, below=True, above=True)]
@@ -21,7 +21,7 @@ class OptimConfig(Config):
 
     Attributes:
         lr: Peak learning rate.
-        backbone_lr: Peak learning rate of what is trained of pretrained encoders.
+        backbone_lr: Peak learning rate of what is trained of pretrained front ends of our encoder.
         warmup: Fraction of training during which the learning rate rises from 0 to its peak.
         weight_decay: Weight decay of matrices. Vectors (biases, norms, missing-stream embeddings)
             have none.
@@ -40,7 +40,7 @@ def build_optimizer(module: nn.Module, config: OptimConfig) -> torch.optim.AdamW
 
     Each group has "scale": its learning rate in units of that of the step.
     """
-    backbones = [part for part in module.modules() if isinstance(part, StreamEncoder)]
+    backbones = [part.backbone for part in module.modules() if isinstance(part, PretrainedFrontend)]
     pretrained = {id(parameter) for part in backbones for parameter in part.parameters()}
     groups = []
     for scale, held in ((1.0, False), (config.backbone_lr / config.lr, True)):

@@ -136,7 +136,7 @@ def test_another_stream_is_refused(whisper: Path):
 
 def test_a_missing_library_is_named(whisper: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "transformers", None)
-    with pytest.raises(UsageError, match=r"needs pip install 'mmembed\[text\]'"):
+    with pytest.raises(UsageError, match=r"needs pip install 'mmembed\[backbones\]'"):
         load_pretrained(str(whisper))
 
 
