@@ -26,10 +26,16 @@ from mmembed.embedder.card import trained_on
 from mmembed.embedder.clip import Described, as_clip, parse_streams, usable
 from mmembed.embedder.embedding import Array, Embedding, Origin, Word
 from mmembed.embedder.folder import HEAD, Saved, write_folder
-from mmembed.embedder.recogniser import Recogniser
+from mmembed.embedder.recogniser import (
+    NO_RECOGNISER,
+    Recogniser,
+    embed_words,
+    find_words,
+    has_times,
+    perceived,
+)
 from mmembed.embedder.sources import EncoderName, open_encoder
 from mmembed.embedder.windows import Encoded, batches, encode_examples
-from mmembed.embedder.words import NO_RECOGNISER, embed_words, find_words, has_times, perceived
 from mmembed.encoder import EncoderOutput
 from mmembed.errors import UsageError
 from mmembed.features.text import normalise_transcript
@@ -46,8 +52,7 @@ class Embedder:
         encoder: in evaluation mode, without gradients.
         subwords: of the text stream; None = the encoder reads no text.
         recogniser: of its folder, reads what the encoder says; None = the folder has none.
-        listener: another embedder whose recogniser writes transcripts and finds words; None = this
-            one's does.
+        listener: another embedder, whose recogniser finds words; None = this one's does.
         config: config.json: sizes, and what the encoder was trained with.
         sha256: of the weights file; names the encoder in every shard.
         face_model: YuNet's ONNX file for the faces of clips; None = OpenCV's Haar cascade.
@@ -62,13 +67,10 @@ class Embedder:
         listener: Embedder | None = None,
     ) -> None:
         self.device = torch.device(device)
-        self.encoder = saved.encoder.to(self.device).eval().requires_grad_(False)
-        self.recogniser = saved.recogniser
-        if self.recogniser is not None:
-            self.recogniser.to(self.device).eval().requires_grad_(False)
-        self.subwords = saved.subwords
-        self.config = saved.config
-        self.sha256 = saved.sha256
+        self.encoder, self.recogniser = saved.encoder, saved.recogniser
+        for part in filter(None, (self.encoder, self.recogniser)):
+            part.to(self.device).eval().requires_grad_(False)
+        self.subwords, self.config, self.sha256 = saved.subwords, saved.config, saved.sha256
         self.face_model = face_model
         self.listener = listener
 

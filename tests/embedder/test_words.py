@@ -17,8 +17,8 @@ from mmembed.data.example import Example
 from mmembed.data.manifest.timed_words import TimedWord
 from mmembed.data.manifest.utterance import Utterance
 from mmembed.embedder import Embedder
+from mmembed.embedder.recogniser import embed_words, frames_of, perceived
 from mmembed.embedder.windows import place_words
-from mmembed.embedder.words import embed_words, frames_of, perceived
 from mmembed.errors import UsageError
 
 TIMES = [
