@@ -22,7 +22,7 @@ from typing import Any, Final, Self, cast
 import torch
 from torch import Tensor, nn
 
-from mmembed.backbones.picture import PictureEncoder
+from mmembed.backbones.picture import crops_read_by
 from mmembed.backbones.pretrained_frontend import BackboneConfig, PretrainedFrontend
 from mmembed.backbones.stream import StreamEncoder
 from mmembed.batch import (
@@ -38,7 +38,7 @@ from mmembed.batch import (
 from mmembed.config import Config, Count, Depth, Dropout, Heads, Hz, Width
 from mmembed.errors import UsageError
 from mmembed.features.audio import FEATURE_RATE, MEL_BANDS
-from mmembed.features.video import CROP, SMALL_GREY, VIDEO_RATE, CropForm
+from mmembed.features.video import CROP, VIDEO_RATE, CropForm
 from mmembed.nn.frontend import AudioFrontend, TextFrontend, VideoFrontend
 from mmembed.nn.transformer import Block, mean_and_std, pool_layers
 
@@ -234,8 +234,7 @@ class Encoder(nn.Module):
     @property
     def crops(self) -> CropForm:
         """The form of face crops to make of media."""
-        backbone = self.backbone("video")
-        return backbone.crops if isinstance(backbone, PictureEncoder) else SMALL_GREY
+        return crops_read_by(self.backbone("video"))
 
     @property
     def any_crops(self) -> bool:

@@ -20,12 +20,12 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from mmembed.backbones.picture import PictureEncoder
+from mmembed.backbones.picture import crops_read_by
 from mmembed.backbones.stream import StreamEncoder
 from mmembed.batch import STREAMS, Encoding, Packed, Padded, check_present, frame_grid, zero_filled
 from mmembed.config import Hz
 from mmembed.encoder import FRAME_RATE, EncoderOutput
-from mmembed.features.video import SMALL_GREY, CropForm
+from mmembed.features.video import CropForm
 from mmembed.nn.alignment import spread_tokens, to_frames
 from mmembed.nn.transformer import join_pooled, mean_and_std, pool_layers
 
@@ -86,8 +86,7 @@ class PretrainedEncoder(nn.Module):
     @property
     def crops(self) -> CropForm:
         """The form of face crops to make of media."""
-        backbone = self.backbone("video")
-        return backbone.crops if isinstance(backbone, PictureEncoder) else SMALL_GREY
+        return crops_read_by(self.backbone("video"))
 
     @property
     def any_crops(self) -> bool:

@@ -17,7 +17,7 @@ from mmembed.backbones.stream import PaddedForm, StreamEncoder
 from mmembed.batch import Packed, Padded
 from mmembed.config import Hz
 from mmembed.errors import UsageError
-from mmembed.features.video import CropForm
+from mmembed.features.video import SMALL_GREY, CropForm
 
 FRAME_RATE: Final[Hz] = 25
 FRAMES: Final = 32  # encoded at once: bounds memory, whatever the length of a clip
@@ -49,7 +49,7 @@ class PictureEncoder(StreamEncoder):
         super().__init__(model)
         config: Any = model.config
         self.pixels = pixels_of(getattr(config, "preprocessing", {}), config)
-        config.preprocessing = self.pixels  # whoever reads the config has no need of our defaults
+        config.preprocessing = self.pixels  # readers of the config need no defaults
         kind, width = config.model_type, self.pixels["crop_size"]
         self.by_patches = kind.startswith("siglip")
         if width != config.image_size and not kind.startswith("dinov2"):  # it reads any size
@@ -143,6 +143,11 @@ class PictureEncoder(StreamEncoder):
         edge = (size - crop) // 2
         values = values[..., edge : edge + crop, edge : edge + crop]
         return (values / 255 - self.mean) / self.std
+
+
+def crops_read_by(backbone: StreamEncoder | None) -> CropForm:
+    """The form of face crops to make for a video stream; without a backbone, that of ours."""
+    return backbone.crops if isinstance(backbone, PictureEncoder) else SMALL_GREY
 
 
 def pixels_of(preprocessing: Mapping[str, Any], config: Any) -> dict[str, Any]:

@@ -111,10 +111,7 @@ class StreamEncoder(nn.Module, ABC):
         Raises:
             UsageError: the layers are not to be had from padded clips.
         """
-        raise UsageError(
-            f"{self.model.config.model_type}: cannot be exported, because padding of a clip would "
-            "change its layers"
-        )
+        raise self._not_padded()
 
     def to_padded(self, inputs: Packed) -> Padded:
         """Clips in the `padded_form`."""
@@ -129,5 +126,14 @@ class StreamEncoder(nn.Module, ABC):
 
         Returns:
             L + 1 layers (B, T', D), anything in the padding.
+
+        Raises:
+            UsageError: as `padded_form`.
         """
-        raise NotImplementedError
+        raise self._not_padded()
+
+    def _not_padded(self) -> UsageError:
+        return UsageError(
+            f"{self.model.config.model_type}: cannot be exported, because padding of a clip would "
+            "change its layers"
+        )
