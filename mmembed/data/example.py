@@ -17,11 +17,11 @@ from torch import Tensor
 
 from mmembed.batch import STREAMS
 from mmembed.config import Seconds
-from mmembed.data.manifest.utterance import Utterance
+from mmembed.data.manifest.utterance import LATEST, Utterance
 from mmembed.features.audio import MEL_BANDS, SAMPLE_RATE, log_mel, to_float
 from mmembed.features.text import Subwords, normalise_transcript
 from mmembed.features.video import CROP, VIDEO_RATE
-from mmembed.io.json import finite_number, shown
+from mmembed.io.json import shown
 
 LONGEST: Final[Seconds] = 300.0
 """What is longer is decoded block by block and encoded by windows. Bounds memory: 1 GB of 480 x 270
@@ -65,8 +65,10 @@ class ExampleInfo:
         if not isinstance(notes, Mapping):
             raise ValueError(f"notes must be an object, found {shown(notes)}")
         seconds, face, media = (notes.get(name) for name in ("seconds", "face", "media"))
-        if seconds is not None:
-            seconds = finite_number("seconds", seconds)
+        if seconds is not None and not (
+            type(seconds) in (int, float) and -LATEST <= seconds <= LATEST
+        ):
+            raise ValueError(f"seconds must be a number, found {shown(seconds)}")
         if not isinstance(face, str | None):
             raise ValueError(f"face must be a string, found {shown(face)}")
         if not isinstance(media, list | None) or not all(isinstance(x, str) for x in media or ()):

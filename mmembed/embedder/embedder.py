@@ -32,10 +32,10 @@ from mmembed.embedder.recogniser import (
     embed_words,
     find_words,
     has_times,
-    perceived,
+    readable,
 )
 from mmembed.embedder.sources import EncoderName, open_encoder
-from mmembed.embedder.windows import Encoded, batches, encode_examples
+from mmembed.embedder.windows import Encoded, batches, encode_long
 from mmembed.encoder import EncoderOutput
 from mmembed.errors import UsageError
 from mmembed.features.text import normalise_transcript
@@ -141,10 +141,8 @@ class Embedder:
         wanted = parse_streams(named)
         read = tuple(stream for stream in wanted if stream in self.encoder.reads)
         if not read or (named is not None and read != wanted):
-            raise UsageError(
-                f"streams {subset_name(wanted)}: the encoder reads "
-                f"{' and '.join(self.encoder.reads)} alone"
-            )
+            reads = " and ".join(self.encoder.reads)
+            raise UsageError(f"streams {subset_name(wanted)}: the encoder reads {reads} alone")
         return read
 
     def tokens(self, text: str) -> list[int]:
@@ -177,17 +175,13 @@ class Embedder:
     def encode(self, examples: Sequence[Example]) -> Encoding:
         """Embed examples in one batch, each with at least one stream; the result is on the CPU.
 
-        Long recordings are encoded by windows, see `mmembed.embedder.windows`. `frames` is padded
-        to the longest: give them one by one.
+        Long recordings are encoded by windows; `frames` is padded to the longest: give them alone.
         """
-        if not any(example.is_long for example in examples):
-            return self.encoder.pool(self.hidden(examples)).to("cpu")
         encoded = self._encode(examples)
-        layers = torch.stack([each.layers for each in encoded])
         return Encoding(
             frames=Padded.stack([each.frames for each in encoded]),
             pooled=torch.stack([each.pooled for each in encoded]),
-            layers=layers,
+            layers=torch.stack([each.layers for each in encoded]),
             streams=torch.tensor([[name in e.streams for name in STREAMS] for e in examples]),
             frame_rate=self.encoder.frame_rate,
         )
@@ -269,8 +263,8 @@ class Embedder:
         """
         if transcribe and self.listening is None:
             raise UsageError(f"transcribe: {NO_RECOGNISER}")
-        given = {"audio": audio, "sample_rate": sample_rate, "video": video, "text": text}
-        given = {field: value for field, value in given.items() if value is not None}
+        fields = {"audio": audio, "sample_rate": sample_rate, "video": video, "text": text}
+        given = {field: value for field, value in fields.items() if value is not None}
         if isinstance(clips, list | tuple):
             if given:
                 raise UsageError(f"{', '.join(given)}: of several clips, each has its own")
@@ -333,8 +327,7 @@ class Embedder:
         def array(tensor: Tensor) -> Array:
             return tensor if tensors else tensor.numpy()
 
-        embeddings = []
-        finder = None if self.listening is None else self.listening.recogniser
+        embeddings, finder = [], None if self.listening is None else self.listening.recogniser
         rows = zip(examples, encoded, heard, known, origins, strict=True)
         for example, each, log_probs, transcript, origin in rows:
             timed_frames = has_times(example, self.encoder)
@@ -381,19 +374,27 @@ class Embedder:
         recogniser: Recogniser | None = None,
         timed: Mapping[int, Sequence[TimedWord]] | None = None,
     ) -> list[Encoded]:
-        """See `encode_examples`."""
-        return encode_examples(
-            examples, self.encoder, self.hidden, self.subwords, recogniser, timed or {}
-        )
+        """Examples as one batch, each long one by windows, its words at times by row if known."""
+        encoded: dict[int, Encoded] = {}
+        how = self.encoder, self.hidden, self.subwords, recogniser
+        for row, example in enumerate(examples):
+            if example.is_long:
+                words = (timed or {}).get(row, example.utterance.words or ())
+                encoded[row] = encode_long(example, words, *how)
+        if clips := [row for row in range(len(examples)) if row not in encoded]:
+            hidden = self.hidden([examples[row] for row in clips])
+            encoding = self.encoder.pool(hidden).to("cpu")
+            heard: Sequence[Tensor | None] = [None] * len(clips)
+            if recogniser is not None and hidden.audio_visual is not None:
+                heard = recogniser(hidden.audio_visual).split()
+            for n, row in enumerate(clips):
+                frames, layers = encoding.frames.item(n).float().clone(), encoding.layers[n].clone()
+                encoded[row] = Encoded(frames, encoding.pooled[n].clone(), layers, heard[n])
+        return [encoded[row] for row in range(len(examples))]
 
     def _hear(self, examples: Sequence[Example]) -> list[Tensor | None]:
-        """(T, C) log-probabilities of this one's recogniser for each example, from the sound and
-        the face crops that its encoder reads; None where it has neither.
-        """
-        heard: list[Tensor | None] = [None] * len(examples)
-        read = {row: perceived(example, self.encoder) for row, example in enumerate(examples)}
-        read = {row: example for row, example in read.items() if example.streams}
+        """(T, C) log-probabilities of this one's recogniser, None where it reads nothing."""
+        read = readable(examples, self.encoder)
         encoded = self._encode([*read.values()], self.recogniser)
-        for row, each in zip(read, encoded, strict=True):
-            heard[row] = each.log_probs
-        return heard
+        heard = {row: each.log_probs for row, each in zip(read, encoded, strict=True)}
+        return [heard.get(row) for row in range(len(examples))]

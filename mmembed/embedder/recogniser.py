@@ -105,13 +105,20 @@ class Recogniser(nn.Module):
         )
 
 
-def perceived(example: Example, encoder: Encoder | PretrainedEncoder) -> Example:
-    """Its sound and its pictures, as far as an encoder reads them."""
-    streams = {"audio", "video"} & set(encoder.reads)
-    crops = SMALL_GREY if example.video is None else CropForm.of(example.video)
-    if crops != encoder.crops and not encoder.any_crops:
-        streams.discard("video")
-    return replace(example.only(tuple(streams)), features={})
+def readable(
+    examples: Sequence[Example], encoder: Encoder | PretrainedEncoder
+) -> dict[int, Example]:
+    """What an encoder reads of the sound and the pictures of examples, by their place in the list;
+    those of which it reads neither are left out.
+    """
+    read = {}
+    for row, example in enumerate(examples):
+        streams = {"audio", "video"} & set(encoder.reads)
+        crops = SMALL_GREY if example.video is None else CropForm.of(example.video)
+        if crops != encoder.crops and not encoder.any_crops:
+            streams.discard("video")
+        read[row] = replace(example.only(tuple(streams)), features={})
+    return {row: example for row, example in read.items() if example.streams}
 
 
 def has_times(example: Example, encoder: Encoder | PretrainedEncoder) -> bool:

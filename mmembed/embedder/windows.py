@@ -17,9 +17,8 @@ from __future__ import annotations
 import itertools
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from types import MappingProxyType
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -176,43 +175,29 @@ class _Rows:
         return self._held[: self._filled]
 
 
-def encode_examples(
-    examples: Sequence[Example],
+def encode_long(
+    example: Example,
+    known: Sequence[TimedWord],
     encoder: Encoder | PretrainedEncoder,
     encode: Callable[[Sequence[Example]], EncoderOutput],
     subwords: Subwords | None,
     recogniser: Callable[[Packed], Packed] | None = None,
-    timed: Mapping[int, Sequence[TimedWord]] = MappingProxyType({}),
-) -> list[Encoded]:
-    """Examples as one batch, each long recording by windows; results are on the CPU.
+) -> Encoded:
+    """Encode a long recording, with its words where they are spoken; see `encode_windows`.
 
     Args:
-        examples: each with at least one stream.
-        encoder: pools a batch, and knows the rates of its layers.
+        example: of audio or video.
+        known: its words with times, if any.
+        encoder: knows the rates of its layers.
         encode: its output for a batch.
         subwords: of the encoder's text stream, None without.
         recogniser: from `EncoderOutput.audio_visual` to log-probabilities, where they are wanted.
-        timed: row -> words of a long recording, instead of those of its manifest row.
     """
-    encoded: dict[int, Encoded] = {}
-    if clips := [row for row, example in enumerate(examples) if not example.is_long]:
-        hidden = encode([examples[row] for row in clips])
-        encoding = encoder.pool(hidden).to("cpu")
-        each: Sequence[Tensor | None] = [None] * len(clips)
-        if recogniser is not None and hidden.audio_visual is not None:
-            each = recogniser(hidden.audio_visual).split()
-        for n, row in enumerate(clips):
-            frames, layers = encoding.frames.item(n).float().clone(), encoding.layers[n].clone()
-            encoded[row] = Encoded(frames, encoding.pooled[n].clone(), layers, each[n])
-    for row, example in enumerate(examples):
-        if row not in encoded:
-            windows = plan(example)
-            known = timed.get(row, example.utterance.words or ())
-            words = place_words(example.text or "", known, windows[-1].core.stop)
-            encoded[row] = encode_windows(
-                example, windows, words, encoder, lambda part: encode([part]), subwords, recogniser
-            )
-    return [encoded[row] for row in range(len(examples))]
+    windows = plan(example)
+    words = place_words(example.text or "", known, windows[-1].core.stop)
+    return encode_windows(
+        example, windows, words, encoder, lambda part: encode([part]), subwords, recogniser
+    )
 
 
 def encode_windows(

@@ -75,14 +75,6 @@ def finite_number(name: str, value: object) -> float:
     raise ValueError(f"{name} must be a number, found {shown(value)}")
 
 
-def check_text(name: str, text: str) -> None:
-    """Refuse, with a ValueError, what no UTF-8 file or column can hold."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise ValueError(f"{name} holds half a character (a surrogate): {shown(text)}") from None
-
-
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     values = dict(pairs)
     if len(values) < len(pairs):

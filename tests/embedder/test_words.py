@@ -17,7 +17,7 @@ from mmembed.data.example import Example
 from mmembed.data.manifest.timed_words import TimedWord
 from mmembed.data.manifest.utterance import Utterance
 from mmembed.embedder import Embedder
-from mmembed.embedder.recogniser import embed_words, frames_of, perceived
+from mmembed.embedder.recogniser import embed_words, frames_of, readable
 from mmembed.embedder.windows import place_words
 from mmembed.errors import UsageError
 
@@ -214,7 +214,7 @@ def test_it_reads_no_crops_of_another_form(folders: dict[str, Path]) -> None:
     embedder = Embedder.from_pretrained({"video": folders["vit"]}, recogniser=folders["ours"])
     (example,) = embedder.read([{"path": folders["clip"], "text": "red"}])
     assert example.video is not None and example.video.shape[1:] == (32, 32, 3)
-    assert perceived(example, embedder.listener.encoder).streams == ()  # type: ignore[union-attr]
+    assert not readable([example], embedder.listener.encoder)  # type: ignore[union-attr]
     (found,) = embedder.embed([example])
     with pytest.raises(UsageError, match="the recogniser reads none of these streams"):
         _ = found.words

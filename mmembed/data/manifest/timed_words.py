@@ -9,7 +9,7 @@ from typing import Final
 
 from mmembed.config import Seconds
 from mmembed.features.text import normalise_transcript
-from mmembed.io.json import check_text, finite_number, shown
+from mmembed.io.json import finite_number, shown
 
 ROUNDING: Final[Seconds] = 1e-3
 """By so much a word may end after its utterance: times are rounded where they are written down."""
@@ -66,7 +66,6 @@ def check_words(words: Sequence[TimedWord], transcript: str | None, longest: Sec
     before = 0.0
     spoken: list[str] = []
     for number, word in enumerate(words, start=1):
-        check_text("words", word.text)
         name = f"word {number}, {shown(word.text)}"
         normal = normalise_transcript(word.text).split()
         if not normal:

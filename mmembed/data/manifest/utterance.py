@@ -12,7 +12,7 @@ from urllib.parse import quote, urlsplit, urlunsplit
 from mmembed.batch import STREAMS
 from mmembed.config import Seconds
 from mmembed.data.manifest.timed_words import TimedWord, check_words, parse_words
-from mmembed.io.json import check_text, finite_number, shown
+from mmembed.io.json import finite_number, shown
 
 SPLITS: Final = ("train", "dev", "test", "heldout")
 """`heldout`: utterances never trained on, by speakers of the training split (closed-set tasks)."""
@@ -69,7 +69,7 @@ class Labels:
             )
         for name in (self.category, *(self.present or ()), *self.scores):
             if name is not None:
-                check_text("a label", name)
+                _check_text("a label", name)
         for name, score in self.scores.items():
             if not math.isfinite(score):
                 raise ValueError(f"score {name} is {score}: must be a finite number")
@@ -132,7 +132,7 @@ class Utterance:
             _check_media(self.media)
         for name in ("transcript", "language", "speaker", "dialogue", "licence"):
             if (text := getattr(self, name)) is not None:
-                check_text(name, text)
+                _check_text(name, text)
         if not 0 <= self.start <= LATEST or not (self.end is None or self.start < self.end):
             raise ValueError(f"start {self.start} and end {self.end}: 0 <= start < end, in seconds")
         if self.end is not None and not self.end <= LATEST:
@@ -145,6 +145,8 @@ class Utterance:
         if self.turn is not None and not 0 <= self.turn < MOST_TURNS:
             raise ValueError(f"turn {shown(self.turn)}: counts from 0, to less than {MOST_TURNS}")
         if self.words is not None:
+            for word in self.words:
+                _check_text("words", word.text)
             lasts = LATEST if self.end is None else self.end - self.start
             check_words(self.words, self.transcript, lasts)
 
@@ -159,10 +161,18 @@ def _check_media(media: str) -> None:
         raise ValueError(f"media holds half a character (a surrogate): {shown(media)}") from None
     if "://" in media:
         try:
-            check_text("media", media)
+            _check_text("media", media)
             _ = urlsplit(media).port
         except ValueError as error:
             raise ValueError(f"media {shown(media)} is no URL ({error})") from None
+
+
+def _check_text(name: str, text: str) -> None:
+    """Refuse, with a ValueError, what no UTF-8 file or column can hold."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"{name} holds half a character (a surrogate): {shown(text)}") from None
 
 
 def portable_key(name: str) -> str:
