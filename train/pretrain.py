@@ -263,6 +263,11 @@ def _describe(run: PretrainRun, corpus: TrainingCorpus, out: Path) -> None:
     for term, target in _terms(run).items():
         if not corpus.labelled[target]:
             print(f"nothing to learn {term} from: trains without it", flush=True)
+    if corpus.unknown_letters:
+        print(
+            f"{corpus.unknown_letters} transcripts have letters that are no output units",
+            flush=True,
+        )
     for folder, size, weight in zip(
         run.data.shards, corpus.train.examples.sizes, run.data.weights, strict=False
     ):

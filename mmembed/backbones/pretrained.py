@@ -119,9 +119,7 @@ def load_pretrained(
             it is of another stream, or its files do not hold what it needs.
     """
     transformers = _transformers(name)
-    local = Path(name).is_dir()
-    if not local and (name.startswith(("/", ".", "~")) or name.count("/") > 1):
-        raise UsageError(f"{name}: there is no such folder")
+    local = _is_local(name)
     if local and not any(Path(name).glob("*.safetensors")):
         raise UsageError(f"{name}: holds no *.safetensors, and weights are read from nothing else")
     given = {"local_files_only": local, "trust_remote_code": False, "revision": revision}
@@ -158,6 +156,26 @@ def load_pretrained(
             f"{printable(missing[0])}"
         )
     return Pretrained(encoder, tokenizer, name, digest(encoder, tokenizer))
+
+
+def recogniser_letters(name: str) -> list[str]:
+    """The letters that a pretrained recogniser writes, such as wav2vec2 fine-tuned with CTC.
+
+    Args:
+        name: a folder, or a name on the hub.
+
+    Raises:
+        UsageError: there is no such recogniser, or it writes parts of words instead of letters.
+    """
+    transformers, local = _transformers(name), _is_local(name)
+    with _reasons(name), _quiet(transformers):
+        given = {"local_files_only": local, "trust_remote_code": False}
+        tokenizer = transformers.AutoTokenizer.from_pretrained(name, **given)
+        special = {*tokenizer.all_special_tokens, getattr(tokenizer, "word_delimiter_token", "|")}
+        tokens = sorted({*map(str, tokenizer.get_vocab())} - special)
+    if parts := [token for token in tokens if len(token) > 1]:
+        raise UsageError(f"{name}: it writes parts of words such as {printable(parts[0])}")
+    return tokens
 
 
 def build_encoder(config: Mapping[str, Any]) -> StreamEncoder:
@@ -204,6 +222,14 @@ def digest(encoder: StreamEncoder, tokenizer: TextTokenizer | None = None) -> st
     if tokenizer is not None:
         total.update(tokenizer.to_bytes())
     return total.hexdigest()
+
+
+def _is_local(name: str) -> bool:
+    """Whether it is a folder, else a name on the hub."""
+    local = Path(name).is_dir()
+    if not local and (name.startswith(("/", ".", "~")) or name.count("/") > 1):
+        raise UsageError(f"{name}: there is no such folder")
+    return local
 
 
 def _transformers(name: str) -> Any:

@@ -115,6 +115,18 @@ class Vocabulary:
         assert vocabulary._processor.PieceToId("<mask>") == MASK
         return vocabulary
 
+    @classmethod
+    def of_letters(cls, letters: Iterable[str]) -> Vocabulary:
+        """Letters in lower case, and the space; what `normalise_transcript` drops is left out.
+
+        Raises:
+            UsageError: nothing is left.
+        """
+        kept = {normalise_transcript(letter) for letter in letters} - {""}
+        if {*letters} & {*APOSTROPHES} and kept:
+            kept.add(f"{min(kept)}'{min(kept)}")  # it is one within words alone
+        return cls.train(kept, len(kept) + 5, "char")
+
     def to_bytes(self) -> bytes:
         """The serialised sentencepiece model."""
         return self._model

@@ -44,6 +44,9 @@ class DataConfig:
             no recogniser and no scores.
         vocabulary: Subwords of the text stream.
         alphabet: Output units of CTC. Characters need fewer hours of speech than larger units.
+        alphabet_of: Pretrained recogniser (folder, or name on the hub), such as wav2vec2 fine-tuned
+            with CTC. The letters that it writes are the output units of CTC, instead of those of
+            the transcripts.
         frames: Frames (25 Hz) of a global batch, summed over all processes.
         pool: Number of records that are sorted by length together, so that items of a batch have
             similar lengths. 0 makes random batches, which small corpora need: there, items of
@@ -58,6 +61,7 @@ class DataConfig:
     streams: tuple[str, ...] = ("audio", "video", "text")
     vocabulary: VocabularyConfig = VocabularyConfig(256, "unigram")
     alphabet: VocabularyConfig = VocabularyConfig(100, "char")
+    alphabet_of: str = ""
     frames: int = 2400
     pool: int = 0
     augmentation: Augmentation = field(default_factory=Augmentation)

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from mmembed.backbones.pretrained import Pretrained
+from mmembed.backbones.pretrained import Pretrained, recogniser_letters
 from mmembed.backbones.text import TextTokenizer
 from mmembed.data.dataset import Examples, Meta
 from mmembed.data.frozen_layers import FrozenLayers
@@ -23,7 +23,7 @@ from mmembed.data.sampler import EpochPlan, draw, plan_epoch
 from mmembed.embedder.card import UNSTATED
 from mmembed.encoder import FRAME_RATE
 from mmembed.errors import UsageError
-from mmembed.features.text import Vocabulary
+from mmembed.features.text import UNKNOWN, Vocabulary
 from mmembed.features.video import SMALL_GREY
 from mmembed.io.remote import as_url
 from mmembed.losses.ctc import ctc_steps_needed
@@ -37,7 +37,8 @@ class TrainingCorpus:
     Attributes:
         train: training items.
         subwords: of the text stream: learned from their transcripts, or of a pretrained encoder.
-        alphabet: output units of speech recognition, learned from their transcripts.
+        alphabet: output units of speech recognition: learned from their transcripts, or those of a
+            pretrained recogniser.
         speakers: name -> class id, in alphabetical order.
         impossible: keys whose transcript is too long for CTC; they train without it.
         labelled: target -> training items that have it, and the streams it is recognised in.
@@ -54,6 +55,11 @@ class TrainingCorpus:
     config: DataConfig
     samples: bool = False
     layers: FrozenLayers | None = None
+
+    @cached_property
+    def unknown_letters(self) -> int:
+        """Training transcripts with letters that are none of the output units."""
+        return sum(UNKNOWN in units for units in self.train.units.to_pylist())
 
     @cached_property
     def names(self) -> tuple[str, ...]:
@@ -130,7 +136,10 @@ def open_corpus(
             f"no transcript in {', '.join(config.shards)}: pre-training learns its vocabulary, and "
             "speech, from what is said in records of split train"
         )
-    alphabet = Vocabulary.train(spoken, config.alphabet.size, config.alphabet.kind)
+    if config.alphabet_of:
+        alphabet = Vocabulary.of_letters(recogniser_letters(config.alphabet_of))
+    else:
+        alphabet = Vocabulary.train(spoken, config.alphabet.size, config.alphabet.kind)
     tokenizer = pretrained["text"].tokenizer if pretrained and "text" in pretrained else None
     subwords = tokenizer or Vocabulary.train(spoken, config.vocabulary.size, config.vocabulary.kind)
     samples = "audio" in (pretrained or ())

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 import soundfile
 from helpers.clips import tone
-from helpers.encoders import write_encoder
+from helpers.encoders import write_encoder, write_on_pretrained
 
 SCRIPT = """
 import sys
@@ -29,7 +29,7 @@ from mmembed import Embedder
 folder, clip = sys.argv[1:]
 embedder = Embedder.from_pretrained(folder)
 first = embedder(clip).pooled  # no guard of __main__: the decoder must not need one
-assert "huggingface_hub" not in sys.modules
+assert "transformers" in sys.modules or "huggingface_hub" not in sys.modules
 embedder.push_to_hub("someone/small")
 again = Embedder.from_pretrained("someone/small")
 assert (again(clip).pooled == first).all() and again.sha256 == embedder.sha256
@@ -119,9 +119,15 @@ def hub() -> Iterator[tuple[type[Hub], str]]:
     server.shutdown()
 
 
-def test_a_script_embeds_and_shares(hub: tuple[type[Hub], str], tmp_path: Path) -> None:
+@pytest.mark.parametrize("pretrained", [False, True])
+def test_a_script_embeds_and_shares(
+    hub: tuple[type[Hub], str], tmp_path: Path, pretrained: bool
+) -> None:
     held, address = hub
-    folder = write_encoder(tmp_path / "encoder")
+    if pretrained:
+        folder = write_on_pretrained(tmp_path, "whisper", "vit", "bert")
+    else:
+        folder = write_encoder(tmp_path / "encoder")
     soundfile.write(tmp_path / "clip.wav", tone(0.5), 16_000)
     (tmp_path / "script.py").write_text(SCRIPT)
     settings = {

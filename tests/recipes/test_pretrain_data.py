@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -46,6 +47,30 @@ def test_impossible_transcripts_are_counted_by_key(folders: tuple[str, ...]) -> 
     corpus = open_corpus(settings(folders))
     assert corpus.impossible == ["one-1", "two-1"]
     assert corpus.train.frames.tolist() == [11, 12, 13, 14, 11, 12, 13, 14, 15, 16]
+
+
+def test_letters_of_a_pretrained_recogniser(folders: tuple[str, ...], tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    tokens = ["<pad>", "<s>", "</s>", "<unk>", "|", *"TWO'SĆ"]
+
+    def write(name: str, tokens: list[str]) -> str:
+        file = tmp_path / f"{name}.json"
+        file.write_text(json.dumps({token: number for number, token in enumerate(tokens)}))
+        transformers.Wav2Vec2CTCTokenizer(file).save_pretrained(tmp_path / name)
+        return str(tmp_path / name)
+
+    config = replace(settings(folders), alphabet_of=write("letters", tokens))
+    corpus = open_corpus(config)
+    alphabet = corpus.alphabet
+    assert sorted(alphabet.decode([i]) for i in range(3, len(alphabet))) == ["", *sorted("'ostwć")]
+    assert alphabet.decode(alphabet.encode("two two's ć")) == "two two's ć"
+    assert corpus.train.units.to_pylist()[1] == alphabet.encode("two")
+    assert corpus.unknown_letters == 2  # "so many words in no time", once a corpus
+    assert open_corpus(settings(folders)).unknown_letters == 0
+    with pytest.raises(UsageError, match="parts of words such as TH"):
+        open_corpus(replace(config, alphabet_of=write("parts", [*tokens, "TH"])))
+    with pytest.raises(UsageError, match="no such folder"):
+        open_corpus(replace(config, alphabet_of=str(tmp_path / "none")))
 
 
 def test_an_epoch_has_each_corpus_as_often_as_its_weight_says(folders: tuple[str, ...]) -> None:
