@@ -18,11 +18,12 @@ import numpy as np
 import torch
 import tyro
 
-from mmembed.batch import Encoding, stream_subsets
+from mmembed.batch import Encoding
 from mmembed.data.dataset import Examples
 from mmembed.data.example import Example
 from mmembed.data.item import Item, collate
 from mmembed.embedder import Embedder
+from mmembed.streams import stream_subsets
 
 
 @dataclass(frozen=True)

@@ -20,10 +20,10 @@ import torch
 import tyro
 from numpy.typing import NDArray
 
-from mmembed.batch import subset_name
 from mmembed.data.corpora.talkers.acting import VALENCE
 from mmembed.data.corpora.talkers.clip import write_script
 from mmembed.metrics.sentiment import pearson
+from mmembed.streams import subset_name
 from mmembed.studies.baselines import ridge
 from mmembed.studies.embeddings_data import read_folder
 from mmembed.studies.probe import PENALTIES

@@ -30,7 +30,7 @@ from torch import Tensor
 from torch.export import Dim, ExportedProgram
 
 from mmembed.backbones.stream import PaddedForm
-from mmembed.batch import STREAMS, Packed, Padded, parse_subset, stream_subsets, subset_name
+from mmembed.batch import Packed, Padded
 from mmembed.commands.cli import leave, run_program
 from mmembed.embedder import Embedder
 from mmembed.encoder import Encoder
@@ -40,6 +40,7 @@ from mmembed.features.video import CROP, VIDEO_RATE
 from mmembed.io.atomic import atomic_file
 from mmembed.io.json import dumps
 from mmembed.pretrained_encoder import PretrainedEncoder
+from mmembed.streams import STREAMS, parse_subset, stream_subsets, subset_name
 from mmembed.traceable import OUTPUTS, lengths_name, traceable
 
 METADATA: Final = "mmembed"

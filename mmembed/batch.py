@@ -6,13 +6,12 @@ Shape letters, used in every docstring of the project:
     N real steps of all items, one after another    D width          H heads      L layers
     U transcript tokens                             V vocabulary     C classes    E emotions
 
-A stream ("audio", "video" or "text") is a key, never a variable name. A stream that an item lacks
-has length 0; that is the only way to say "missing".
+A stream ("audio", "video" or "text", see `mmembed.streams`) is a key, never a variable name. A
+stream that an item lacks has length 0; that is the only way to say "missing".
 """
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Self, TypeVar
@@ -20,7 +19,8 @@ from typing import Any, Final, Self, TypeVar
 import torch
 from torch import Tensor
 
-STREAMS: Final = ("audio", "video", "text")
+from mmembed.streams import STREAMS
+
 UNLABELLED: Final = -1  # class targets; float targets use NaN, sequences length 0
 
 TARGETS: Final = (
@@ -44,29 +44,6 @@ label_mask (B, E) bool (of which emotions the target "emotions" tells; without i
 def precise(values: Tensor) -> Tensor:
     """The same numbers in float32 at least: half precision is widened, float64 stays as it is."""
     return values.to(torch.promote_types(values.dtype, torch.float32))
-
-
-def stream_subsets(streams: Sequence[str] = STREAMS) -> list[tuple[str, ...]]:
-    """All non-empty subsets of `streams`, smallest first, each in the order of `streams`."""
-    return [
-        subset
-        for size in range(1, len(streams) + 1)
-        for subset in itertools.combinations(streams, size)
-    ]
-
-
-def subset_name(streams: Iterable[str]) -> str:
-    """`("video", "audio")` -> `"audio+video"`: the name of a stream subset in files and tables."""
-    chosen = set(streams)
-    unknown = chosen - set(STREAMS)
-    if unknown or not chosen:
-        raise ValueError(f"streams {sorted(chosen)}: name one or more of {', '.join(STREAMS)}")
-    return "+".join(stream for stream in STREAMS if stream in chosen)
-
-
-def parse_subset(name: str) -> tuple[str, ...]:
-    """`"audio+video"` -> `("audio", "video")`; the inverse of `subset_name`."""
-    return tuple(subset_name(name.split("+")).split("+"))
 
 
 @dataclass(frozen=True)

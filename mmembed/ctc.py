@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mmembed.features.text import BLANK
-from mmembed.losses.ctc import ctc_steps_needed
+from mmembed.losses import ctc_steps_needed
 
 BAND: Final = 16_384  # states, some 9 minutes of speech; all those of a clip of 5 minutes
 

@@ -25,22 +25,14 @@ from torch import Tensor, nn
 from mmembed.backbones.picture import crops_read_by
 from mmembed.backbones.pretrained_frontend import BackboneConfig, PretrainedFrontend
 from mmembed.backbones.stream import StreamEncoder
-from mmembed.batch import (
-    STREAMS,
-    Encoding,
-    Packed,
-    Padded,
-    Steps,
-    check_present,
-    frame_grid,
-    zero_filled,
-)
+from mmembed.batch import Encoding, Packed, Padded, Steps, check_present, frame_grid, zero_filled
 from mmembed.config import Config, Count, Depth, Dropout, Heads, Hz, Width
 from mmembed.errors import UsageError
 from mmembed.features.audio import FEATURE_RATE, MEL_BANDS
 from mmembed.features.video import CROP, VIDEO_RATE, CropForm
 from mmembed.nn.frontend import AudioFrontend, TextFrontend, VideoFrontend
 from mmembed.nn.transformer import Block, mean_and_std, pool_layers
+from mmembed.streams import STREAMS
 
 FRAME_RATE: Final[Hz] = 25  # Hz, of everything behind the front ends
 assert FEATURE_RATE == 4 * FRAME_RATE and VIDEO_RATE == FRAME_RATE

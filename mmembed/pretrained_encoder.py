@@ -22,12 +22,13 @@ from torch import Tensor, nn
 
 from mmembed.backbones.picture import crops_read_by
 from mmembed.backbones.stream import StreamEncoder
-from mmembed.batch import STREAMS, Encoding, Packed, Padded, check_present, frame_grid, zero_filled
+from mmembed.batch import Encoding, Packed, Padded, check_present, frame_grid, zero_filled
 from mmembed.config import Hz
 from mmembed.encoder import FRAME_RATE, EncoderOutput
 from mmembed.features.video import CropForm
 from mmembed.nn.alignment import spread_tokens, to_frames
 from mmembed.nn.transformer import join_pooled, mean_and_std, pool_layers
+from mmembed.streams import STREAMS
 
 
 class PretrainedEncoder(nn.Module):

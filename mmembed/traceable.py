@@ -15,11 +15,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmembed.batch import STREAMS, Padded
+from mmembed.batch import Padded
 from mmembed.encoder import FRAME_RATE, Encoder
 from mmembed.nn.alignment import spread_padded_tokens, to_padded_frames
 from mmembed.nn.transformer import join_pooled, mean_and_std, stack_layers
 from mmembed.pretrained_encoder import PretrainedEncoder
+from mmembed.streams import STREAMS
 
 OUTPUTS: Final = ("pooled", "frames", "frame_lengths", "layers")
 

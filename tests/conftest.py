@@ -18,8 +18,8 @@ import torch
 from helpers.support import random_item
 from hypothesis import HealthCheck, settings
 
-from mmembed.batch import stream_subsets
 from mmembed.data.item import Item
+from mmembed.streams import stream_subsets
 
 torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 

@@ -8,16 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from mmembed.batch import (
-    STREAMS,
-    UNLABELLED,
-    Batch,
-    Packed,
-    Padded,
-    parse_subset,
-    stream_subsets,
-    subset_name,
-)
+from mmembed.batch import UNLABELLED, Batch, Packed, Padded
+from mmembed.streams import STREAMS, parse_subset, stream_subsets, subset_name
 
 lengths_of_items = st.lists(st.integers(0, 5), min_size=1, max_size=6)
 

@@ -8,10 +8,11 @@ import pytest
 import torch
 from helpers.support import random_item, small_encoder_config, small_method, with_padding
 
-from mmembed.batch import STREAMS, Batch, Padded, stream_subsets
+from mmembed.batch import Batch, Padded
 from mmembed.data.example import EMPTY
 from mmembed.data.item import Item, collate
 from mmembed.encoder import Encoder
+from mmembed.streams import STREAMS, stream_subsets
 
 
 def make_encoder() -> Encoder:

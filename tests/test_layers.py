@@ -13,7 +13,8 @@ FOLDERS = {"mmembed": "mmembed", "train": "mmembed_train", "export": "mmembed_ex
 
 # Parts of one layer do not import each other; of `mmembed.data`, each file or folder is a part.
 LAYERS = [
-    ["errors", "batch", "metrics", "data.sampler"],
+    ["errors", "streams", "metrics", "data.sampler"],
+    ["batch"],
     ["config", "io", "features", "losses", "method", "nn"],
     ["ctc", "backbones", "data.untrusted", "data.manifest", "data.feature_files"],
     ["encoder"],
@@ -34,12 +35,9 @@ LAYER_OF = {part: number for number, layer in enumerate(LAYERS) for part in laye
 
 # A base name stands for one subject. It repeats where another layer has a file for that subject.
 SUBJECTS = {
-    "ctc": "the CTC output and its loss",
-    "classes": "one class an item",
     "audio": "the audio stream",
     "video": "the video stream",
     "text": "the text stream",
-    "multilabel": "items with several labels",
     "search": "the nearest embeddings",
     "prepare": "from a corpus to shards",
     "compare": "finished runs side by side",

@@ -9,11 +9,12 @@ import torch
 from helpers.encoders import write_on_pretrained
 from helpers.support import random_item, small_encoder_config, with_padding
 
-from mmembed.batch import STREAMS, Packed, Padded, stream_subsets, subset_name
+from mmembed.batch import Packed, Padded
 from mmembed.data.item import collate
 from mmembed.embedder import Embedder
 from mmembed.encoder import Encoder
 from mmembed.pretrained_encoder import PretrainedEncoder
+from mmembed.streams import STREAMS, stream_subsets, subset_name
 from mmembed.traceable import lengths_name, traceable
 
 

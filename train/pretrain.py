@@ -17,7 +17,6 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from mmembed.backbones.pretrained import Pretrained, load_pretrained
-from mmembed.batch import STREAMS
 from mmembed.commands.cli import leave, run_program
 from mmembed.commands.progress import progress
 from mmembed.commands.recipe_arguments import parse_recipe
@@ -32,6 +31,7 @@ from mmembed.methods.ctc_speaker import CtcSpeaker
 from mmembed.recipes.evaluation import evaluate_speech, quick_scores
 from mmembed.recipes.pretrain import RECIPES, PretrainRun
 from mmembed.recipes.pretrain_data import TrainingCorpus, describe_data, open_corpus
+from mmembed.streams import STREAMS
 from mmembed.training.checkpoint import Position, load_latest, save_checkpoint
 from mmembed.training.data_digest import check_data
 from mmembed.training.distributed import World, join_world

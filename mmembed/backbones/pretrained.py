@@ -110,7 +110,7 @@ def load_pretrained(
 
     Args:
         name: a folder, or a name on the hub.
-        stream: what it has to encode, one of `mmembed.batch.STREAMS`; None: whatever it does.
+        stream: what it has to encode, one of `mmembed.streams.STREAMS`; None: whatever it does.
         revision: of the hub's repository, a commit, a tag or a branch.
         masked_language: a text encoder with its masked-language head.
 

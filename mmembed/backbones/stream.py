@@ -56,7 +56,7 @@ class StreamEncoder(nn.Module, ABC):
         text: (N,) int64 token ids of the encoder's own tokenizer, special tokens included.
 
     Attributes:
-        stream: one of `mmembed.batch.STREAMS`.
+        stream: one of `mmembed.streams.STREAMS`.
         preprocessing: the settings of `preprocessor_config.json` that the encoder reads; they are
             found in `model.config.preprocessing`, and missing there if the file lacks them.
         model: the module of transformers, without heads.

@@ -20,9 +20,9 @@ from typing import Any
 
 import tyro
 
-from mmembed.batch import STREAMS, subset_name
 from mmembed.errors import MmembedError, Stopped
 from mmembed.io.json import write_json
+from mmembed.streams import STREAMS, subset_name
 from mmembed.training.distributed import follow_parent
 
 SIGNALLED = (75, 130)

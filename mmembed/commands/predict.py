@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Final
 
 import tyro
 
-from mmembed.batch import STREAMS, parse_subset, subset_name
 from mmembed.config import read_json
 from mmembed.data.example import Example
 from mmembed.data.inputs import open_sources
@@ -28,6 +27,7 @@ from mmembed.errors import BudgetError, DataError, UsageError, printable
 from mmembed.features.emotion_words import parse_emotions
 from mmembed.features.text import normalise_transcript
 from mmembed.io.json import dumps
+from mmembed.streams import STREAMS, parse_subset, subset_name
 from mmembed.studies.emotion_predictor import TARGETS, EmotionPredictor
 from mmembed.studies.training_distance import OUTSIDE, DistanceScore
 

@@ -12,7 +12,6 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from mmembed.batch import STREAMS
 from mmembed.data.example import Example
 from mmembed.data.manifest.utterance import Utterance
 from mmembed.data.shards.layout import ShardSet
@@ -21,6 +20,7 @@ from mmembed.data.shards.records import OLDER, from_record, is_older
 from mmembed.errors import CorruptError, UsageError
 from mmembed.features.text import normalise_transcript
 from mmembed.features.video import SMALL_GREY, CropForm
+from mmembed.streams import STREAMS
 
 Meta = Mapping[str, object]
 

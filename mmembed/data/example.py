@@ -15,13 +15,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mmembed.batch import STREAMS
 from mmembed.config import Seconds
 from mmembed.data.manifest.utterance import LATEST, Utterance
 from mmembed.features.audio import MEL_BANDS, SAMPLE_RATE, log_mel, to_float
 from mmembed.features.text import Subwords, normalise_transcript
 from mmembed.features.video import CROP, VIDEO_RATE
 from mmembed.io.json import shown
+from mmembed.streams import STREAMS
 
 LONGEST: Final[Seconds] = 300.0
 """What is longer is decoded block by block and encoded by windows. Bounds memory: 1 GB of 480 x 270

@@ -12,7 +12,6 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NoReturn, TypeAlias
 from urllib.parse import urlsplit
 
-from mmembed.batch import STREAMS
 from mmembed.config import Seconds
 from mmembed.data.dataset import Examples
 from mmembed.data.example import LONGEST
@@ -26,6 +25,7 @@ from mmembed.features.audio import SAMPLE_RATE
 from mmembed.features.text import normalise_transcript
 from mmembed.features.video import SMALL_GREY, VIDEO_RATE, CropForm
 from mmembed.io.remote import as_url
+from mmembed.streams import STREAMS
 
 MakeSource: TypeAlias = Callable[..., MediaSource]
 

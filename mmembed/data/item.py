@@ -12,12 +12,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmembed.batch import STREAMS, UNLABELLED, Batch, Packed, Padded, stream_subsets
+from mmembed.batch import UNLABELLED, Batch, Packed, Padded
 from mmembed.data.example import EMPTY
 from mmembed.features.audio import LOG_SCALE, MEL_BANDS, SAMPLES_PER_FRAME
 from mmembed.features.text import MASK
 from mmembed.features.video import CROP
-from mmembed.losses.ctc import ctc_steps_needed
+from mmembed.losses import ctc_steps_needed
+from mmembed.streams import STREAMS, stream_subsets
+
+SUBSETS: Final = {held: stream_subsets(held) for held in stream_subsets()}
 
 # Of the log-mel:
 BAND_MASKS: Final = 2
@@ -122,7 +125,7 @@ def augment(
     inputs = dict(item.inputs)
     held = [stream for stream in STREAMS if len(inputs[stream])]
     if len(held) > 1 and _chance(generator) >= settings.keep_streams:
-        subsets = stream_subsets(held)
+        subsets = SUBSETS[tuple(held)]
         kept = subsets[int(torch.randint(len(subsets), (), generator=generator))]
         for stream in set(held) - set(kept):
             inputs[stream] = EMPTY[stream]

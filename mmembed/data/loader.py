@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
-from mmembed.batch import STREAMS, UNLABELLED, Batch
+from mmembed.batch import UNLABELLED, Batch
 from mmembed.data.dataset import Examples
 from mmembed.data.example import EMPTY
 from mmembed.data.frozen_layers import FrozenLayers
@@ -31,6 +31,7 @@ from mmembed.data.shards.records import CROPS, PACKED_CROPS, SOUND
 from mmembed.errors import CorruptError, MmembedError, UsageError
 from mmembed.features.audio import SAMPLES_PER_FRAME, log_mel, to_float
 from mmembed.features.text import MASK, Subwords, Vocabulary
+from mmembed.streams import STREAMS
 
 TIMEOUT: Final = 300.0  # seconds for one step; a reader that hangs ends the run
 

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, Final
 
 from mmembed import features
-from mmembed.batch import STREAMS
 from mmembed.config import Seconds
 from mmembed.data.example import Example
 from mmembed.data.fingerprints import Fingerprints, drop_if_changed, with_media
@@ -41,6 +40,7 @@ from mmembed.io.atomic import atomic_file
 from mmembed.io.json import dumps
 from mmembed.io.locks import finishing
 from mmembed.io.versions import made_with
+from mmembed.streams import STREAMS
 
 Failure = dict[str, str]
 """The "key" of an utterance that is in no shard, "reason" and "message"."""

@@ -12,7 +12,6 @@ from typing import Any, BinaryIO, Final
 
 from numpy.typing import NDArray
 
-from mmembed.batch import STREAMS
 from mmembed.data.example import ExampleInfo
 from mmembed.data.feature_files import SUFFIX, read_features
 from mmembed.data.locations import Json, Location, Progress
@@ -32,6 +31,7 @@ from mmembed.errors import CorruptError, DataError
 from mmembed.features.audio import SAMPLE_RATE
 from mmembed.features.text import normalise_transcript
 from mmembed.features.video import VIDEO_RATE
+from mmembed.streams import STREAMS
 
 POOLED: Final = "pooled.npy"
 

@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from mmembed.batch import STREAMS, parse_subset
 from mmembed.config import Hz, Seconds
 from mmembed.data.example import LONGEST, Example, ExampleInfo
 from mmembed.data.manifest.timed_words import parse_words
@@ -35,6 +34,7 @@ from mmembed.errors import DataError, UsageError
 from mmembed.features.audio import SAMPLE_RATE, to_int16
 from mmembed.features.text import normalise_transcript
 from mmembed.features.video import SMALL_GREY, VIDEO_RATE, CropForm, face_crops
+from mmembed.streams import STREAMS, parse_subset
 
 FULL_SCALE: Final = {np.dtype(np.int16): 1 << 15, np.dtype(np.int32): 1 << 31}
 

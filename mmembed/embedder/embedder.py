@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from mmembed import __version__
-from mmembed.batch import STREAMS, Encoding, Packed, Padded, subset_name
+from mmembed.batch import Encoding, Packed, Padded
 from mmembed.config import Hz, Seconds
 from mmembed.data.example import Example
 from mmembed.data.manifest.timed_words import TimedWord
@@ -41,6 +41,7 @@ from mmembed.errors import UsageError
 from mmembed.features.text import normalise_transcript
 from mmembed.features.video import check_face_model
 from mmembed.io.versions import made_with
+from mmembed.streams import STREAMS, subset_name
 
 BATCH_SIZE: Final = 8  # clips; changes no vector
 

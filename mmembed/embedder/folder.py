@@ -27,7 +27,6 @@ from mmembed.backbones.lora import LoraLinear, merge_lora
 from mmembed.backbones.pretrained import Pretrained, build_encoder, digest, load_pretrained
 from mmembed.backbones.stream import StreamEncoder
 from mmembed.backbones.text import TextTokenizer
-from mmembed.batch import STREAMS
 from mmembed.config import from_dict, read_json
 from mmembed.embedder.card import model_card, trained_on
 from mmembed.embedder.recogniser import Recogniser
@@ -38,6 +37,7 @@ from mmembed.io.atomic import atomic_file
 from mmembed.io.json import dumps, shown
 from mmembed.nn.weights import check_file, read_module
 from mmembed.pretrained_encoder import PretrainedEncoder
+from mmembed.streams import STREAMS
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 VOCABULARY, TOKENIZER = "vocabulary.model", "tokenizer.json"

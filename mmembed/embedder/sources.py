@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TypeAlias
 
 from mmembed.backbones.pretrained import load_pretrained
-from mmembed.batch import STREAMS
 from mmembed.config import read_json
 from mmembed.embedder import hub
 from mmembed.embedder.folder import CONFIG, FILES, Saved, read_folder, side_by_side
 from mmembed.errors import UsageError
+from mmembed.streams import STREAMS
 
 EncoderName: TypeAlias = str | os.PathLike[str] | Mapping[str, str] | Sequence[str]
 """See `Embedder.from_pretrained`."""

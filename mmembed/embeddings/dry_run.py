@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mmembed.batch import STREAMS, subset_name
 from mmembed.data.media.load import ProbeResult
 from mmembed.embeddings.formats import Format
 from mmembed.embeddings.write import Content, Plan
 from mmembed.errors import DataError, UsageError
 from mmembed.io.locks import is_locked
+from mmembed.streams import STREAMS, subset_name
 
 
 @dataclass

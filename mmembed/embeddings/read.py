@@ -21,7 +21,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from mmembed.batch import subset_name
 from mmembed.data.manifest.utterance import ROW
 from mmembed.data.shards.layout import Record, ShardSet
 from mmembed.errors import CorruptError, UsageError
@@ -31,6 +30,7 @@ from mmembed.io.checksum import crc32
 from mmembed.io.json import dumps
 from mmembed.io.locks import file_lock
 from mmembed.io.remote import as_url
+from mmembed.streams import subset_name
 
 PARTS: Final = ("pooled", "layers")
 GRANULARITY: Final = {"pooled": "utterance", "layers": "utterance", "frames": "frame"}

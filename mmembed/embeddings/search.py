@@ -19,7 +19,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import ArrayLike, NDArray
 
-from mmembed.batch import subset_name
 from mmembed.data.example import Example
 from mmembed.data.shards.layout import ShardSet
 from mmembed.data.shards.records import CROPS, PACKED_CROPS, crops_of
@@ -27,6 +26,7 @@ from mmembed.embeddings.ivf import Partition, open_partition
 from mmembed.embeddings.read import Embeddings, Vectors, map_embeddings
 from mmembed.errors import CorruptError, DataError, UsageError
 from mmembed.io.remote import as_url
+from mmembed.streams import subset_name
 
 _BLOCK = 65_536  # rows compared in float64 at a time
 

@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
-from mmembed.batch import STREAMS
 from mmembed.data.example import Example
 from mmembed.embedder import Embedder
 from mmembed.embedder.clip import Described, parse_streams
@@ -26,6 +25,7 @@ from mmembed.embedder.embedder import BATCH_SIZE
 from mmembed.embedder.windows import batches
 from mmembed.embeddings.read import PARTS
 from mmembed.errors import DataError, UsageError
+from mmembed.streams import STREAMS
 
 
 class EmbeddingTransformer(TransformerMixin, BaseEstimator):  # type: ignore[misc]

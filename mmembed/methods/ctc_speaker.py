@@ -26,8 +26,7 @@ from mmembed.batch import Batch, Packed, precise
 from mmembed.config import Config, Count, Weight, Within
 from mmembed.encoder import Encoder, EncoderConfig, EncoderOutput
 from mmembed.features.text import BLANK
-from mmembed.losses.classes import class_cross_entropy, margin_logits
-from mmembed.losses.ctc import ctc_loss
+from mmembed.losses import class_cross_entropy, ctc_loss, margin_logits
 from mmembed.method import Method
 from mmembed.nn.transformer import Block, LayerWeights, pool_layers
 

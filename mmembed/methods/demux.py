@@ -11,10 +11,10 @@ Formats", ICASSP 2023, arXiv 2211.00171. Formulas are from their released code
             a cluster: e = mean over all tokens of its members, or z = max of its members' logits
     MEmo    "emotion [mask] in tweet TEXT" -> h = state of the mask; z = a head of h with one output
             for each emotion, or z_k = sum of the masked-language logits of the tokens of word k
-    loss = (1 - c) * cross entropy + c * local + g * global      (mmembed.losses.multilabel)
+    loss = (1 - c) * cross entropy + c * local + g * global      (mmembed.losses)
 
 Deviations: pair losses are means over the pairs alone, without the constant exp(0) that the release
-adds for the lower triangle (so c weighs more: see `losses_multilabel.intra`); weights are exactly
+adds for the lower triangle (so c weighs more: see `losses.intra`); weights are exactly
 (rho + 1) / 2 where the release adds 1e-5; with one absent label and several present ones the
 release multiplies the inter loss by the mean of the weights, here each pair has its own; a space
 that is a token by itself belongs to no emotion; several masks are averaged, not summed; emotion
@@ -32,14 +32,14 @@ from typing import Annotated, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from mmembed import losses
 from mmembed.backbones.text import TextEncoder
 from mmembed.batch import Batch, Packed, Padded, precise
 from mmembed.config import Config, Count, Dropout, Weight, Within
 from mmembed.features.emotion_words import members, wheel_correlation
-from mmembed.losses import multilabel
 from mmembed.method import Method
 
-LOCAL = {"inter": multilabel.inter, "intra": multilabel.intra, "complete": multilabel.complete}
+LOCAL = {"inter": losses.inter, "intra": losses.intra, "complete": losses.complete}
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ class PromptedMethod(Method):
 
     def correlate(self, labels: Tensor) -> None:
         """Set the correlation from the training labels (N, E)."""
-        self.correlation.copy_(multilabel.label_correlation(labels))
+        self.correlation.copy_(losses.label_correlation(labels))
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Sums over labelled items."""
@@ -127,7 +127,7 @@ class PromptedMethod(Method):
             raise ValueError(
                 f"{target.shape[1]} labels an item, but the prompt asks {', '.join(self.emotions)}"
             )
-        per_item = {"bce": multilabel.binary_cross_entropy(logits, target)}
+        per_item = {"bce": losses.binary_cross_entropy(logits, target)}
         config = self.config
         if config.local_weight > 0:
             alike = config.local_pairs == "alike"
@@ -135,7 +135,7 @@ class PromptedMethod(Method):
             per_item["local"] = LOCAL[config.local](logits, target, affinity)
         if config.global_weight > 0:
             assert embeddings is not None
-            error = multilabel.embedding_correlation(embeddings, self._rho(config.global_pairs))
+            error = losses.embedding_correlation(embeddings, self._rho(config.global_pairs))
             per_item["global"] = error.masked_fill(target.isnan().any(1), 0)
         return {term: values.sum() for term, values in per_item.items()}
 

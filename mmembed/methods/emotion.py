@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from mmembed.batch import Batch
 from mmembed.config import Config, Count, Dropout, Weight, Width
-from mmembed.losses.regression import masked_squared_error
+from mmembed.losses import masked_squared_error
 from mmembed.method import Method
 from mmembed.nn.transformer import LayerWeights
 

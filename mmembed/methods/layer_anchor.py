@@ -45,8 +45,7 @@ from torch import Tensor, nn
 
 from mmembed.batch import Batch
 from mmembed.config import Config, Count, Dropout, Width, Within
-from mmembed.losses.classes import class_cross_entropy
-from mmembed.losses.coral import coral
+from mmembed.losses import class_cross_entropy, coral
 from mmembed.method import Method
 from mmembed.nn.transformer import LayerWeights
 

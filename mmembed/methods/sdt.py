@@ -44,11 +44,12 @@ from typing import Annotated, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from mmembed.batch import STREAMS, UNLABELLED, Batch, Packed, Padded
+from mmembed.batch import UNLABELLED, Batch, Packed, Padded
 from mmembed.config import Config, Count, Dropout, Heads, Weight, Width, Within
 from mmembed.errors import UsageError
-from mmembed.losses.classes import class_cross_entropy, divergence
+from mmembed.losses import class_cross_entropy, divergence
 from mmembed.method import Method
+from mmembed.streams import STREAMS
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 import torch
 
-from mmembed.batch import STREAMS, UNLABELLED, stream_subsets, subset_name
+from mmembed.batch import UNLABELLED
 from mmembed.ctc import greedy_tokens
 from mmembed.data.example import EMPTY
 from mmembed.data.item import Item, collate
@@ -22,6 +22,7 @@ from mmembed.method import Method
 from mmembed.methods.ctc_speaker import CtcSpeaker
 from mmembed.metrics.speech import character_error_rate, word_error_rate
 from mmembed.recipes.pretrain_data import TrainingCorpus
+from mmembed.streams import STREAMS, stream_subsets, subset_name
 from mmembed.training.distributed import World
 
 SAMPLES: Final = 12  # transcripts kept for reading

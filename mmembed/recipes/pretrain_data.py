@@ -26,7 +26,7 @@ from mmembed.errors import UsageError
 from mmembed.features.text import UNKNOWN, Vocabulary
 from mmembed.features.video import SMALL_GREY
 from mmembed.io.remote import as_url
-from mmembed.losses.ctc import ctc_steps_needed
+from mmembed.losses import ctc_steps_needed
 from mmembed.recipes.pretrain import DataConfig
 
 

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mmembed.batch import stream_subsets, subset_name
 from mmembed.config import read_json
 from mmembed.data.manifest.utterance import EMOTIONS
 from mmembed.data.shards.layout import ShardSet
 from mmembed.io.json import dumps, read_lines
 from mmembed.report.score_table import Score, as_float
+from mmembed.streams import stream_subsets, subset_name
 from mmembed.studies.results import read_results
 
 Json = dict[str, Any]

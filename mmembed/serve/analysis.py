@@ -12,7 +12,6 @@ from typing import Any, Final, Literal
 import numpy as np
 import torch
 
-from mmembed.batch import STREAMS, subset_name
 from mmembed.config import Hz, Seconds
 from mmembed.data.example import Example
 from mmembed.data.manifest.timed_words import TimedWord
@@ -26,6 +25,7 @@ from mmembed.errors import DataError, Stopped, UsageError
 from mmembed.features.audio import SAMPLE_RATE
 from mmembed.features.video import VIDEO_RATE
 from mmembed.report.pictures import picture_url
+from mmembed.streams import STREAMS, subset_name
 from mmembed.studies.emotion_predictor import EmotionPredictor
 from mmembed.studies.training_distance import OUTSIDE
 

@@ -19,12 +19,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mmembed.batch import STREAMS, subset_name
 from mmembed.config import read_json
 from mmembed.data.manifest.utterance import EMOTIONS, SENTIMENT_LIMITS, Utterance, utterance_of
 from mmembed.data.shards.layout import ShardSet
 from mmembed.embeddings.read import read_arrays
 from mmembed.errors import CorruptError, UsageError
+from mmembed.streams import STREAMS, subset_name
 from mmembed.studies.groups import Groups, group_items
 
 Part = Literal["layers", "frames"]

@@ -10,13 +10,14 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from mmembed.batch import Batch, Padded, stream_subsets, subset_name
+from mmembed.batch import Batch, Padded
 from mmembed.data.example import Example
 from mmembed.data.manifest.utterance import EMOTIONS, SENTIMENT_LIMITS, Labels
 from mmembed.embedder import Embedder
 from mmembed.errors import CorruptError, UsageError
 from mmembed.methods.emotion import EmotionRegressor
 from mmembed.nn.weights import read_module
+from mmembed.streams import stream_subsets, subset_name
 from mmembed.studies.emotion import EmotionRun
 from mmembed.studies.predictors import TrainedRun, load_run
 from mmembed.studies.training_distance import FOLDER, DistanceScore, TrainingDistances

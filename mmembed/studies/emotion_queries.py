@@ -23,12 +23,13 @@ from sklearn.linear_model import Ridge
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from mmembed.batch import STREAMS, Batch, Padded
+from mmembed.batch import Batch, Padded
 from mmembed.data.manifest.utterance import Utterance
 from mmembed.errors import UsageError
 from mmembed.method import Method
 from mmembed.methods.emotion_queries import EmotionQueries, EmotionQueriesConfig
 from mmembed.metrics.multilabel import auroc, label_auroc
+from mmembed.streams import STREAMS
 from mmembed.studies.baselines import best_on_dev
 from mmembed.studies.emotion_queries_data import EmotionQueryClips, read_clips
 from mmembed.studies.results import TestPredictions

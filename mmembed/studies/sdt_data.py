@@ -9,10 +9,11 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from mmembed.batch import STREAMS, UNLABELLED, Batch, Padded
+from mmembed.batch import UNLABELLED, Batch, Padded
 from mmembed.data.dataset import Examples
 from mmembed.data.manifest.utterance import Utterance
 from mmembed.errors import UsageError
+from mmembed.streams import STREAMS
 from mmembed.studies.feature_tensors import Standardise, features_of
 from mmembed.studies.groups import ManifestItems
 from mmembed.studies.splits import SPLITS, hold_out

@@ -13,10 +13,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mmembed.batch import STREAMS
 from mmembed.data.dataset import Examples
 from mmembed.data.manifest.utterance import SENTIMENT_LIMITS, Labels, Utterance
 from mmembed.errors import UsageError
+from mmembed.streams import STREAMS
 from mmembed.studies.embeddings_data import check_scale, read_embeddings, subset_folders
 from mmembed.studies.feature_tensors import Standardise, features_of
 from mmembed.studies.groups import ManifestItems

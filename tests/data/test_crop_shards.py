@@ -15,7 +15,6 @@ from helpers.clips import Film, Voice, tone, write_streams
 from helpers.prepared import change_json, verify
 from helpers.support import random_item
 
-from mmembed.batch import STREAMS
 from mmembed.commands.prepare import main
 from mmembed.data.corpora.talkers.face import Face, Pose
 from mmembed.data.dataset import Examples
@@ -32,6 +31,7 @@ from mmembed.features.text import Vocabulary
 from mmembed.features.video import SMALL_GREY, CropForm
 from mmembed.recipes.pretrain import DataConfig
 from mmembed.recipes.pretrain_data import open_corpus
+from mmembed.streams import STREAMS
 
 LARGE = CropForm(224, colour=True)
 

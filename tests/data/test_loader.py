@@ -18,7 +18,7 @@ import torch
 from helpers.pretraining import clip
 from helpers.support import random_item
 
-from mmembed.batch import STREAMS, Batch, stream_subsets
+from mmembed.batch import Batch
 from mmembed.data.dataset import Examples
 from mmembed.data.item import Augmentation, Item
 from mmembed.data.loader import SpeechItems, TrainingLoader, ahead
@@ -28,6 +28,7 @@ from mmembed.data.shards.records import CROPS, SOUND, to_record
 from mmembed.errors import CorruptError, DataError, MmembedError, UsageError
 from mmembed.features.audio import log_mel
 from mmembed.features.text import Vocabulary
+from mmembed.streams import STREAMS, stream_subsets
 
 SUBSETS = [*stream_subsets(), STREAMS, STREAMS]
 LENGTHS = np.array([16 + 9 * number for number in range(len(SUBSETS))])

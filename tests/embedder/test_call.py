@@ -12,7 +12,6 @@ import torch
 from helpers.clips import burst, grey_steps, tone, write_video
 from helpers.encoders import write_encoder
 
-from mmembed.batch import stream_subsets, subset_name
 from mmembed.data.dataset import Examples
 from mmembed.data.manifest.timed_words import TimedWord
 from mmembed.data.manifest.utterance import Utterance
@@ -21,6 +20,7 @@ from mmembed.embedder import Embedder, Embedding, Recogniser
 from mmembed.embedder.clip import to_pictures
 from mmembed.errors import DataError, UsageError
 from mmembed.features.text import Vocabulary
+from mmembed.streams import stream_subsets, subset_name
 
 TEXT = "Red, on blue!"
 A_DAY = np.broadcast_to(np.float32(0), 86_401_000)  # and a second

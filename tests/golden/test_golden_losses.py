@@ -12,8 +12,8 @@ import pytest
 import torch
 from helpers.support import random_item, small_method
 
-from mmembed.batch import STREAMS, stream_subsets
 from mmembed.data.item import Augmentation, augment, collate
+from mmembed.streams import STREAMS, stream_subsets
 from mmembed.training.distributed import World
 from mmembed.training.optim import OptimConfig, build_optimizer
 from mmembed.training.step import train_step

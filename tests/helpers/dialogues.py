@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 import torch
 
-from mmembed.batch import STREAMS, UNLABELLED, Batch, Padded, stream_subsets
+from mmembed.batch import UNLABELLED, Batch, Padded
 from mmembed.methods.sdt import SDT, SDTConfig
+from mmembed.streams import STREAMS, stream_subsets
 
 WIDTHS = {"audio": 6, "video": 3, "text": 5}
 NUM_CLASSES = 4

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mmembed.batch import STREAMS
 from mmembed.data.example import LONGEST, Example
 from mmembed.data.manifest.utterance import Utterance
 from mmembed.data.media.load import MediaSource
+from mmembed.streams import STREAMS
 
 
 def load_example(

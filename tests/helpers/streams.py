@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mmembed.batch import Batch, Padded, stream_subsets
+from mmembed.batch import Batch, Padded
 from mmembed.data.example import Example
 from mmembed.data.manifest.utterance import Labels, Utterance
 from mmembed.data.shards.layout import Record, shard_path, write_shard
 from mmembed.data.shards.records import to_record
 from mmembed.methods.self_mm import SelfMm, SelfMmConfig, StreamConfig
+from mmembed.streams import stream_subsets
 
 ITEMS = 8
 TEXT = StreamConfig("text", 6, "first", post=5)

@@ -16,11 +16,12 @@ from helpers.support import mean_losses, random_item, small_method, with_padding
 from safetensors.torch import load, save
 from torch import Tensor
 
-from mmembed.batch import STREAMS, Batch, Packed, Padded, stream_subsets
+from mmembed.batch import Batch, Packed, Padded
 from mmembed.data.item import collate
 from mmembed.method import Method
 from mmembed.methods.emotion import EmotionConfig, EmotionRegressor
 from mmembed.methods.layer_anchor import LayerAnchor, LayerAnchorConfig
+from mmembed.streams import STREAMS, stream_subsets
 from mmembed.training.distributed import World
 from mmembed.training.step import accumulate_gradients, train_step
 

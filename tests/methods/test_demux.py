@@ -20,10 +20,10 @@ from helpers.prompted import (
 )
 from torch import Tensor, nn
 
+from mmembed import losses
 from mmembed.batch import Batch, Packed, Padded
 from mmembed.features.emotion_words import wheel_correlation
 from mmembed.features.prompt import emotion_prompt
-from mmembed.losses import multilabel
 from mmembed.methods.demux import Demux, DemuxConfig, Memo, MemoConfig, span_means
 from mmembed.training.distributed import World
 from mmembed.training.step import train_step
@@ -161,7 +161,7 @@ def test_any_emotions_may_be_asked() -> None:
 @pytest.mark.parametrize("pairs", ["alike", "data", "wheel"])
 def test_sums_are_the_losses_of_the_logits(local: str, pairs: str) -> None:
     emotions = ("joy", "anger", "hope", "fear")
-    rho = {"data": multilabel.label_correlation(LABELS)}
+    rho = {"data": losses.label_correlation(LABELS)}
     if pairs == "wheel":
         emotions = ("joy", "anger", "trust", "fear")
         rho["wheel"] = wheel_correlation(emotions)
@@ -183,8 +183,8 @@ def test_sums_are_the_losses_of_the_logits(local: str, pairs: str) -> None:
     affinity = None if pairs == "alike" else (rho[pairs] + 1) / 2
     expected = {
         "bce": nn.functional.binary_cross_entropy(z.sigmoid(), y, reduction="none").mean(1),
-        "local": getattr(multilabel, local)(z, y, affinity),
-        "global": multilabel.embedding_correlation(e, rho["data"]),
+        "local": getattr(losses, local)(z, y, affinity),
+        "global": losses.embedding_correlation(e, rho["data"]),
     }
     assert set(sums) == set(method.terms)
     for term, values in expected.items():

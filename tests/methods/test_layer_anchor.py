@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from helpers.support import mean_losses
 
 from mmembed.batch import Batch, Padded
-from mmembed.losses.coral import coral
+from mmembed.losses import coral
 from mmembed.methods.layer_anchor import LayerAnchor, LayerAnchorConfig
 
 

@@ -11,10 +11,11 @@ import torch.nn.functional as F
 from helpers.dialogues import WIDTHS, dialogues, random_dialogues, small_sdt
 from torch import nn
 
-from mmembed.batch import STREAMS, UNLABELLED, Batch, Padded
+from mmembed.batch import UNLABELLED, Batch, Padded
 from mmembed.errors import UsageError
-from mmembed.losses.classes import divergence
+from mmembed.losses import divergence
 from mmembed.methods.sdt import SDT, SDTConfig, balanced_weights
+from mmembed.streams import STREAMS
 
 close = torch.testing.assert_close
 

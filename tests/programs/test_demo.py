@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from helpers.clips import write_video
 
-from mmembed.batch import stream_subsets, subset_name
+from mmembed.streams import stream_subsets, subset_name
 
 
 def mmembed(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:

@@ -17,12 +17,12 @@ from helpers.tiny_backbones import write_tiny
 from mmembed_export.model import CHECKED, TRACED, main
 from torch import Tensor
 
-from mmembed.batch import parse_subset, stream_subsets, subset_name
 from mmembed.commands.cli import run_program
 from mmembed.data.item import collate
 from mmembed.embedder import Embedder, save_encoder
 from mmembed.encoder import Encoder
 from mmembed.features.text import Vocabulary
+from mmembed.streams import parse_subset, stream_subsets, subset_name
 
 ROOT = Path(__file__).parents[2]
 SUBSETS = [subset_name(subset) for subset in stream_subsets()]

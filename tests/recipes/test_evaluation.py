@@ -15,7 +15,6 @@ import torch
 from helpers.pretraining import clip, write_clips
 
 import mmembed
-from mmembed.batch import stream_subsets
 from mmembed.data.item import Augmentation, Item
 from mmembed.data.loader import SpeechItems, TrainingLoader
 from mmembed.encoder import EncoderConfig
@@ -30,6 +29,7 @@ from mmembed.recipes.evaluation import (
 )
 from mmembed.recipes.pretrain import DataConfig, VocabularyConfig
 from mmembed.recipes.pretrain_data import TrainingCorpus, open_corpus
+from mmembed.streams import stream_subsets
 from mmembed.training.distributed import ALONE, World
 
 
@@ -160,4 +160,4 @@ def test_a_batch_passes_the_files_that_the_architecture_lists(
     text = (package.parent / "docs" / "architecture.md").read_text()
     _, _, section = text.partition("## One batch through the code")
     listed = re.findall(r"^\| \d+ \| `(.+?)` \|", section.partition("\n## ")[0], re.MULTILINE)
-    assert passed == set(listed) and len(listed) == 13
+    assert passed == set(listed) and len(listed) == 12

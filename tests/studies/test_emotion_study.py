@@ -19,12 +19,12 @@ from mmembed_train.finetune import main
 from safetensors.torch import load_file
 from sklearn.metrics import balanced_accuracy_score, f1_score
 
-from mmembed.batch import stream_subsets, subset_name
 from mmembed.commands.compare import main as compare
 from mmembed.commands.predict import main as predict
 from mmembed.commands.report import main as report
 from mmembed.data.manifest.utterance import EMOTIONS
 from mmembed.errors import UsageError
+from mmembed.streams import stream_subsets, subset_name
 from mmembed.studies.emotion import EmotionRun, EmotionStudy
 from mmembed.studies.results import TestPredictions
 from mmembed.studies.study import FinetuneLoop

@@ -12,9 +12,9 @@ import pytest
 import torch
 from helpers.support import random_item, small_method
 
-from mmembed.batch import stream_subsets
 from mmembed.data.item import collate
 from mmembed.methods.ctc_speaker import CtcSpeaker
+from mmembed.streams import stream_subsets
 from mmembed.training.checkpoint import Position, save_checkpoint
 from mmembed.training.distributed import ALONE
 from mmembed.training.optim import OptimConfig, build_optimizer

@@ -12,9 +12,9 @@ import pytest
 import torch
 from helpers.support import random_item, small_method
 
-from mmembed.batch import STREAMS, stream_subsets
 from mmembed.data.item import Item, collate
 from mmembed.method import Method
+from mmembed.streams import STREAMS, stream_subsets
 from mmembed.training.distributed import World
 from mmembed.training.step import accumulate_gradients, train_step
 

@@ -15,13 +15,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from mmembed.batch import subset_name
 from mmembed.data.feature_files import SUFFIX
 from mmembed.data.locations import FAILED, Location, Progress
 from mmembed.data.manifest.utterance import EMOTIONS
 from mmembed.data.stored_rows import StoredRow, read_rows
 from mmembed.errors import DataError
 from mmembed.io.json import read_lines
+from mmembed.streams import subset_name
 
 SAMPLES: Final = 24  # faces and transcripts that are kept
 EXAMPLES: Final = 3  # repeats that are named

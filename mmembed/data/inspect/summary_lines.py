@@ -9,10 +9,10 @@ from typing import Any, Final
 
 import numpy as np
 
-from mmembed.batch import STREAMS
 from mmembed.data.inspect.summary import NOT_LOOKED_AT, Summary
 from mmembed.data.locations import Location
 from mmembed.data.manifest.jsonl import count_rows
+from mmembed.streams import STREAMS
 
 LISTED: Final = 12  # names of one kind; the others are counted
 NAMED: Final = 3  # items that a warning names

@@ -9,10 +9,10 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Final
 from urllib.parse import quote, urlsplit, urlunsplit
 
-from mmembed.batch import STREAMS
 from mmembed.config import Seconds
 from mmembed.data.manifest.timed_words import TimedWord, check_words, parse_words
 from mmembed.io.json import finite_number, shown
+from mmembed.streams import STREAMS
 
 SPLITS: Final = ("train", "dev", "test", "heldout")
 """`heldout`: utterances never trained on, by speakers of the training split (closed-set tasks)."""

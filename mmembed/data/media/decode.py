@@ -20,7 +20,6 @@ import soundfile
 from av.container import InputContainer
 from numpy.typing import NDArray
 
-from mmembed.batch import STREAMS
 from mmembed.config import Seconds
 from mmembed.data.example import LONGEST
 from mmembed.data.media.audio import (
@@ -44,6 +43,7 @@ from mmembed.data.media.video import VideoTrack, shown_for
 from mmembed.errors import DataError
 from mmembed.features.audio import SAMPLE_RATE
 from mmembed.features.video import SMALL_GREY, VIDEO_RATE, CropForm
+from mmembed.streams import STREAMS
 
 BROADCAST_KINDS: Final = ("mpegts", "mpeg")  # whose times may jump
 MOST_PIXELS: Final = 8192 * 8192  # of a declared picture; more is refused before decoding

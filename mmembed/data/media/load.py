@@ -13,7 +13,6 @@ from typing import Any, Final, TypeAlias
 import soundfile
 from numpy.typing import NDArray
 
-from mmembed.batch import STREAMS
 from mmembed.config import Seconds
 from mmembed.data.example import LONGEST, Example, ExampleInfo
 from mmembed.data.feature_files import SUFFIX, read_features
@@ -35,6 +34,7 @@ from mmembed.features.audio import to_int16
 from mmembed.features.text import normalise_transcript
 from mmembed.features.video import SMALL_GREY, CropForm, face_crops
 from mmembed.io.remote import fetch_file, read_head
+from mmembed.streams import STREAMS
 
 ALMOST: Final = 16 << 20  # bytes; what fails with so few left fails for want of memory
 LARGEST_MEMBER: Final = 1 << 30  # bytes of media in an archive

@@ -21,12 +21,12 @@ import numpy as np
 import soundfile
 from av.container import InputContainer
 
-from mmembed.batch import STREAMS
 from mmembed.config import Seconds
 from mmembed.data.example import LONGEST
 from mmembed.data.media.repair import open_repaired
 from mmembed.errors import DataError
 from mmembed.features.video import SMALL_GREY, CropForm
+from mmembed.streams import STREAMS
 
 HEAD: Final = 192  # bytes that tell the kind of most files
 

@@ -9,10 +9,15 @@ import torch
 import torch.nn.functional as F
 
 from mmembed.batch import Packed, Padded
-from mmembed.losses.classes import class_cross_entropy, margin_logits
-from mmembed.losses.coral import coral, covariance
-from mmembed.losses.ctc import ctc_loss, ctc_steps_needed
-from mmembed.losses.regression import masked_squared_error
+from mmembed.losses import (
+    class_cross_entropy,
+    coral,
+    covariance,
+    ctc_loss,
+    ctc_steps_needed,
+    margin_logits,
+    masked_squared_error,
+)
 
 
 def test_ctc_equals_the_sum_over_all_alignments() -> None:

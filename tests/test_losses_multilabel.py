@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from mmembed.losses import multilabel
+from mmembed import losses
 
 PATTERNS = torch.tensor(
     [[1, 0, 0, 1, 0], [0, 0, 0, 0, 0], [1, 1, 1, 1, 1], [1, 0, 0, 0, 0], [1, 1, 1, 1, 0]],
@@ -60,9 +60,9 @@ def complete_by_loops(z: list[float], labels: list[float], w: Rows | None) -> fl
 @pytest.mark.parametrize(
     ("loss", "loops"),
     [
-        (multilabel.inter, inter_by_loops),
-        (multilabel.intra, intra_by_loops),
-        (multilabel.complete, complete_by_loops),
+        (losses.inter, inter_by_loops),
+        (losses.intra, intra_by_loops),
+        (losses.complete, complete_by_loops),
     ],
 )
 @pytest.mark.parametrize("affinity", [AFFINITY, None])
@@ -83,22 +83,22 @@ def test_numbers_by_hand() -> None:
     y = torch.tensor([[1.0, 0.0, 0.0]])
     inter = (math.exp(1 / 6) + math.exp(-1 / 4)) / 2
     intra = (2 / 3 + 0) / 2  # exp(log 2 - log 3); one label in P makes no pair
-    torch.testing.assert_close(multilabel.inter(z, y), torch.tensor([inter]))
-    torch.testing.assert_close(multilabel.intra(z, y), torch.tensor([intra]))
-    torch.testing.assert_close(multilabel.complete(z, y), torch.tensor([(inter + intra) / 2]))
-    torch.testing.assert_close(multilabel.intra(z, 1 - y), torch.tensor([1.5 / 2]))
+    torch.testing.assert_close(losses.inter(z, y), torch.tensor([inter]))
+    torch.testing.assert_close(losses.intra(z, y), torch.tensor([intra]))
+    torch.testing.assert_close(losses.complete(z, y), torch.tensor([(inter + intra) / 2]))
+    torch.testing.assert_close(losses.intra(z, 1 - y), torch.tensor([1.5 / 2]))
     bce = (math.log(2) + math.log(3) + math.log(4 / 3)) / 3
-    torch.testing.assert_close(multilabel.binary_cross_entropy(z, y), torch.tensor([bce]))
+    torch.testing.assert_close(losses.binary_cross_entropy(z, y), torch.tensor([bce]))
 
 
 def test_the_release_adds_a_constant_and_a_smaller_gradient() -> None:
     """What the docstring of `intra` says of the released code, which is written out here."""
     z = LOGITS[:1].clone().requires_grad_()
-    (ours,) = torch.autograd.grad(multilabel.intra(z, PATTERNS[1:2]).sum(), z)
+    (ours,) = torch.autograd.grad(losses.intra(z, PATTERNS[1:2]).sum(), z)
     k = 5
     pairs = (z[0] + z[0][:, None]).triu(1).exp()
     constant = (k * k - k * (k - 1) / 2) / k**2
-    by_hand = multilabel.intra(z, PATTERNS[1:2])[0] * (k - 1) / (2 * k) + constant
+    by_hand = losses.intra(z, PATTERNS[1:2])[0] * (k - 1) / (2 * k) + constant
     torch.testing.assert_close(pairs.mean(), by_hand)
     (theirs,) = torch.autograd.grad(pairs.mean(), z)
     torch.testing.assert_close(theirs, ours * (k - 1) / (2 * k))
@@ -106,7 +106,7 @@ def test_the_release_adds_a_constant_and_a_smaller_gradient() -> None:
 
 @pytest.mark.parametrize(
     "loss",
-    [multilabel.inter, multilabel.intra, multilabel.complete, multilabel.binary_cross_entropy],
+    [losses.inter, losses.intra, losses.complete, losses.binary_cross_entropy],
 )
 def test_rows_without_labels_and_huge_logits_stay_finite(
     loss: Callable[..., torch.Tensor],
@@ -121,23 +121,21 @@ def test_rows_without_labels_and_huge_logits_stay_finite(
 
 def test_label_correlation_is_pearsons() -> None:
     labels = (torch.rand(50, 4, generator=torch.Generator().manual_seed(3)) > 0.6).float()
-    ours = multilabel.label_correlation(torch.cat((labels, torch.full((2, 4), torch.nan))))
+    ours = losses.label_correlation(torch.cat((labels, torch.full((2, 4), torch.nan))))
     theirs = np.corrcoef(labels.double().numpy(), rowvar=False)
     np.testing.assert_allclose(ours.numpy(), theirs, atol=1e-6)
-    by_hand = multilabel.label_correlation(
-        torch.tensor([[1.0, 1, 0], [0, 1, 1], [1, 0, 0], [1, 1, 0]])
-    )
+    by_hand = losses.label_correlation(torch.tensor([[1.0, 1, 0], [0, 1, 1], [1, 0, 0], [1, 1, 0]]))
     # Columns 0 and 1: means 3/4; covariance 2/4 - 9/16 = -1/16; variances 3/16 each.
     torch.testing.assert_close(by_hand[0, 1], torch.tensor(-1 / 3))
     torch.testing.assert_close(by_hand[0, 2], torch.tensor(-1.0))
-    constant = multilabel.label_correlation(torch.tensor([[1.0, 0.0], [1.0, 1.0]]))
+    constant = losses.label_correlation(torch.tensor([[1.0, 0.0], [1.0, 1.0]]))
     assert torch.equal(constant, torch.eye(2))
 
 
 def test_the_global_loss_is_the_double_loop() -> None:
     generator = torch.Generator().manual_seed(4)
     embeddings = torch.randn(3, 4, 6, generator=generator)
-    rho = multilabel.label_correlation((torch.rand(20, 4, generator=generator) > 0.5).float())
+    rho = losses.label_correlation((torch.rand(20, 4, generator=generator) > 0.5).float())
     expected = []
     for item in embeddings.double().tolist():
         errors = []
@@ -146,16 +144,16 @@ def test_the_global_loss_is_the_double_loop() -> None:
             norms = math.hypot(*item[i]) * math.hypot(*item[j])
             errors.append((dot / norms - float(rho[i, j])) ** 2)
         expected.append(sum(errors) / len(errors))
-    ours = multilabel.embedding_correlation(embeddings, rho)
+    ours = losses.embedding_correlation(embeddings, rho)
     torch.testing.assert_close(ours, torch.tensor(expected))
-    one = multilabel.embedding_correlation(embeddings[:, :1], rho[:1, :1])
+    one = losses.embedding_correlation(embeddings[:, :1], rho[:1, :1])
     assert one.tolist() == [0, 0, 0]
 
 
 def test_losses_follow_a_renaming_of_the_labels() -> None:
     order = torch.tensor([3, 0, 4, 1, 2])
     moved = AFFINITY[order][:, order]
-    for loss in (multilabel.inter, multilabel.intra, multilabel.complete):
+    for loss in (losses.inter, losses.intra, losses.complete):
         torch.testing.assert_close(
             loss(LOGITS[:, order], PATTERNS[:, order], moved), loss(LOGITS, PATTERNS, AFFINITY)
         )

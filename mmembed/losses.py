@@ -1,17 +1,83 @@
-"""Losses of several labels at a time: each returns one value an item, 0 where a label is NaN.
+"""Losses as functions: each returns one value an item, summed and divided elsewhere, once.
 
-After Chochlakis et al. 2023 (arXiv 2210.15842). Of one item with logits z, let P be the labels that
-are present (at least 0.5) and N the others. `affinity` (E, E) in [0, 1] says how far two labels go
-together: (rho + 1) / 2 of their correlation rho; None weighs all pairs with 1.
+`coral` is the exception: it compares two sets of items and returns one value for both.
+
+Losses of several labels at a time are after Chochlakis et al. 2023 (arXiv 2210.15842). Of one item
+with logits z, let P be the labels that are present (at least 0.5) and N the others. `affinity`
+(E, E) in [0, 1] says how far two labels go together: (rho + 1) / 2 of their correlation rho; None
+weighs all pairs with 1. An item with a NaN among its labels has the value 0.
 """
 
 from __future__ import annotations
+
+import itertools
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmembed.batch import precise
+from mmembed.batch import UNLABELLED, Packed, Padded, precise
+
+
+def ctc_steps_needed(tokens: list[int]) -> int:
+    """The least number of frames a CTC alignment takes: one a token, one more a repetition."""
+    return len(tokens) + sum(a == b for a, b in itertools.pairwise(tokens))
+
+
+def ctc_loss(log_probs: Packed, transcript: Padded, blank: int) -> Tensor:
+    """Connectionist temporal classification (Graves et al. 2006) for each item.
+
+    Args:
+        log_probs: (N, V) log-probabilities.
+        transcript: (B, U) token ids, length 0 = unlabelled.
+        blank: the id of the blank.
+
+    Returns:
+        (B,) negative log-likelihood divided by the number of tokens; 0 where unlabelled.
+    """
+    frames = log_probs.pad()
+    losses = F.ctc_loss(
+        precise(frames.values).transpose(0, 1),
+        transcript.values,
+        frames.lengths,
+        transcript.lengths,
+        blank=blank,
+        reduction="none",
+    )
+    labelled = (transcript.lengths > 0).to(losses.device)
+    lengths = transcript.lengths.clamp(min=1).to(losses.device)
+    return torch.where(labelled, losses / lengths, torch.zeros_like(losses))
+
+
+def class_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
+    """(B,) cross entropy of logits (B, C) and classes (B,); 0 where UNLABELLED."""
+    return F.cross_entropy(precise(logits), target, ignore_index=UNLABELLED, reduction="none")
+
+
+def margin_logits(cosines: Tensor, target: Tensor, margin: float, scale: float) -> Tensor:
+    """Additive-margin softmax (Wang et al. 2018, arXiv 1801.05599): s * (cos - m at the target).
+
+    Args:
+        cosines: (B, C) in [-1, 1].
+        target: (B,) classes; UNLABELLED rows get no margin.
+        margin: m, at least 0.
+        scale: s, above 0.
+    """
+    classes = torch.arange(cosines.shape[1], device=cosines.device)
+    return scale * (cosines - margin * (target[:, None] == classes))
+
+
+def divergence(logits: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """(...) KL(softmax(teacher / tau) || softmax(logits / tau)) of logits (..., C)."""
+    student, target = ((precise(x) / temperature).log_softmax(-1) for x in (logits, teacher))
+    return F.kl_div(student, target, reduction="none", log_target=True).sum(-1)
+
+
+def masked_squared_error(predicted: Tensor, target: Tensor) -> Tensor:
+    """(B,) squared error, averaged over what is known of (B, E); 0 where target is NaN."""
+    error = (predicted - target.nan_to_num()).square()
+    error = torch.where(target.isnan(), torch.zeros_like(error), error)
+    return error if error.ndim == 1 else error.sum(1) / (~target.isnan()).sum(1).clamp(min=1)
 
 
 def binary_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
@@ -101,3 +167,29 @@ def _both(present: Tensor) -> Tensor:
 
 def _known(losses: Tensor, target: Tensor) -> Tensor:
     return torch.where(target.isnan().any(1), torch.zeros_like(losses), losses)
+
+
+def covariance(x: Tensor) -> Tensor:
+    """(D, D) covariance of the columns of (n, D), n at least 2, divided by n - 1."""
+    x = precise(x)
+    centred = x - x.mean(0)
+    return centred.T @ centred / (len(x) - 1)
+
+
+def coral(source: Tensor, target: Tensor) -> Tensor:
+    """Correlation alignment (Sun and Saenko 2016, arXiv 1607.01719): ||C_s - C_t||_F^2 / (4 D^2).
+
+    Blind to the means of both sides. Its value has a floor from sampling alone: two sets of n items
+    of one distribution of unit variances give about 1 / (2 n).
+
+    Args:
+        source: (n_s, D).
+        target: (n_t, D).
+
+    Returns:
+        Scalar, at least 0; 0 where a side has less than two items, and thus no covariance.
+    """
+    if min(len(source), len(target)) < 2:
+        return precise(source.new_zeros(()))
+    gap = covariance(source) - covariance(target)
+    return gap.square().sum() / (4 * source.shape[1] ** 2)
