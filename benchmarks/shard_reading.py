@@ -47,7 +47,7 @@ from mmembed.features.text import Vocabulary
 from mmembed.features.video import CROP, VIDEO_RATE
 from mmembed.io.checksum import crc32
 from mmembed.methods.ctc_speaker import CtcSpeaker
-from mmembed.recipes.pretrain import RECIPES
+from mmembed.settings.pretrain import RECIPES
 from mmembed.training.distributed import World
 from mmembed.training.optim import build_optimizer
 from mmembed.training.step import train_step

@@ -49,7 +49,7 @@ from mmembed.encoder import Encoder
 from mmembed.errors import DataError
 from mmembed.features.audio import SAMPLE_RATE, to_int16
 from mmembed.features.video import face_crops
-from mmembed.recipes.pretrain import RECIPES
+from mmembed.settings.pretrain import RECIPES
 
 T = TypeVar("T")
 AT_ONCE = 8  # clips in a batch, as `mmembed extract` has them

@@ -32,7 +32,6 @@ from typing import Any, Final
 import tyro
 
 from mmembed.commands.cli import leave, run_program
-from mmembed.commands.progress import progress
 from mmembed.config import Precision
 from mmembed.data.checks import Check, collect_skipped
 from mmembed.data.inputs import (
@@ -64,6 +63,7 @@ from mmembed.errors import BudgetError, UsageError
 from mmembed.io.atomic import sweep_temporaries
 from mmembed.io.json import write_lines
 from mmembed.io.locks import finishing
+from mmembed.io.progress import progress
 from mmembed.streams import STREAMS, parse_subset, stream_subsets, subset_name
 from mmembed.training.distributed import follow_parent, local_device
 from mmembed.training.run_folder import is_run_folder, open_run_folder

@@ -18,9 +18,10 @@ if TYPE_CHECKING:
     from mmembed.embeddings.read import load_embeddings
     from mmembed.embeddings.search import EmbeddingSearch
     from mmembed.embeddings.sklearn import EmbeddingTransformer
-    from mmembed.encoder import Encoder, EncoderConfig
+    from mmembed.encoder import Encoder
     from mmembed.errors import CorruptError, DataError, MmembedError, UsageError
     from mmembed.method import Method
+    from mmembed.settings.encoder import EncoderConfig
 
 __version__ = "0.1.0"
 __all__ = [

@@ -8,9 +8,9 @@ from dataclasses import asdict
 import pytest
 
 from mmembed.config import differences, from_dict
-from mmembed.encoder import EncoderConfig
 from mmembed.errors import UsageError
-from mmembed.recipes.pretrain import RECIPES, PretrainRun
+from mmembed.settings.encoder import EncoderConfig
+from mmembed.settings.pretrain import RECIPES, PretrainRun
 
 
 @pytest.mark.parametrize("name", list(RECIPES))

@@ -14,8 +14,8 @@ FOLDERS = {"mmembed": "mmembed", "train": "mmembed_train", "export": "mmembed_ex
 # Parts of one layer do not import each other; of `mmembed.data`, each file or folder is a part.
 LAYERS = [
     ["errors", "streams", "metrics", "data.sampler"],
-    ["batch"],
-    ["config", "io", "features", "losses", "method", "nn"],
+    ["batch", "config"],
+    ["settings", "io", "features", "losses", "method", "nn"],
     ["ctc", "backbones", "data.untrusted", "data.manifest", "data.feature_files"],
     ["encoder"],
     ["methods", "pretrained_encoder", "data.example", "data.checks"],
@@ -24,7 +24,7 @@ LAYERS = [
     ["data.locations", "data.inputs", "data.fingerprints", "data.loader"],
     ["data.stored_rows", "data.prepare"],
     ["data.verify", "embedder"],
-    ["data.inspect", "embeddings", "recipes"],
+    ["data.inspect", "embeddings", "pretraining"],
     ["studies"],
     ["report"],
     ["serve"],
@@ -52,6 +52,9 @@ SUBJECTS = {
     "emotion_queries": "emotion queries",
     "probe": "linear probes",
     "pretrain": "pre-training",
+    "finetune": "fine-tuning",
+    "encoder": "the encoder",
+    "optim": "the optimiser",
 }
 
 
@@ -148,9 +151,11 @@ def test_public_classes_have_names_of_their_own():
 
 
 def test_a_study_has_the_name_of_its_method_and_its_command():
-    from mmembed.studies.registry import RECIPES
+    from mmembed.settings.finetune import RUNS
+    from mmembed.studies.registry import STUDIES
 
-    for name in RECIPES:
+    assert list(RUNS) == list(STUDIES)
+    for name in STUDIES:
         for folder in ("studies", "methods"):
             assert (ROOT / "mmembed" / folder / f"{name}.py").is_file()
 

@@ -29,7 +29,7 @@ for module, arguments in json.loads(sys.argv[1]):
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """With all that the page adds."""
-    assert [kind for _, kind, _ in FILES] == ["python", "diff", "python", "python", "diff"]
+    assert [kind for _, kind, _ in FILES] == ["python", "diff", "python", "diff", "python", "diff"]
     return copy_with(tmp_path_factory.mktemp("walkthrough"), FILES)
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import torch
 import torch.nn.functional as F
@@ -12,33 +11,12 @@ from torch import Tensor, nn
 from mmembed.backbones.lora import add_lora
 from mmembed.backbones.stream import StreamEncoder
 from mmembed.batch import Packed, Padded, Steps
-from mmembed.config import Config, Count, Width
 from mmembed.errors import UsageError
 from mmembed.nn.alignment import to_frames, to_padded_frames
 from mmembed.nn.transformer import LayerWeights
+from mmembed.settings.encoder import BackboneConfig
 
 FRAME_RATE: Final = 25  # Hz, of the encoder behind
-
-
-@dataclass(frozen=True)
-class BackboneConfig(Config):
-    """A pretrained encoder in the place of a front end.
-
-    Attributes:
-        name: Folder of the pretrained encoder, or its name on the Hugging Face hub; without one the
-            stream has a front end of its own, trained from nothing.
-        sha256: SHA-256 of the pretrained encoder. Set from the encoder: a run continues with the
-            same one alone.
-        tuned: What of it is trained: nothing, its top blocks, LoRA matrices in all blocks, or all.
-        top: Blocks that are trained with --tuned top.
-        lora_rank: Rank of the LoRA matrices.
-    """
-
-    name: str = ""
-    sha256: str = ""
-    tuned: Literal["nothing", "top", "lora", "all"] = "nothing"
-    top: Count = 2
-    lora_rank: Width = 8
 
 
 class PretrainedFrontend(nn.Module):

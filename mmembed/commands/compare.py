@@ -19,8 +19,8 @@ from typing import Final
 
 import tyro
 
-from mmembed.commands.progress import progress
 from mmembed.errors import printable
+from mmembed.io.progress import progress
 from mmembed.metrics.bootstrap import count_groups, num_groups
 from mmembed.studies.compare import Comparison, compare
 from mmembed.studies.finished_runs import read_runs

@@ -17,11 +17,11 @@ from typing import Final
 
 import tyro
 
-from mmembed.commands.progress import progress
 from mmembed.data.inspect.summary import Summary, summarise
 from mmembed.data.inspect.summary_lines import summary_lines, warnings
 from mmembed.data.locations import find_locations
 from mmembed.errors import UsageError, printable
+from mmembed.io.progress import progress
 
 WIDTH: Final = 100  # of the lines printed
 NAME: Final = 18  # of the column of names

@@ -21,7 +21,6 @@ from typing import Annotated, Final, Literal
 
 import tyro
 
-from mmembed.commands.progress import progress
 from mmembed.data import checks as integrity
 from mmembed.data.corpora import CONVERTERS, CORPORA
 from mmembed.data.manifest.jsonl import ManifestRow, each_row, read_manifest, write_manifest
@@ -32,6 +31,7 @@ from mmembed.errors import DataError, UsageError
 from mmembed.features.audio import SAMPLE_RATE
 from mmembed.features.video import CROP, VIDEO_RATE, CropForm
 from mmembed.io.locks import lock_folder
+from mmembed.io.progress import progress
 
 Stream = Literal["audio", "video", "text"]
 

@@ -16,12 +16,12 @@ from pathlib import Path
 
 import tyro
 
-from mmembed.commands.progress import progress
 from mmembed.data.locations import Location, find_locations
 from mmembed.data.verify.defect import VerifyResult
 from mmembed.data.verify.manifest import verify_manifest
 from mmembed.data.verify.shards import Known, verify_shards
 from mmembed.errors import CorruptError, DataError, UsageError, printable
+from mmembed.io.progress import progress
 
 MEGABYTE = 1_000_000
 

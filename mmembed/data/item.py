@@ -18,6 +18,7 @@ from mmembed.features.audio import LOG_SCALE, MEL_BANDS, SAMPLES_PER_FRAME
 from mmembed.features.text import MASK
 from mmembed.features.video import CROP
 from mmembed.losses import ctc_steps_needed
+from mmembed.settings.pretrain import Augmentation
 from mmembed.streams import STREAMS, stream_subsets
 
 SUBSETS: Final = {held: stream_subsets(held) for held in stream_subsets()}
@@ -91,27 +92,6 @@ def _grid_frames(item: Item) -> int:
     if not len(audio):
         return video
     return item.audio_frames or -(-len(audio) // 4)
-
-
-@dataclass(frozen=True)
-class Augmentation:
-    """What training does to an item; all of it a function of one generator.
-
-    Attributes:
-        audio: Mask bands and times of the log-mel (SpecAugment).
-        gain: Largest change of loudness in dB, louder or softer, the same in all bands.
-        video: Shift, mirror and brighten the face crops.
-        keep_streams: Probability that an item keeps all its streams. Otherwise it keeps a random
-            non-empty subset, so that every subset is trained.
-        mask_text: Largest fraction of the text tokens that is masked for the masked-token loss. All
-            fractions up to it are equally likely, and at least one token is masked.
-    """
-
-    audio: bool = True
-    gain: float = 6.0
-    video: bool = True
-    keep_streams: float = 0.6
-    mask_text: float = 1.0
 
 
 def augment(

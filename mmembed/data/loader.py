@@ -24,13 +24,14 @@ from mmembed.batch import UNLABELLED, Batch
 from mmembed.data.dataset import Examples
 from mmembed.data.example import EMPTY
 from mmembed.data.frozen_layers import FrozenLayers
-from mmembed.data.item import Augmentation, Item, augment, collate, sure_frames
+from mmembed.data.item import Item, augment, collate, sure_frames
 from mmembed.data.sampler import EpochPlan, Integers, derive_seed, partition_batch
 from mmembed.data.shards.layout import Record
 from mmembed.data.shards.records import CROPS, PACKED_CROPS, SOUND
 from mmembed.errors import CorruptError, MmembedError, UsageError
 from mmembed.features.audio import SAMPLES_PER_FRAME, log_mel, to_float
 from mmembed.features.text import MASK, Subwords, Vocabulary
+from mmembed.settings.pretrain import Augmentation
 from mmembed.streams import STREAMS
 
 TIMEOUT: Final = 300.0  # seconds for one step; a reader that hangs ends the run

@@ -30,13 +30,14 @@ from mmembed.backbones.text import TextTokenizer
 from mmembed.config import from_dict, read_json
 from mmembed.embedder.card import model_card, trained_on
 from mmembed.embedder.recogniser import Recogniser
-from mmembed.encoder import Encoder, EncoderConfig
+from mmembed.encoder import Encoder
 from mmembed.errors import CorruptError, MmembedError
 from mmembed.features.text import Vocabulary
 from mmembed.io.atomic import atomic_file
 from mmembed.io.json import dumps, shown
 from mmembed.nn.weights import check_file, read_module
 from mmembed.pretrained_encoder import PretrainedEncoder
+from mmembed.settings.encoder import EncoderConfig
 from mmembed.streams import STREAMS
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
@@ -84,8 +85,8 @@ def save_encoder(
         subwords: of its text stream.
         run: all settings.
         recogniser: the CTC head.
-        data: what it was trained on, see `mmembed.recipes.pretrain_data.describe_data`.
-        evaluation: its scores, see `mmembed.recipes.evaluation.evaluate_speech`.
+        data: what it was trained on, see `mmembed.pretraining.pretrain_data.describe_data`.
+        evaluation: its scores, see `mmembed.pretraining.evaluation.evaluate_speech`.
         self_contained: whether the weights of pretrained encoders that were not trained are in the
             folder; else it names them, and they have to be where it is read.
     """

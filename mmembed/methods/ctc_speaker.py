@@ -14,8 +14,7 @@ face tells who it is at once, and a picture trunk that learns this keeps little 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -23,39 +22,12 @@ from torch import Tensor, nn
 
 from mmembed.backbones.stream import StreamEncoder
 from mmembed.batch import Batch, Packed, precise
-from mmembed.config import Config, Count, Weight, Within
-from mmembed.encoder import Encoder, EncoderConfig, EncoderOutput
+from mmembed.encoder import Encoder, EncoderOutput
 from mmembed.features.text import BLANK
 from mmembed.losses import class_cross_entropy, ctc_loss, margin_logits
 from mmembed.method import Method
 from mmembed.nn.transformer import Block, LayerWeights, pool_layers
-
-
-@dataclass(frozen=True)
-class CtcSpeakerConfig(Config):
-    """Settings of the method.
-
-    Attributes:
-        encoder: Sizes of the encoder.
-        num_speakers: Speakers C to classify. Set from the training data.
-        alphabet_size: Output units of CTC, the blank included. Set from the training data.
-        ctc_weight: Weight of the speech recognition loss; 0 switches it off.
-        speaker_weight: Weight of the speaker classification loss; 0 switches it off.
-        masked_text_weight: Weight of the masked-token loss; 0 switches it off.
-        speaker_loss: Loss of speakers: softmax, or additive-margin softmax.
-        margin: Margin of the additive-margin softmax.
-        scale: Scale of the cosines in the additive-margin softmax.
-    """
-
-    encoder: EncoderConfig = field(default_factory=EncoderConfig)
-    num_speakers: Count = 0
-    alphabet_size: Count = 0
-    ctc_weight: Weight = 0.8
-    speaker_weight: Weight = 0.2
-    masked_text_weight: Weight = 0.1
-    speaker_loss: Literal["softmax", "margin"] = "softmax"
-    margin: Annotated[float, Within(0, 1)] = 0.2
-    scale: Annotated[float, Within(0, 1e6, above=True)] = 30.0
+from mmembed.settings.methods import CtcSpeakerConfig
 
 
 class CtcSpeaker(Method):

@@ -13,40 +13,18 @@ model. Deviation from the paper: its classifier's sizes are unknown; these are o
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from mmembed.batch import Batch
-from mmembed.config import Config, Count, Dropout, Weight, Width
 from mmembed.losses import masked_squared_error
 from mmembed.method import Method
 from mmembed.nn.transformer import LayerWeights
+from mmembed.settings.methods import EmotionConfig
 
 NUM_EMOTIONS = 6
-
-
-@dataclass(frozen=True)
-class EmotionConfig(Config):
-    """Settings of the regressor.
-
-    Attributes:
-        layers: Layers L of the embeddings. Set from the data.
-        width: Width of the vector of each layer, twice the width of the encoder. Set from the data.
-        hidden: Width of the hidden layer.
-        dropout: Dropout on the hidden layer.
-        sentiment_weight: Weight of the sentiment loss.
-        emotions_weight: Weight of the emotion loss.
-    """
-
-    layers: Count = 0
-    width: Count = 0
-    hidden: Width = 128
-    dropout: Dropout = 0.1
-    sentiment_weight: Weight = 1.0
-    emotions_weight: Weight = 1.0
 
 
 class EmotionRegressor(Method):

@@ -25,7 +25,6 @@ emotions; plain BCE, without its losses on label correlations.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -33,45 +32,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmembed.batch import Batch, Packed, Padded, precise
-from mmembed.config import Config, Count, Depth, Dropout, Heads, Width
-from mmembed.errors import UsageError
 from mmembed.method import Method
 from mmembed.nn.transformer import Block
-
-
-@dataclass(frozen=True)
-class EmotionQueriesConfig(Config):
-    """Settings of the method.
-
-    Attributes:
-        streams: Inputs to read. "embedding" holds the frames of the encoder (B, T, D), or its
-            layers as frames (B, L, 2 D).
-        widths: Width of the features of each stream. Set from the data.
-        num_emotions: Emotions E of the training set. Set from the data.
-        query_width: Width of the vectors of emotion words. Set from the text encoder.
-        width: Width D of attention and head, a multiple of 2 * num_heads.
-        num_heads: Heads of each attention.
-        num_blocks: Blocks of cross attention.
-        dropout: Dropout after attention and feed-forward, and in the head.
-    """
-
-    streams: tuple[str, ...] = ("embedding",)
-    widths: tuple[Count, ...] = (0,)
-    num_emotions: Count = 0
-    query_width: Count = 0
-    width: Width = 128
-    num_heads: Heads = 4
-    num_blocks: Depth = 1
-    dropout: Dropout = 0.1
-
-    def check(self) -> None:
-        """See `Config`."""
-        if len(self.streams) != len(self.widths) or len(set(self.streams)) != len(self.streams):
-            raise UsageError(f"widths {self.widths}: give one for each of {self.streams}")
-        if self.width % (2 * self.num_heads):
-            raise UsageError(
-                f"width {self.width}: must be a multiple of 2 * {self.num_heads} heads"
-            )
+from mmembed.settings.methods import EmotionQueriesConfig
 
 
 class EmotionQueries(Method):

@@ -39,74 +39,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from mmembed.batch import UNLABELLED, Batch, Packed, Padded
-from mmembed.config import Config, Count, Dropout, Heads, Weight, Width, Within
-from mmembed.errors import UsageError
 from mmembed.losses import class_cross_entropy, divergence
 from mmembed.method import Method
-from mmembed.streams import STREAMS
-
-
-@dataclass(frozen=True)
-class SDTConfig(Config):
-    """Settings of the method; the paper's are for IEMOCAP, then MELD where they differ.
-
-    Attributes:
-        streams: Streams to use. Set from the data.
-        input_widths: Width of the vectors of each stream (paper: text 1024, audio 1582 or 300,
-            video 342). Set from the data.
-        num_classes: Classes C (paper: 6 for IEMOCAP, 7 for MELD). Set from the data.
-        num_speakers: Largest number of speakers in a dialogue (paper: 2, 9); 0 means no speaker
-            embedding.
-        width: Width of the model, a multiple of num_heads (paper: 1024; the default suits small
-            corpora).
-        num_heads: Heads of each attention.
-        dropout: Dropout of inputs, attention weights, attention, feed-forward and stream heads.
-        unimodal_gate: "learned" uses a matrix for each pair (paper: IEMOCAP), "identity" does not
-            (MELD).
-        class_weights: Weights of the cross entropies, one for each class, with an average of 1 over
-            training turns (`balanced_weights`); by default none (MELD).
-        temperature: Temperature tau of the divergence (paper: 1, 8).
-        detach_teacher: Stop the gradient of the divergence at the teacher; the released code does
-            not.
-        fused_weight: Weight of the cross entropy of the fused prediction.
-        stream_weight: Weight of the cross entropies of the streams.
-        distillation_weight: Weight of the divergence.
-    """
-
-    streams: tuple[str, ...] = ()
-    input_widths: tuple[Count, ...] = ()
-    num_classes: Count = 0
-    num_speakers: Count = 2
-    width: Width = 256
-    num_heads: Heads = 8
-    dropout: Dropout = 0.5
-    unimodal_gate: Literal["learned", "identity"] = "learned"
-    class_weights: tuple[Weight, ...] = ()
-    temperature: Annotated[float, Within(0, 1e6, above=True)] = 1.0
-    detach_teacher: bool = False
-    fused_weight: Weight = 1.0
-    stream_weight: Weight = 1.0
-    distillation_weight: Weight = 1.0
-
-    def check(self) -> None:
-        """See `Config`."""
-        streams, classes = self.streams, len(self.class_weights)
-        if len(set(streams)) != len(streams) or set(streams) - set(STREAMS):
-            raise UsageError(f"streams {streams}: name some of {', '.join(STREAMS)}, each once")
-        if len(self.input_widths) != len(streams):
-            raise UsageError(f"input_widths {self.input_widths}: give one for each of {streams}")
-        if self.width % self.num_heads or self.width % 2:
-            raise UsageError(f"width {self.width}: must be even, a multiple of {self.num_heads}")
-        if classes not in (0, self.num_classes) or any(w <= 0 for w in self.class_weights):
-            raise UsageError(
-                f"class_weights {self.class_weights}: give {self.num_classes} above 0, or none"
-            )
+from mmembed.settings.methods import SDTConfig
 
 
 def balanced_weights(fractions: Sequence[float]) -> tuple[float, ...]:

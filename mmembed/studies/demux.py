@@ -13,7 +13,7 @@ Variants are losses, and MEmo. A run asks for one of four things:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -30,6 +30,7 @@ from mmembed.features.prompt import Prompt, emotion_prompt
 from mmembed.method import Method
 from mmembed.methods.demux import Demux, DemuxConfig, Memo, MemoConfig, PromptedMethod
 from mmembed.metrics.multilabel import macro_f1
+from mmembed.settings.finetune import DemuxRun
 from mmembed.studies.demux_data import (
     DemuxTexts,
     linear_baseline,
@@ -40,64 +41,15 @@ from mmembed.studies.demux_data import (
 )
 from mmembed.studies.groups import group_items
 from mmembed.studies.scoring import Array, TestSet, finite
-from mmembed.studies.study import FinetuneLoop, FinetuneRun, Study, Trained, decided
+from mmembed.studies.study import Study, Trained, decided
 from mmembed.studies.text_vectors import load_text_encoder
 from mmembed.studies.trained_on import TrainedOn, describe
-from mmembed.training.optim import OptimConfig
 
 VARIANTS: Final = ("bce", "inter", "intra", "complete", "intra+global", "memo")
 DEFAULT: Final = "intra"  # the papers' choice
 WITHOUT: Final = " without "
 
 Columns = tuple[tuple[int, ...], ...]
-
-
-@dataclass(frozen=True)
-class DemuxRun(FinetuneRun):
-    """Several emotions of a text by Demux and MEmo; also unseen languages, emotions, formats.
-
-    Attributes:
-        shards: Folder of prepared texts.
-        backbone: Pretrained text encoder: a folder, or a name on the hub.
-        variants: Some of "bce" (no loss between labels), "inter", "intra", "complete",
-            "intra+global", "memo" (with the loss of "intra"). By default all, with `leave_out` only
-            "intra".
-        emotions: Emotions to train; by default all that occur in training, in alphabetical order.
-        language: Train on texts of this language only; by default on all.
-        test_languages: Languages to test on, instead of the language of training.
-        leave_out: Emotions that are tested on methods trained without them.
-        clusters: Another format to test, such as "anger or disgust, joy or love or optimism".
-        length: Tokens of a text with the emotion words before it; longer texts are cut.
-        freeze: Number of lowest backbone layers that are frozen, with all word embeddings; 0
-            freezes nothing.
-        local_weight: Weight c of the loss between labels, in [0, 1].
-        local_pairs: Weights of pairs of emotions: "alike" for all the same, "data" by correlation
-            of the training labels, "wheel" by angles on the wheel of Plutchik.
-        global_weight: Weight g of the global loss, in the variant that has it.
-        global_pairs: Correlation that emotion embeddings are trained towards: "data" or "wheel".
-        dropout: Dropout before the last layer of the head.
-    """
-
-    name: str = "demux"
-    shards: str = ""
-    backbone: str = ""
-    variants: tuple[str, ...] = ()
-    emotions: tuple[str, ...] = ()
-    language: str = ""
-    test_languages: tuple[str, ...] = ()
-    leave_out: tuple[str, ...] = ()
-    clusters: str = ""
-    length: int = 64
-    freeze: int = 0
-    local_weight: float = 0.2
-    local_pairs: Literal["alike", "data", "wheel"] = "data"
-    global_weight: float = 0.1
-    global_pairs: Literal["data", "wheel"] = "data"
-    dropout: float = 0.1
-    optim: OptimConfig = field(default_factory=lambda: OptimConfig(lr=1e-4))
-    loop: FinetuneLoop = field(
-        default_factory=lambda: FinetuneLoop(epochs=5, batch_size=32, seeds=(0,))
-    )
 
 
 def trained_variants(run: DemuxRun) -> tuple[str, ...]:

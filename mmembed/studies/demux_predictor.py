@@ -13,7 +13,8 @@ from mmembed.features.prompt import Tokenizer
 from mmembed.features.social_text import normalise_post
 from mmembed.methods.demux import Demux, PromptedMethod
 from mmembed.nn.weights import load_weights
-from mmembed.studies.demux import DEFAULT, DemuxRun, new_method, trained_variants
+from mmembed.settings.finetune import DemuxRun
+from mmembed.studies.demux import DEFAULT, new_method, trained_variants
 from mmembed.studies.demux_data import predict_prompts, prompt_for
 from mmembed.studies.predictors import TrainedRun, load_run
 from mmembed.studies.scoring import Array

@@ -12,7 +12,7 @@ subset without a labelled clip in one of the splits is left out, and the results
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,39 +26,18 @@ from mmembed.data.manifest.utterance import EMOTIONS, Utterance
 from mmembed.errors import UsageError
 from mmembed.io.json import write_json
 from mmembed.method import Method
-from mmembed.methods.emotion import EmotionConfig, EmotionRegressor
+from mmembed.methods.emotion import EmotionRegressor
 from mmembed.metrics.sentiment import emotion_scores, majority_emotion_scores
+from mmembed.settings.finetune import EmotionRun
 from mmembed.studies.embeddings_data import Rows, read_embeddings, subset_folders
 from mmembed.studies.scoring import Array, TestSet, sentiment_task
 from mmembed.studies.splits import SPLITS
-from mmembed.studies.study import FinetuneLoop, FinetuneRun, Study, Trained
+from mmembed.studies.study import Study, Trained
 from mmembed.studies.trained_on import Learned, TrainedOn, describe
 from mmembed.studies.training_distance import FOLDER, TrainingDistances
-from mmembed.training.optim import OptimConfig
 
 TEST: Final = "sentiment"
 ALL, OWN = "clips of all subsets", "all clips of "  # which clips of it, where subsets differ
-
-
-@dataclass(frozen=True)
-class EmotionRun(FinetuneRun):
-    """Sentiment and six emotions by a small regressor for each stream subset.
-
-    Attributes:
-        embeddings: Folder with one folder of embedding shards for each stream subset, or with
-            shards itself.
-        untrained: Such a folder of the untrained encoder, for comparison.
-        method: The regressor.
-    """
-
-    name: str = "emotion"
-    embeddings: str = ""
-    untrained: str | None = None
-    method: EmotionConfig = field(default_factory=EmotionConfig)
-    optim: OptimConfig = field(
-        default_factory=lambda: OptimConfig(lr=1e-2, warmup=0.05, weight_decay=0.05)
-    )
-    loop: FinetuneLoop = field(default_factory=FinetuneLoop)
 
 
 class EmotionStudy(Study):

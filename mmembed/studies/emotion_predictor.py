@@ -17,8 +17,8 @@ from mmembed.embedder import Embedder
 from mmembed.errors import CorruptError, UsageError
 from mmembed.methods.emotion import EmotionRegressor
 from mmembed.nn.weights import read_module
+from mmembed.settings.finetune import EmotionRun
 from mmembed.streams import stream_subsets, subset_name
-from mmembed.studies.emotion import EmotionRun
 from mmembed.studies.predictors import TrainedRun, load_run
 from mmembed.studies.training_distance import FOLDER, DistanceScore, TrainingDistances
 

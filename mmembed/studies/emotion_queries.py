@@ -12,9 +12,9 @@ corpus would be enough to recognise the emotion. No speaker of dev or test is in
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -27,51 +27,21 @@ from mmembed.batch import Batch, Padded
 from mmembed.data.manifest.utterance import Utterance
 from mmembed.errors import UsageError
 from mmembed.method import Method
-from mmembed.methods.emotion_queries import EmotionQueries, EmotionQueriesConfig
+from mmembed.methods.emotion_queries import EmotionQueries
 from mmembed.metrics.multilabel import auroc, label_auroc
-from mmembed.streams import STREAMS
+from mmembed.settings.finetune import EmotionQueriesRun
 from mmembed.studies.baselines import best_on_dev
 from mmembed.studies.emotion_queries_data import EmotionQueryClips, read_clips
 from mmembed.studies.results import TestPredictions
 from mmembed.studies.scoring import Array, TestSet, finite
-from mmembed.studies.study import FinetuneLoop, FinetuneRun, Study, Trained, decided
+from mmembed.studies.study import Study, Trained, decided
 from mmembed.studies.text_vectors import text_vectors
 from mmembed.studies.trained_on import TrainedOn, describe
-from mmembed.training.optim import OptimConfig
 
 PHRASE: Final = "a person who sounds {}"  # chosen on dev
 BATCH: Final = 256  # clips answered at once
 STRENGTHS: Final = (1e-3, 1e-2, 1e-1, 1.0, 10.0)  # of the ridge a column, chosen on dev
 ALL, WITHOUT, UNSEEN, NEAREST = "all", "without-", "unseen-", "nearest-seen"
-
-
-@dataclass(frozen=True)
-class EmotionQueriesRun(FinetuneRun):
-    """Any emotion word as a query of a clip; some emotions are left out of training in turn.
-
-    Attributes:
-        embeddings: Folders of embedding shards, one for each corpus.
-        streams: Stream subset of the embeddings.
-        reads: What the words attend to: "layers" (mean and standard deviation of each layer) or
-            "frames" (extracted with --granularity frame).
-        backbone: Text encoder of the emotion words: a folder, or a name on the hub.
-        leave_out: Emotions, each of which one variant is trained without.
-        encoder: SHA-256 of the encoder. Set from the embeddings.
-        method: The method.
-    """
-
-    name: str = "emotion_queries"
-    embeddings: tuple[str, ...] = ()
-    streams: str = "+".join(STREAMS)
-    reads: Literal["layers", "frames"] = "layers"
-    backbone: str = ""
-    leave_out: tuple[str, ...] = ("angry", "fearful", "happy", "sad")
-    encoder: str = ""
-    method: EmotionQueriesConfig = field(default_factory=EmotionQueriesConfig)
-    optim: OptimConfig = field(
-        default_factory=lambda: OptimConfig(lr=1e-3, warmup=0.05, weight_decay=0.05)
-    )
-    loop: FinetuneLoop = field(default_factory=lambda: FinetuneLoop(epochs=10, batch_size=32))
 
 
 def asking(word: str) -> str:

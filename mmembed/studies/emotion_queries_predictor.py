@@ -15,8 +15,9 @@ from mmembed.embedder import Embedder
 from mmembed.errors import CorruptError, UsageError
 from mmembed.methods.emotion_queries import EmotionQueries
 from mmembed.nn.weights import read_module
+from mmembed.settings.finetune import EmotionQueriesRun
 from mmembed.streams import parse_subset, subset_name
-from mmembed.studies.emotion_queries import ALL, EmotionQueriesRun, asking
+from mmembed.studies.emotion_queries import ALL, asking
 from mmembed.studies.predictors import TrainedRun, load_run
 from mmembed.studies.text_vectors import text_vectors
 

@@ -18,9 +18,8 @@ aligns nothing; "source only" and the oracle read all.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -33,58 +32,16 @@ from mmembed.errors import UsageError
 from mmembed.method import Method
 from mmembed.methods.layer_anchor import LayerAnchor, LayerAnchorConfig
 from mmembed.metrics.similarity import most_similar_group
+from mmembed.settings.finetune import LayerAnchorRun
 from mmembed.studies.baselines import logistic_regression
 from mmembed.studies.layer_anchor_data import Fold, LayerAnchorClips, make_folds, read_corpora
 from mmembed.studies.layer_anchor_vowels import Vowels, read_vowels, vowel_similarity
 from mmembed.studies.scoring import METRICS, Array, TestSet
-from mmembed.studies.study import FinetuneLoop, FinetuneRun, Study, Trained
-from mmembed.training.optim import OptimConfig
+from mmembed.studies.study import Study, Trained
 
 ORACLE: Final = "oracle"
 UNALIGNED: Final = ", not aligned"
 BY_VOWELS: Final = "group by vowels"
-
-
-@dataclass(frozen=True)
-class LayerAnchorRun(FinetuneRun):
-    """Emotions of a language without labels: source only, layers anchored, the oracle.
-
-    Attributes:
-        source: Folder of embedding shards whose emotions are used for training.
-        target: Folder of embedding shards by the same encoder, whose emotions are hidden in
-            training.
-        classes: Emotions that both corpora have; clips with other emotions are left out.
-        standardise: Standardise vectors by the statistics of "each" corpus, or of "both" together.
-        folds: Number of folds of target speakers.
-        group: Number of adjacent layers that are anchored together.
-        anchors: Names of layers that one more variant anchors.
-        encoder: Folder of the encoder. With it, one more variant anchors the group whose layers are
-            most similar for vowels.
-        source_clips: Prepared shards of the source clips with transcripts, for the vowels.
-        target_clips: Prepared shards of the target clips with transcripts, for the vowels.
-        hidden: Width of the projections.
-        dropout: Dropout before the classifier.
-        coral_weight: Weight of the alignment loss.
-    """
-
-    name: str = "layer_anchor"
-    source: str = ""
-    target: str = ""
-    classes: tuple[str, ...] = ("angry", "happy", "neutral", "sad")
-    standardise: Literal["each", "both"] = "each"
-    folds: int = 3
-    group: int = 3
-    anchors: tuple[str, ...] = ()
-    encoder: str = ""
-    source_clips: str = ""
-    target_clips: str = ""
-    hidden: int = 64
-    dropout: float = 0.3
-    coral_weight: float = 100.0
-    optim: OptimConfig = field(default_factory=lambda: OptimConfig(lr=1e-3, weight_decay=0.1))
-    loop: FinetuneLoop = field(
-        default_factory=lambda: FinetuneLoop(epochs=20, batch_size=128, seeds=(0, 1, 2, 3, 4))
-    )
 
 
 class LayerAnchorStudy(Study):

@@ -13,8 +13,8 @@ from typing import Generic, TypeVar
 from mmembed.config import from_dict, read_json
 from mmembed.embedder.card import NOT_RECORDED
 from mmembed.errors import CorruptError, MmembedError
+from mmembed.settings.finetune import FinetuneRun
 from mmembed.studies import trained_on
-from mmembed.studies.study import FinetuneRun
 from mmembed.studies.trained_on import TrainedOn
 
 Run = TypeVar("Run", bound=FinetuneRun)

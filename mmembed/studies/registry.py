@@ -1,24 +1,24 @@
-"""The studies that the fine-tuning program knows, by name."""
+"""The studies that the fine-tuning program knows, by the name of their settings."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from mmembed.studies.demux import DemuxRun, DemuxStudy
-from mmembed.studies.emotion import EmotionRun, EmotionStudy
-from mmembed.studies.emotion_queries import EmotionQueriesRun, EmotionQueriesStudy
-from mmembed.studies.layer_anchor import LayerAnchorRun, LayerAnchorStudy
-from mmembed.studies.sdt import SDTRun, SDTStudy
-from mmembed.studies.self_mm import SelfMmRun, SelfMmStudy
-from mmembed.studies.study import FinetuneRun, Study
+from mmembed.studies.demux import DemuxStudy
+from mmembed.studies.emotion import EmotionStudy
+from mmembed.studies.emotion_queries import EmotionQueriesStudy
+from mmembed.studies.layer_anchor import LayerAnchorStudy
+from mmembed.studies.sdt import SDTStudy
+from mmembed.studies.self_mm import SelfMmStudy
+from mmembed.studies.study import Study
 
-RECIPES: Final[Mapping[str, tuple[type[FinetuneRun], Callable[[Any], Study]]]] = {
-    "emotion": (EmotionRun, EmotionStudy),
-    "self_mm": (SelfMmRun, SelfMmStudy),
-    "sdt": (SDTRun, SDTStudy),
-    "demux": (DemuxRun, DemuxStudy),
-    "layer_anchor": (LayerAnchorRun, LayerAnchorStudy),
-    "emotion_queries": (EmotionQueriesRun, EmotionQueriesStudy),
+STUDIES: Final[Mapping[str, Callable[[Any], Study]]] = {
+    "emotion": EmotionStudy,
+    "self_mm": SelfMmStudy,
+    "sdt": SDTStudy,
+    "demux": DemuxStudy,
+    "layer_anchor": LayerAnchorStudy,
+    "emotion_queries": EmotionQueriesStudy,
 }
-"""Name -> the settings of a run, and what reads its data."""
+"""Name, as in `mmembed.settings.finetune.RUNS` -> what reads the data of such a run."""

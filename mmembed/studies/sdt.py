@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,41 +21,18 @@ from torch import Tensor
 from mmembed.batch import UNLABELLED, Batch, Padded
 from mmembed.io.json import write_json
 from mmembed.method import Method
-from mmembed.methods.sdt import SDT, Explanation, SDTConfig, balanced_weights
+from mmembed.methods.sdt import SDT, Explanation, balanced_weights
 from mmembed.metrics.classes import weighted_f1
+from mmembed.settings.finetune import SDTRun
 from mmembed.studies.baselines import logistic_regression
 from mmembed.studies.scoring import Array, TestSet
 from mmembed.studies.sdt_data import Dialogue, read_dialogues, to_batch
-from mmembed.studies.study import FinetuneLoop, FinetuneRun, Study, Trained
-from mmembed.training.optim import OptimConfig
+from mmembed.studies.study import Study, Trained
 
 ALONE: Final = "without context"
 STRENGTHS: Final = (1e-3, 1e-2, 1e-1, 1.0)  # of the logistic regression, chosen on dev
 EXPLAINED: Final = 2  # dialogues shown in the report
 EXPLAINED_TURNS: Final = 12  # of each, from its start
-
-
-@dataclass(frozen=True)
-class SDTRun(FinetuneRun):
-    """Emotion of each turn of dialogues by SDT, its ablations and a classifier of single turns.
-
-    Attributes:
-        shards: Folders of prepared dialogues.
-        backbone: Text encoder of the transcripts, if the shards have no text features: a folder, or
-            a name on the hub.
-        balanced: Weight the cross entropies by class, as the paper does for IEMOCAP.
-        method: The method.
-    """
-
-    name: str = "sdt"
-    shards: tuple[str, ...] = ()
-    backbone: str = ""
-    balanced: bool = False
-    method: SDTConfig = field(default_factory=SDTConfig)
-    optim: OptimConfig = field(default_factory=lambda: OptimConfig(lr=1e-3, weight_decay=0.01))
-    loop: FinetuneLoop = field(
-        default_factory=lambda: FinetuneLoop(epochs=15, batch_size=16, seeds=(0, 1, 2, 3, 4))
-    )
 
 
 class SDTStudy(Study):

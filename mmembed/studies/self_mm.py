@@ -22,7 +22,6 @@ So its scores are not the paper's, even on the paper's features.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +33,7 @@ from mmembed.batch import Batch, Padded
 from mmembed.errors import UsageError
 from mmembed.method import Method
 from mmembed.methods.self_mm import SelfMm, SelfMmConfig, StreamConfig
+from mmembed.settings.finetune import SelfMmRun
 from mmembed.studies.baselines import logistic_regression
 from mmembed.studies.scoring import Array
 from mmembed.studies.self_mm_data import (
@@ -43,33 +43,7 @@ from mmembed.studies.self_mm_data import (
     standardised,
     with_dev,
 )
-from mmembed.studies.study import FinetuneLoop, FinetuneRun, Study, decided
-from mmembed.training.optim import OptimConfig
-
-
-@dataclass(frozen=True)
-class SelfMmRun(FinetuneRun):
-    """Sentiment from features or embeddings by Self-MM, its ablation, single streams, baselines.
-
-    Attributes:
-        shards: Folder of prepared features.
-        embeddings: Instead of shards: folder of embedding shards, as `mmembed extract --streams
-            every` writes them. The layers of each single stream are weighted by learned weights.
-        width: Width of each stream in the fusion.
-        fusion: Width of the fusion.
-        dropout: Dropout before the fusion and in the streams.
-    """
-
-    name: str = "self_mm"
-    shards: str = ""
-    embeddings: str = ""
-    width: int = 32
-    fusion: int = 128
-    dropout: float = 0.1
-    optim: OptimConfig = field(default_factory=lambda: OptimConfig(lr=1e-3, weight_decay=0.01))
-    loop: FinetuneLoop = field(
-        default_factory=lambda: FinetuneLoop(epochs=20, batch_size=32, seeds=(0, 1, 2, 3, 4))
-    )
+from mmembed.studies.study import Study, decided
 
 
 class SelfMmStudy(Study):

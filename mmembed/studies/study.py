@@ -4,61 +4,24 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 
 from mmembed.batch import Batch
-from mmembed.config import Config, Precision, Within
 from mmembed.errors import MmembedError, UsageError
 from mmembed.method import Method
 from mmembed.metrics.bootstrap import count_groups
+from mmembed.settings.finetune import FinetuneRun
 from mmembed.studies import trained_on
 from mmembed.studies.results import CONSTANT, TestPredictions
 from mmembed.studies.scoring import Array, TestSet
 from mmembed.studies.trained_on import TrainedOn
-from mmembed.training.optim import OptimConfig
-
-Positive = Annotated[int, Within(1, 1 << 32)]
 
 Trained = Callable[[str], Sequence[Method]]
 """Variant -> its trained methods, one for each seed, read when asked for."""
-
-
-@dataclass(frozen=True)
-class FinetuneLoop(Config):
-    """The training loop.
-
-    Attributes:
-        epochs: Passes over the training items. The epoch with the lowest dev loss is kept.
-        batch_size: Items in a step.
-        precision: Precision of the matrix products of training. Dev and test stay in float32.
-        seeds: Seeds: each variant is trained once for each. Tables give mean and standard
-            deviation.
-    """
-
-    epochs: Positive = 20
-    batch_size: Positive = 64
-    precision: Precision = "fp32"
-    seeds: tuple[int, ...] = (0, 1, 2)
-
-
-@dataclass(frozen=True)
-class FinetuneRun:
-    """What all fine-tuning runs have; each recipe adds its data and its method.
-
-    Attributes:
-        name: Name of the run.
-        optim: The optimiser.
-        loop: The training loop.
-    """
-
-    name: str
-    optim: OptimConfig
-    loop: FinetuneLoop
 
 
 class Study(ABC):

@@ -13,7 +13,7 @@ from mmembed.data.manifest.utterance import SENTIMENT_LIMITS, Utterance
 from mmembed.embedder.card import NOT_RECORDED, UNSTATED, training_line
 from mmembed.errors import CorruptError, UsageError
 from mmembed.io.json import write_json
-from mmembed.recipes.pretrain_data import corpus_names
+from mmembed.pretraining.pretrain_data import corpus_names
 
 FILE: Final = "trained-on.json"
 MOST_NAMED: Final = 3  # of the folders or files that vectors were made of

@@ -13,10 +13,11 @@ from torch import nn
 
 from mmembed.backbones.lora import LoraLinear, add_lora, merge_lora
 from mmembed.backbones.pretrained import load_pretrained
-from mmembed.backbones.pretrained_frontend import BackboneConfig, PretrainedFrontend
+from mmembed.backbones.pretrained_frontend import PretrainedFrontend
 from mmembed.backbones.stream import StreamEncoder
 from mmembed.batch import Packed
 from mmembed.errors import UsageError
+from mmembed.settings.encoder import BackboneConfig
 
 KINDS = {"whisper": "audio", "wav2vec2": "audio", "wavlm": "audio", "vit": "video", "bert": "text"}
 

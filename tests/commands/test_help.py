@@ -10,13 +10,13 @@ from importlib.metadata import entry_points
 import pytest
 
 from mmembed.data.corpora import CONVERTERS, CORPORA
-from mmembed.recipes.pretrain import RECIPES
-from mmembed.studies.registry import RECIPES as STUDIES
+from mmembed.settings.finetune import RUNS
+from mmembed.settings.pretrain import RECIPES
 
 COMMANDS = [
     *([command.name] for command in entry_points(group="mmembed.commands")),
     *(["pretrain", recipe] for recipe in RECIPES),
-    *(["finetune", recipe] for recipe in STUDIES),
+    *(["finetune", study] for study in RUNS),
     *(["prepare", corpus] for corpus in ("talkers", "manifest", *CORPORA, *CONVERTERS)),
 ]
 

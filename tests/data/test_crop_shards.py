@@ -29,8 +29,8 @@ from mmembed.data.shards.layout import ShardSet
 from mmembed.errors import CorruptError, UsageError
 from mmembed.features.text import Vocabulary
 from mmembed.features.video import SMALL_GREY, CropForm
-from mmembed.recipes.pretrain import DataConfig
-from mmembed.recipes.pretrain_data import open_corpus
+from mmembed.pretraining.pretrain_data import open_corpus
+from mmembed.settings.pretrain import DataConfig
 from mmembed.streams import STREAMS
 
 LARGE = CropForm(224, colour=True)

@@ -22,7 +22,6 @@ from mmembed.data.item import (
     TIME_MASKS,
     WIDEST_BAND_MASK,
     ZOOM,
-    Augmentation,
     Item,
     augment,
     augment_crops,
@@ -33,6 +32,7 @@ from mmembed.data.item import (
 from mmembed.features.audio import log_mel
 from mmembed.features.video import CROP
 from mmembed.method import Method
+from mmembed.settings.pretrain import Augmentation
 
 items = st.lists(
     st.tuples(

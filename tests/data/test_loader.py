@@ -20,7 +20,7 @@ from helpers.support import random_item
 
 from mmembed.batch import Batch
 from mmembed.data.dataset import Examples
-from mmembed.data.item import Augmentation, Item
+from mmembed.data.item import Item
 from mmembed.data.loader import SpeechItems, TrainingLoader, ahead
 from mmembed.data.sampler import draw, plan_epoch
 from mmembed.data.shards.layout import Record, shard_path, write_shard
@@ -28,6 +28,7 @@ from mmembed.data.shards.records import CROPS, SOUND, to_record
 from mmembed.errors import CorruptError, DataError, MmembedError, UsageError
 from mmembed.features.audio import log_mel
 from mmembed.features.text import Vocabulary
+from mmembed.settings.pretrain import Augmentation
 from mmembed.streams import STREAMS, stream_subsets
 
 SUBSETS = [*stream_subsets(), STREAMS, STREAMS]

@@ -16,8 +16,8 @@ from mmembed.data.inputs import open_sources
 from mmembed.data.shards.layout import Record, index_shards, shard_path, write_shard
 from mmembed.data.shards.records import to_record
 from mmembed.errors import CorruptError
-from mmembed.recipes.pretrain import DataConfig
-from mmembed.recipes.pretrain_data import open_corpus
+from mmembed.pretraining.pretrain_data import open_corpus
+from mmembed.settings.pretrain import DataConfig
 from mmembed.studies.demux_data import read_rows
 from mmembed.studies.sdt_data import read_dialogues
 from mmembed.studies.self_mm_data import read_items

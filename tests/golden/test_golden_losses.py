@@ -12,10 +12,12 @@ import pytest
 import torch
 from helpers.support import random_item, small_method
 
-from mmembed.data.item import Augmentation, augment, collate
+from mmembed.data.item import augment, collate
+from mmembed.settings.optim import OptimConfig
+from mmembed.settings.pretrain import Augmentation
 from mmembed.streams import STREAMS, stream_subsets
 from mmembed.training.distributed import World
-from mmembed.training.optim import OptimConfig, build_optimizer
+from mmembed.training.optim import build_optimizer
 from mmembed.training.step import train_step
 
 GOLDEN = Path(__file__).parent / "losses.json"

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import torch
 
 from mmembed.batch import UNLABELLED, Batch, Padded
-from mmembed.methods.sdt import SDT, SDTConfig
+from mmembed.methods.sdt import SDT
+from mmembed.settings.methods import SDTConfig
 from mmembed.streams import STREAMS, stream_subsets
 
 WIDTHS = {"audio": 6, "video": 3, "text": 5}

@@ -11,10 +11,10 @@ from helpers.tiny_backbones import write_tiny
 from torch import nn
 
 from mmembed.backbones.pretrained import load_pretrained
-from mmembed.backbones.pretrained_frontend import BackboneConfig
 from mmembed.embedder import Recogniser, save_encoder
 from mmembed.encoder import Encoder
 from mmembed.features.text import Vocabulary
+from mmembed.settings.encoder import BackboneConfig
 
 SENTENCES = ["red on blue", "lay white at nine"]
 

@@ -18,8 +18,9 @@ from safetensors.torch import save_file
 from mmembed.data.media.pool import Decoder
 from mmembed.embedder import Embedder
 from mmembed.embeddings.search import EmbeddingSearch
-from mmembed.methods.emotion import EmotionConfig, EmotionRegressor
+from mmembed.methods.emotion import EmotionRegressor
 from mmembed.serve.analysis import Analyser
+from mmembed.settings.methods import EmotionConfig
 from mmembed.studies.emotion_predictor import EmotionPredictor
 
 HOSTILE = "<img src=x onerror=\"document.title='taken'\">\u202e&amp;<b>bold"

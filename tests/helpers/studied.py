@@ -13,11 +13,12 @@ from torch import nn
 from mmembed.batch import Batch
 from mmembed.io.json import write_json
 from mmembed.method import Method
+from mmembed.settings.finetune import FinetuneLoop, FinetuneRun
+from mmembed.settings.optim import OptimConfig
 from mmembed.studies import compare as comparison
 from mmembed.studies import scoring
 from mmembed.studies.scoring import Array, TestSet
-from mmembed.studies.study import FinetuneLoop, FinetuneRun, Study
-from mmembed.training.optim import OptimConfig
+from mmembed.studies.study import Study
 
 GROUPS = tuple("aabbccddeeff")
 KEYS = tuple(f"{group}{place % 2 + 1}" for place, group in enumerate(GROUPS))

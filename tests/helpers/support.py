@@ -9,9 +9,10 @@ import torch
 from mmembed.batch import Batch, Padded
 from mmembed.data.example import EMPTY
 from mmembed.data.item import Item
-from mmembed.encoder import EncoderConfig
 from mmembed.method import Method
-from mmembed.methods.ctc_speaker import CtcSpeaker, CtcSpeakerConfig
+from mmembed.methods.ctc_speaker import CtcSpeaker
+from mmembed.settings.encoder import EncoderConfig
+from mmembed.settings.methods import CtcSpeakerConfig
 from mmembed.training.distributed import World
 from mmembed.training.step import accumulate_gradients
 

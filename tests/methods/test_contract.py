@@ -19,8 +19,9 @@ from torch import Tensor
 from mmembed.batch import Batch, Packed, Padded
 from mmembed.data.item import collate
 from mmembed.method import Method
-from mmembed.methods.emotion import EmotionConfig, EmotionRegressor
+from mmembed.methods.emotion import EmotionRegressor
 from mmembed.methods.layer_anchor import LayerAnchor, LayerAnchorConfig
+from mmembed.settings.methods import EmotionConfig
 from mmembed.streams import STREAMS, stream_subsets
 from mmembed.training.distributed import World
 from mmembed.training.step import accumulate_gradients, train_step

@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 
 from mmembed.batch import Batch, Padded
-from mmembed.methods.emotion_queries import EmotionQueries, EmotionQueriesConfig
+from mmembed.methods.emotion_queries import EmotionQueries
+from mmembed.settings.methods import EmotionQueriesConfig
 from mmembed.training.distributed import World
 from mmembed.training.step import accumulate_gradients
 

@@ -14,7 +14,8 @@ from torch import nn
 from mmembed.batch import UNLABELLED, Batch, Padded
 from mmembed.errors import UsageError
 from mmembed.losses import divergence
-from mmembed.methods.sdt import SDT, SDTConfig, balanced_weights
+from mmembed.methods.sdt import SDT, balanced_weights
+from mmembed.settings.methods import SDTConfig
 from mmembed.streams import STREAMS
 
 close = torch.testing.assert_close

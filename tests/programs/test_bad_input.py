@@ -22,8 +22,9 @@ from mmembed.data.manifest.jsonl import write_manifest
 from mmembed.data.manifest.utterance import Utterance
 from mmembed.data.media.pool import Decoder
 from mmembed.embedder import Embedder, save_encoder
-from mmembed.encoder import Encoder, EncoderConfig
+from mmembed.encoder import Encoder
 from mmembed.features.text import Vocabulary
+from mmembed.settings.encoder import EncoderConfig
 
 PROGRAM = Path(__file__).parents[2] / "export" / "extract.py"
 INPUTS = ["clips", "rows.jsonl"]

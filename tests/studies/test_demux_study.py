@@ -14,7 +14,8 @@ from mmembed_train.finetune import main
 
 from mmembed.errors import UsageError
 from mmembed.methods.demux import Demux, PromptedMethod
-from mmembed.studies.demux import VARIANTS, DemuxRun, DemuxStudy
+from mmembed.settings.finetune import DemuxRun
+from mmembed.studies.demux import VARIANTS, DemuxStudy
 from mmembed.studies.results import TestPredictions
 
 SPLITS = {"train": 160, "dev": 40, "test": 60}

@@ -24,7 +24,8 @@ from mmembed.embedder import Embedder, save_encoder
 from mmembed.encoder import Encoder
 from mmembed.errors import CorruptError, UsageError
 from mmembed.features.text import Vocabulary
-from mmembed.studies.emotion_queries import EmotionQueriesRun, EmotionQueriesStudy, asking
+from mmembed.settings.finetune import EmotionQueriesRun
+from mmembed.studies.emotion_queries import EmotionQueriesStudy, asking
 from mmembed.studies.emotion_queries_data import ADJECTIVES, read_clips
 from mmembed.studies.emotion_queries_predictor import QueriesPredictor
 from mmembed.studies.finished_runs import mismatch

@@ -24,10 +24,10 @@ from mmembed.commands.predict import main as predict
 from mmembed.commands.report import main as report
 from mmembed.data.manifest.utterance import EMOTIONS
 from mmembed.errors import UsageError
+from mmembed.settings.finetune import EmotionRun, FinetuneLoop
 from mmembed.streams import stream_subsets, subset_name
-from mmembed.studies.emotion import EmotionRun, EmotionStudy
+from mmembed.studies.emotion import EmotionStudy
 from mmembed.studies.results import TestPredictions
-from mmembed.studies.study import FinetuneLoop
 
 SUBSETS = sorted(map(subset_name, stream_subsets()), key=lambda name: (name.count("+"), name))
 COMMON = "sentiment, clips of all subsets"

@@ -18,7 +18,8 @@ from mmembed.data.shards.layout import Record, finish, shard_path, write_shard
 from mmembed.errors import UsageError
 from mmembed.methods.layer_anchor import LayerAnchor
 from mmembed.report import write_report
-from mmembed.studies.layer_anchor import LayerAnchorRun, LayerAnchorStudy
+from mmembed.settings.finetune import LayerAnchorRun
+from mmembed.studies.layer_anchor import LayerAnchorStudy
 from mmembed.studies.results import TestPredictions
 
 LAYERS = ("audio 0", "audio 1", "audio 2", "video 0", "fused")

@@ -22,7 +22,8 @@ from mmembed.errors import UsageError
 from mmembed.features.audio import to_int16
 from mmembed.metrics.similarity import linear_cka, most_similar_group
 from mmembed.report.study import similarities
-from mmembed.studies.layer_anchor import LayerAnchorRun, LayerAnchorStudy
+from mmembed.settings.finetune import LayerAnchorRun
+from mmembed.studies.layer_anchor import LayerAnchorStudy
 from mmembed.studies.layer_anchor_vowels import Vowels, read_vowels, vowel_similarity
 
 SAID = {"red": "Red on blue.", "lay": "Lay white, at nine!"}

@@ -24,11 +24,12 @@ from mmembed.data.manifest.utterance import Labels, Utterance
 from mmembed.data.shards.layout import Record, ShardSet, shard_path, write_shard
 from mmembed.data.shards.records import to_record
 from mmembed.errors import UsageError
-from mmembed.studies.emotion_queries import EmotionQueriesRun, EmotionQueriesStudy
+from mmembed.settings.finetune import EmotionQueriesRun, LayerAnchorRun, SelfMmRun
+from mmembed.studies.emotion_queries import EmotionQueriesStudy
 from mmembed.studies.emotion_queries_data import ADJECTIVES
-from mmembed.studies.layer_anchor import LayerAnchorRun, LayerAnchorStudy
+from mmembed.studies.layer_anchor import LayerAnchorStudy
 from mmembed.studies.results import TestPredictions
-from mmembed.studies.self_mm import SelfMmRun, SelfMmStudy
+from mmembed.studies.self_mm import SelfMmStudy
 from mmembed.studies.self_mm_data import read_items, read_streams
 
 STREAMS = ("audio", "video", "text")

@@ -21,9 +21,11 @@ from mmembed.data.shards.layout import Record, shard_path, write_shard
 from mmembed.data.shards.records import to_record
 from mmembed.errors import UsageError
 from mmembed.io.json import write_json
-from mmembed.methods.sdt import SDT, SDTConfig
+from mmembed.methods.sdt import SDT
 from mmembed.report import write_report
-from mmembed.studies.sdt import SDTRun, SDTStudy
+from mmembed.settings.finetune import SDTRun
+from mmembed.settings.methods import SDTConfig
+from mmembed.studies.sdt import SDTStudy
 from mmembed.studies.sdt_data import Dialogues, read_dialogues
 
 Vectors = dict[str, list[float]]

@@ -12,8 +12,9 @@ from helpers.streams import write_features
 from mmembed_train.finetune import main
 
 from mmembed.errors import UsageError
+from mmembed.settings.finetune import SelfMmRun
 from mmembed.studies.results import TestPredictions
-from mmembed.studies.self_mm import SelfMmRun, SelfMmStudy
+from mmembed.studies.self_mm import SelfMmStudy
 from mmembed.studies.self_mm_data import read_items, with_dev
 
 

@@ -14,8 +14,9 @@ import torch
 from torch import nn
 
 from mmembed.errors import CorruptError
+from mmembed.settings.optim import OptimConfig
 from mmembed.training.checkpoint import Position, load_latest, save_checkpoint
-from mmembed.training.optim import OptimConfig, build_optimizer
+from mmembed.training.optim import build_optimizer
 
 
 def make(seed: int) -> tuple[nn.Module, torch.optim.Optimizer]:

@@ -8,8 +8,10 @@ import pytest
 from helpers.tiny_backbones import write_tiny
 
 from mmembed.backbones.pretrained import load_pretrained
-from mmembed.backbones.pretrained_frontend import BackboneConfig, PretrainedFrontend
-from mmembed.training.optim import OptimConfig, build_optimizer, learning_rate
+from mmembed.backbones.pretrained_frontend import PretrainedFrontend
+from mmembed.settings.encoder import BackboneConfig
+from mmembed.settings.optim import OptimConfig
+from mmembed.training.optim import build_optimizer, learning_rate
 
 
 @pytest.mark.parametrize("warmup", [0.0, 0.1, 0.25, 1.0])

@@ -14,10 +14,11 @@ from helpers.support import random_item, small_method
 
 from mmembed.data.item import collate
 from mmembed.methods.ctc_speaker import CtcSpeaker
+from mmembed.settings.optim import OptimConfig
 from mmembed.streams import stream_subsets
 from mmembed.training.checkpoint import Position, save_checkpoint
 from mmembed.training.distributed import ALONE
-from mmembed.training.optim import OptimConfig, build_optimizer
+from mmembed.training.optim import build_optimizer
 from mmembed.training.step import train_step
 
 ENVIRONMENT = {

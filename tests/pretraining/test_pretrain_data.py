@@ -11,13 +11,12 @@ import pytest
 from helpers.pretraining import clip, write_clips
 
 from mmembed.data.example import Example
-from mmembed.data.item import Augmentation
 from mmembed.data.manifest.utterance import Utterance
 from mmembed.data.shards.layout import Record, shard_path, write_shard
 from mmembed.data.shards.records import to_record
 from mmembed.errors import UsageError
-from mmembed.recipes.pretrain import RECIPES, DataConfig, VocabularyConfig
-from mmembed.recipes.pretrain_data import corpus_names, open_corpus
+from mmembed.pretraining.pretrain_data import corpus_names, open_corpus
+from mmembed.settings.pretrain import RECIPES, Augmentation, DataConfig, VocabularyConfig
 
 SIZES = {"one": 4, "two": 6}
 

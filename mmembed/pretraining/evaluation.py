@@ -21,7 +21,7 @@ from mmembed.features.text import Vocabulary
 from mmembed.method import Method
 from mmembed.methods.ctc_speaker import CtcSpeaker
 from mmembed.metrics.speech import character_error_rate, word_error_rate
-from mmembed.recipes.pretrain_data import TrainingCorpus
+from mmembed.pretraining.pretrain_data import TrainingCorpus
 from mmembed.streams import STREAMS, stream_subsets, subset_name
 from mmembed.training.distributed import World
 

@@ -6,12 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
-from mmembed.backbones.pretrained_frontend import BackboneConfig
 from mmembed.config import Precision
-from mmembed.data.item import Augmentation
-from mmembed.encoder import EncoderConfig
-from mmembed.methods.ctc_speaker import CtcSpeakerConfig
-from mmembed.training.optim import OptimConfig
+from mmembed.settings.encoder import BackboneConfig, EncoderConfig
+from mmembed.settings.methods import CtcSpeakerConfig
+from mmembed.settings.optim import OptimConfig
 
 
 @dataclass(frozen=True)
@@ -25,6 +23,27 @@ class VocabularyConfig:
 
     size: int
     kind: Literal["unigram", "bpe", "char"]
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """What training does to an item; all of it a function of one generator.
+
+    Attributes:
+        audio: Mask bands and times of the log-mel (SpecAugment).
+        gain: Largest change of loudness in dB, louder or softer, the same in all bands.
+        video: Shift, mirror and brighten the face crops.
+        keep_streams: Probability that an item keeps all its streams. Otherwise it keeps a random
+            non-empty subset, so that every subset is trained.
+        mask_text: Largest fraction of the text tokens that is masked for the masked-token loss. All
+            fractions up to it are equally likely, and at least one token is masked.
+    """
+
+    audio: bool = True
+    gain: float = 6.0
+    video: bool = True
+    keep_streams: float = 0.6
+    mask_text: float = 1.0
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from mmembed.features.text import UNKNOWN, Vocabulary
 from mmembed.features.video import SMALL_GREY
 from mmembed.io.remote import as_url
 from mmembed.losses import ctc_steps_needed
-from mmembed.recipes.pretrain import DataConfig
+from mmembed.settings.pretrain import DataConfig
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,10 @@ import torch
 from helpers.pretraining import clip, write_clips
 
 import mmembed
-from mmembed.data.item import Augmentation, Item
+from mmembed.data.item import Item
 from mmembed.data.loader import SpeechItems, TrainingLoader
-from mmembed.encoder import EncoderConfig
-from mmembed.methods.ctc_speaker import CtcSpeaker, CtcSpeakerConfig
-from mmembed.recipes.evaluation import (
+from mmembed.methods.ctc_speaker import CtcSpeaker
+from mmembed.pretraining.evaluation import (
     BATCH_SIZE,
     Transcribed,
     evaluate_speech,
@@ -27,8 +26,10 @@ from mmembed.recipes.evaluation import (
     speech_scores,
     transcribe,
 )
-from mmembed.recipes.pretrain import DataConfig, VocabularyConfig
-from mmembed.recipes.pretrain_data import TrainingCorpus, open_corpus
+from mmembed.pretraining.pretrain_data import TrainingCorpus, open_corpus
+from mmembed.settings.encoder import EncoderConfig
+from mmembed.settings.methods import CtcSpeakerConfig
+from mmembed.settings.pretrain import Augmentation, DataConfig, VocabularyConfig
 from mmembed.streams import stream_subsets
 from mmembed.training.distributed import ALONE, World
 

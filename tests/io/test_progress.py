@@ -1,7 +1,7 @@
 import pytest
 
 from mmembed.commands import progress as module
-from mmembed.commands.progress import describe, duration, progress
+from mmembed.io.progress import describe, duration, progress
 
 
 @pytest.mark.parametrize(
