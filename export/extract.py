@@ -32,7 +32,7 @@ from typing import Any, Final
 import tyro
 
 from mmembed.commands.cli import leave, run_program
-from mmembed.config import Precision
+from mmembed.config import MAX_SECONDS, TIMEOUT, Precision
 from mmembed.data.checks import Check, collect_skipped
 from mmembed.data.inputs import (
     check_keys,
@@ -42,8 +42,7 @@ from mmembed.data.inputs import (
 )
 from mmembed.data.manifest.utterance import without_secrets
 from mmembed.data.media.load import ReadySource, Source
-from mmembed.data.media.pool import TIMEOUT, Decoder
-from mmembed.data.media.streaming import MAX_SECONDS
+from mmembed.data.media.pool import Decoder
 from mmembed.data.prepare import Rank
 from mmembed.data.shards.layout import finish, index_shards, shard_sidecars
 from mmembed.embedder import Embedder

@@ -15,16 +15,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import tyro
 
 from mmembed.errors import printable
 from mmembed.io.progress import progress
-from mmembed.metrics.bootstrap import count_groups, num_groups
-from mmembed.studies.compare import Comparison, compare
-from mmembed.studies.finished_runs import read_runs
-from mmembed.studies.scoring import LOWER_IS_BETTER
+
+if TYPE_CHECKING:
+    from mmembed.studies.compare import Comparison
 
 SHOWN: Final = 3  # metrics printed beside the one that is compared
 
@@ -52,6 +51,9 @@ class Compare:
 def main(argv: Sequence[str] | None = None) -> None:
     """Print a table for each test, and write the page if asked."""
     settings = tyro.cli(Compare, prog="mmembed compare", args=argv, description=__doc__)
+    from mmembed.studies.compare import compare
+    from mmembed.studies.finished_runs import read_runs
+
     runs = read_runs(settings.runs)
     with progress("compare %", 100) as update:
         comparisons = compare(
@@ -70,6 +72,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def as_text(comparison: Comparison) -> Iterator[str]:
     """The lines for a terminal."""
+    from mmembed.metrics.bootstrap import count_groups, num_groups
+    from mmembed.studies.scoring import LOWER_IS_BETTER
+
     metric, shown = comparison.metric, comparison.others[:SHOWN]
     better = "lower" if metric in LOWER_IS_BETTER else "higher"
     names = [printable(row.name) for row in comparison.rows]

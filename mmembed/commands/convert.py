@@ -25,27 +25,22 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 from urllib.parse import quote
 
-import numpy as np
 import tyro
-from numpy.typing import NDArray
-from safetensors.numpy import save
 
 from mmembed.data import checks as integrity
-from mmembed.data.corpora import CONVERTERS
-from mmembed.data.corpora.dialogue_pickles import layout_of
-from mmembed.data.corpora.sentiment.corpus import folds_of
-from mmembed.data.feature_files import write_features
-from mmembed.data.manifest.jsonl import write_manifest
 from mmembed.data.manifest.utterance import Utterance, portable_key
-from mmembed.data.untrusted.pickles import read_pickle
-from mmembed.data.untrusted.serialize import KeyPath, Packer
 from mmembed.errors import DataError, UsageError
 from mmembed.io.atomic import atomic_file
 from mmembed.io.json import write_json
 from mmembed.io.locks import lock_folder
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from mmembed.data.untrusted.serialize import KeyPath
 
 HDF5_SIGNATURE: Final = b"\x89HDF\r\n\x1a\n"
 Stream = Literal["audio", "video", "text"]
@@ -77,6 +72,10 @@ class Convert:
 def main(argv: Sequence[str] | None = None) -> None:
     """Convert one file, then say what came out."""
     settings = tyro.cli(Convert, prog="mmembed convert", args=argv, description=__doc__)
+    from mmembed.data.corpora import CONVERTERS
+    from mmembed.data.manifest.jsonl import write_manifest
+    from mmembed.data.untrusted.pickles import read_pickle
+
     source, out = settings.source, settings.out
     if not source.is_file():
         raise DataError(str(source), "missing", "no such file")
@@ -101,6 +100,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def kind_of(values: object) -> str | None:
     """The reader of `CONVERTERS` for what a pickle holds, or None."""
+    from mmembed.data.corpora.dialogue_pickles import layout_of
+
     if isinstance(values, dict) and values.keys() & {"train", "valid", "test"}:
         splits = [values[name] for name in ("train", "valid", "test") if name in values]
         if all(
@@ -115,6 +116,8 @@ def kind_of(values: object) -> str | None:
 
 def _corpus_of(splits: Sequence[Mapping[str, Any]]) -> str | None:
     """Which corpus a pickle of MMSA is of, by its labels and its videos."""
+    from mmembed.data.corpora.sentiment.corpus import folds_of
+
     if any(str(name).endswith("_labels_T") for name in splits[0]):
         return "sims"
     videos = {str(name).partition("$_$")[0] for split in splits for name in split["id"]}
@@ -124,6 +127,9 @@ def _corpus_of(splits: Sequence[Mapping[str, Any]]) -> str | None:
 
 def convert_csd(source: Path, out: Path, stream: Stream | None) -> list[Utterance]:
     """Write features and intervals of a .csd file; a row for each video, in the file's order."""
+    from safetensors.numpy import save
+
+    from mmembed.data.feature_files import write_features
     from mmembed.data.untrusted.hdf5 import read_csd  # h5py comes with the extra `corpora`
 
     sequence, data = read_csd(source)
@@ -145,6 +151,10 @@ def convert_csd(source: Path, out: Path, stream: Stream | None) -> list[Utteranc
 
 def write_values(values: object, out: Path) -> int:
     """Write plain values as arrays.npz and values.json; returns the number of arrays."""
+    import numpy as np
+
+    from mmembed.data.untrusted.serialize import Packer
+
     arrays: dict[str, NDArray[Any]] = {}
 
     def put(path: KeyPath, array: NDArray[Any]) -> str:

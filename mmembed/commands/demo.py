@@ -23,7 +23,6 @@ import tyro
 from mmembed.errors import MmembedError, Stopped
 from mmembed.io.json import write_json
 from mmembed.streams import STREAMS, subset_name
-from mmembed.training.distributed import follow_parent
 
 SIGNALLED = (75, 130)
 
@@ -116,6 +115,8 @@ def _program(module: str) -> str:
 
 
 def _run(what: str, command: Sequence[str]) -> None:
+    from mmembed.training.distributed import follow_parent  # torch takes seconds
+
     code = subprocess.run(command, check=False, preexec_fn=follow_parent).returncode
     if code in SIGNALLED:
         raise Stopped(f"stopped while it was to {what}; run again to continue")

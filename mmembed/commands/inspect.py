@@ -13,15 +13,15 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import tyro
 
-from mmembed.data.inspect.summary import Summary, summarise
-from mmembed.data.inspect.summary_lines import summary_lines, warnings
-from mmembed.data.locations import find_locations
 from mmembed.errors import UsageError, printable
 from mmembed.io.progress import progress
+
+if TYPE_CHECKING:
+    from mmembed.data.inspect.summary import Summary
 
 WIDTH: Final = 100  # of the lines printed
 NAME: Final = 18  # of the column of names
@@ -45,6 +45,9 @@ class Inspect:
 def main(argv: Sequence[str] | None = None) -> None:
     """Print what there is, and write the page if asked."""
     settings = tyro.cli(Inspect, prog="mmembed inspect", args=argv, description=__doc__)
+    from mmembed.data.inspect.summary import summarise
+    from mmembed.data.locations import find_locations
+
     locations = find_locations(settings.path)
     if settings.html is not None and len(locations) > 1:
         names = ", ".join(location.path.name for location in locations)
@@ -61,6 +64,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def as_text(summary: Summary) -> str:
     """The lines for a terminal."""
+    from mmembed.data.inspect.summary_lines import summary_lines, warnings
+
     lines = [printable(str(summary.location.path))]
     lines += [_wrapped(name, text) for name, text in summary_lines(summary)]
     lines += [_wrapped("warning", text) for text in warnings(summary)]

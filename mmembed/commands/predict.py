@@ -18,25 +18,20 @@ from typing import TYPE_CHECKING, Final
 
 import tyro
 
-from mmembed.config import read_json
-from mmembed.data.example import Example
-from mmembed.data.inputs import open_sources
-from mmembed.data.media.pool import Decoder
-from mmembed.data.media.streaming import MAX_SECONDS
+from mmembed.config import MAX_SECONDS, read_json
 from mmembed.errors import BudgetError, DataError, UsageError, printable
-from mmembed.features.emotion_words import parse_emotions
-from mmembed.features.text import normalise_transcript
 from mmembed.io.json import dumps
 from mmembed.streams import STREAMS, parse_subset, subset_name
-from mmembed.studies.emotion_predictor import TARGETS, EmotionPredictor
-from mmembed.studies.training_distance import OUTSIDE, DistanceScore
 
 if TYPE_CHECKING:
+    from mmembed.data.example import Example
+    from mmembed.studies.emotion_predictor import EmotionPredictor
     from mmembed.studies.emotion_queries_predictor import QueriesPredictor
+    from mmembed.studies.training_distance import DistanceScore
 
 TEXT_BATCH_SIZE: Final = 64  # texts read before the first prediction
 TEXT_WIDTH: Final = 40  # characters of a text in the table
-Prediction = tuple[Mapping[str, float], DistanceScore | None]
+Prediction = tuple[Mapping[str, float], "DistanceScore | None"]
 """Numbers of a clip by name, and its distance to the training clips where that is known."""
 
 
@@ -80,9 +75,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     path = settings.run / "run.json"
     recipe = read_json(path).get("name") if path.is_file() else None
     if recipe == "emotion_queries":
-        _predict_words(settings, parse_emotions(settings.emotions))
+        _predict_words(settings, settings.emotions)
     elif recipe == "demux":
-        _predict_texts(settings, parse_emotions(settings.emotions))
+        _predict_texts(settings, settings.emotions)
     else:
         raise UsageError(
             f"{settings.run}: holds no run of demux or emotion_queries, as mmembed finetune leaves "
@@ -91,6 +86,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _predict_sentiment(settings: Predict) -> None:
+    from mmembed.studies.emotion_predictor import TARGETS, EmotionPredictor
+
     predictor = EmotionPredictor.from_run(settings.run)
 
     def predict(example: Example) -> Prediction:
@@ -101,9 +98,11 @@ def _predict_sentiment(settings: Predict) -> None:
     _predict_clips(settings, predictor, TARGETS, predict)
 
 
-def _predict_words(settings: Predict, words: Sequence[str]) -> None:
+def _predict_words(settings: Predict, emotions: str) -> None:
+    from mmembed.features.emotion_words import parse_emotions
     from mmembed.studies.emotion_queries_predictor import QueriesPredictor  # imports scikit-learn
 
+    words = parse_emotions(emotions)
     if settings.encoder is None:
         raise UsageError(f"{settings.run}: asks words of clips; give its encoder, --encoder DIR")
     predictor = QueriesPredictor.from_run(settings.run, settings.encoder)
@@ -117,6 +116,11 @@ def _predict_clips(
     predict: Callable[[Example], Prediction],
 ) -> None:
     """Print what the model was trained on, then a row for each clip."""
+    from mmembed.data.inputs import open_sources
+    from mmembed.data.media.pool import Decoder
+    from mmembed.features.text import normalise_transcript
+    from mmembed.studies.training_distance import OUTSIDE
+
     sources = open_sources(map(Path, settings.inputs), longest=settings.max_seconds)
     if settings.text is not None and len(sources) != 1:
         raise UsageError(f"--text goes with one clip, {len(sources)} were given")
@@ -171,18 +175,20 @@ def _predict_clips(
         raise BudgetError(f"{failed} of {len(sources)} clips could not be used")
 
 
-def _predict_texts(settings: Predict, words: Sequence[str]) -> None:
+def _predict_texts(settings: Predict, emotions: str) -> None:
     """Print what the model was trained on once there is a text, then a row for each text."""
+    from mmembed.features.emotion_words import parse_emotions
     from mmembed.studies.demux_predictor import TextPredictor  # imports scikit-learn
 
+    words = parse_emotions(emotions)
     predictor = TextPredictor.from_run(settings.run, settings.variant)
     widths = [max(8, len(word)) for word in words]
     texts, rows = _texts(settings.inputs), 0
     while batch := list(itertools.islice(texts, TEXT_BATCH_SIZE)):
         for text, values in zip(batch, predictor(batch, words).tolist(), strict=True):
             if settings.json:
-                emotions = dict(zip(words, values, strict=True))
-                row = {"text": text, "emotions": emotions, "trained_on": predictor.run.trained_on}
+                found = dict(zip(words, values, strict=True))
+                row = {"text": text, "emotions": found, "trained_on": predictor.run.trained_on}
                 print(dumps(row, ensure_ascii=False))
             else:
                 if not rows:

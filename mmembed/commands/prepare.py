@@ -17,21 +17,23 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import tyro
 
+from mmembed.config import TIMEOUT
 from mmembed.data import checks as integrity
 from mmembed.data.corpora import CONVERTERS, CORPORA
-from mmembed.data.manifest.jsonl import ManifestRow, each_row, read_manifest, write_manifest
 from mmembed.data.manifest.utterance import Utterance
-from mmembed.data.prepare import Rank, plan_shards, prepare_shards
-from mmembed.data.shards.layout import ShardSet
 from mmembed.errors import DataError, UsageError
-from mmembed.features.audio import SAMPLE_RATE
-from mmembed.features.video import CROP, VIDEO_RATE, CropForm
 from mmembed.io.locks import lock_folder
 from mmembed.io.progress import progress
+
+if TYPE_CHECKING:
+    from mmembed.data.manifest.jsonl import ManifestRow
+    from mmembed.data.prepare import Rank
+    from mmembed.data.shards.layout import ShardSet
+    from mmembed.features.video import CropForm
 
 Stream = Literal["audio", "video", "text"]
 
@@ -64,8 +66,8 @@ class Shards:
     workers: int = 2
     records_per_shard: int = 256
     error_budget: float = 0.01
-    timeout: float = 120.0
-    crop: int = CROP
+    timeout: float = TIMEOUT
+    crop: int = 64
     colour: bool = False
     face_model: Path | None = None
     rank: int = field(default_factory=lambda: int(os.environ.get("RANK", "0")))
@@ -74,11 +76,15 @@ class Shards:
     @property
     def part(self) -> Rank:
         """The work of this process."""
+        from mmembed.data.prepare import Rank
+
         return Rank(self.rank, self.world)
 
     @property
     def crops(self) -> CropForm:
         """What face crops are to look like."""
+        from mmembed.features.video import CropForm
+
         return CropForm(self.crop, self.colour)
 
     def hold(self) -> None:
@@ -121,6 +127,7 @@ def talkers(
         clips_per_speaker: Clips of each speaker.
     """
     from mmembed.data.corpora.talkers import generate
+    from mmembed.data.manifest.jsonl import read_manifest
 
     if shards.world > 1:
         raise UsageError("talkers are made by one process: leave out --rank and --world")
@@ -142,6 +149,8 @@ def manifest(source: tyro.conf.Positional[Path], shards: Settings) -> None:
         source: The manifest. Paths of its media are relative to its folder.
         shards: Where and how.
     """
+    from mmembed.data.manifest.jsonl import each_row
+
     shards.hold()
     _prepare(shards, list(each_row(source)), source.parent)
 
@@ -190,6 +199,8 @@ def _corpus_command(
             _prepare(shards, rows, shards.out, rows, [*checks, *skipped])
         else:
             path = shards.out / "manifest.jsonl"
+            from mmembed.data.manifest.jsonl import write_manifest
+
             write_manifest(path, rows)
             print(f"{len(rows)} rows of labels alone, nothing to make shards of: {path}")
 
@@ -209,6 +220,10 @@ def _prepare(
     """Make the shards of `rows`; `written` is the manifest to be written, where there is none, and
     `report` what its reader found.
     """
+    from mmembed.data.manifest.jsonl import write_manifest
+    from mmembed.data.prepare import plan_shards, prepare_shards
+    from mmembed.data.shards.layout import ShardSet
+
     out = shards.out / "shards"
     jobs = plan_shards(
         rows,
@@ -249,6 +264,9 @@ def _prepare(
 
 def describe(shards: ShardSet) -> str:
     """What shards of features hold, such as "4 utterances (3 train, 1 dev), 0.01 h, 2 speakers"."""
+    from mmembed.features.audio import SAMPLE_RATE
+    from mmembed.features.video import VIDEO_RATE
+
     metas = [shards.meta(index) for index in range(len(shards))]
     lengths = [meta["lengths"] for meta in metas]
     seconds = sum(max(n["audio"] / SAMPLE_RATE, n["video"] / VIDEO_RATE) for n in lengths)

@@ -18,8 +18,6 @@ from pathlib import Path
 import tyro
 
 from mmembed.io.json import write_json
-from mmembed.metrics.bootstrap import plural
-from mmembed.studies.probe import centre_speakers, probe, read_labelled
 
 
 @dataclass(frozen=True)
@@ -45,6 +43,9 @@ class Probe:
 def main(argv: Sequence[str] | None = None) -> None:
     """Probe each folder, print a row for each."""
     settings = tyro.cli(Probe, prog="mmembed probe", args=argv, description=__doc__)
+    from mmembed.metrics.bootstrap import plural
+    from mmembed.studies.probe import centre_speakers, probe, read_labelled
+
     results = {}
     print(f"{'embeddings':44} {'UAR':>6} {'95 % interval':>15} {'width':>6} {'time':>6}")
     for folder in settings.folders:

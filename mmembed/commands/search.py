@@ -20,17 +20,19 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
 import tyro
-from numpy.typing import NDArray
 
 from mmembed.data.folders import MEDIA_SUFFIXES
-from mmembed.embeddings.search import EmbeddingSearch, SearchResult, Sources
 from mmembed.errors import UsageError, printable
-from mmembed.features.text import normalise_transcript
 from mmembed.io.json import dumps
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from mmembed.embeddings.search import EmbeddingSearch, SearchResult
 
 By = Literal["clip", "text", "key"]
 
@@ -77,6 +79,8 @@ class Search:
 def main(argv: Sequence[str] | None = None) -> None:
     """Print a row for each clip found, nearest first."""
     settings = tyro.cli(Search, prog="mmembed search", args=argv, description=__doc__)
+    from mmembed.embeddings.search import EmbeddingSearch, Sources
+
     if settings.k < 1:
         raise UsageError(f"--k {settings.k}: at least 1")
     search = EmbeddingSearch.open(settings.folder, approximate=settings.approximate)
@@ -119,6 +123,8 @@ def _guess(search: EmbeddingSearch, query: str) -> By:
 
 def _embedded(settings: Search, by: By, search: EmbeddingSearch) -> NDArray[np.float32]:
     """(W,) the vector of a clip or a text."""
+    from mmembed.features.text import normalise_transcript
+
     if not settings.encoder:
         raise UsageError(f"a {by} has to be embedded; name the encoder, --encoder DIR")
     if settings.text is not None and by == "text":

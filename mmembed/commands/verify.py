@@ -13,15 +13,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import tyro
 
-from mmembed.data.locations import Location, find_locations
-from mmembed.data.verify.defect import VerifyResult
-from mmembed.data.verify.manifest import verify_manifest
-from mmembed.data.verify.shards import Known, verify_shards
 from mmembed.errors import CorruptError, DataError, UsageError, printable
 from mmembed.io.progress import progress
+
+if TYPE_CHECKING:
+    from mmembed.data.locations import Location
+    from mmembed.data.verify.defect import VerifyResult
+    from mmembed.data.verify.shards import Known
 
 MEGABYTE = 1_000_000
 
@@ -43,6 +45,8 @@ class Verify:
 def main(argv: Sequence[str] | None = None) -> None:
     """Print a line for each location and one for each defect."""
     settings = tyro.cli(Verify, prog="mmembed verify", args=argv, description=__doc__)
+    from mmembed.data.locations import find_locations
+
     if not settings.paths:
         raise UsageError("nothing to verify; name manifests, prepared folders or embeddings")
     found = [location for path in settings.paths for location in find_locations(path)]
@@ -61,6 +65,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _verify(location: Location, known: Known, decode: bool) -> VerifyResult:
+    from mmembed.data.verify.manifest import verify_manifest
+    from mmembed.data.verify.shards import verify_shards
+
     with progress("verify %", 100) as update:
 
         def show(done: int, of: int) -> None:

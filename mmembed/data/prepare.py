@@ -16,12 +16,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from mmembed import features
-from mmembed.config import Seconds
+from mmembed.config import TIMEOUT, Seconds
 from mmembed.data.example import Example
 from mmembed.data.fingerprints import Fingerprints, drop_if_changed, with_media
 from mmembed.data.manifest.jsonl import ManifestRow, row_name
 from mmembed.data.manifest.utterance import Utterance, to_row
-from mmembed.data.media import pool
 from mmembed.data.media.load import MediaSource
 from mmembed.data.media.pool import Decoder
 from mmembed.data.shards.layout import (
@@ -86,7 +85,7 @@ def prepare_shards(
     records_per_shard: int = 256,
     on_progress: Callable[[int], None] = lambda done: None,
     error_budget: float = 0.01,
-    timeout: Seconds = pool.TIMEOUT,
+    timeout: Seconds = TIMEOUT,
     face_model: Path | None = None,
     crops: CropForm = SMALL_GREY,
     part: Rank = WHOLE,

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from mmembed.config import Hz, Seconds
+from mmembed.config import MAX_SECONDS, Hz, Seconds
 from mmembed.data.example import LONGEST, Example, ExampleInfo
 from mmembed.data.manifest.timed_words import parse_words
 from mmembed.data.manifest.utterance import Utterance, portable_key
@@ -23,7 +23,6 @@ from mmembed.data.media.load import MediaSource, ReadySource, Source, gather
 from mmembed.data.media.open import BLOCK
 from mmembed.data.media.streaming import (
     LONGEST_RECORDING,
-    MAX_SECONDS,
     FeatureBlock,
     MediaBlock,
     check_longest,

@@ -16,11 +16,10 @@ from torch import Tensor
 
 from mmembed import __version__
 from mmembed.batch import Encoding, Packed, Padded
-from mmembed.config import Hz, Seconds
+from mmembed.config import MAX_SECONDS, Hz, Seconds
 from mmembed.data.example import Example
 from mmembed.data.manifest.timed_words import TimedWord
 from mmembed.data.media.pool import Decoder
-from mmembed.data.media.streaming import MAX_SECONDS
 from mmembed.embedder import hub
 from mmembed.embedder.card import trained_on
 from mmembed.embedder.clip import Described, as_clip, parse_streams, usable

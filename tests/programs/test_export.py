@@ -14,12 +14,13 @@ import torch
 from helpers.encoders import write_on_pretrained
 from helpers.support import random_item, small_encoder_config, with_padding
 from helpers.tiny_backbones import write_tiny
-from mmembed_export.model import CHECKED, TRACED, main
+from mmembed_export.model import main
 from torch import Tensor
 
 from mmembed.commands.cli import run_program
 from mmembed.data.item import collate
 from mmembed.embedder import Embedder, save_encoder
+from mmembed.embedder.programs import CHECKED, TRACED
 from mmembed.encoder import Encoder
 from mmembed.features.text import Vocabulary
 from mmembed.streams import parse_subset, stream_subsets, subset_name

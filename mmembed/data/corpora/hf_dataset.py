@@ -19,8 +19,6 @@ from io import BytesIO
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
-import pyarrow as pa
-
 from mmembed.data.corpora.emotion_names import category
 from mmembed.data.manifest.utterance import Labels, Utterance, portable_key
 from mmembed.errors import DataError
@@ -112,6 +110,8 @@ def _split(corpus: str, name: str, folder: Path, put: Put) -> Iterator[Utterance
 
 def _rows(folder: Path, columns: list[str]) -> Iterator[dict[str, Any]]:
     """The rows of all data files; one at a time is in memory."""
+    import pyarrow as pa  # takes a while
+
     for file in _field(folder / "state.json", "_data_files", list):
         path = _inside(folder, file.get("filename") if isinstance(file, dict) else file)
         try:

@@ -14,7 +14,6 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final, TypeAlias
 
-from mmembed.data.manifest.parquet import count_table_rows, read_rows, write_rows
 from mmembed.data.manifest.utterance import Utterance, from_row, to_row
 from mmembed.errors import DataError
 from mmembed.io.atomic import atomic_file
@@ -85,6 +84,8 @@ def count_rows(path: Path) -> int:
         DataError: the file cannot be read.
     """
     if path.suffix.lower() == TABLE:
+        from mmembed.data.manifest.parquet import count_table_rows  # pyarrow
+
         return count_table_rows(path)
     try:
         with path.open("rb") as file:
@@ -102,6 +103,8 @@ def iterate_rows(path: Path) -> Iterator[tuple[str, ManifestRow]]:
         DataError: the file cannot be read.
     """
     if path.suffix.lower() == TABLE:
+        from mmembed.data.manifest.parquet import read_rows  # pyarrow
+
         for number, row in enumerate(read_rows(path), start=1):
             yield f"{path}: row {number}", row
         return
@@ -136,6 +139,8 @@ def write_manifest(path: Path, utterances: Iterable[Utterance]) -> None:
     checked = _without_duplicates(path, utterances)
     with atomic_file(path) as file:
         if path.suffix.lower() == TABLE:
+            from mmembed.data.manifest.parquet import write_rows  # pyarrow
+
             write_rows(file, list(checked))
             return
         for row in map(to_row, checked):

@@ -32,7 +32,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mmembed.config import Seconds
+from mmembed.config import TIMEOUT, Seconds
 from mmembed.data.example import Example, ExampleInfo
 from mmembed.data.manifest.utterance import Utterance, without_secrets
 from mmembed.data.media.load import MediaSource, ProbeResult, Source, mapped_bytes, probe, replies
@@ -42,7 +42,6 @@ from mmembed.errors import DataError, MmembedError, UsageError
 from mmembed.features.audio import SAMPLE_RATE
 from mmembed.features.video import VIDEO_RATE, CropForm
 
-TIMEOUT: Final[Seconds] = 120.0  # to decode one clip; most take a tenth of a second
 BYTES_A_SECOND: Final = 10_000  # of its file, for which a long clip may take a second more
 DECODED_A_SECOND: Final = 20.0  # seconds of it, likewise
 MEMORY: Final = 3 << 30  # bytes that one clip may take

@@ -28,7 +28,6 @@ from mmembed.features.audio import SAMPLE_RATE, to_int16
 from mmembed.features.video import DETECT_EVERY, SMALL_GREY, VIDEO_RATE, CropForm, FaceCrops
 
 ADVICE: Final = "give start and end, or allow more with max_seconds"
-MAX_SECONDS: Final[Seconds] = 14_400.0  # four hours, of a recording, unless more is asked for
 LONGEST_RECORDING: Final[Seconds] = 86_400.0  # a day: its features take 12 GB of disk
 assert BLOCK * VIDEO_RATE % DETECT_EVERY == 0
 

@@ -16,6 +16,7 @@ from helpers.clips import grey_steps, tone, write_video
 from helpers.loading import load_example
 from numpy.typing import NDArray
 
+from mmembed.config import MAX_SECONDS
 from mmembed.data.corpora.talkers.face import Face, Pose
 from mmembed.data.example import LONGEST, Example, ExampleInfo
 from mmembed.data.manifest.utterance import Utterance
@@ -23,7 +24,7 @@ from mmembed.data.media import pool
 from mmembed.data.media.load import MediaSource, gather, load_parts
 from mmembed.data.media.open import BLOCK, MediaPart
 from mmembed.data.media.pool import Decoder
-from mmembed.data.media.streaming import MAX_SECONDS, stream_clip
+from mmembed.data.media.streaming import stream_clip
 from mmembed.data.media.temporary_arrays import TemporaryArray, release
 from mmembed.errors import DataError, UsageError
 
