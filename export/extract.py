@@ -21,7 +21,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import partial
@@ -32,7 +32,7 @@ from typing import Any, Final
 import tyro
 
 from mmembed.commands.cli import leave, run_program
-from mmembed.config import MAX_SECONDS, TIMEOUT, Precision
+from mmembed.config import BATCH_FRAMES, MAX_SECONDS, TIMEOUT, Precision, read_json
 from mmembed.data.checks import Check, collect_skipped
 from mmembed.data.inputs import (
     check_keys,
@@ -46,25 +46,17 @@ from mmembed.data.media.pool import Decoder
 from mmembed.data.prepare import Rank
 from mmembed.data.shards.layout import finish, index_shards, shard_sidecars
 from mmembed.embedder import Embedder
-from mmembed.embedder.embedder import BATCH_SIZE
 from mmembed.embeddings.dry_run import check_writable, dry_run
 from mmembed.embeddings.formats import Format, write_formats
-from mmembed.embeddings.write import (
-    Content,
-    Dtype,
-    Granularity,
-    Plan,
-    Subset,
-    Threads,
-    make_shards,
-)
+from mmembed.embeddings.plan import Plan, Subset
+from mmembed.embeddings.write import Content, Dtype, Granularity, Threads, make_shards
 from mmembed.errors import BudgetError, UsageError
 from mmembed.io.atomic import sweep_temporaries
 from mmembed.io.json import write_lines
 from mmembed.io.locks import finishing
 from mmembed.io.progress import progress
 from mmembed.streams import STREAMS, parse_subset, stream_subsets, subset_name
-from mmembed.training.distributed import follow_parent, local_device
+from mmembed.training.distributed import decoding_processes, follow_parent, local_device
 from mmembed.training.run_folder import is_run_folder, open_run_folder
 
 NAMED: Final = 100  # inputs passed over that manifest.json names
@@ -100,12 +92,14 @@ class Extract:
         precision: Precision of the matrix products.
         format: Formats to write when the shards are complete, beside the webdataset shards.
         records_per_shard: Clips in one shard.
-        batch_size: Clips in one batch; a GPU needs more. Changes vectors only by rounding.
+        batch_frames: Frames (25 a second) in one batch. Changes vectors only by rounding.
         error_budget: Fraction of clips that may fail before the command fails.
         timeout: Seconds after which a clip fails. For clips of more than 300 s this is the limit
             for each 12 s, with one more second for each 10 kB of the file and each 20 s decoded.
         max_seconds: Longest clip in seconds; by default four hours.
         face_model: YuNet's ONNX file, if the faces of the encoder were found with it.
+        workers: Processes that decode; by default as many as processors, with a GPU one less.
+            Changes no byte.
         dry_run: Check everything and write nothing: show what there is to do and what would fail.
         rank: Number of this process among `world` processes; torchrun sets both.
         world: Number of processes or machines that share the work.
@@ -122,11 +116,12 @@ class Extract:
     precision: Precision = "fp32"
     format: tuple[Format, ...] = ("webdataset",)
     records_per_shard: int = 512
-    batch_size: int = BATCH_SIZE
+    batch_frames: int = BATCH_FRAMES
     error_budget: float = 0.01
     timeout: float = TIMEOUT
     max_seconds: float = MAX_SECONDS
     face_model: Path | None = None
+    workers: int | None = None
     dry_run: bool = False
     rank: int = field(default_factory=lambda: int(os.environ.get("RANK", "0")))
     world: int = field(default_factory=lambda: int(os.environ.get("WORLD_SIZE", "1")))
@@ -161,7 +156,7 @@ class Extract:
             *self.encoder,
         ]
         names = ("streams", "granularity", "recogniser", "layers", "dtype", "precision")
-        kept = (*names, "records_per_shard", "batch_size", "timeout", "max_seconds", "face_model")
+        kept = (*names, "records_per_shard", "batch_frames", "timeout", "max_seconds", "face_model")
         for setting in fields(self):
             value = getattr(self, setting.name)
             if setting.name in kept and value != setting.default:
@@ -175,8 +170,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     settings = tyro.cli(Extract, prog="mmembed extract", args=argv, description=__doc__)
     if not settings.inputs:
         raise UsageError("nothing to extract; name clips, folders, manifests or shards")
-    for name in ("records_per_shard", "batch_size"):
-        if getattr(settings, name) < 1:
+    for name in ("records_per_shard", "batch_frames", "workers"):
+        if (value := getattr(settings, name)) is not None and value < 1:
             raise UsageError(f"--{name.replace('_', '-')}: at least 1")
     if settings.recogniser is not None and "word" not in settings.granularity:
         raise UsageError("--recogniser: it finds words; add word to --granularity")
@@ -215,23 +210,26 @@ def main(argv: Sequence[str] | None = None) -> None:
         _dry_run(settings, plan, content, provenance)
         return
     for folder, streams in plan.folders.items():
-        config = provenance(streams)
-        config.pop("made_with")  # libraries may change until all is done
-        open_run_folder(folder, config, MUTABLE_FIELDS, part.name)
+        open_run_folder(folder, _config(folder, provenance(streams)), MUTABLE_FIELDS, part.name)
     own = plan.numbers[part.rank :: part.world]
     total = sum(len(plan.clips(number)) for number in own)
     plan.drop_changed(own)
     missing = [number for number in own if plan.missing(number)]
     done = total - sum(len(plan.clips(number)) for number in missing)
     shown = progress("extract", total, start=done, show=part.rank == 0)
-    decoding, threads = Decoder(seconds=settings.timeout), Threads.of(embedder.device)
-    with shown as update, decoding as decoder, threads:
-        for number in missing:
-            examples = decoder.load(plan.clips(number))
-            size = settings.batch_size
-            for _ in make_shards(plan, number, examples, content, provenance, size, threads):
-                done += 1
-                update(done)
+    workers = settings.workers or decoding_processes(embedder.device)
+    decoding = Decoder(workers, seconds=settings.timeout)
+    with shown as update, decoding as decoder, Threads.of(embedder.device) as threads:
+        make_shards(
+            plan,
+            missing,
+            decoder.load,
+            content,
+            provenance,
+            settings.batch_frames,
+            threads,
+            lambda count: update(done + count),
+        )
         update(total)
     with finishing(settings.out) if plan.complete else nullcontext(False) as ours:
         if ours:
@@ -262,7 +260,7 @@ def _provenance(
         "clips": len(plan.sources),
         "inputs_sha256": digest,
         "records_per_shard": settings.records_per_shard,
-        "batch_size": settings.batch_size,
+        "batch_frames": settings.batch_frames,
         "timeout": settings.timeout,
         "max_seconds": settings.max_seconds,
         "face_model_sha256": None if faces is None else sha256(faces.read_bytes()).hexdigest(),
@@ -272,12 +270,25 @@ def _provenance(
     }
 
 
+def _config(folder: Path, provenance: Mapping[str, Any]) -> dict[str, Any]:
+    """What has to be the same until all shards of a folder are there.
+
+    Raises:
+        UsageError: a version began it that formed batches of another kind.
+    """
+    path = folder / "run.json"
+    if path.exists() and "batch_size" in (made := read_json(path)):
+        raise UsageError(
+            f"{folder}: begun with --batch-size {made['batch_size']}, by a version whose batches "
+            "had so many clips; finish it with that version, or choose another --out"
+        )
+    return {name: value for name, value in provenance.items() if name != "made_with"}
+
+
 def _dry_run(settings: Extract, plan: Plan, content: Content, provenance: Any) -> None:
     """Say what the run would do, and end as it would."""
     for folder, streams in plan.folders.items():
-        config = provenance(streams)
-        config.pop("made_with")
-        is_run_folder(folder, config, MUTABLE_FIELDS)
+        is_run_folder(folder, _config(folder, provenance(streams)), MUTABLE_FIELDS)
         check_writable(folder)
     total = len(plan.sources)
     with progress("look", total) as update, Decoder(seconds=settings.timeout) as decoder:

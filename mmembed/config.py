@@ -21,6 +21,7 @@ MOST_JSON: Final = 1 << 26  # bytes of a file of settings
 Hz = float
 Seconds = float
 MAX_SECONDS: Final[Seconds] = 14_400.0  # four hours, of a recording, unless more is asked for
+BATCH_FRAMES: Final = 1_000  # of 25 Hz, encoded together; vectors depend on it in rounding alone
 TIMEOUT: Final[Seconds] = 120.0  # to decode one clip; most take a tenth of a second
 Precision = Literal["fp32", "bf16"]  # of matrix products; weights and sums stay in float32
 

@@ -1,4 +1,4 @@
-"""An example: one utterance, decoded and turned into features; and these as tensors.
+"""An example: one utterance, decoded and turned into features; these as tensors and in batches.
 
 Four words for one thing: an `Utterance` is a row of a manifest, an `Example` its decoded features,
 an `Item` these in tensors, a `Record` what a shard stores of it.
@@ -6,7 +6,7 @@ an `Item` these in tensors, a `Record` what a shard stores of it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mmembed.config import Seconds
+from mmembed.config import BATCH_FRAMES, Seconds
 from mmembed.data.manifest.utterance import LATEST, Utterance
 from mmembed.features.audio import MEL_BANDS, SAMPLE_RATE, log_mel, to_float
 from mmembed.features.text import Subwords, normalise_transcript
@@ -123,6 +123,13 @@ class Example:
         audio, video = (0 if x is None else len(x) for x in (self.audio, self.video))
         return max(audio / SAMPLE_RATE, video / VIDEO_RATE) > LONGEST
 
+    @property
+    def length(self) -> int:
+        """Frames of 25 Hz that it lasts; with text alone, its words."""
+        audio, video = (0 if x is None else len(x) for x in (self.audio, self.video))
+        lasts = max(-(-audio * VIDEO_RATE // SAMPLE_RATE), video)
+        return lasts or len((self.text or "").split())
+
     def only(self, streams: tuple[str, ...]) -> Example:
         """The same utterance with no other than the named streams."""
         features = {name: x for name, x in self.features.items() if name in streams}
@@ -147,3 +154,22 @@ class Example:
             text = self.written if subwords.as_written else self.text
             inputs["text"] = torch.tensor(subwords.encode(text or ""), dtype=torch.int64)
         return inputs
+
+
+def batches(examples: Iterable[Example], frames: int = BATCH_FRAMES) -> Iterator[list[Example]]:
+    """Examples one after another, as many as make up to `frames` frames together, at least one.
+
+    A long one is alone, as soon as it is there.
+    """
+    batch, held = list[Example](), 0
+    for example in examples:
+        if batch and (example.is_long or held + example.length > frames):
+            yield batch
+            batch, held = [], 0
+        batch.append(example)
+        held += example.length
+        if example.is_long:
+            yield batch
+            batch, held = [], 0
+    if batch:
+        yield batch

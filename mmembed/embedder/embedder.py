@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final, overload
+from typing import Any, overload
 
 import torch
 from numpy.typing import ArrayLike
@@ -17,7 +17,7 @@ from torch import Tensor
 from mmembed import __version__
 from mmembed.batch import Encoding, Packed, Padded
 from mmembed.config import MAX_SECONDS, Hz, Seconds
-from mmembed.data.example import Example
+from mmembed.data.example import Example, batches
 from mmembed.data.manifest.timed_words import TimedWord
 from mmembed.data.media.pool import Decoder
 from mmembed.embedder import hub
@@ -34,15 +34,13 @@ from mmembed.embedder.recogniser import (
     readable,
 )
 from mmembed.embedder.sources import EncoderName, open_encoder
-from mmembed.embedder.windows import Encoded, batches, encode_long
+from mmembed.embedder.windows import Encoded, encode_long
 from mmembed.encoder import EncoderOutput
 from mmembed.errors import UsageError
 from mmembed.features.text import normalise_transcript
 from mmembed.features.video import check_face_model
 from mmembed.io.versions import made_with
 from mmembed.streams import STREAMS, subset_name
-
-BATCH_SIZE: Final = 8  # clips; changes no vector
 
 
 class Embedder:
@@ -274,7 +272,7 @@ class Embedder:
             described = [vars(replace(clip, **given))]  # type: ignore[arg-type]
         feed = streams is not None and "text" in parse_streams(streams)
         embeddings: list[Embedding] = []
-        for batch in batches(self.read(described, streams, max_seconds), BATCH_SIZE):
+        for batch in batches(self.read(described, streams, max_seconds)):
             embeddings += self.embed(batch, transcribe=transcribe, feed=feed, tensors=tensors)
         return embeddings if isinstance(clips, list | tuple) else embeddings[0]
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 import itertools
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
@@ -282,19 +282,3 @@ def _in_core(text: str, near: Sequence[WordMiddle], core: range, subwords: Subwo
         for number, (_, start, _) in enumerate(subwords.encode_spans(text))
         if kept[bisect_right(ends, start)]
     ]
-
-
-def batches(examples: Iterable[Example], size: int) -> Iterator[list[Example]]:
-    """Up to `size` examples together; a long one alone, as soon as it is there."""
-    batch: list[Example] = []
-    for example in examples:
-        if example.is_long or len(batch) == size:
-            if batch:
-                yield batch
-            batch = []
-        batch.append(example)
-        if example.is_long:
-            yield batch
-            batch = []
-    if batch:
-        yield batch

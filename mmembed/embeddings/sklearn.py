@@ -18,11 +18,9 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
-from mmembed.data.example import Example
+from mmembed.data.example import Example, batches
 from mmembed.embedder import Embedder
 from mmembed.embedder.clip import Described, parse_streams
-from mmembed.embedder.embedder import BATCH_SIZE
-from mmembed.embedder.windows import batches
 from mmembed.embeddings.read import PARTS
 from mmembed.errors import DataError, UsageError
 from mmembed.streams import STREAMS
@@ -68,10 +66,7 @@ class EmbeddingTransformer(TransformerMixin, BaseEstimator):  # type: ignore[mis
         """
         check_is_fitted(self)
         examples = self._read(X)
-        parts = [
-            getattr(self.embedder_.encode(batch), self.part)
-            for batch in batches(examples, BATCH_SIZE)
-        ]
+        parts = [getattr(self.embedder_.encode(batch), self.part) for batch in batches(examples)]
         if not parts:
             raise UsageError("no clip was given")
         vectors: NDArray[np.float32] = torch.cat(parts).flatten(1).numpy()

@@ -7,22 +7,23 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any, Final, Literal
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Final, Literal, TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from mmembed.config import Precision
-from mmembed.data.example import Example
-from mmembed.data.fingerprints import Fingerprints, changed_inputs, drop_if_changed, with_media
+from mmembed.data.example import Example, batches
+from mmembed.data.fingerprints import Fingerprints
 from mmembed.data.manifest.utterance import row_of
-from mmembed.data.media.load import MediaSource, Source
-from mmembed.data.shards.layout import Record, is_committed, shard_path, shard_writer
+from mmembed.data.media.load import Source
+from mmembed.data.shards.layout import Record, shard_path, shard_writer
 from mmembed.embedder import Embedder, Embedding
 from mmembed.embedder.steps import check_steps, encode_steps
+from mmembed.embeddings.plan import Plan, Subset
 from mmembed.errors import DataError, UsageError
 from mmembed.training.distributed import cpu_count
 
@@ -30,8 +31,11 @@ Granularity = Literal["utterance", "frame", "word", "steps"]
 Dtype = Literal["float32", "float16"]
 Array = NDArray[Any]
 Failure = dict[str, str]
-Subset = tuple[str, ...]
-_Batch = tuple[list[int], Future[list[Record | DataError]]]
+Embedded: TypeAlias = dict[Subset, dict[str, Record | DataError]]
+"""For each stream subset, key -> what is stored of a clip, in the order of a batch."""
+
+MOST_OPEN: Final = 2  # shards of a folder
+WAITING: Final = 2  # batches that wait for a thread or to be written
 MOST_THREADS: Final = 8  # Python itself runs in one at a time
 BLOCK: Final = 512  # bytes; of a tar, which has a header for each member
 NPY_HEADER: Final = 128  # bytes
@@ -55,166 +59,129 @@ class Threads(ThreadPoolExecutor):
         return cls(1 if device.type == "cuda" else min(threads, MOST_THREADS))
 
 
-@dataclass(frozen=True)
-class Plan:
-    """Which clips stand in which shard; fixed by the inputs, however many processes share it.
-
-    Attributes:
-        sources: all clips, in order.
-        folders: folder -> the streams used there.
-        records_per_shard: clips planned for one shard, those that fail included.
-    """
-
-    sources: Sequence[Source]
-    folders: Mapping[Path, Subset]
-    records_per_shard: int
-
-    @property
-    def numbers(self) -> range:
-        """Of the shards; each folder has one of each number, all of the same clips."""
-        return range(-(-len(self.sources) // self.records_per_shard))
-
-    def clips(self, number: int) -> Sequence[Source]:
-        """Those of one shard."""
-        first = number * self.records_per_shard
-        return self.sources[first : first + self.records_per_shard]
-
-    def missing(self, number: int) -> list[Path]:
-        """The folders that lack this shard."""
-        return [folder for folder in self.folders if not is_committed(shard_path(folder, number))]
-
-    def inputs(self, number: int) -> list[MediaSource]:
-        """The media that a shard is made of."""
-        return with_media(self.clips(number))
-
-    def changed(self, number: int) -> list[Path]:
-        """The folders whose shard is there, but made of other media than those of today."""
-        inputs = self.inputs(number)
-        return [
-            f for f in self.folders if changed_inputs(shard_path(f, number), inputs, note=False)
-        ]
-
-    def drop_changed(self, numbers: Iterable[int]) -> None:
-        """Uncommit such shards, so that they are made again."""
-        for number in numbers:
-            inputs = self.inputs(number)
-            for folder in self.folders:
-                drop_if_changed(shard_path(folder, number), inputs)
-
-    @property
-    def complete(self) -> bool:
-        """Whether all shards are there."""
-        return not any(map(self.missing, self.numbers))
-
-
 def make_shards(
     plan: Plan,
-    number: int,
-    examples: Iterable[Example | DataError],
+    numbers: Sequence[int],
+    load: Callable[[Iterable[Source]], Iterator[Example | DataError]],
     content: Content,
     provenance: Callable[[Subset], Mapping[str, Any]],
-    batch_size: int,
+    frames: int,
     threads: Threads,
-) -> Iterator[None]:
-    """Write the shards of one number that are missing, all from the same pass over the clips.
+    on_progress: Callable[[int], None] = lambda done: None,
+) -> None:
+    """Write the shards of these numbers in all folders that lack them, in one pass over the clips.
 
-    A batch is filled with the clips that have any of a folder's streams, so that the vectors do not
-    depend on which other folders are made at the same time.
+    While the last batches of a shard are embedded and written, the clips of the next are decoded.
+    So two shards of a folder are open at most, which is what a run that ends early loses.
+
+    Batches are of the clips of one shard and depend on these alone: neither on the folders that
+    lack it nor on how many processes or threads there are.
 
     Args:
         plan: what there is to do.
-        number: of the shards.
-        examples: the clips of this number, or why there is none; not begun with yet.
+        numbers: of the shards.
+        load: decodes clips, in their order.
         content: what is stored of each.
         provenance: of the shards of a stream subset.
-        batch_size: clips in one batch.
+        frames: of a batch, see `mmembed.data.example.batches`.
         threads: embed the batches.
-
-    Yields:
-        After each clip.
+        on_progress: called with the number of clips read so far.
     """
-    prints, missing = Fingerprints(), plan.missing(number)
-    prints.take(plan.inputs(number))
+    prints = {number: Fingerprints() for number in numbers}
+
+    def sources() -> Iterator[Source]:
+        """Those of a shard are looked at before the first of them is given out."""
+        for number in numbers:
+            prints[number].take(plan.inputs(number))
+            yield from plan.clips(number)
+
+    loaded, done = load(sources()), 0
+    opened, begun = deque[_Shard](), deque[Callable[[], None]]()
     with ExitStack() as stack:
-        queues = []
-        for folder in missing:
-            subset, failed = plan.folders[folder], list[Failure]()
-            # The list grows while records are written; the index, which holds it, comes after them.
-            held = {**provenance(subset), "fingerprints": prints.digests, "failed": failed}
-            put = stack.enter_context(shard_writer(shard_path(folder, number), held))
-            queues.append(_Queue(subset, content, batch_size, put, failed, threads))
-        for source, example in zip(plan.clips(number), examples, strict=True):
-            for queue in queues:
-                queue.add(source, example)
-            yield
-        for queue in queues:
-            queue.empty()
-    for folder in missing:
-        prints.keep(shard_path(folder, number))
+        for number in numbers:
+            while len(opened) == MOST_OPEN:
+                begun.popleft()()
+            shard = stack.enter_context(_Shard(plan, number, provenance, prints[number]))
+            opened.append(shard)
+            for batch in batches(shard.usable(loaded), frames):
+                records = threads.submit(content.embed, batch, [*shard.failed])
+                begun.append(partial(shard.write, records))
+                if len(begun) > threads.count + WAITING:
+                    begun.popleft()()
+                on_progress(done + shard.read)
+            done += shard.read
+            on_progress(done)
+            begun.append(partial(_commit, opened))
+        while begun:
+            begun.popleft()()
 
 
-@dataclass
-class _Queue:
-    """Clips on their way into one shard."""
+def _commit(opened: deque[_Shard]) -> None:
+    opened[0].commit()
+    opened.popleft()
 
-    streams: Subset
-    content: Content
-    size: int
-    put: Callable[[Record], None]
-    failed: list[Failure]
-    threads: Threads
-    _clips: list[Source] = field(default_factory=list)
-    _waiting: dict[int, Example] = field(default_factory=dict)
-    _running: deque[_Batch] = field(default_factory=deque)
-    _failed: dict[int, Failure] = field(default_factory=dict)
 
-    def add(self, source: Source, example: Example | DataError) -> None:
-        number = len(self._clips)
-        self._clips.append(source)
-        if isinstance(example, DataError):
-            self._fail(number, example)
-            return
-        # Features of others are nothing that an encoder could read.
-        own = replace(example.only(self.streams), features={})
-        if not own.streams:
-            missing = f"has none of {', '.join(self.streams)}"
-            self._fail(number, DataError(source.name, "no_streams", missing))
-        elif own.is_long:  # one at a time, and not kept waiting: it takes memory
-            self.empty()
-            self._waiting[number] = own
-            self.empty()
-        else:
-            self._waiting[number] = own
-            if len(self._waiting) == self.size:
-                self._start()
+class _Shard(ExitStack):
+    """The shards of one number that are being written.
 
-    def empty(self) -> None:
-        """Write all that there is."""
-        if self._waiting:
-            self._start()
-        while self._running:
-            self._write()
-        self.failed[:] = [self._failed[number] for number in sorted(self._failed)]
+    Attributes:
+        read: clips read so far.
+        failed: for each folder's subset, key -> what failed.
+    """
 
-    def _start(self) -> None:
-        records = self.threads.submit(self.content.embed, [*self._waiting.values()])
-        self._running.append(([*self._waiting], records))
-        self._waiting.clear()
-        if len(self._running) > self.threads.count:
-            self._write()
+    def __init__(
+        self,
+        plan: Plan,
+        number: int,
+        provenance: Callable[[Subset], Mapping[str, Any]],
+        prints: Fingerprints,
+    ) -> None:
+        super().__init__()
+        self.read = 0
+        self._names = {source.key: source.name for source in plan.clips(number)}
+        self._paths = {plan.folders[f]: shard_path(f, number) for f in plan.missing(number)}
+        self.failed: dict[Subset, dict[str, Failure]] = {subset: {} for subset in self._paths}
+        self._listed: dict[Subset, list[Failure]] = {subset: [] for subset in self._paths}
+        self._prints = prints
+        self._put: dict[Subset, Callable[[Record], None]] = {}
+        for subset, path in self._paths.items():
+            # The list is filled before the index, which holds it, is written.
+            made = {"fingerprints": prints.digests, "failed": self._listed[subset]}
+            writer = shard_writer(path, {**provenance(subset), **made})
+            self._put[subset] = self.enter_context(writer)
 
-    def _write(self) -> None:
-        numbers, records = self._running.popleft()
-        for number, record in zip(numbers, records.result(), strict=True):
-            if isinstance(record, DataError):
-                self._fail(number, record)
+    def usable(self, loaded: Iterator[Example | DataError]) -> Iterator[Example]:
+        """Those of its clips that could be decoded; features of others no encoder could read."""
+        for key in self._names:
+            example = next(loaded)
+            self.read += 1
+            if isinstance(example, Example):
+                yield replace(example, features={})
             else:
-                self.put(record)
+                for subset in self.failed:
+                    self._fail(subset, key, example)
 
-    def _fail(self, number: int, error: DataError) -> None:
-        name = self._clips[number].name
+    def write(self, embedded: Future[Embedded]) -> None:
+        """Write the records of a batch, once they are there."""
+        for subset, records in embedded.result().items():
+            for key, record in records.items():
+                if isinstance(record, DataError):
+                    self._fail(subset, key, record)
+                else:
+                    self._put[subset](record)
+
+    def commit(self) -> None:
+        """Make the shards complete."""
+        for subset, failed in self.failed.items():
+            self._listed[subset][:] = [failed[key] for key in self._names if key in failed]
+        self.close()
+        for path in self._paths.values():
+            self._prints.keep(path)
+
+    def _fail(self, subset: Subset, key: str, error: DataError) -> None:
+        name = self._names[key]
         message = f"{name}: {error.message}"
-        self._failed[number] = {"item": name, "reason": error.reason, "message": message}
+        self.failed[subset][key] = {"item": name, "reason": error.reason, "message": message}
 
 
 @dataclass(frozen=True)
@@ -267,8 +234,22 @@ class Content:
             "computed_in": "bfloat16" if self.precision == "bf16" else "float32",
         }
 
-    def embed(self, examples: Sequence[Example]) -> list[Record | DataError]:
-        """The records of a batch, in its order; an error where a vector is not finite."""
+    def embed(self, examples: Sequence[Example], subsets: Sequence[Subset]) -> Embedded:
+        """The records of a batch for each stream subset; an error where a clip has none of its
+        streams, or a vector is not finite.
+        """
+        embedded: Embedded = {}
+        for subset in subsets:
+            own = [example.only(subset) for example in examples]
+            records = iter(self._embed([example for example in own if example.streams]))
+            missing = f"has none of {', '.join(subset)}"
+            embedded[subset] = {
+                one.key: next(records) if one.streams else DataError(one.key, "no_streams", missing)
+                for one in own
+            }
+        return embedded
+
+    def _embed(self, examples: Sequence[Example]) -> list[Record | DataError]:
         half = self.precision == "bf16"
         with torch.autocast(self.embedder.device.type, torch.bfloat16, enabled=half):
             found = self.embedder.embed(examples, words="word" in self.granularity)

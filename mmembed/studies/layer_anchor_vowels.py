@@ -17,17 +17,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mmembed.data.example import Example
+from mmembed.data.example import Example, batches
 from mmembed.data.inputs import open_sources
 from mmembed.data.media.pool import Decoder
 from mmembed.embedder import Embedder
-from mmembed.embedder.windows import batches
 from mmembed.errors import DataError, UsageError
 from mmembed.features.text import normalise_transcript
 from mmembed.metrics.similarity import layer_similarity, matched_means
 
 VOWELS: Final = frozenset("aeiouyàáâäãåæèéêëìíîïòóôöõøœùúûüýıαεηιουωаеёиоуыэюя")  # noqa: RUF001
-BATCH_SIZE: Final = 16  # clips in a batch; does not change the vectors
 
 Spoken = Sequence[tuple[str, NDArray[np.float32]]]
 
@@ -99,7 +97,7 @@ def read_vowels(
             ]
 
     with Decoder() as decoder, torch.no_grad():
-        for examples in batches(_transcribed(decoder.load(sources), streams), BATCH_SIZE):
+        for examples in batches(_transcribed(decoder.load(sources), streams)):
             locate(examples)
     if not any(spoken.values()):
         raise UsageError(f"{folder}: none of the clips has a transcript with a vowel")

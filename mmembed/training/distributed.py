@@ -111,6 +111,16 @@ def cpu_count() -> int:
     return os.cpu_count() or 1
 
 
+def decoding_processes(device: torch.device) -> int:
+    """How many processes should decode for a frozen encoder on this device.
+
+    On a GPU the encoder takes one processor; the others decode. On CPUs both need all of them, and
+    whichever has no work gives way to the other. Processes of torchrun share the machine.
+    """
+    processors = cpu_count() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return max(1, processors - (device.type == "cuda"))
+
+
 @contextmanager
 def join_world() -> Iterator[World]:
     """Join the processes that torchrun started, or be one alone.

@@ -162,7 +162,7 @@ def test_vectors_are_those_of_the_clips_alone(
 
 
 def test_one_clip_at_a_time_within_a_wide_budget(here: Path, run: tuple[int, str]) -> None:
-    code, stderr = extract(here, "single", "--batch-size", "1", "--error-budget", "0.9")
+    code, stderr = extract(here, "single", "--batch-frames", "1", "--error-budget", "0.9")
     assert code == 0, stderr
     single, together = pooled(here / "single"), pooled(here / "out")
     assert single.keys() == together.keys()

@@ -240,7 +240,7 @@ def test_every_shard_says_how_it_was_made(extract: Extract, here: Path, everythi
             "encoder_sha256": "str", "version": "str", "made_with": "dict", "width": "int",
             "frame_rate": "int", "layers": "list", "granularity": "list", "dtype": "str",
             "computed_in": "str", "streams": "list", "clips": "int", "inputs": "list",
-            "inputs_sha256": "str", "records_per_shard": "int", "batch_size": "int",
+            "inputs_sha256": "str", "records_per_shard": "int", "batch_frames": "int",
             "timeout": "float", "face_model_sha256": "NoneType", "encoder": "str",
             "command": "str", "failed": "list", "fingerprints": "dict", "max_seconds": "float",
         }  # fmt: skip
@@ -269,6 +269,20 @@ def test_other_inputs_settings_or_layouts_are_refused(extract: Extract, here: Pa
     (here / "mine" / "z.mp4").rename(here / "mine" / "a.mp4")
     assert extract(here / "mine" / ".." / "mine", "--out", "claimed")[0] == 2  # other keys
     assert extract("mine", "--out", "claimed")[0] == 0
+
+
+def test_a_folder_of_a_version_that_counted_clips_is_refused(extract: Extract, here: Path) -> None:
+    assert extract("clips/a.mp4", "--out", "older")[0] == 0
+    path = here / "older" / "run.json"
+    run = json.loads(path.read_bytes())
+    del run["batch_frames"]
+    path.write_text(json.dumps({**run, "batch_size": 8}))
+    for also in ([], ["--dry-run"]):
+        code, said = extract("clips/a.mp4", "--out", "older", *also)
+        assert code == 2 and said.startswith(
+            "error: older: begun with --batch-size 8, by a version"
+        )
+        assert said.count("\n") == 1
 
 
 # Several subsets, several processes.

@@ -59,7 +59,7 @@ def kill_and_compare(forker: Forker, here: Path, kills: int, seed: int) -> Count
         seen["kills"] += any(code == -9 for code, _ in answers)
         committed = {p: p.stat().st_mtime_ns for p in out.rglob("*.tar") if is_committed(p)}
         begun = [path for path in out.rglob(".shard-*.tmp")]
-        assert len({path.name.split(".")[1] for path in begun}) <= 2  # each lost one at most
+        assert len({path.name.split(".")[1] for path in begun}) <= 4  # each lost two at most
         seen["begun"] += len(begun)
         for path in committed:
             assert path.read_bytes() == expected[str(path.relative_to(out))]
@@ -145,8 +145,9 @@ def lose_nothing(extract: Extract, here: Path, total: int, broken: int) -> None:
     rows = [*good, *bad]
     random.Random(0).shuffle(rows)
     write_manifest(folder / "rows.jsonl", rows)
-    words = [f"{folder.name}/rows.jsonl", "--records-per-shard", 100]
-    code, said = extract(*words, "--out", f"{folder.name}/out")
+    words = [f"{folder.name}/rows.jsonl", "--records-per-shard", max(9, total // 10)]
+    words += ["--batch-frames", 20]
+    code, said = extract(*words, "--out", f"{folder.name}/out", "--workers", 1)
     assert code == 3, said
     listed = [json.loads(x) for x in (folder / "out" / "failed.jsonl").read_text().splitlines()]
     ways = {row.key: row.key.split("-")[0] for row in bad}
@@ -157,8 +158,11 @@ def lose_nothing(extract: Extract, here: Path, total: int, broken: int) -> None:
     found = [x["__key__"] for x in webdataset.WebDataset(tars, shardshuffle=False)]
     assert found == [row.key for row in rows if row.key not in ways]
     assert f"{len(good)} embeddings" in said and f"{broken} failed" in said
-    code, _ = extract(*words, "--out", f"{folder.name}/again", "--error-budget", "0.5")
-    assert code == 0 and contents(folder / "again") == contents(folder / "out")
+    for workers in (2, 3):
+        again = ["--out", f"{folder.name}/{workers}", "--workers", workers]
+        env = {"OMP_NUM_THREADS": str(workers)}
+        code, _ = extract(*words, *again, "--error-budget", "0.5", env=env)
+        assert code == 0 and contents(folder / str(workers)) == contents(folder / "out")
 
 
 def test_nothing_is_lost_without_a_line(extract: Extract, here: Path) -> None:
