@@ -304,7 +304,7 @@ class Embedder:
         recogniser = self.recogniser if listening is self else None
         encoded = self._encode(examples, recogniser)
         other = listening if listening is not self else None
-        heard = other._hear(examples) if other else [each.log_probs for each in encoded]
+        heard = other.hear(examples) if other else [each.log_probs for each in encoded]
         if transcribe and listening is not None:
             assert listening.recogniser is not None
             timed: dict[int, Sequence[TimedWord]] = {}
@@ -366,6 +366,13 @@ class Embedder:
         packed = {s: Packed.concatenate([each[s] for each in tensors]) for s in STREAMS}
         return self.encoder.encode({s: steps.to(self.device) for s, steps in packed.items()})
 
+    def hear(self, examples: Sequence[Example]) -> list[Tensor | None]:
+        """(T, C) log-probabilities of this one's recogniser, 25 Hz; None where it reads nothing."""
+        read = readable(examples, self.encoder)
+        encoded = self._encode([*read.values()], self.recogniser)
+        heard = {row: each.log_probs for row, each in zip(read, encoded, strict=True)}
+        return [heard.get(row) for row in range(len(examples))]
+
     def _encode(
         self,
         examples: Sequence[Example],
@@ -389,10 +396,3 @@ class Embedder:
                 frames, layers = encoding.frames.item(n).float().clone(), encoding.layers[n].clone()
                 encoded[row] = Encoded(frames, encoding.pooled[n].clone(), layers, heard[n])
         return [encoded[row] for row in range(len(examples))]
-
-    def _hear(self, examples: Sequence[Example]) -> list[Tensor | None]:
-        """(T, C) log-probabilities of this one's recogniser, None where it reads nothing."""
-        read = readable(examples, self.encoder)
-        encoded = self._encode([*read.values()], self.recogniser)
-        heard = {row: each.log_probs for row, each in zip(read, encoded, strict=True)}
-        return [heard.get(row) for row in range(len(examples))]

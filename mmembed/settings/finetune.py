@@ -177,8 +177,11 @@ class LayerAnchorRun(FinetuneRun):
         folds: Number of folds of target speakers.
         group: Number of adjacent layers that are anchored together.
         anchors: Names of layers that one more variant anchors.
-        encoder: Folder of the encoder. With it, one more variant anchors the group whose layers are
-            most similar for vowels.
+        encoder: Folder of the encoder, or its name on the Hugging Face hub. With it, one more
+            variant anchors the group whose layers are most similar for vowels.
+        recogniser: Folder of an encoder that `mmembed pretrain` made, or its name on the Hugging
+            Face hub: its recogniser finds the vowels, instead of that of the encoder. Public
+            encoders have none.
         source_clips: Prepared shards of the source clips with transcripts, for the vowels.
         target_clips: Prepared shards of the target clips with transcripts, for the vowels.
         hidden: Width of the projections.
@@ -195,6 +198,7 @@ class LayerAnchorRun(FinetuneRun):
     group: int = 3
     anchors: tuple[str, ...] = ()
     encoder: str = ""
+    recogniser: str | None = None
     source_clips: str = ""
     target_clips: str = ""
     hidden: int = 64

@@ -170,7 +170,7 @@ class LayerAnchorStudy(Study):
 
     def _compare_vowels(self, source: LayerAnchorClips) -> list[NDArray[np.float64]]:
         """(L, L) of each fold, of its training clips in both languages."""
-        embedder = Embedder.from_pretrained(self.run.encoder)
+        embedder = Embedder.from_pretrained(self.run.encoder, recogniser=self.run.recogniser)
         both: list[Vowels] = []
         run = self.run
         for name, clips, embeddings, folder in (

@@ -1,13 +1,14 @@
 """Vowels as they are spoken in two corpora: what layers of an encoder are compared by.
 
-The encoder's own CTC head says where each letter of a known transcript lies; of a letter that is
-a vowel, every layer is averaged over its frames. Letters stand for vowels as spelling has them: one
-"a" for all its sounds, and languages share the letters that they share.
+A recogniser, the encoder's own or another one, says when each letter of a known transcript is
+spoken; of a letter that is a vowel, every layer is averaged over its steps. Letters stand for
+vowels as spelling has them: one "a" for all its sounds, and languages share the letters that they
+share.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -15,12 +16,18 @@ from typing import Final
 import jiwer
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
+from torch import Tensor
 
 from mmembed.data.example import Example, batches
 from mmembed.data.inputs import open_sources
+from mmembed.data.manifest.timed_words import TimedWord
 from mmembed.data.media.pool import Decoder
 from mmembed.embedder import Embedder
+from mmembed.embedder.folder import HEAD
+from mmembed.embedder.recogniser import frames_of
+from mmembed.encoder import FRAME_RATE
 from mmembed.errors import DataError, UsageError
 from mmembed.features.text import normalise_transcript
 from mmembed.metrics.similarity import layer_similarity, matched_means
@@ -36,7 +43,7 @@ class Vowels:
 
     Attributes:
         spoken: key of a clip -> (vowel, (L, D) its mean in the clip) of each that occurs there.
-        error_rate: of the letters that the head recognises by itself, all clips together. Near 1
+        error_rate: of the letters that the recogniser writes by itself, all clips together. Near 1
             it has learned nothing, and the positions of letters mean nothing.
     """
 
@@ -54,7 +61,7 @@ def read_vowels(
     """Find the vowels of some clips.
 
     Args:
-        embedder: with a recogniser.
+        embedder: of the vectors; its listener's recogniser finds letters, else its own.
         folder: prepared shards, or media as for `mmembed extract`, with the clips' transcripts.
         streams: those of the vectors.
         layers: names of the L layers, none of text.
@@ -64,9 +71,13 @@ def read_vowels(
         UsageError: the encoder has no recogniser, a layer is of text, or no clip has a vowel.
         DataError: a clip cannot be read.
     """
-    recogniser = embedder.recogniser
-    if recogniser is None:
-        raise UsageError("--encoder: no recogniser (recogniser.safetensors), so no vowels")
+    listening = embedder.listening
+    if listening is None:
+        raise UsageError(
+            f"--encoder: no recogniser, so no vowels; name one by --recogniser ({HEAD})"
+        )
+    recogniser = listening.recogniser
+    assert recogniser is not None
     if "text" in streams:
         raise UsageError("vowels: words have no times; use vectors of audio and video alone")
     wanted = set(keys)
@@ -78,22 +89,25 @@ def read_vowels(
     def locate(examples: Sequence[Example]) -> None:
         output = embedder.hidden(examples)
         steps = [output.layers[name].split() for name in layers]
-        for row, log_probs in enumerate(recogniser(output.audio_visual).split()):
+        for row, log_probs in enumerate(listening.hear(examples)):
             transcript = normalise_transcript(examples[row].utterance.transcript or "")
+            if log_probs is None:
+                continue
             try:
                 units = recogniser.find_units(log_probs.cpu().numpy(), transcript)
             except ValueError:  # more letters than frames
                 continue
             transcripts.append(transcript)
             hypotheses.append(recogniser.transcribe(log_probs))
-            values = torch.stack([parts[row] for parts in steps], 1)  # (T, L, D)
-            frames_of: dict[str, list[int]] = {}
+            times: dict[str, list[TimedWord]] = {}
             for characters, frames in units:
                 letter = transcript[characters.start : characters.stop].strip()
                 if letter in VOWELS:
-                    frames_of.setdefault(letter, []).extend(frames)
+                    time = frames.start / FRAME_RATE, frames.stop / FRAME_RATE
+                    times.setdefault(letter, []).append(TimedWord(letter, *time))
+            parts = {name: each[row] for name, each in zip(layers, steps, strict=True)}
             spoken[examples[row].key] = [
-                (vowel, values[frames].mean(0).cpu().numpy()) for vowel, frames in frames_of.items()
+                (vowel, _means(embedder, parts, said)) for vowel, said in times.items()
             ]
 
     with Decoder() as decoder, torch.no_grad():
@@ -102,6 +116,20 @@ def read_vowels(
     if not any(spoken.values()):
         raise UsageError(f"{folder}: none of the clips has a transcript with a vowel")
     return Vowels(spoken, float(jiwer.cer(transcripts, hypotheses)))
+
+
+def _means(
+    embedder: Embedder, layers: Mapping[str, Tensor], times: Sequence[TimedWord]
+) -> NDArray[np.float32]:
+    """(L, D): the mean of each layer over some times; zeros behind the narrower layers."""
+    width = max(steps.shape[1] for steps in layers.values())
+    means = []
+    for name, steps in layers.items():
+        rate = embedder.encoder.layer_rate(name)
+        at = [step for time in times for step in frames_of(time, rate, len(steps))]
+        mean = steps[at].float().mean(0)
+        means.append(F.pad(mean, (0, width - len(mean))))
+    return torch.stack(means).cpu().numpy()
 
 
 def _transcribed(

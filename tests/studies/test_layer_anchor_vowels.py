@@ -11,6 +11,7 @@ import pytest
 import soundfile
 import torch
 from helpers.encoders import write_encoder
+from helpers.tiny_backbones import write_tiny
 from mmembed_export.extract import main as extract
 from mmembed_train.finetune import main as finetune
 
@@ -101,6 +102,36 @@ def test_vectors_are_means_over_the_letters_frames(run: LayerAnchorRun) -> None:
             assert vectors.shape == (2, 32)
             expected = frames[held[vowel]].mean(0)
             np.testing.assert_allclose(vectors[1], expected, atol=1e-5)
+
+
+def test_the_recogniser_of_another_encoder_gives_the_times(
+    run: LayerAnchorRun, tmp_path: Path
+) -> None:
+    """Whisper has 50 steps a second, the recogniser 25."""
+    whisper = write_tiny(tmp_path / "whisper", "whisper")
+    embedder = Embedder.from_pretrained(whisper, recogniser=run.encoder)
+    key = "here0redangry"
+    found = read_vowels(embedder, run.source_clips, ["audio"], ("audio 0", "audio 2"), [key])
+    samples, _ = soundfile.read(Path(run.source_clips).parent / f"{key}.wav")
+    heard = Example(Utterance(key, None), audio=to_int16(samples))
+    listening = Embedder.from_pretrained(run.encoder)
+    assert listening.recogniser is not None
+    log_probs = listening.recogniser(listening.hidden([heard]).audio_visual).values
+    said = "red on blue"
+    held = align(log_probs.detach().numpy(), listening.recogniser.alphabet.encode(said))
+    steps = torch.from_numpy(
+        embedder(audio=samples, sample_rate=16_000).frames
+    )  # of the last layer
+    for vowel, vectors in found.spoken[key]:
+        at = [
+            2 * frame + half
+            for letter, frames in zip(f" {said}", held, strict=True)
+            for frame in frames
+            for half in (0, 1)
+            if letter == vowel
+        ]
+        np.testing.assert_allclose(vectors[1], steps[at].mean(0), atol=1e-5)
+    assert {vowel for vowel, _ in found.spoken[key]} == {*"eou"}
 
 
 def test_layers_are_compared_over_common_vowels_of_given_clips() -> None:
