@@ -221,6 +221,8 @@ class EmotionQueriesRun(FinetuneRun):
             "frames" (extracted with --granularity frame).
         backbone: Text encoder of the emotion words: a folder, or a name on the hub.
         leave_out: Emotions, each of which one variant is trained without.
+        descriptions: How emotions sound, such as "sad=a quiet, slow voice"; asked instead of their
+            words.
         encoder: SHA-256 of the encoder. Set from the embeddings.
         method: The method.
     """
@@ -231,6 +233,7 @@ class EmotionQueriesRun(FinetuneRun):
     reads: Literal["layers", "frames"] = "layers"
     backbone: str = ""
     leave_out: tuple[str, ...] = ("angry", "fearful", "happy", "sad")
+    descriptions: tuple[str, ...] = ()
     encoder: str = ""
     method: EmotionQueriesConfig = field(default_factory=EmotionQueriesConfig)
     optim: OptimConfig = field(

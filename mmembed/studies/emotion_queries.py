@@ -44,9 +44,10 @@ STRENGTHS: Final = (1e-3, 1e-2, 1e-1, 1.0, 10.0)  # of the ridge a column, chose
 ALL, WITHOUT, UNSEEN, NEAREST = "all", "without-", "unseen-", "nearest-seen"
 
 
-def asking(word: str) -> str:
-    """The text whose vector asks for an emotion."""
-    return PHRASE.format(word)
+def asking(word: str, descriptions: Sequence[str] = ()) -> str:
+    """The text whose vector asks for an emotion: its description, else a phrase with its word."""
+    described = dict(one.split("=", 1) for one in descriptions)
+    return described.get(word) or PHRASE.format(word)
 
 
 class EmotionQueriesStudy(Study):
@@ -66,7 +67,15 @@ class EmotionQueriesStudy(Study):
                     f"--leave-out {emotion}: no training clip shows it; the corpora label "
                     f"{', '.join(self.emotions)}"
                 )
-        self.vectors = text_vectors(run.backbone, [asking(name) for name in self.emotions])
+        for one in run.descriptions:
+            name, _, description = one.partition("=")
+            if name not in self.emotions or not description.strip():
+                raise UsageError(
+                    f"--descriptions {one!r}: give EMOTION=DESCRIPTION; the corpora label "
+                    f"{', '.join(self.emotions)}"
+                )
+        asked = [asking(name, run.descriptions) for name in self.emotions]
+        self.vectors = text_vectors(run.backbone, asked)
         method = replace(
             run.method,
             widths=(train.steps[0].shape[1],),

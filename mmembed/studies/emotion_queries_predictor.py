@@ -92,6 +92,8 @@ class QueriesPredictor:
     def _vectors_of(self, words: Sequence[str]) -> Tensor:
         """(E, D); the text encoder is read for new words alone."""
         if new := [word for word in dict.fromkeys(words) if word not in self._vectors]:
-            vectors = text_vectors(self.run.settings.backbone, [asking(word) for word in new])
+            settings = self.run.settings
+            asked = [asking(word, settings.descriptions) for word in new]
+            vectors = text_vectors(settings.backbone, asked)
             self._vectors.update(zip(new, vectors, strict=True))
         return torch.stack([self._vectors[word] for word in words])

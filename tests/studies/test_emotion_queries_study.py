@@ -29,6 +29,7 @@ from mmembed.studies.emotion_queries import EmotionQueriesStudy, asking
 from mmembed.studies.emotion_queries_data import ADJECTIVES, read_clips
 from mmembed.studies.emotion_queries_predictor import QueriesPredictor
 from mmembed.studies.finished_runs import mismatch
+from mmembed.studies.text_vectors import text_vectors
 
 WIDTH = 8
 KNOWN = ("angry", "calm", "disgusted", "fearful", "happy", "sad", "surprised")
@@ -201,6 +202,14 @@ def test_a_variant_answers_for_what_it_lacks(tmp_path: Path, bert: str) -> None:
     np.testing.assert_allclose(rows["nearest-seen"][:, 1], by_hand[:, column], atol=1e-5)
 
 
+def test_descriptions_ask_instead_of_words(tmp_path: Path, bert: str) -> None:
+    made = study(tmp_path, bert, descriptions=("angry=sad", "calm=a person = happy"))
+    by_word = study(tmp_path / "again", bert)
+    expected = text_vectors(bert, ["sad", "a person = happy", asking("disgusted")])
+    torch.testing.assert_close(made.vectors[:3], expected)
+    torch.testing.assert_close(made.vectors[2:], by_word.vectors[2:])
+
+
 @pytest.mark.parametrize(
     ("change", "told"),
     [
@@ -209,6 +218,8 @@ def test_a_variant_answers_for_what_it_lacks(tmp_path: Path, bert: str) -> None:
         ({"streams": "video"}, "holds no embeddings of video, but of audio"),
         ({"reads": "frames"}, "holds no frames; extract it with --granularity frame"),
         ({"leave_out": ("jealous",)}, "--leave-out jealous: no training clip shows it"),
+        ({"descriptions": ("jealous=a voice",)}, "'jealous=a voice': give EMOTION=DESCRIPTION"),
+        ({"descriptions": ("sad",)}, "'sad': give EMOTION=DESCRIPTION"),
     ],
 )
 def test_bad_settings_are_told(
@@ -288,14 +299,17 @@ def test_clips_are_asked_as_the_study_asks(
         found = record("k", f"s{number // 2}", number, labels, members={"layers.npy": one})
         records.append(found)
     folder, out = write(tmp_path / "k", records, embedder.sha256), tmp_path / "out"
+    described = ("sad=a person calm",)
     main([
         "emotion_queries", "--embeddings", folder, "--streams", "audio", "--backbone", bert,
         "--leave-out", "--loop.epochs", "1", "--loop.seeds", "3", "4", "--method.width", "16",
-        "--out", str(out),
+        "--descriptions", *described, "--out", str(out),
     ])  # fmt: skip
     capsys.readouterr()
     queries = QueriesPredictor.from_run(out, encoder)
-    run = EmotionQueriesRun(embeddings=(folder,), streams="audio", backbone=bert, leave_out=())
+    run = EmotionQueriesRun(
+        embeddings=(folder,), streams="audio", backbone=bert, leave_out=(), descriptions=described
+    )
     again = EmotionQueriesStudy(run)
     told = np.mean([again.predict("all", "seen", one) for one in queries.queries], 0)
     for row, key in enumerate(again.tests["seen"].keys):
