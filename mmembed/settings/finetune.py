@@ -101,6 +101,8 @@ class SDTRun(FinetuneRun):
         shards: Folders of prepared dialogues.
         backbone: Text encoder of the transcripts, if the shards have no text features: a folder, or
             a name on the hub.
+        embeddings: Instead of shards: folder of embedding shards of dialogues, as `mmembed extract
+            --streams every` writes them. A turn is the mean over all layers of each single stream.
         balanced: Weight the cross entropies by class, as the paper does for IEMOCAP.
         method: The method.
     """
@@ -108,6 +110,7 @@ class SDTRun(FinetuneRun):
     name: str = "sdt"
     shards: tuple[str, ...] = ()
     backbone: str = ""
+    embeddings: str = ""
     balanced: bool = False
     method: SDTConfig = field(default_factory=SDTConfig)
     optim: OptimConfig = field(default_factory=lambda: OptimConfig(lr=1e-3, weight_decay=0.01))

@@ -141,6 +141,18 @@ def subset_folders(folder: Path) -> dict[str, Path]:
     return dict(sorted(folders.items(), key=lambda pair: (pair[0].count("+"), pair[0])))
 
 
+def single_streams(folder: Path) -> dict[str, Path]:
+    """Those of `subset_folders` that are of one stream.
+
+    Raises:
+        UsageError: there is none.
+    """
+    folders = {s: path for s, path in subset_folders(folder).items() if s in STREAMS}
+    if not folders:
+        raise UsageError(f"{folder}: holds no single stream; extract with --streams every")
+    return folders
+
+
 def read_embeddings(
     folders: Mapping[str, Path],
     keep: Callable[[Utterance], bool] = lambda row: True,

@@ -39,7 +39,7 @@ class SDTStudy(Study):
     """Variants: SDT, without distillation, without speakers, without context."""
 
     def __init__(self, run: SDTRun) -> None:
-        data = read_dialogues(run.shards, run.backbone)
+        data = read_dialogues(run.shards, run.backbone, run.embeddings)
         self._splits = data.splits
         self.variants = ("sdt", "without distillation", "without speakers", ALONE)
         if not data.num_speakers:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Final
 
 import torch
@@ -14,6 +15,7 @@ from mmembed.data.dataset import Examples
 from mmembed.data.manifest.utterance import Utterance
 from mmembed.errors import UsageError
 from mmembed.streams import STREAMS
+from mmembed.studies.embeddings_data import read_embeddings, single_streams
 from mmembed.studies.feature_tensors import Standardise, features_of
 from mmembed.studies.groups import ManifestItems
 from mmembed.studies.splits import SPLITS, hold_out
@@ -82,11 +84,12 @@ def to_batch(dialogues: Sequence[Dialogue]) -> Batch:
     )
 
 
-def read_dialogues(folders: Sequence[str], backbone: str = "") -> Dialogues:
+def read_dialogues(folders: Sequence[str], backbone: str = "", embeddings: str = "") -> Dialogues:
     """The dialogues of shards: rows with a dialogue, a turn, and a split of `SPLITS`.
 
-    Streams are the features that training turns have, the mean where one has several steps, with
-    mean 0 and standard deviation 1 over the training turns in every column. Without a dev split,
+    Streams are the features that training turns have, the mean where one has several steps, or the
+    mean over all layers of embeddings, with mean 0 and standard deviation 1 over the training turns
+    in every column. Without a dev split,
     the first tenth of the training dialogues in alphabetical order is dev. Turns without a
     category, or with one that training does not have, stay as unlabelled turns. Of a dialogue with
     more speakers than any in training, the later ones count as not known.
@@ -95,14 +98,20 @@ def read_dialogues(folders: Sequence[str], backbone: str = "") -> Dialogues:
         folders: of shards, or URLs.
         backbone: the text encoder that reads transcripts where there are no text features, see
             `text_vectors`; "" for none.
+        embeddings: folder of embedding shards, with single streams, instead of `folders`.
 
     Raises:
         UsageError: no dialogues, nothing to read of them, no labels, or a backbone for nothing.
     """
-    if not folders:
-        raise UsageError("no data: give --shards DIR [DIR ...], folders of prepared dialogues")
-    where = ", ".join(folders)
-    turns = _read_turns(folders, where)
+    if not folders and not embeddings:
+        raise UsageError(
+            "no data: give --shards DIR [DIR ...], folders of prepared dialogues, or --embeddings "
+            "DIR, made of them by extract"
+        )
+    if folders and embeddings:
+        raise UsageError("--shards and --embeddings: give one of them")
+    where = embeddings or ", ".join(folders)
+    turns = _embedded_turns(Path(embeddings)) if embeddings else _read_turns(folders, where)
     if not turns:
         raise UsageError(
             f"{where}: no dialogues: rows need dialogue, turn, and split {', '.join(SPLITS)}"
@@ -141,11 +150,25 @@ def read_dialogues(folders: Sequence[str], backbone: str = "") -> Dialogues:
 def _read_turns(folders: Sequence[str], where: str) -> list[_Turn]:
     turns = []
     for example in Examples(folders, lambda columns: columns["split"] in SPLITS):
-        row = example.utterance
-        if row.dialogue is not None and row.turn is not None:
+        if _is_turn(example.utterance):
             features = features_of(example, where).items()
-            turns.append(_Turn(row, {name: x.mean(0) for name, x in features if len(x)}))
+            vectors = {name: x.mean(0) for name, x in features if len(x)}
+            turns.append(_Turn(example.utterance, vectors))
     return turns
+
+
+def _embedded_turns(folder: Path) -> list[_Turn]:
+    folders = single_streams(folder)
+    clips = read_embeddings(folders, lambda row: row.split in SPLITS and _is_turn(row))
+    turns = [_Turn(row, {}) for row in clips.utterances]
+    for stream in folders:
+        for row, layers in zip(clips.rows[stream].tolist(), clips.steps[stream], strict=True):
+            turns[row].vectors[stream] = layers.mean(0)
+    return turns
+
+
+def _is_turn(row: Utterance) -> bool:
+    return row.dialogue is not None and row.turn is not None
 
 
 def _read_transcripts(turns: Sequence[_Turn], backbone: str, where: str) -> None:

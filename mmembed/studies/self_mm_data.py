@@ -17,7 +17,7 @@ from mmembed.data.dataset import Examples
 from mmembed.data.manifest.utterance import SENTIMENT_LIMITS, Labels, Utterance
 from mmembed.errors import UsageError
 from mmembed.streams import STREAMS
-from mmembed.studies.embeddings_data import check_scale, read_embeddings, subset_folders
+from mmembed.studies.embeddings_data import check_scale, read_embeddings, single_streams
 from mmembed.studies.feature_tensors import Standardise, features_of
 from mmembed.studies.groups import ManifestItems
 from mmembed.studies.scoring import TestSet, sentiment_task
@@ -87,9 +87,7 @@ def read_streams(folder: Path) -> dict[str, SelfMmItems]:
     Raises:
         UsageError: no single stream.
     """
-    folders = {s: path for s, path in subset_folders(folder).items() if s in STREAMS}
-    if not folders:
-        raise UsageError(f"{folder}: holds no single stream; extract with --streams every")
+    folders = single_streams(folder)
     clips = read_embeddings(
         folders, lambda row: sentiment_of(row.labels) is not None and row.split in SPLITS
     )

@@ -16,8 +16,8 @@ from mmembed_train.finetune import main
 
 from mmembed.batch import UNLABELLED, Padded
 from mmembed.data.example import Example
-from mmembed.data.manifest.utterance import Labels, Utterance
-from mmembed.data.shards.layout import Record, shard_path, write_shard
+from mmembed.data.manifest.utterance import Labels, Utterance, row_of
+from mmembed.data.shards.layout import Record, finish, shard_path, write_shard
 from mmembed.data.shards.records import to_record
 from mmembed.errors import UsageError
 from mmembed.io.json import write_json
@@ -272,6 +272,35 @@ def test_shards_that_do_not_serve_are_told(
         read_dialogues([write(tmp_path, [stranger, *turns])])
 
 
-def test_no_shards_are_told() -> None:
+def test_no_shards_are_told(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="give --shards DIR"):
         SDTStudy(SDTRun())
+    with pytest.raises(UsageError, match="give one of them"):
+        SDTStudy(SDTRun(shards=(str(tmp_path),), embeddings=str(tmp_path)))
+
+
+def test_turns_are_means_over_the_layers_of_embeddings(tmp_path: Path) -> None:
+    said = pairs({"train": 8, "dev": 2, "test": 3}, speaker="anna")
+    said.append(turn("heldout-0", 0, "sad"))  # of no split that is read
+    layers = {}
+    for stream in ("audio", "text"):
+        records = []
+        for example in said:
+            row, draw = example.utterance, np.random.default_rng([*map(ord, example.key + stream)])
+            if stream == "text" and row.key == "train-00_1":
+                continue  # not transcribed
+            layers[stream, row.key] = draw.normal(size=(3, 4)).astype(np.float32)
+            members = {"layers.npy": layers[stream, row.key], "json": row_of(row)}
+            records.append(Record(row.key, members, {"split": row.split, "speaker": row.speaker}))
+        write_shard(shard_path(tmp_path / stream, 0), records, {})
+        finish(tmp_path / stream, encoder_sha256="0" * 64, streams=[stream])
+    data = read_dialogues((), embeddings=str(tmp_path))
+    assert data.widths == {"audio": 4, "text": 4} and data.classes == ("happy", "sad")
+    assert [len(data.splits[split]) for split in ("train", "dev", "test")] == [8, 2, 3]
+    for stream in data.widths:
+        means = {key: x.mean(0) for (name, key), x in layers.items() if name == stream}
+        train = np.stack([x for key, x in means.items() if key.startswith("train")])
+        for dialogue in data.splits["train"] + data.splits["test"]:
+            for vector, key in zip(dialogue.streams[stream].numpy(), dialogue.keys, strict=True):
+                known = (means[key] - train.mean(0)) / train.std(0) if key in means else 0.0
+                np.testing.assert_allclose(vector, known + np.zeros(4), atol=1e-4)
