@@ -3,8 +3,8 @@
 After the idea of Demux (Chochlakis et al. 2023, arXiv 2210.15842), where emotion words are an input
 beside a text and one head, shared by all of them, reads each. Here the words meet the frames of any
 stream, those of our audio-visual-text encoder among them, by cross attention. With q_e the vector
-of emotion e from any text backbone, and F_b the frames of clip b, each stream normalised, projected
-and marked with a vector of its own,
+of emotion e from any text backbone, and F_b the frames of clip b, each stream standardised by its
+training frames, normalised, projected and marked with a vector of its own,
 
     z_be = Block(P q_e / |q_e|; F_b)          logit_be = w tanh(V z_be + v) + c
     loss = sum over labelled clips of the mean over e of BCE(sigmoid(logit_be), emotions_be > 0)
@@ -37,6 +37,25 @@ from mmembed.nn.transformer import Block
 from mmembed.settings.methods import EmotionQueriesConfig
 
 
+class Standard(nn.Module):
+    """Items of any number of times S steps, each of the S standardised by itself.
+
+    Args:
+        steps: S.
+        width: of a step.
+    """
+
+    def __init__(self, steps: int, width: int) -> None:
+        super().__init__()
+        self.mean = nn.Buffer(torch.zeros(steps, width))
+        self.scale = nn.Buffer(torch.ones(steps, width))
+
+    def forward(self, values: Tensor) -> Tensor:
+        """(N, W), N a multiple of S."""
+        whole = values.view(-1, *self.mean.shape)
+        return ((whole - self.mean) / self.scale).view_as(values)
+
+
 class EmotionQueries(Method):
     """See the module's docstring."""
 
@@ -49,6 +68,13 @@ class EmotionQueries(Method):
         width = config.width
         self.queries = nn.Buffer(torch.zeros(config.num_emotions, config.query_width))
         self.project_query = nn.Linear(config.query_width, width)
+        steps = config.steps or (1,) * len(config.streams)
+        self.standard = nn.ModuleDict(
+            {
+                stream: Standard(*sizes)
+                for stream, *sizes in zip(config.streams, steps, config.widths, strict=True)
+            }
+        )
         self.project = nn.ModuleDict()
         for stream, size in zip(config.streams, config.widths, strict=True):
             self.project[stream] = nn.Sequential(nn.LayerNorm(size), nn.Linear(size, width))
@@ -72,6 +98,13 @@ class EmotionQueries(Method):
                 f"{tuple(self.queries.shape)}; ask for other emotions with `score`"
             )
         self.queries.copy_(queries)
+
+    def standardise_by(self, stream: str, vectors: Tensor) -> None:
+        """Set mean and scale of a stream from training vectors (N, S, W)."""
+        standard = self.standard[stream]
+        assert isinstance(standard, Standard)
+        standard.mean.copy_(vectors.mean(0))
+        standard.scale.copy_(vectors.std(0, unbiased=False).clamp(min=1e-3))
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Sum over labelled items; of each the mean over the emotions it is labelled for."""
@@ -109,7 +142,8 @@ class EmotionQueries(Method):
         for stream, project in self.project.items():
             if stream in inputs and bool(inputs[stream].lengths.any()):
                 packed = inputs[stream].pack()
-                parts.append(project(packed.values.to(self.always.dtype)) + self.marks[stream])
+                standard = self.standard[stream](packed.values.to(self.always.dtype))
+                parts.append(project(standard) + self.marks[stream])
                 items.append(packed.item_index().cpu())
         item = torch.cat(items)
         order = item.argsort(stable=True).to(self.always.device)

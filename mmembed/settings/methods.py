@@ -130,6 +130,8 @@ class EmotionQueriesConfig(Config):
         num_heads: Heads of each attention.
         num_blocks: Blocks of cross attention.
         dropout: Dropout after attention and feed-forward, and in the head.
+        steps: Steps of each stream that are standardised each by itself: the number of layers, 1
+            for frames. Set from the data; by default 1.
     """
 
     streams: tuple[str, ...] = ("embedding",)
@@ -140,11 +142,14 @@ class EmotionQueriesConfig(Config):
     num_heads: Heads = 4
     num_blocks: Depth = 1
     dropout: Dropout = 0.1
+    steps: tuple[Count, ...] = ()
 
     def check(self) -> None:
         """See `Config`."""
         if len(self.streams) != len(self.widths) or len(set(self.streams)) != len(self.streams):
             raise UsageError(f"widths {self.widths}: give one for each of {self.streams}")
+        if self.steps and len(self.steps) != len(self.streams):
+            raise UsageError(f"steps {self.steps}: give one for each of {self.streams}")
         if self.width % (2 * self.num_heads):
             raise UsageError(
                 f"width {self.width}: must be a multiple of 2 * {self.num_heads} heads"

@@ -79,6 +79,7 @@ class EmotionQueriesStudy(Study):
         method = replace(
             run.method,
             widths=(train.steps[0].shape[1],),
+            steps=(len(train.steps[0]) if run.reads == "layers" else 1,),
             num_emotions=len(self.emotions),
             query_width=self.vectors.shape[1],
         )
@@ -142,10 +143,16 @@ class EmotionQueriesStudy(Study):
         )
 
     def method(self, variant: str) -> Method:
-        """Emotion queries that know the vectors of the variant's emotions."""
+        """Emotion queries that know the vectors of the variant's emotions.
+
+        What an emotion that is left out sounds like is in no mean: it would give the clips away.
+        """
         learned = self._learned(variant)
         model = EmotionQueries(replace(self.run.method, num_emotions=len(learned)))
         model.ask_by(self.vectors[learned])
+        steps = torch.cat(self._parts[variant, "train"].steps)
+        (count,) = self.run.method.steps
+        model.standardise_by("embedding", steps.view(-1, count, steps.shape[1]))
         return model
 
     def predict(self, variant: str, test: str, method: Method) -> Array | None:

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from mmembed.batch import Batch, Padded
+from mmembed.errors import UsageError
 from mmembed.methods.emotion_queries import EmotionQueries
 from mmembed.settings.methods import EmotionQueriesConfig
 from mmembed.training.distributed import World
@@ -69,6 +70,25 @@ def test_logits_equal_attention_written_out() -> None:
             x = x + block.attention.out(torch.cat(heads))
             x = x + block.feed_forward(x)
             torch.testing.assert_close(found[row, e], method.head(x)[0], rtol=1e-4, atol=1e-5)
+
+
+def test_each_layer_is_standardised_by_itself() -> None:
+    torch.manual_seed(0)
+    config = EmotionQueriesConfig(("embedding",), (5,), 4, 6, width=16, num_heads=2, steps=(3,))
+    method = EmotionQueries(config).eval()
+    train, some = 4 + 3 * torch.randn(20, 3, 5), 4 + 3 * torch.randn(2, 3, 5)
+    train[..., 0] = some[..., 0] = 7.0  # does not vary
+    lengths = torch.tensor([3, 3])
+
+    def answers(values: torch.Tensor) -> torch.Tensor:
+        return method.score(Batch(("a", "b"), {"embedding": Padded(values, lengths)}), QUERIES)
+
+    scale = train.std(0, unbiased=False).clamp(min=1e-3)
+    expected = answers((some - train.mean(0)) / scale)
+    method.standardise_by("embedding", train)
+    torch.testing.assert_close(answers(some), expected)
+    with pytest.raises(UsageError, match="steps"):
+        EmotionQueriesConfig(("audio", "video"), (5, 3), 4, 6, steps=(3,))
 
 
 def test_loss_by_hand() -> None:

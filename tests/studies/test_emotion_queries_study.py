@@ -148,6 +148,8 @@ def test_what_is_left_out_is_neither_heard_nor_asked(tmp_path: Path, bert: str) 
     assert whole.inputs["embedding"].values.shape == (1, 5, WIDTH)
     method = made.method("without-angry")
     torch.testing.assert_close(method.state_dict()["queries"], made.vectors[1:])
+    known = batch.inputs["embedding"].pad().values  # of the clips that are not angry
+    torch.testing.assert_close(method.state_dict()["standard.embedding.mean"], known.mean(0))
 
 
 def test_labels_are_scored_within_their_corpus(tmp_path: Path, bert: str) -> None:
