@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import cv2
 import numpy as np
@@ -19,6 +20,11 @@ CROP: Final = 64  # pixels, height and width, unless another size is asked for
 CROPS: Final = range(16, 513)  # sizes that can be asked for
 
 DETECT_EVERY: Final = 12  # frames
+TRACKED: Final = 3  # searches after a detection that only follow what was detected
+PATCH: Final = 0.8  # of the face's side, that is followed
+PATCH_PIXELS: Final = 32  # its side, of the picture in which it is followed
+REACH: Final = 0.25  # of the face's side, by which it may have moved from one search to the next
+ALIKE: Final = 0.75  # the least correlation of a patch that was found again
 DETECT_SIDE: Final = 160  # pixels, the longer side of the picture that is searched
 SMALLEST_FACE: Final = 0.15  # of the shorter side
 RESIZED: Final = 1.6  # the most by which a face grows or shrinks from one search to the next
@@ -71,9 +77,10 @@ def face_crops(
 ) -> tuple[NDArray[np.uint8], str]:
     """Cut the face out of every frame.
 
-    Every 12th frame is searched for the largest, most central frontal face, first for one of about
-    the size of the last; boxes are interpolated between and held before and after. Where no frame
-    shows a face, the central square is taken.
+    Every 12th frame is searched: the face that was found last is followed, at most three times in a
+    row; where it is not found again, and every fourth time, the largest, most central frontal face
+    is detected, first one of about the size of the last. Boxes are interpolated between and held
+    before and after. Where no frame shows a face, the central square is taken.
 
     Args:
         frames: (T, height, width) grey, at 25 Hz, T at least 1; for crops in colour (T, height,
@@ -114,6 +121,8 @@ class FaceCrops:
         self._start = 0  # of the waiting block
         self._waiting: NDArray[np.uint8] | None = None
         self._seen = False
+        self._face: _Patch | None = None  # the last that was detected
+        self._followed = 0  # times since then
 
     @property
     def how(self) -> str:
@@ -152,11 +161,18 @@ class FaceCrops:
     def _search(self, frame: NDArray[np.uint8], t: int) -> None:
         frame = np.ascontiguousarray(frame[..., 3]) if frame.ndim == 3 else frame
         last = self._found[-1][1] if self._found else None
+        if self._face is not None and last is not None and self._followed < TRACKED:
+            box = self._face.find(frame, last)
+            if box is not None:
+                self._found.append((t, box))
+                self._followed += 1
+                return
         faces = _haar(frame, last) if self._model is None else _yunet(frame, self._model)
         box = _central(faces, frame)
         if box is not None:
             self._seen = True
             self._found.append((t, box))
+            self._face, self._followed = _Patch(frame, box), 0
 
     def _boxes(self, steps: NDArray[np.int64], shape: tuple[int, ...]) -> NDArray[np.float64]:
         """(T, 3), one for each step."""
@@ -169,6 +185,51 @@ class FaceCrops:
         return np.stack([np.interp(steps, times, column) for column in seen.T], 1)
 
 
+class _Patch:
+    """The middle of a face that was detected, to be found again a little later in its
+    neighbourhood; a twentieth of the work of a detection. The size of the face is kept.
+    """
+
+    def __init__(self, frame: NDArray[np.uint8], box: Box) -> None:
+        self._side = float(box[2])
+        self._scale = min(1.0, PATCH_PIXELS / (PATCH * self._side))
+        self._patch, corner = self._part(frame, box, PATCH * self._side)
+        self._to_centre = box[:2] - corner  # from the patch's corner
+
+    def find(self, frame: NDArray[np.uint8], last: Box) -> Box | None:
+        """Where it is, near the last box; None where nothing looks like it."""
+        part, corner = self._part(frame, last, (PATCH + 2 * REACH) * self._side)
+        if min(self._patch.shape) < 4 or (np.array(part.shape) < self._patch.shape).any():
+            return None
+        alike = cv2.matchTemplate(part, self._patch, cv2.TM_CCOEFF_NORMED)
+        _, best, _, (x, y) = cv2.minMaxLoc(alike)
+        if not best >= ALIKE:
+            return None
+        place = np.array([x + _summit(alike[y], x), y + _summit(alike[:, x], y)])
+        return np.array([*(corner + place / self._scale + self._to_centre), self._side])
+
+    def _part(
+        self, frame: NDArray[np.uint8], box: Box, side: float
+    ) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
+        """A square about the centre of a box, as far as it lies in the frame, and its corner."""
+        ends = np.rint([box[:2] - side / 2, box[:2] + side / 2])
+        (left, top), (right, bottom) = ends.clip(0, frame.shape[::-1]).astype(int)
+        part = frame[top:bottom, left:right]
+        if part.size:
+            size = [max(1, round(n * self._scale)) for n in part.shape[::-1]]
+            part = np.asarray(cv2.resize(part, size, interpolation=cv2.INTER_AREA), np.uint8)
+        return part, np.array([left, top], np.float64)
+
+
+def _summit(values: NDArray[Any], at: int) -> float:
+    """How far from the largest of values the top of the parabola through it lies, in steps."""
+    if not 0 < at < len(values) - 1:
+        return 0.0
+    before, here, after = map(float, values[at - 1 : at + 2])
+    bend = before - 2 * here + after
+    return 0.5 * (before - after) / bend if bend < 0 else 0.0
+
+
 def _cut(
     frames: NDArray[np.uint8], boxes: NDArray[np.float64], form: CropForm
 ) -> NDArray[np.uint8]:
@@ -176,19 +237,38 @@ def _cut(
     size = form.size
     crops = np.empty((len(frames), *form.shape), np.uint8)
     for place, (frame, (x, y, side)) in enumerate(zip(frames, boxes, strict=True)):
-        # One affine map from crop to frame: sub-pixel boxes, edges repeated beyond the picture.
-        # Larger faces are cut out at a multiple of the size and averaged: no aliasing.
-        fine = size * max(1, round(side / size))
-        scale = side / fine
-        corner = (x - side / 2 + scale / 2 - 0.5, y - side / 2 + scale / 2 - 0.5)
-        inverse = np.array([[scale, 0, corner[0]], [0, scale, corner[1]]])
+        # Large faces are averaged over squares of whole pixels first: no aliasing. Then one affine
+        # map from crop to frame: sub-pixel boxes, edges repeated beyond the picture.
+        if (factor := int(side / size)) > 1:
+            frame, corner = _averaged(frame, (x, y, side), factor)
+            x, y, side = x / factor - corner[0], y / factor - corner[1], side / factor
+        scale = side / size
+        left, top = (middle - side / 2 + scale / 2 - 0.5 for middle in (x, y))
+        inverse = np.array([[scale, 0, left], [0, scale, top]])
         cut = cv2.warpAffine(
-            frame, inverse, (fine, fine),
+            frame, inverse, (size, size),
             flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE,
         )  # fmt: skip
-        small = cv2.resize(cut, (size, size), interpolation=cv2.INTER_AREA)
-        crops[place] = small[..., :3] if form.colour else small
+        crops[place] = cut[..., :3] if form.colour else cut
     return crops
+
+
+def _averaged(
+    frame: NDArray[np.uint8], box: tuple[float, float, float], factor: int
+) -> tuple[NDArray[np.uint8], tuple[int, int]]:
+    """What of a frame lies in a box and a little around it, its pixels averaged over squares of
+    `factor`, and its corner in these; all of the frame where nothing of it lies in the box.
+    """
+    height, width = (n // factor for n in frame.shape[:2])
+    x, y, side = (value / factor for value in box)
+    left, top = (max(0, math.floor(middle - side / 2) - 1) for middle in (x, y))
+    right = min(width, math.ceil(x + side / 2) + 1)
+    bottom = min(height, math.ceil(y + side / 2) + 1)
+    if left >= right or top >= bottom:
+        left, top, right, bottom = 0, 0, width, height
+    part = frame[top * factor : bottom * factor, left * factor : right * factor]
+    size = (right - left, bottom - top)
+    return np.asarray(cv2.resize(part, size, interpolation=cv2.INTER_AREA), np.uint8), (left, top)
 
 
 def _central(boxes: NDArray[np.float64], frame: NDArray[np.uint8]) -> Box | None:

@@ -1,6 +1,6 @@
 import pytest
 
-from mmembed.commands import progress as module
+from mmembed.io import progress as module
 from mmembed.io.progress import describe, duration, progress
 
 
