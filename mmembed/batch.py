@@ -12,6 +12,7 @@ stream that an item lacks has length 0; that is the only way to say "missing".
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Self, TypeVar
@@ -276,6 +277,17 @@ class Batch:
         if target in STEPWISE and isinstance(value, Padded):
             return int((value.mask & (value.values != UNLABELLED)).sum())
         return int(self.labelled(target).sum())
+
+    def without_labels(self) -> Batch:
+        """The same items, none of which counts in a loss."""
+
+        def none(value: Any) -> Any:
+            if isinstance(value, Padded):
+                return Padded(value.values[:, :0], torch.zeros_like(value.lengths))
+            return torch.full_like(value, math.nan if value.is_floating_point() else UNLABELLED)
+
+        targets = {name: none(value) for name, value in self.targets.items()}
+        return replace(self, targets=targets)
 
     def to(self, device: torch.device | str) -> Batch:
         return self._each(lambda value: value.to(device))

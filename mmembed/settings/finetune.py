@@ -24,12 +24,18 @@ class FinetuneLoop(Config):
         precision: Precision of the matrix products of training. Dev and test stay in float32.
         seeds: Seeds: each variant is trained once for each. Tables give mean and standard
             deviation.
+        data_parallel: Train each method by all processes of torchrun, each on its part of every
+            batch, which suits large text encoders. Otherwise each process trains methods of its
+            own, and their number changes no result.
+        checkpoint_every: Seconds between checkpoints of a method in training.
     """
 
     epochs: AtLeastOne = 20
     batch_size: AtLeastOne = 64
     precision: Precision = "fp32"
     seeds: tuple[int, ...] = (0, 1, 2)
+    data_parallel: bool = False
+    checkpoint_every: float = 60.0
 
 
 @dataclass(frozen=True)

@@ -121,6 +121,8 @@ class PromptedTest:
 class DemuxStudy(Study):
     """See the module's docstring."""
 
+    large = True
+
     def __init__(self, run: DemuxRun) -> None:
         rows = read_rows(run.shards)
         parts = {split: _of(rows[split], run.language) for split in ("train", "dev")}

@@ -106,10 +106,11 @@ def predict_prompts(method: PromptedMethod, prompts: Sequence[Prompt]) -> Tensor
     """(N, E) probabilities; prompts of like length are read together."""
     order = sorted(range(len(prompts)), key=lambda row: len(prompts[row].ids))
     predicted = torch.empty(len(prompts), len(method.emotions))
+    device = next(method.parameters()).device
     for start in range(0, len(order), BATCH):
         rows = order[start : start + BATCH]
         batch = prompt_batch([str(row) for row in rows], [prompts[row] for row in rows])
-        predicted[rows] = method.predict(batch)["emotions"]
+        predicted[rows] = method.predict(batch.to(device))["emotions"].cpu()
     return predicted
 
 

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -37,6 +37,7 @@ class Study(ABC):
         controls: name -> the same study on other data, such as vectors of the untrained encoder;
             its variants' scores stand beside ours in the results.
         notes: what of the data was left out, and why.
+        large: whether tests are predicted on a GPU, where there is one; small methods on the CPU.
     """
 
     run: FinetuneRun
@@ -45,6 +46,7 @@ class Study(ABC):
     oracles: frozenset[str] = frozenset()
     controls: Mapping[str, Study] = MappingProxyType({})
     notes: Sequence[str] = ()
+    large: ClassVar[bool] = False
 
     @abstractmethod
     def size(self, variant: str, split: str) -> int:

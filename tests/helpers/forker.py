@@ -1,4 +1,5 @@
-"""Runs a program many times in processes of its own, imported once: `python forker.py PROGRAM`.
+"""Runs a program many times in processes of its own, imported once:
+`python forker.py PROGRAM [BODY]`.
 
 Each line on stdin is a request:
 
@@ -8,12 +9,13 @@ Each line on stdin is a request:
                  file it is called with, "signal": number or "errno": number}, ...]}
 
 All runs begin together, each in a fork. The answer is a line with [exit code or -signal, what it
-said] of each. "program" is the module of the program; a signal comes, or an error of the system is
-raised, just before the call.
+said] of each. "program" is the module BODY that the program imports when it has read its options,
+else the program itself; a signal comes, or an error of the system is raised, just before the call.
 """
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import json
 import multiprocessing
@@ -33,9 +35,9 @@ from typing import Any, NoReturn
 class Forker:
     """The side of the tests."""
 
-    def __init__(self, program: Path) -> None:
+    def __init__(self, program: Path, body: str = "") -> None:
         self._process = subprocess.Popen(
-            [sys.executable, __file__, str(program)],
+            [sys.executable, __file__, str(program), *filter(None, [body])],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
             env={**os.environ, "OMP_NUM_THREADS": "1"},
         )  # fmt: skip
@@ -51,11 +53,13 @@ class Forker:
         self._process.wait(20)
 
 
-def serve(program: str) -> None:
+def serve(program: str, body: str = "") -> None:
     spec = importlib.util.spec_from_file_location("program", program)
     assert spec and spec.loader
     module = sys.modules["program"] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    if body:
+        sys.modules["program"] = importlib.import_module(body)
     # Decoding processes of all runs come from one server, which imports torch once.
     multiprocessing.get_context("forkserver").set_forkserver_preload(["mmembed.data.media.pool"])
     forkserver.ensure_running()
@@ -139,4 +143,4 @@ def inject(at: str, call: int = 1, file: str = "", signal: int = 0, errno: int =
 
 
 if __name__ == "__main__":
-    serve(sys.argv[1])
+    serve(*sys.argv[1:])

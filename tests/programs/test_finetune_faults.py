@@ -18,6 +18,7 @@ import pytest
 from helpers.extracting import contents
 from helpers.forker import Forker
 from helpers.streams import write_features
+from safetensors.numpy import load_file
 
 from mmembed.data.example import Example
 from mmembed.data.manifest.utterance import Labels, Utterance
@@ -28,12 +29,13 @@ PROGRAM = Path(__file__).parents[2] / "train" / "finetune.py"
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 SHORT = ["--loop.epochs", "2", "--loop.seeds", "0", "1"]
 SETTINGS = {"run.json", "data.json"}  # of a run that has trained nothing
+JOB = "mmembed.studies.finetune_job"
 LONG = ["--loop.epochs", "100000", "--loop.seeds", "0", "1"]
 
 
 @pytest.fixture(scope="module")
 def finetunes() -> Iterator[Forker]:
-    made = Forker(PROGRAM)
+    made = Forker(PROGRAM, "mmembed.studies.finetune")
     yield made
     made.close()
 
@@ -168,10 +170,10 @@ def test_a_full_disk_at_each_write(
 
 PHASES = [
     ("program:open_run_folder", 1),  # start
-    ("program:train_step", 1),  # training
-    ("program:train_step", 5),
-    ("program:_dev_loss", 4),
-    ("program:_save", 3),
+    (f"{JOB}:train_step", 1),  # training
+    (f"{JOB}:train_step", 5),
+    (f"{JOB}:_dev_loss", 4),
+    (f"{JOB}:to_safetensors", 3),
     ("program:_load", 1),  # scoring
     ("mmembed.studies.results:save", 1),  # writing
     ("program:write_json", 1),
@@ -322,3 +324,47 @@ def test_a_rank_that_diverges_ends_the_others(features: Path, tmp_path: Path) ->
     said = (tmp_path / "said.txt").read_text()
     assert "error: self_mm, seed " in said and "lower --optim.lr" in said
     assert set(contents(out)) <= SETTINGS
+
+
+# Checkpoints of a method
+
+
+def test_a_killed_method_goes_on_from_its_checkpoint(
+    finetunes: Forker, features: Path, tmp_path: Path, undisturbed: dict[str, bytes]
+) -> None:
+    out = tmp_path / "out"
+    argv = words(features, out, *SHORT, "--loop.checkpoint-every", "0")
+    killed = [{"at": f"{JOB}:train_step", "call": 4, "signal": int(signal.SIGKILL)}]  # in epoch 2
+    assert one(finetunes, argv, inject=killed)[0] == -signal.SIGKILL
+    (checkpoint,) = out.rglob("*.checkpoint.pt")
+    whole = checkpoint.read_bytes()
+    checkpoint.write_bytes(whole[: len(whole) // 2])
+    code, said = one(finetunes, argv)
+    assert code == 5 and said.splitlines()[-1].startswith(f"error: {checkpoint}: cannot be used (")
+    checkpoint.write_bytes(whole)
+    # What training begins with is not done again: of the first method, one loss on dev is left.
+    counted = [{"at": f"{JOB}:_dev_loss", "call": 2, "signal": int(signal.SIGKILL)}]
+    assert one(finetunes, argv, inject=counted)[0] == -signal.SIGKILL
+    assert checkpoint.with_name("seed-0.safetensors").exists()
+    assert one(finetunes, argv)[0] == 0
+    left = contents(out)
+    assert {**left, "run.json": b""} == {**undisturbed, "run.json": b""}
+
+
+def test_a_method_is_trained_by_parts_of_its_batches(features: Path, tmp_path: Path) -> None:
+    """Two processes give the scores of one, also where a batch has one item."""
+    settings = ["--dropout", "0", "--loop.batch-size", "13", "--loop.data-parallel", *SHORT]
+    scores = []
+    for name, run in {"one": [sys.executable], "two": TORCHRUN}.items():
+        out = tmp_path / name
+        done = subprocess.run(
+            [*run, str(PROGRAM), *words(features, out, *settings)],
+            capture_output=True, text=True, timeout=180, check=False,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        scores.append(load_file(out / "predictions" / "test.safetensors"))
+    one, two = scores
+    assert one.keys() == two.keys() and any("self_mm" in name for name in one)
+    for name, values in one.items():
+        np.testing.assert_allclose(two[name], values, atol=1e-3, err_msg=name)

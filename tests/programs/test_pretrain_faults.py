@@ -19,7 +19,7 @@ from mmembed.embedder import Embedder
 
 @pytest.fixture(scope="module")
 def pretrain() -> Iterator[Forker]:
-    made = Forker(PROGRAM)
+    made = Forker(PROGRAM, "mmembed.pretraining.pretrain")
     yield made
     made.close()
 
