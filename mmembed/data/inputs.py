@@ -13,6 +13,7 @@ from typing import Any, NoReturn, TypeAlias
 from urllib.parse import urlsplit
 
 from mmembed.config import Seconds
+from mmembed.data.corpora import wds
 from mmembed.data.dataset import Examples
 from mmembed.data.example import LONGEST
 from mmembed.data.folders import MEDIA_SUFFIXES, media_below
@@ -114,7 +115,8 @@ def open_sources(
     """All clips named by `inputs`, in order; within a folder sorted by path.
 
     A `.jsonl` or `.parquet` file is a manifest, a folder with shards is read as shards, and so
-    is one behind a URL; any other folder is searched for media files, and any other file is a clip,
+    is one behind a URL; any other folder is searched for media files, or else for tars of others in
+    the format of WebDataset, which may also be named; any other file is a clip,
     its key the path, as given, made portable. A URL that ends as media do is a clip, too; its key
     has neither a password nor what follows a `?`. Nothing is decoded yet.
 
@@ -156,12 +158,17 @@ def open_sources(
                 found = [_stored(examples, index) for index in range(len(examples))]
             else:
                 found = [_from_file(path / file, make) for file in media_below(path)]
+                found = found or _foreign(path, make)
             if not found:
                 raise UsageError(
                     f"{name}: holds no clip, nothing called {' '.join(MEDIA_SUFFIXES[:6])} and so "
                     "on, and no shards"
                 )
             sources += found
+        elif path.suffix.lower() == wds.SUFFIX:
+            if path.with_suffix(".json").is_file():
+                raise UsageError(f"{name}: a shard of ours; name its folder")
+            sources += _foreign(path, make)
         elif path.suffix.lower() in SUFFIXES:
             sources += [_from_row(row, path, make) for row in each_row(path)]
         else:
@@ -205,6 +212,13 @@ def _from_row(row: ManifestRow, manifest: Path, make: MakeSource) -> Source:
         raise row
 
     return ReadySource(portable_key(row.item), row.item, refuse, refuse, row.message)
+
+
+def _foreign(tars: Path, make: MakeSource) -> list[Source]:
+    """Samples in tars that others wrote in the format of WebDataset."""
+    if tars.is_dir() and not any(tars.glob(f"*{wds.SUFFIX}")):
+        return []
+    return [make(row, Path(), name=str(row.media)) for row in wds.read(tars)]
 
 
 def _suffix(url: str) -> str:

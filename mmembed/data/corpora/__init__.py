@@ -33,6 +33,7 @@ from mmembed.data.corpora import (
     table,
     vctk,
     voxceleb2,
+    wds,
     xed,
 )
 from mmembed.data.corpora.sentiment import published
@@ -45,7 +46,7 @@ CORPORA: Final[Mapping[str, Callable[[Path], list[Utterance]]]] = {
     "librispeech": librispeech.read, "lrs2": lrs.read_lrs2, "lrs3": lrs.read_lrs3,
     "meld": meld.read, "msp_podcast": msp_podcast.read_msp, "ravdess": ravdess.read,
     "semeval2018": semeval2018.read, "table": table.read, "urdu": named_speech.read_urdu,
-    "vctk": vctk.read, "voxceleb2": voxceleb2.read, "xed": xed.read,
+    "vctk": vctk.read, "voxceleb2": voxceleb2.read, "wds": wds.read, "xed": xed.read,
 }  # fmt: skip
 
 CONVERTERS: Final[Mapping[str, Callable[[Path, Path], list[Utterance]]]] = {

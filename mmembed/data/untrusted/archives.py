@@ -89,6 +89,11 @@ def read_member(archive: Path, member: str, limit: int) -> bytes:
     return data
 
 
+def list_members(archive: Path) -> list[str]:
+    """The names of all files in an archive, in its order; for errors see `read_member`."""
+    return [*_members(archive)]
+
+
 def _read_zip(archive: Path, member: _Member) -> bytes:
     if member.method not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise OSError(f"compression method {member.method}; stored and deflated are read")
