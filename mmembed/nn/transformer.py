@@ -6,7 +6,8 @@ tensors of torch were 16 times as slow on CPUs.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +16,8 @@ from torch import Tensor, nn
 from mmembed.batch import Packed, Padded, Steps, precise
 from mmembed.nn.frontend import DepthwiseConv
 
+KERNEL_HEAD = 8  # the kernel of CUDA takes multiples of this as the width of a head
+LARGEST_HEAD = 256  # and no larger ones
 VARIANCE_FLOOR = 1e-5  # keeps the gradient of the square root finite where nothing varies
 
 
@@ -46,24 +49,12 @@ def packed_attention(
     Returns:
         (Nq, H, D / H).
     """
-    if query.is_cuda and query.dtype in (torch.float16, torch.bfloat16) and not dropout:
+    half = query.is_cuda and query.dtype in (torch.float16, torch.bfloat16)
+    if half and not dropout and query.shape[-1] <= LARGEST_HEAD:
         from torch.nn.attention.varlen import varlen_attn
 
-        def bounds(lengths: Tensor) -> Tensor:
-            return F.pad(lengths.cumsum(0), (1, 0)).to(query.device, torch.int32)
-
-        attended = varlen_attn(
-            query,
-            key,
-            value,
-            bounds(query_lengths),
-            bounds(key_lengths),
-            int(query_lengths.max()),
-            int(key_lengths.max()),
-            scale=scale,
-        )
-        assert isinstance(attended, Tensor)
-        return attended
+        lengths = query_lengths, key_lengths
+        return kernel_attention(varlen_attn, query, key, value, *lengths, scale=scale)
     # (1, H, T, D / H): a leading batch dimension selects the fused CPU kernel.
     query_heads, key_heads, value_heads = (x.transpose(0, 1)[None] for x in (query, key, value))
     items = [
@@ -76,6 +67,31 @@ def packed_attention(
         )
     ]
     return torch.cat(items)
+
+
+def kernel_attention(
+    kernel: Callable[..., Any],
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    query_lengths: Tensor,
+    key_lengths: Tensor,
+    *,
+    scale: float | None = None,
+) -> Tensor:
+    """`packed_attention` by `torch.nn.attention.varlen.varlen_attn`, for heads of any width."""
+    size = query.shape[-1]
+    if surplus := -size % KERNEL_HEAD:  # zeros change no product; the scale is that of the size
+        query, key, value = (F.pad(x, (0, surplus)) for x in (query, key, value))
+        scale = size**-0.5 if scale is None else scale
+
+    def bounds(lengths: Tensor) -> Tensor:
+        return F.pad(lengths.cumsum(0), (1, 0)).to(query.device, torch.int32)
+
+    longest = (int(query_lengths.max()), int(key_lengths.max()))
+    ends = (bounds(query_lengths), bounds(key_lengths))
+    attended: Tensor = kernel(query, key, value, *ends, *longest, scale=scale)
+    return attended[..., :size]
 
 
 def padded_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:

@@ -30,12 +30,14 @@ from mmembed.training.checkpoint import Position, load_latest, save_checkpoint
 from mmembed.training.data_digest import check_data
 from mmembed.training.distributed import World, join_world
 from mmembed.training.optim import build_optimizer, learning_rate
+from mmembed.training.recompute import recompute_blocks
 from mmembed.training.run_folder import MetricsLog, open_run_folder
 from mmembed.training.signals import StopRequest
 from mmembed.training.step import MAX_SKIPPED_STEPS, StepResult, train_step
 
 MUTABLE_FIELDS = (
     "loop.workers",
+    "loop.recompute",
     *(f"method.encoder.{stream}.name" for stream in STREAMS),
 )  # settings that change no result
 
@@ -61,6 +63,8 @@ def pretrain(run: PretrainRun, out: Path) -> None:
         torch.manual_seed(run.loop.seed)
         backbones = {stream: held.encoder for stream, held in pretrained.items()}
         method = CtcSpeaker(run.method, backbones).to(world.device)
+        if run.loop.recompute:
+            recompute_blocks(method)
         if world.is_main and not is_encoder(out / "untrained"):
             _save(out / "untrained", method, corpus, run)
         # First: it reads the manifest row of each record, and refuses those that are none.

@@ -99,6 +99,8 @@ class LoopConfig:
             training process itself. Changes the speed only, so a run may continue with another
             number.
         precision: Precision of matrix products; weights and sums stay in float32.
+        recompute: Keep of each transformer block only its input, and compute the rest again in the
+            backward pass: less memory for about a third more work. Changes no gradient.
         evaluate_every: Epochs between scores on the dev split; 0 scores at the end only.
         checkpoint_every: Seconds between checkpoints; they are written between steps and at the end
             of epochs.
@@ -109,6 +111,7 @@ class LoopConfig:
     accumulate: int = 1
     workers: int = 0
     precision: Precision = "fp32"
+    recompute: bool = False
     evaluate_every: int = 5
     checkpoint_every: float = 60.0
 

@@ -25,7 +25,10 @@ from mmembed.training.data_digest import check_data
 from mmembed.training.distributed import World, join_world
 from mmembed.training.run_folder import open_run_folder
 
-MUTABLE_FIELDS: Final = ("loop.checkpoint_every",)  # settings that change no result
+MUTABLE_FIELDS: Final = (
+    "loop.checkpoint_every",
+    "loop.recompute",
+)  # settings that change no result
 
 
 def finetune(name: str, run: FinetuneRun, out: Path) -> None:

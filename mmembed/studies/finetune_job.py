@@ -24,6 +24,7 @@ from mmembed.method import Method
 from mmembed.studies.study import Study
 from mmembed.training.distributed import World
 from mmembed.training.optim import build_optimizer, learning_rate
+from mmembed.training.recompute import recompute_blocks
 from mmembed.training.step import MAX_SKIPPED_STEPS, train_step
 
 log = logging.getLogger(__name__)
@@ -104,6 +105,8 @@ def train(job: TrainingJob, world: World, report: Callable[[float], None]) -> No
     study, variant, run = job.study, job.variant, job.study.run
     torch.manual_seed(derive_seed(job.seed, run.name))
     model = study.method(variant).to(world.device)
+    if run.loop.recompute:
+        recompute_blocks(model)
     optimizer = build_optimizer(model, run.optim)
     for split in ("train", "dev"):
         _check_labelled(job, split, model)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from mmembed.batch import Packed
 from mmembed.nn.transformer import (
     Attention,
     LayerWeights,
+    kernel_attention,
     mean_and_std,
     packed_attention,
     rotate,
@@ -87,3 +89,27 @@ def test_gradient_is_finite_where_nothing_varies() -> None:
 def test_layer_weights_start_equal() -> None:
     layers = torch.tensor([[[1.0], [2.0], [6.0]]])
     torch.testing.assert_close(LayerWeights(3)(layers), torch.tensor([[3.0]]))
+
+
+@pytest.mark.parametrize("size", [4, 8, 36])
+@pytest.mark.parametrize("scale", [None, 0.3])
+def test_heads_of_any_width_go_through_a_kernel_of_multiples_of_eight(
+    size: int, scale: float | None
+) -> None:
+    def kernel(
+        query: Tensor, key: Tensor, value: Tensor, ends: Tensor, key_ends: Tensor,
+        longest: int, longest_key: int, *, scale: float | None,
+    ) -> Tensor:  # fmt: skip
+        """As varlen_attn takes them."""
+        assert query.shape[-1] % 8 == 0 and ends.dtype == key_ends.dtype == torch.int32
+        lengths, key_lengths = ends.diff().long(), key_ends.diff().long()
+        assert (longest, longest_key) == (int(lengths.max()), int(key_lengths.max()))
+        return packed_attention(query, key, value, lengths, key_lengths, scale=scale)
+
+    generator = torch.Generator().manual_seed(0)
+    lengths, key_lengths = torch.tensor([3, 1, 5]), torch.tensor([2, 7, 4])
+    query = torch.randn(9, 2, size, generator=generator)
+    key, value = torch.randn(2, 13, 2, size, generator=generator)
+    expected = packed_attention(query, key, value, lengths, key_lengths, scale=scale)
+    found = kernel_attention(kernel, query, key, value, lengths, key_lengths, scale=scale)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)

@@ -72,7 +72,9 @@ def test_they_are_prepared_and_embedded_where_they_lie(
     for named in ([tars], [tars / "train-000.tar", tars / "train-001.tar"]):
         with Decoder() as decoder:
             sources = open_sources(named)
-            found = {source.key: x for source, x in zip(sources, decoder.load(sources), strict=True)}
+            found = {
+                source.key: x for source, x in zip(sources, decoder.load(sources), strict=True)
+            }
         assert found.keys() == prepared.keys()
         for key, example in found.items():
             assert not isinstance(example, DataError)
