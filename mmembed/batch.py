@@ -13,7 +13,7 @@ stream that an item lacks has length 0; that is the only way to say "missing".
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Self, TypeVar
 
@@ -219,6 +219,7 @@ def zero_filled(layer: Packed, has: Tensor) -> Packed:
     return Packed.concatenate([next(found) if held else zero for held in has.tolist()])
 
 
+T = TypeVar("T")
 Steps = TypeVar("Steps", Packed, Padded)
 """What a layer takes and gives: packed steps, or padded ones where a graph must have no shapes that
 depend on lengths (`mmembed.traceable`). Docstrings give the shape of packed steps, (N, ...); padded
@@ -329,3 +330,18 @@ class Encoding:
             pooled=self.pooled.to(device),
             layers=self.layers.to(device),
         )
+
+
+class Memo(dict[Hashable, Any]):
+    """What stream subsets of the same items have in common, computed once.
+
+    The layers of a stream are those of the items that have it, in their order; this depends on no
+    other stream. So one memo serves the calls of an encoder that differ in the streams they read.
+    """
+
+    def once(self, key: Hashable, make: Callable[[], T]) -> T:
+        """What `make` gives, called the first time only."""
+        if key not in self:
+            self[key] = make()
+        found: T = self[key]
+        return found

@@ -25,7 +25,16 @@ from torch import Tensor, nn
 from mmembed.backbones.picture import crops_read_by
 from mmembed.backbones.pretrained_frontend import PretrainedFrontend
 from mmembed.backbones.stream import StreamEncoder
-from mmembed.batch import Encoding, Packed, Padded, Steps, check_present, frame_grid, zero_filled
+from mmembed.batch import (
+    Encoding,
+    Memo,
+    Packed,
+    Padded,
+    Steps,
+    check_present,
+    frame_grid,
+    zero_filled,
+)
 from mmembed.config import Hz
 from mmembed.features.audio import FEATURE_RATE, MEL_BANDS
 from mmembed.features.video import CROP, VIDEO_RATE, CropForm
@@ -206,8 +215,16 @@ class Encoder(nn.Module):
             frame_rate=FRAME_RATE,
         )
 
-    def encode(self, inputs: Mapping[str, Packed | Padded]) -> EncoderOutput:
-        """The outputs of all layers, for heads that need more than the embedding."""
+    def encode(
+        self, inputs: Mapping[str, Packed | Padded], memo: Memo | None = None
+    ) -> EncoderOutput:
+        """The outputs of all layers, for heads that need more than the embedding.
+
+        Args:
+            inputs: see `Batch.inputs`.
+            memo: of calls with the same items in which other streams were left out, and the items
+                that have no stream but these.
+        """
         lengths = self.lengths(inputs)
         present = torch.stack([lengths[stream] > 0 for stream in STREAMS], 1)
         grid = frame_grid(lengths)
@@ -237,7 +254,12 @@ class Encoder(nn.Module):
             if stream != "audio":
                 selected = has.repeat_interleave(grid).to(blank.values.device)
                 query = Packed(paths["audio"].values[selected], grid[has])
-            own, path, own_positions = self.encode_stream(stream, kept, grid[has], query)
+            how = stream, kept, grid[has], query
+            if memo is None:
+                own, path, own_positions = self.encode_stream(*how)
+            else:  # a query is the audio of an item, or stands for audio that is not read
+                heard = tuple((lengths["audio"][has] > 0).tolist())
+                own, path, own_positions = self._encode_stream_once(*how, heard, memo)
             paths[stream] = self._filled(stream, path, has, grid)
             if stream == "text":
                 text, text_positions = own[-1], own_positions
@@ -276,25 +298,53 @@ class Encoder(nn.Module):
             The stream's own layers (N, D), those of a backbone first; the stream aligned to the
             frame grid (N', D); and the positions (N,) of its own steps on the grid.
         """
-        found: Any = self.frontends[stream](features)
-        layers: list[Steps]
-        x: Steps
+        own, positions = self._own_layers(stream, self.frontends[stream](features), grid)
+        return own, self._align(stream, own[-1], positions, query), positions
+
+    def _encode_stream_once(
+        self,
+        stream: str,
+        features: Packed,
+        grid: Tensor,
+        query: Packed | None,
+        heard: tuple[bool, ...],
+        memo: Memo,
+    ) -> tuple[list[Packed], Packed, Tensor]:
+        """The same, where nothing is computed that another call with this memo has computed."""
+        found = memo.once(stream, lambda: self.frontends[stream](features))
+        frames = tuple(grid.tolist())
+        own, positions = memo.once(
+            (stream, frames if stream == "text" else ()),  # other streams need no grid
+            lambda: self._own_layers(stream, found, grid),
+        )
+        path = memo.once(
+            (stream, frames, heard), lambda: self._align(stream, own[-1], positions, query)
+        )
+        return own, path, positions
+
+    def _own_layers(self, stream: str, found: Any, grid: Tensor) -> tuple[list[Any], Tensor]:
+        """The own layers and their positions, from what the front end gives."""
         layers, x = found if isinstance(found, tuple) else ([], found)  # a pretrained one has some
         positions = x.positions().float()
         if stream == "text":
             # Tokens have no times of their own. Spread evenly over the clip they are in the right
             # order, and rotary attention finds the words near a moment.
             positions = (positions + 0.5) * x.to_steps(grid / x.lengths) - 0.5
-        layers.append(x)
+        layers = [*layers, x]
         for block in self._blocks(self.own, stream):
             layers.append(block(layers[-1], positions))
-        if query is None:
+        if stream == "audio":
             layers[-1] = self._normed(stream, layers[-1])
-            return layers, layers[-1], positions
+        return layers, positions
+
+    def _align(self, stream: str, last: Steps, positions: Tensor, query: Steps | None) -> Steps:
+        """A stream's last own layer on the frame grid."""
+        if query is None:
+            return last
         path, grid_positions = query, query.positions().float()
         for block in self._blocks(self.cross, stream):
-            path = block(path, grid_positions, layers[-1], positions)
-        return layers, self._normed(stream, path), positions
+            path = block(path, grid_positions, last, positions)
+        return self._normed(stream, path)
 
     def fuse(self, paths: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Weighted sums (..., D) of the aligned streams: of all three, and of audio and video."""

@@ -15,6 +15,7 @@ What a stream that a clip lacks would have is zeros.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import cast
 
 import torch
@@ -22,7 +23,7 @@ from torch import Tensor, nn
 
 from mmembed.backbones.picture import crops_read_by
 from mmembed.backbones.stream import StreamEncoder
-from mmembed.batch import Encoding, Packed, Padded, check_present, frame_grid, zero_filled
+from mmembed.batch import Encoding, Memo, Packed, Padded, check_present, frame_grid, zero_filled
 from mmembed.config import Hz
 from mmembed.encoder import FRAME_RATE, EncoderOutput
 from mmembed.features.video import CropForm
@@ -116,8 +117,11 @@ class PretrainedEncoder(nn.Module):
             frame_rate=self.frame_rate,
         )
 
-    def encode(self, inputs: Mapping[str, Packed | Padded]) -> EncoderOutput:
-        """The outputs of all layers."""
+    def encode(
+        self, inputs: Mapping[str, Packed | Padded], memo: Memo | None = None
+    ) -> EncoderOutput:
+        """The outputs of all layers; for `memo` see `mmembed.encoder.Encoder.encode`."""
+        memo = Memo() if memo is None else memo
         held = {stream: inputs[stream].pack() for stream in self.streams if stream in inputs}
         none = torch.zeros_like(next(iter(inputs.values())).lengths)
         lengths = {s: held[s].lengths if s in held else none for s in STREAMS}
@@ -132,7 +136,8 @@ class PretrainedEncoder(nn.Module):
             has = lengths[stream] > 0
             found: list[Packed] | None = None
             if bool(has.any()):
-                found = encoder(Packed(held[stream].values, held[stream].lengths[has]))
+                kept = Packed(held[stream].values, held[stream].lengths[has])
+                found = memo.once(stream, partial(encoder, kept))
             for depth in range(len(encoder.blocks) + 1):
                 own = None if found is None else found[depth]
                 layers[f"{stream} {depth}"] = self._filled(own, encoder.width, has)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from helpers.support import random_item, small_encoder_config, small_method, with_padding
 
-from mmembed.batch import Batch, Padded
+from mmembed.batch import Batch, Memo, Padded
 from mmembed.data.example import EMPTY
 from mmembed.data.item import Item, collate
 from mmembed.encoder import Encoder
@@ -71,6 +71,29 @@ def test_every_subset_has_its_own_finite_embedding() -> None:
     distances = torch.cdist(torch.stack(vectors), torch.stack(vectors))
     assert torch.stack(vectors).isfinite().all()
     assert (distances + torch.eye(7) > 1e-3).all()
+
+
+@torch.no_grad()
+def test_a_memo_changes_no_bit_and_each_front_end_runs_once(seven_items: list[Item]) -> None:
+    """Seven items, one with each subset, under each of the seven subsets."""
+    encoder, memo, runs = make_encoder(), Memo(), list[str]()
+    batches = [collate(with_streams(seven_items, subset)).inputs for subset in stream_subsets()]
+    alone = [encoder(batch) for batch in batches]
+    for stream, frontend in encoder.frontends.items():
+        frontend.register_forward_hook(lambda *_, s=stream: runs.append(s))
+    for batch, expected in zip(batches, alone, strict=True):
+        found = encoder.pool(encoder.encode(batch, memo))
+        assert torch.equal(found.layers, expected.layers)
+        assert torch.equal(found.pooled, expected.pooled)
+        assert torch.equal(found.frames.values, expected.frames.values)
+    assert sorted(runs) == sorted(STREAMS)
+
+
+def with_streams(items: list[Item], subset: tuple[str, ...]) -> list[Item]:
+    """The items that have any of a subset's streams, with these alone."""
+    own = [{s: x.inputs[s] if s in subset else EMPTY[s] for s in STREAMS} for x in items]
+    pairs = [pair for pair in zip(items, own, strict=True) if any(map(len, pair[1].values()))]
+    return [dataclasses.replace(item, inputs=inputs) for item, inputs in pairs]
 
 
 def test_clock_runs_at_25_hz_of_the_audio() -> None:

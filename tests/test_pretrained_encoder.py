@@ -7,9 +7,10 @@ import torch
 from helpers.tiny_backbones import write_tiny
 
 from mmembed.backbones.pretrained import load_pretrained
-from mmembed.batch import Packed
+from mmembed.batch import Memo, Packed
 from mmembed.nn.transformer import mean_and_std
 from mmembed.pretrained_encoder import PretrainedEncoder
+from mmembed.streams import stream_subsets
 
 KINDS = {"audio": ("whisper", {}), "video": ("vit", {}), "text": ("bert", {"hidden_size": 24})}
 CLIPS = [(6_400, 8, 4), (3_000, 0, 3), (0, 5, 0), (1_300, 2, 0)]  # samples, frames, tokens
@@ -95,3 +96,29 @@ def test_frames_of_one_stream_keep_its_rate(encoder: PretrainedEncoder) -> None:
 def test_a_clip_without_any_of_its_streams_is_refused(encoder: PretrainedEncoder) -> None:
     with pytest.raises(ValueError, match="item 1 of the batch has no stream"):
         encoder(batch([clip(*CLIPS[0]), clip(0, 0, 0)]))
+
+
+@torch.no_grad()
+def test_a_memo_changes_no_bit_and_each_encoder_runs_once(encoder: PretrainedEncoder) -> None:
+    clips, memo, runs = [clip(*sizes) for sizes in CLIPS], Memo(), list[str]()
+    subsets = [
+        batch([own for one in clips if any(map(len, (own := only(one, subset)).values()))])
+        for subset in stream_subsets()
+    ]
+    alone = [encoder(inputs) for inputs in subsets]
+    hooks = [
+        module.register_forward_hook(lambda *_, s=stream: runs.append(s))
+        for stream, module in encoder.encoders.items()
+    ]
+    for inputs, expected in zip(subsets, alone, strict=True):
+        found = encoder.pool(encoder.encode(inputs, memo))
+        assert torch.equal(found.layers, expected.layers)
+        assert torch.equal(found.pooled, expected.pooled)
+        assert torch.equal(found.frames.values, expected.frames.values)
+    assert sorted(runs) == sorted(KINDS)
+    for hook in hooks:
+        hook.remove()
+
+
+def only(one: dict[str, torch.Tensor], subset: tuple[str, ...]) -> dict[str, torch.Tensor]:
+    return {s: x if s in subset else x[:0] for s, x in one.items()}

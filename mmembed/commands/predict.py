@@ -117,7 +117,6 @@ def _predict_clips(
 ) -> None:
     """Print what the model was trained on, then a row for each clip."""
     from mmembed.data.inputs import open_sources
-    from mmembed.data.media.pool import Decoder
     from mmembed.features.text import normalise_transcript
     from mmembed.studies.training_distance import OUTSIDE
 
@@ -136,39 +135,39 @@ def _predict_clips(
         print(f"encoder trained on: {printable(encoder_trained_on)}")
         print(f"{'clip':32} {'streams':18} {' '.join(heads)} farther than")
     failed = outside = 0
-    with Decoder() as decoder:
-        for source, example in zip(sources, decoder.load(sources), strict=True):
-            if not isinstance(example, DataError):
-                if settings.text is not None:
-                    example = replace(example, text=normalise_transcript(settings.text))
-                example = example.only(streams)
-                if not example.streams:
-                    missing = f"has none of {settings.streams}"
-                    example = DataError(source.name, "no_streams", missing)
-            if isinstance(example, DataError):
-                print(f"failed ({example.reason}): {example}", file=sys.stderr)
-                failed += 1
-                continue
-            for note in example.info.media:
-                print(f"note: {source.name}: {note}", file=sys.stderr)
-            used = subset_name(example.streams)
-            values, distance = predict(example)
-            outside += distance is not None and distance.outside
-            if settings.json:
-                fields = {
-                    "clip": source.name,
-                    "streams": used,
-                    **values,
-                    "trained_on": trained_on,
-                    "encoder_trained_on": encoder_trained_on,
-                    "farther_than": None if distance is None else distance.quantile,
-                    "outside": None if distance is None else distance.outside,
-                }
-                print(dumps(fields))
-            else:
-                cells = [_cell(values[c], width) for c, width in zip(columns, widths, strict=True)]
-                row = f"{printable(source.name)[-32:]:32} {used:18} {' '.join(cells)}"
-                print(f"{row} {_distance_cell(distance)}")
+    loaded = predictor.embedder.decoder.load(sources)
+    for source, example in zip(sources, loaded, strict=True):
+        if not isinstance(example, DataError):
+            if settings.text is not None:
+                example = replace(example, text=normalise_transcript(settings.text))
+            example = example.only(streams)
+            if not example.streams:
+                missing = f"has none of {settings.streams}"
+                example = DataError(source.name, "no_streams", missing)
+        if isinstance(example, DataError):
+            print(f"failed ({example.reason}): {example}", file=sys.stderr)
+            failed += 1
+            continue
+        for note in example.info.media:
+            print(f"note: {source.name}: {note}", file=sys.stderr)
+        used = subset_name(example.streams)
+        values, distance = predict(example)
+        outside += distance is not None and distance.outside
+        if settings.json:
+            fields = {
+                "clip": source.name,
+                "streams": used,
+                **values,
+                "trained_on": trained_on,
+                "encoder_trained_on": encoder_trained_on,
+                "farther_than": None if distance is None else distance.quantile,
+                "outside": None if distance is None else distance.outside,
+            }
+            print(dumps(fields))
+        else:
+            cells = [_cell(values[c], width) for c, width in zip(columns, widths, strict=True)]
+            row = f"{printable(source.name)[-32:]:32} {used:18} {' '.join(cells)}"
+            print(f"{row} {_distance_cell(distance)}")
     if outside:
         print(f"warning: {outside} of {len(sources)} clips: {OUTSIDE}", file=sys.stderr)
     if failed:

@@ -54,7 +54,6 @@ class Serve:
 def main(argv: Sequence[str] | None = None) -> None:
     """Load, print the address, serve until stopped."""
     settings = tyro.cli(Serve, prog="mmembed serve", args=argv, description=__doc__)
-    from mmembed.data.media.pool import Decoder
     from mmembed.embedder import Embedder
     from mmembed.embeddings.search import EmbeddingSearch
     from mmembed.serve.analysis import Analyser
@@ -80,16 +79,16 @@ def main(argv: Sequence[str] | None = None) -> None:
                 flush=True,
             )
 
-    with Decoder() as decoder:
-        analyser = Analyser(embedder, decoder, predictor or None, search or None)
-        about = {
-            "encoder": name,
-            "sha256": embedder.sha256,
-            "regressor": predictor is not None,
-            "trained_on": analyser.trained_on,
-            "clips": len(search.embeddings) if search else 0,
-        }
-        try:
-            serve(analyser, about, address, ready)
-        finally:
-            analyser.stop()
+    analyser = Analyser(embedder, predictor or None, search or None)
+    about = {
+        "encoder": name,
+        "sha256": embedder.sha256,
+        "regressor": predictor is not None,
+        "trained_on": analyser.trained_on,
+        "clips": len(search.embeddings) if search else 0,
+    }
+    try:
+        serve(analyser, about, address, ready)
+    finally:
+        analyser.stop()
+        embedder.close()

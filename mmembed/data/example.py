@@ -6,7 +6,7 @@ an `Item` these in tensors, a `Record` what a shard stores of it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mmembed.batch import Memo, Packed
 from mmembed.config import BATCH_FRAMES, Seconds
 from mmembed.data.manifest.utterance import LATEST, Utterance
 from mmembed.features.audio import MEL_BANDS, SAMPLE_RATE, log_mel, to_float
@@ -154,6 +155,46 @@ class Example:
             text = self.written if subwords.as_written else self.text
             inputs["text"] = torch.tensor(subwords.encode(text or ""), dtype=torch.int64)
         return inputs
+
+
+@dataclass(frozen=True)
+class ClipInputs:
+    """The tensors of a batch of clips, and what an encoder has made of them.
+
+    Attributes:
+        streams: those of all three, see `Batch.inputs`.
+        memo: see `Encoder.encode`.
+    """
+
+    streams: Mapping[str, Packed]
+    memo: Memo = field(default_factory=Memo)
+
+    @classmethod
+    def of(
+        cls, examples: Sequence[Example], subwords: Subwords | None, *, samples: bool = False
+    ) -> ClipInputs:
+        """Of examples, at least one; for the arguments see `Example.tensors`."""
+        tensors = [example.tensors(subwords, samples=samples) for example in examples]
+        return cls({s: Packed.concatenate([each[s] for each in tensors]) for s in STREAMS})
+
+    def only(self, streams: Collection[str]) -> ClipInputs:
+        """Of the clips that have any of these streams, these alone; the memo is the same."""
+        held = {
+            s: x if s in streams else Packed(x.values[:0], torch.zeros_like(x.lengths))
+            for s, x in self.streams.items()
+        }
+        kept = torch.stack([x.lengths > 0 for x in held.values()]).any(0)
+        return replace(
+            self, streams={s: Packed(x.values, x.lengths[kept]) for s, x in held.items()}
+        )
+
+    def to(self, device: torch.device) -> ClipInputs:
+        """On this device; a copy to a GPU does not wait."""
+        return replace(self, streams={s: x.to(device) for s, x in self.streams.items()})
+
+    def pin_memory(self) -> ClipInputs:
+        """In memory that a GPU reads by itself."""
+        return replace(self, streams={s: x.pin_memory() for s, x in self.streams.items()})
 
 
 def batches(examples: Iterable[Example], frames: int = BATCH_FRAMES) -> Iterator[list[Example]]:

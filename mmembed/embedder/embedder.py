@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
-from typing import Any, overload
+from functools import cached_property
+from typing import overload
 
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from mmembed import __version__
-from mmembed.batch import Encoding, Packed, Padded
+from mmembed.batch import Encoding, Padded
 from mmembed.config import MAX_SECONDS, Hz, Seconds
-from mmembed.data.example import Example, batches
+from mmembed.data.example import ClipInputs, Example, batches
 from mmembed.data.manifest.timed_words import TimedWord
 from mmembed.data.media.pool import Decoder
-from mmembed.embedder import hub
-from mmembed.embedder.card import trained_on
 from mmembed.embedder.clip import Described, as_clip, parse_streams, usable
 from mmembed.embedder.embedding import Array, Embedding, Origin, Word
-from mmembed.embedder.folder import HEAD, Saved, write_folder
+from mmembed.embedder.frozen import FrozenEncoder
 from mmembed.embedder.recogniser import (
     NO_RECOGNISER,
     Recogniser,
@@ -33,141 +28,19 @@ from mmembed.embedder.recogniser import (
     has_times,
     readable,
 )
-from mmembed.embedder.sources import EncoderName, open_encoder
 from mmembed.embedder.windows import Encoded, encode_long
 from mmembed.encoder import EncoderOutput
 from mmembed.errors import UsageError
 from mmembed.features.text import normalise_transcript
-from mmembed.features.video import check_face_model
-from mmembed.io.versions import made_with
-from mmembed.streams import STREAMS, subset_name
+from mmembed.streams import STREAMS
 
 
-class Embedder:
-    """A frozen encoder with its vocabulary and, in newer folders, its speech recogniser.
+class Embedder(FrozenEncoder):
+    """A frozen encoder as a function from clips to vectors; see `FrozenEncoder`.
 
-    Attributes:
-        encoder: in evaluation mode, without gradients.
-        subwords: of the text stream; None = the encoder reads no text.
-        recogniser: of its folder, reads what the encoder says; None = the folder has none.
-        listener: another embedder, whose recogniser finds words; None = this one's does.
-        config: config.json: sizes, and what the encoder was trained with.
-        sha256: of the weights file; names the encoder in every shard.
-        face_model: YuNet's ONNX file for the faces of clips; None = OpenCV's Haar cascade.
+    Files are opened in processes of their own. These start when they are first needed, stay for the
+    next call, and end with the object or by `close`.
     """
-
-    def __init__(
-        self,
-        saved: Saved,
-        device: torch.device | str = "cpu",
-        *,
-        face_model: Path | None = None,
-        listener: Embedder | None = None,
-    ) -> None:
-        self.device = torch.device(device)
-        self.encoder, self.recogniser = saved.encoder, saved.recogniser
-        for part in filter(None, (self.encoder, self.recogniser)):
-            part.to(self.device).eval().requires_grad_(False)
-        self.subwords, self.config, self.sha256 = saved.subwords, saved.config, saved.sha256
-        self.face_model = face_model
-        self.listener = listener
-
-    @classmethod
-    def from_pretrained(
-        cls,
-        name: EncoderName,
-        device: torch.device | str = "cpu",
-        *,
-        revision: str | None = None,
-        face_model: Path | str | None = None,
-        recogniser: str | os.PathLike[str] | None = None,
-    ) -> Embedder:
-        """Load an encoder; without any network if it is on this machine.
-
-        Args:
-            name: a folder that mmembed wrote, a folder of a pretrained encoder as transformers
-                writes it, or where there is none of this name, "OWNER/NAME" of either on the
-                Hugging Face hub (needs the extra `hub`). Several pretrained encoders side by side
-                are a mapping from stream to name, or "STREAM=NAME" strings: ["audio=A", "text=B"].
-            device: where to compute; vectors come back to the CPU.
-            revision: branch, tag or commit on the hub.
-            face_model: YuNet's ONNX file, where the encoder's training data was prepared with it.
-            recogniser: a folder that `mmembed pretrain` wrote, or its name on the hub: it writes
-                transcripts and finds words in a clip's audio and video, instead of the encoder.
-
-        Raises:
-            CorruptError: a file is missing, damaged, or of another version.
-            UsageError: there is no such folder, and nothing of this name to be had from the hub; or
-                the folder named as recogniser has none.
-        """
-        if face_model is not None:
-            check_face_model(Path(face_model))
-        faces = None if face_model is None else Path(face_model)
-        listener = None
-        if recogniser is not None:
-            listener = cls(open_encoder(recogniser), device)
-            if listener.recogniser is None:
-                raise UsageError(f"recogniser {os.fspath(recogniser)}: holds no {HEAD}")
-        return cls(open_encoder(name, revision), device, face_model=faces, listener=listener)
-
-    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
-        """Write an encoder folder with its model card; the same encoder gives the same bytes."""
-        write_folder(Path(folder), self.encoder, self.subwords, self.recogniser, self.config)
-
-    def push_to_hub(self, name: str) -> str:
-        """Make the repository "OWNER/NAME" on the Hugging Face hub hold what `save_pretrained`
-        writes and nothing else; where there is no such repository yet, a private one is made.
-
-        config.json goes along, and in it the paths of the training data as they were given.
-
-        Returns:
-            The address of the commit.
-
-        Raises:
-            UsageError: the extra `hub` is not installed, or the hub does not take it.
-        """
-        with tempfile.TemporaryDirectory() as folder:
-            self.save_pretrained(folder)
-            return hub.upload(name, Path(folder))
-
-    def streams(self, named: str | None = None) -> tuple[str, ...]:
-        """Those of the named streams, or of all, that the encoder reads.
-
-        Raises:
-            UsageError: it reads none of them.
-        """
-        wanted = parse_streams(named)
-        read = tuple(stream for stream in wanted if stream in self.encoder.reads)
-        if not read or (named is not None and read != wanted):
-            reads = " and ".join(self.encoder.reads)
-            raise UsageError(f"streams {subset_name(wanted)}: the encoder reads {reads} alone")
-        return read
-
-    def tokens(self, text: str) -> list[int]:
-        """The token ids of a text stream, none where the encoder reads no text."""
-        return [] if self.subwords is None else self.subwords.encode(text)
-
-    @property
-    def listening(self) -> Embedder | None:
-        """The embedder whose recogniser is used: the listener, else this one, if it has any."""
-        return self.listener or (self if self.recogniser is not None else None)
-
-    @property
-    def trained_on(self) -> str:
-        """What the encoder was trained on, in one line; "not recorded" where nothing tells."""
-        return trained_on(self.config)
-
-    @property
-    def description(self) -> dict[str, Any]:
-        """What a reader of the vectors has to know of them."""
-        return {
-            "encoder_sha256": self.sha256,
-            "version": __version__,
-            "made_with": made_with(),
-            "width": self.encoder.layer_width,
-            "frame_rate": self.encoder.frame_rate,
-            "layers": list(self.encoder.layer_names),
-        }
 
     @torch.no_grad()
     def encode(self, examples: Sequence[Example]) -> Encoding:
@@ -184,19 +57,27 @@ class Embedder:
             frame_rate=self.encoder.frame_rate,
         )
 
+    @cached_property
+    def decoder(self) -> Decoder:
+        """The processes in which clips are decoded: as many as a call needs, at most `workers`."""
+        return Decoder(self.workers)
+
+    def close(self) -> None:
+        """End the decoding processes; another call starts new ones."""
+        self.decoder.close()
+
     def read(
         self,
         clips: Iterable[Described],
         streams: str | None = None,
         max_seconds: Seconds = MAX_SECONDS,
     ) -> Iterator[Example]:
-        """Decode clips one after another; for arguments and errors see `__call__`."""
+        """Decode clips, in their order; for arguments and errors see `__call__`."""
         wanted = self.streams(streams)
         described = [as_clip(clip, f"clip-{number}") for number, clip in enumerate(clips)]
         how = (wanted, self.face_model, max_seconds, self.encoder.crops)
         sources = [clip.source(*how) for clip in described]
-        with Decoder() as decoder:
-            yield from usable(sources, decoder.load(sources), wanted)
+        yield from usable(sources, self.decoder.load(sources), wanted)
 
     @overload
     def __call__(
@@ -239,7 +120,7 @@ class Embedder:
     ) -> Embedding | list[Embedding]:
         """Embed one clip or several; whatever else is in the list changes no vector.
 
-        Files are opened in a process of their own, as `mmembed extract` does.
+        Files are opened in processes of their own, as `mmembed extract` does.
 
         Args:
             clips: the path of an audio or video file, or a dict with fields of
@@ -285,6 +166,7 @@ class Embedder:
         transcribe: bool = False,
         feed: bool = False,
         tensors: bool = False,
+        inputs: ClipInputs | None = None,
     ) -> list[Embedding]:
         """Embed examples in one batch, in their order, each with at least one stream.
 
@@ -294,6 +176,7 @@ class Embedder:
             transcribe: as in `__call__`; needs a recogniser.
             feed: such transcripts become the text stream.
             tensors: as in `__call__`.
+            inputs: what `pack` made of them.
         """
         known = [normalise_transcript(e.utterance.transcript or "") or None for e in examples]
         origins: list[Origin | None] = ["given" if text else None for text in known]
@@ -302,7 +185,7 @@ class Embedder:
         )
         listening = self.listening if transcribe or (words and sought) else None
         recogniser = self.recogniser if listening is self else None
-        encoded = self._encode(examples, recogniser)
+        encoded = self._encode(examples, recogniser, inputs=inputs)
         other = listening if listening is not self else None
         heard = other.hear(examples) if other else [each.log_probs for each in encoded]
         if transcribe and listening is not None:
@@ -359,12 +242,28 @@ class Embedder:
             )
         return embeddings
 
-    def hidden(self, examples: Sequence[Example]) -> EncoderOutput:
-        """The outputs of all layers for examples, each with at least one stream."""
-        samples = self.encoder.reads_samples
-        tensors = [example.tensors(self.subwords, samples=samples) for example in examples]
-        packed = {s: Packed.concatenate([each[s] for each in tensors]) for s in STREAMS}
-        return self.encoder.encode({s: steps.to(self.device) for s, steps in packed.items()})
+    def pack(self, examples: Sequence[Example]) -> ClipInputs | None:
+        """Examples as tensors for `embed`; None where one is long and encoded by windows.
+
+        They are on the CPU, in memory from which they get to a GPU while it computes.
+        """
+        if any(example.is_long for example in examples):
+            return None
+        inputs = ClipInputs.of(examples, self.subwords, samples=self.encoder.reads_samples)
+        return inputs.pin_memory() if self.device.type == "cuda" else inputs
+
+    def hidden(
+        self, examples: Sequence[Example], inputs: ClipInputs | None = None
+    ) -> EncoderOutput:
+        """The outputs of all layers for examples of at most 300 s, each with at least one stream.
+
+        Args:
+            examples: decoded clips.
+            inputs: their tensors, if they are there already.
+        """
+        if inputs is None:
+            inputs = ClipInputs.of(examples, self.subwords, samples=self.encoder.reads_samples)
+        return self.encoder.encode(inputs.to(self.device).streams, inputs.memo)
 
     def hear(self, examples: Sequence[Example]) -> list[Tensor | None]:
         """(T, C) log-probabilities of this one's recogniser, 25 Hz; None where it reads nothing."""
@@ -378,6 +277,7 @@ class Embedder:
         examples: Sequence[Example],
         recogniser: Recogniser | None = None,
         timed: Mapping[int, Sequence[TimedWord]] | None = None,
+        inputs: ClipInputs | None = None,
     ) -> list[Encoded]:
         """Examples as one batch, each long one by windows, its words at times by row if known."""
         encoded: dict[int, Encoded] = {}
@@ -387,7 +287,7 @@ class Embedder:
                 words = (timed or {}).get(row, example.utterance.words or ())
                 encoded[row] = encode_long(example, words, *how)
         if clips := [row for row in range(len(examples)) if row not in encoded]:
-            hidden = self.hidden([examples[row] for row in clips])
+            hidden = self.hidden([examples[row] for row in clips], inputs)
             encoding = self.encoder.pool(hidden).to("cpu")
             heard: Sequence[Tensor | None] = [None] * len(clips)
             if recogniser is not None and hidden.audio_visual is not None:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mmembed.data.example import LONGEST, Example
+from mmembed.data.example import LONGEST, ClipInputs, Example
 from mmembed.embedder.embedder import Embedder
 from mmembed.errors import UsageError
 from mmembed.pretrained_encoder import PretrainedEncoder
@@ -25,14 +25,17 @@ def check_steps(embedder: Embedder) -> None:
 
 
 @torch.no_grad()
-def encode_steps(embedder: Embedder, examples: Sequence[Example]) -> list[NDArray[np.float32]]:
-    """(T, L + 1, D) of each example, see `check_steps`.
+def encode_steps(
+    embedder: Embedder, examples: Sequence[Example], inputs: ClipInputs | None = None
+) -> list[NDArray[np.float32]]:
+    """(T, L + 1, D) of each example, see `check_steps`; the arguments are those of
+    `Embedder.hidden`.
 
     Raises:
         UsageError: an example is longer than 300 s.
     """
     if long := [example.key for example in examples if example.is_long]:
         raise UsageError(f"{long[0]}: steps are those of clips of at most {LONGEST:.0f} s")
-    layers = embedder.hidden(examples).layers.values()
+    layers = embedder.hidden(examples, inputs).layers.values()
     each = zip(*(layer.split() for layer in layers), strict=True)
     return [torch.stack(item, 1).float().cpu().numpy() for item in each]

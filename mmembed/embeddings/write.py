@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from mmembed.config import Precision
-from mmembed.data.example import Example, batches
+from mmembed.data.example import ClipInputs, Example, batches
 from mmembed.data.fingerprints import Fingerprints
 from mmembed.data.manifest.utterance import row_of
 from mmembed.data.media.load import Source
@@ -42,15 +42,29 @@ NPY_HEADER: Final = 128  # bytes
 JSON: Final = 1024  # bytes of a record's JSON and its line in the index, about
 
 
-class Threads(ThreadPoolExecutor):
+class Threads(ExitStack):
     """Threads that embed batches, each batch in one: so no sum depends on how many there are.
 
     Small products gain little from a second thread each, and much from a second batch beside them.
+    One more makes tensors of the clips, so that the next batch is ready when a device has done one.
+
+    Attributes:
+        count: how many embed.
     """
 
     def __init__(self, count: int) -> None:
-        super().__init__(count, "embed", torch.set_num_threads, (1,))
+        super().__init__()
         self.count = count
+        how = torch.set_num_threads, (1,)
+        self._packing = self.enter_context(ThreadPoolExecutor(1, "pack", *how))
+        self._embedding = self.enter_context(ThreadPoolExecutor(count, "embed", *how))
+
+    def submit(
+        self, content: Content, examples: Sequence[Example], subsets: Sequence[Subset]
+    ) -> Future[Embedded]:
+        """Begin `Content.embed` of a batch."""
+        packed = self._packing.submit(content.embedder.pack, examples)
+        return self._embedding.submit(lambda: content.embed(examples, subsets, packed.result()))
 
     @classmethod
     def of(cls, device: torch.device) -> Threads:
@@ -104,7 +118,7 @@ def make_shards(
             shard = stack.enter_context(_Shard(plan, number, provenance, prints[number]))
             opened.append(shard)
             for batch in batches(shard.usable(loaded), frames):
-                records = threads.submit(content.embed, batch, [*shard.failed])
+                records = threads.submit(content, batch, [*shard.failed])
                 begun.append(partial(shard.write, records))
                 if len(begun) > threads.count + WAITING:
                     begun.popleft()()
@@ -234,14 +248,26 @@ class Content:
             "computed_in": "bfloat16" if self.precision == "bf16" else "float32",
         }
 
-    def embed(self, examples: Sequence[Example], subsets: Sequence[Subset]) -> Embedded:
+    def embed(
+        self,
+        examples: Sequence[Example],
+        subsets: Sequence[Subset],
+        inputs: ClipInputs | None = None,
+    ) -> Embedded:
         """The records of a batch for each stream subset; an error where a clip has none of its
         streams, or a vector is not finite.
+
+        Args:
+            examples: of the batch.
+            subsets: those wanted. The layers of each stream are computed once for all of them.
+            inputs: what `Embedder.pack` made of the examples.
         """
         embedded: Embedded = {}
+        on_device = inputs and inputs.to(self.embedder.device)
         for subset in subsets:
             own = [example.only(subset) for example in examples]
-            records = iter(self._embed([example for example in own if example.streams]))
+            held = [example for example in own if example.streams]
+            records = iter(self._embed(held, on_device and on_device.only(subset)))
             missing = f"has none of {', '.join(subset)}"
             embedded[subset] = {
                 one.key: next(records) if one.streams else DataError(one.key, "no_streams", missing)
@@ -249,13 +275,18 @@ class Content:
             }
         return embedded
 
-    def _embed(self, examples: Sequence[Example]) -> list[Record | DataError]:
+    def _embed(
+        self, examples: Sequence[Example], inputs: ClipInputs | None
+    ) -> list[Record | DataError]:
+        if not examples:
+            return []
         half = self.precision == "bf16"
         with torch.autocast(self.embedder.device.type, torch.bfloat16, enabled=half):
-            found = self.embedder.embed(examples, words="word" in self.granularity)
+            words = "word" in self.granularity
+            found = self.embedder.embed(examples, words=words, inputs=inputs)
             steps: Sequence[Array | None] = [None] * len(examples)
             if "steps" in self.granularity:
-                steps = encode_steps(self.embedder, examples)
+                steps = encode_steps(self.embedder, examples, inputs)
         return [self._record(*each) for each in zip(examples, found, steps, strict=True)]
 
     def _record(

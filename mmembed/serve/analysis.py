@@ -16,7 +16,6 @@ from mmembed.config import Hz, Seconds
 from mmembed.data.example import Example
 from mmembed.data.manifest.timed_words import TimedWord
 from mmembed.data.manifest.utterance import EMOTIONS, Labels
-from mmembed.data.media.pool import Decoder
 from mmembed.embedder import Embedder, Embedding
 from mmembed.embedder.clip import Clip
 from mmembed.embeddings.search import EmbeddingSearch, SearchResult, Sources
@@ -134,8 +133,7 @@ class Analyser:
     """A function from a media file to its `Analysis`.
 
     Args:
-        embedder: the frozen encoder.
-        decoder: opens the files; its process stays, so that later clips are analysed sooner.
+        embedder: the frozen encoder; opens the files.
         predictor: regressors trained on its embeddings; None = no emotion and no curves.
         search: embeddings that it made; None = no neighbours.
 
@@ -146,14 +144,12 @@ class Analyser:
     def __init__(
         self,
         embedder: Embedder,
-        decoder: Decoder,
         predictor: EmotionPredictor | None = None,
         search: EmbeddingSearch | None = None,
     ) -> None:
         if search is not None:
             search.check_encoder(embedder.sha256, search.name)
         self.embedder = embedder
-        self.decoder = decoder
         self.predictor = predictor
         self.search = search
         encoder = embedder.encoder
@@ -217,7 +213,7 @@ class Analyser:
 
     def _decode(self, path: Path, name: str, text: str | None) -> Example:
         source = Clip(path, text=text, key="clip").source(STREAMS, self.embedder.face_model)
-        (example,) = self.decoder.load([source])
+        (example,) = self.embedder.decoder.load([source])
         if isinstance(example, DataError):
             raise DataError(name, example.reason, example.message)
         return example

@@ -246,3 +246,23 @@ def test_bad_calls_are_one_line(embedder: Embedder, clip: dict[str, Any], words:
     with pytest.raises((UsageError, DataError), match=words) as error:
         embedder(**clip)
     assert "\n" not in str(error.value)
+
+
+def test_its_decoding_processes_stay_for_the_next_call(media: Path, embedder: Embedder) -> None:
+    def pids() -> set[int]:
+        return {child._process.pid for child in embedder.decoder._children}
+
+    embedder.close()
+    one = embedder(media / "sound.wav")
+    (first,) = pids()
+    for _ in range(3):
+        same(embedder(media / "sound.wav"), one, 0)
+    assert pids() == {first}
+    embedder.workers = 3
+    del embedder.decoder
+    for again in embedder([media / "sound.wav"] * 6):
+        same(again, one, 1e-5)
+    assert len(pids()) == 3
+    embedder.close()
+    assert not pids()
+    same(embedder(media / "sound.wav"), one, 0)

@@ -30,7 +30,6 @@ from mmembed.embedder.windows import (
     Moments,
     Window,
     WordMiddle,
-    batches,
     encode_windows,
     place_words,
     plan,
@@ -207,15 +206,6 @@ def test_each_window_has_the_words_of_its_span_and_counts_those_of_its_core(
     once = [len(embedder.tokens(word)) for word in ("red", "lay", "on", "at")]
     assert sum(once) == len(pieces)
     torch.testing.assert_close(found.layers[name], whole, rtol=0, atol=1e-5)
-
-
-def test_long_ones_are_batches_of_their_own() -> None:
-    short, long = recording(3, 0), recording(0, 3)
-    long = replace(long, video=np.broadcast_to(np.uint8(0), (7_501, 64, 64)))
-    assert long.is_long and not short.is_long
-    assert not replace(long, video=long.video[:7_500]).is_long  # type: ignore[index]
-    kinds = [[e.is_long for e in b] for b in batches([short] * 3 + [long] * 2 + [short], 2)]
-    assert kinds == [[False, False], [False], [True], [True], [False]]
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -124,10 +125,10 @@ def test_the_next_shard_is_decoded_while_the_last_batches_are_embedded(
             yield example(number)
 
     class Waiting(Content):
-        def embed(self, examples: Sequence[Example], subsets: Sequence[Subset]) -> Embedded:
+        def embed(self, examples: Sequence[Example], *how: Any) -> Embedded:
             shard = int(examples[0].key.removeprefix("clip-")) // 2
             assert began[min(shard + 1, 2)].wait(20)
-            return super().embed(examples, subsets)
+            return super().embed(examples, *how)
 
     make_all(Waiting(content.embedder), plan, load)
     assert plan.complete

@@ -15,7 +15,6 @@ from helpers.prepared import example, write_prepared
 from mmembed_export.extract import main as extract
 from safetensors.torch import save_file
 
-from mmembed.data.media.pool import Decoder
 from mmembed.embedder import Embedder
 from mmembed.embeddings.search import EmbeddingSearch
 from mmembed.methods.emotion import EmotionRegressor
@@ -58,9 +57,9 @@ def write_regressors(folder: Path, subsets: Sequence[str], layers: int = 10) -> 
     (folder / "run.json").write_text(json.dumps(settings))
 
 
-def open_served(folder: Path, decoder: Decoder) -> Analyser:
+def open_served(folder: Path) -> Analyser:
     """With everything that `write_served` wrote."""
     embedder = Embedder.from_pretrained(folder / "encoder")
     predictor = EmotionPredictor.from_folder(embedder, folder / "emotion")
     search = EmbeddingSearch.open(folder / "near" / "audio+video")
-    return Analyser(embedder, decoder, predictor, search)
+    return Analyser(embedder, predictor, search)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -19,7 +18,6 @@ from helpers.served import CLIPS, HOSTILE, open_served, write_regressors, write_
 
 from mmembed.data.example import Example
 from mmembed.data.manifest.utterance import EMOTIONS, Utterance
-from mmembed.data.media.pool import Decoder
 from mmembed.embedder import Embedder
 from mmembed.embeddings.search import EmbeddingSearch
 from mmembed.errors import CorruptError, DataError, Stopped, UsageError
@@ -36,14 +34,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def decoder() -> Iterator[Decoder]:
-    with Decoder() as decoder:
-        yield decoder
-
-
-@pytest.fixture(scope="module")
-def analyser(made: Path, decoder: Decoder) -> Analyser:
-    return open_served(made, decoder)
+def analyser(made: Path) -> Analyser:
+    return open_served(made)
 
 
 def test_everything_of_a_clip(made: Path, analyser: Analyser) -> None:
@@ -79,7 +71,7 @@ def test_what_the_clip_itself_says(made: Path, analyser: Analyser) -> None:
 
 
 def test_it_says_what_is_known_and_what_lies_outside(
-    made: Path, decoder: Decoder, analyser: Analyser, tmp_path: Path
+    made: Path, analyser: Analyser, tmp_path: Path
 ) -> None:
     plain = analyser(made / "clip.mp4", "mine.mp4")
     assert plain.trained_on == {"regressor": "not recorded", "encoder": "not recorded"}
@@ -97,7 +89,7 @@ def test_it_says_what_is_known_and_what_lies_outside(
         assert known is not None
         known.write(run / FOLDER / "audio+video.safetensors")
         predictor = EmotionPredictor.from_folder(analyser.embedder, run)
-        shown = Analyser(analyser.embedder, decoder, predictor)(made / "clip.mp4", "mine.mp4")
+        shown = Analyser(analyser.embedder, predictor)(made / "clip.mp4", "mine.mp4")
         assert shown.trained_on["regressor"] == "mine (synthetic), 30 clips, 2 speakers"
         assert shown.emotion is not None and shown.emotion.outside is outside
         assert shown.emotion.farther_than == (1.0 if outside else 0.0)
@@ -106,7 +98,7 @@ def test_it_says_what_is_known_and_what_lies_outside(
 
 
 def test_what_was_not_learned_is_not_predicted(
-    made: Path, decoder: Decoder, analyser: Analyser, tmp_path: Path
+    made: Path, analyser: Analyser, tmp_path: Path
 ) -> None:
     """Sentiment on the scale of CH-SIMS and one emotion were labelled; then no sentiment at all."""
     run = shutil.copytree(made / "emotion", tmp_path / "emotion")
@@ -114,7 +106,7 @@ def test_what_was_not_learned_is_not_predicted(
         learned = Learned("audio+video", targets)
         trained_on.write(run, TrainedOn((), "", (learned,), limit))
         predictor = EmotionPredictor.from_folder(analyser.embedder, run)
-        shown = Analyser(analyser.embedder, decoder, predictor)(made / "clip.mp4", "mine.mp4")
+        shown = Analyser(analyser.embedder, predictor)(made / "clip.mp4", "mine.mp4")
         assert shown.emotion is not None and shown.curves is not None
         emotions = [name for name in targets if name != "sentiment"]
         assert list(shown.emotion.emotions) == list(shown.curves.emotions) == emotions
@@ -163,21 +155,21 @@ def test_a_clip_without_pictures(made: Path, analyser: Analyser) -> None:
     assert "streams" not in shown.notes
 
 
-def test_notes_say_what_was_not_given(made: Path, decoder: Decoder, tmp_path: Path) -> None:
+def test_notes_say_what_was_not_given(made: Path, tmp_path: Path) -> None:
     embedder = Embedder.from_pretrained(write_encoder(tmp_path / "e", recogniser=False))
-    shown = Analyser(embedder, decoder)(made / "clip.mp4", "mine.mp4")
+    shown = Analyser(embedder)(made / "clip.mp4", "mine.mp4")
     assert (shown.words, shown.transcript, shown.emotion, shown.curves, shown.neighbours) == (
         (), None, None, None, (),
     )  # fmt: skip
     assert "holds no recogniser.safetensors" in shown.notes["words"]
     helped = Embedder.from_pretrained(tmp_path / "e", recogniser=write_encoder(tmp_path / "r"))
-    told = Analyser(helped, decoder)(made / "clip.mp4", "mine.mp4")
+    told = Analyser(helped)(made / "clip.mp4", "mine.mp4")
     assert told.transcript_from == "ctc" and "words" not in told.notes
     assert " ".join(word.text for word in told.words) == told.transcript
     assert "without --regressor" in shown.notes["curves"]
     assert "without --regressor" in shown.notes["emotion"]
     assert "without --embeddings" in shown.notes["neighbours"]
-    words = Analyser(embedder, decoder, search=EmbeddingSearch.open(made / "near" / "text"))
+    words = Analyser(embedder, search=EmbeddingSearch.open(made / "near" / "text"))
     assert "nothing in common" in words(made / "clip.mp4", "mine.mp4").notes["neighbours"]
 
 
@@ -189,16 +181,14 @@ def test_a_bad_clip_is_one_line_with_its_name(made: Path, analyser: Analyser) ->
         analyser(made / "gone.mp4", "mine")
 
 
-def test_nothing_goes_on_once_it_is_stopped(made: Path, decoder: Decoder) -> None:
-    analyser = open_served(made, decoder)
+def test_nothing_goes_on_once_it_is_stopped(made: Path) -> None:
+    analyser = open_served(made)
     analyser.stop()
     with pytest.raises(Stopped):
         analyser(made / "clip.mp4", "mine.mp4")
 
 
-def test_parts_that_do_not_fit_are_refused(
-    made: Path, decoder: Decoder, analyser: Analyser, tmp_path: Path
-) -> None:
+def test_parts_that_do_not_fit_are_refused(made: Path, analyser: Analyser, tmp_path: Path) -> None:
     write_regressors(tmp_path / "other", ["audio"], layers=3)
     with pytest.raises(UsageError, match="on 3 layers of 64, the encoder has 10 of 64"):
         EmotionPredictor.from_folder(analyser.embedder, tmp_path / "other")
@@ -208,7 +198,7 @@ def test_parts_that_do_not_fit_are_refused(
     analyser.embedder.sha256, right = "0" * 64, analyser.embedder.sha256
     try:
         with pytest.raises(UsageError, match=r"near/text: another encoder"):
-            Analyser(analyser.embedder, decoder, search=search)
+            Analyser(analyser.embedder, search=search)
     finally:
         analyser.embedder.sha256 = right
 

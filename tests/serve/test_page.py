@@ -10,7 +10,6 @@ import pytest
 from helpers.browser import CHROMIUM, Browser
 from helpers.served import CLIPS, HOSTILE, open_served, write_served
 
-from mmembed.data.media.pool import Decoder
 from mmembed.serve.server import Address, listening
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
@@ -93,11 +92,10 @@ def test_a_dropped_clip_is_shown(tmp_path: Path) -> None:
         mistakes = [line for line in browser.complaints if "Content Security Policy" not in line]
         assert [line for line in mistakes if "422" not in line] == []  # the bad clip's
 
-    async def run(decoder: Decoder) -> None:
+    async def run() -> None:
         about = {"encoder": HOSTILE, "sha256": "0" * 64, "clips": CLIPS, "regressor": True}
-        analyser = open_served(made, decoder)
+        analyser = open_served(made)
         async with listening(analyser, about, Address(port=0)) as url, Browser() as browser:
             await scenario(url, browser)
 
-    with Decoder() as decoder:
-        asyncio.run(run(decoder))
+    asyncio.run(run())

@@ -18,7 +18,6 @@ import pytest
 from aiohttp import ClientSession, FormData
 from helpers.served import HOSTILE, open_served, write_served
 
-from mmembed.data.media.pool import Decoder
 from mmembed.errors import DataError, UsageError
 from mmembed.serve import server
 from mmembed.serve.analysis import Analysis
@@ -296,20 +295,17 @@ def rounded(value: Any) -> Any:
 def test_a_real_clip_and_bad_ones(tmp_path: Path) -> None:
     made = write_served(tmp_path)
     good, bad = (made / "clip.mp4").read_bytes(), (made / "bad.mp4").read_bytes()
-    with Decoder() as decoder:
-        analyser = open_served(made, decoder)
+    analyser = open_served(made)
 
-        async def scenario(url: str, client: ClientSession) -> None:
-            for content, reason in (bad, "not_media"), (b"", "empty"), (good[:400], "damaged"):
-                status, reply = await post(url, client, form(content, HOSTILE.replace('"', "")))
-                assert (status, reply["reason"]) == (422, reason)
-                assert reply["error"].startswith(HOSTILE.replace('"', "") + ": ")
-                assert (
-                    "\n" not in reply["error"] and str(tempfile.gettempdir()) not in reply["error"]
-                )
-            status, reply = await post(url, client, form(good))
-            again = analyser(made / "clip.mp4", "mine.mp4")
-            assert status == 200
-            assert reply == rounded(json.loads(json.dumps(asdict(again))))
+    async def scenario(url: str, client: ClientSession) -> None:
+        for content, reason in (bad, "not_media"), (b"", "empty"), (good[:400], "damaged"):
+            status, reply = await post(url, client, form(content, HOSTILE.replace('"', "")))
+            assert (status, reply["reason"]) == (422, reason)
+            assert reply["error"].startswith(HOSTILE.replace('"', "") + ": ")
+            assert "\n" not in reply["error"] and str(tempfile.gettempdir()) not in reply["error"]
+        status, reply = await post(url, client, form(good))
+        again = analyser(made / "clip.mp4", "mine.mp4")
+        assert status == 200
+        assert reply == rounded(json.loads(json.dumps(asdict(again))))
 
-        play(scenario, analyser)
+    play(scenario, analyser)

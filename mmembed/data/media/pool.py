@@ -11,32 +11,29 @@ from __future__ import annotations
 
 import json
 import math
-import multiprocessing
 import os
-import resource
 import signal
-import sys
 import threading
 import time
+import weakref
 from collections import Counter, defaultdict, deque
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from types import ModuleType
 from typing import Any, Final, Self, TypeAlias
 
-import cv2
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from mmembed.config import TIMEOUT, Seconds
 from mmembed.data.example import Example, ExampleInfo
 from mmembed.data.manifest.utterance import Utterance, without_secrets
-from mmembed.data.media.load import MediaSource, ProbeResult, Source, mapped_bytes, probe, replies
+from mmembed.data.media.load import MediaSource, ProbeResult, Source, probe, replies
 from mmembed.data.media.open import BLOCK
+from mmembed.data.media.process import confine, start_process
 from mmembed.data.media.temporary_arrays import TemporaryArray
 from mmembed.errors import DataError, MmembedError, UsageError
 from mmembed.features.audio import SAMPLE_RATE
@@ -47,18 +44,19 @@ DECODED_A_SECOND: Final = 20.0  # seconds of it, likewise
 MEMORY: Final = 3 << 30  # bytes that one clip may take
 START: Final[Seconds] = 120.0  # for a process to import what it needs on a busy machine
 AHEAD: Final = 4  # clips decoded ahead of the one that is waited for, in each process
+MOST_HELD: Final = 1 << 30  # bytes of features of these, in memory or on disk
 LARGEST_REPLY: Final = 2 << 30  # bytes
 ROW: Final = ("key", "media", "start", "end", "transcript")  # what a child has to know of a row
-_STARTING: Final = threading.Lock()
 
 Outcome: TypeAlias = Example | ProbeResult | DataError
 
 
 class Decoder:
-    """Child processes that decode; use as a context manager.
+    """Child processes that decode. They are started when they are first needed and end with the
+    object, or earlier when it is closed as a context manager is; calls may overlap.
 
     Args:
-        workers: how many, at least 1.
+        workers: how many at most, at least 1.
         seconds: the most that one clip may take. A long one may take that for each of its parts,
             in all it may take a second more for each 10 kB of its file and each 20 s of it that
             are decoded, so that hours of work take much to read or were asked for.
@@ -72,14 +70,23 @@ class Decoder:
             raise UsageError(f"workers {workers}: at least 1 is needed")
         self._size, self._seconds, self._memory = workers, seconds, memory
         self._children: list[_Child] = []
+        self._lock = threading.RLock()
+        weakref.finalize(self, _stop, self._children)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for child in self._children:
-            child.stop()
-        self._children.clear()
+        self.close()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A copy has processes of its own."""
+        return partial(Decoder, self._size, seconds=self._seconds, memory=self._memory), ()
+
+    def close(self) -> None:
+        """End the processes; another call starts new ones."""
+        with self._lock:
+            _stop(self._children)
 
     def load(self, sources: Iterable[Source]) -> Iterator[Example | DataError]:
         """Load all of them, a few ahead of what is asked for.
@@ -96,59 +103,96 @@ class Decoder:
 
     def _run(self, waiting: Iterator[_Pending]) -> Iterator[Any]:
         begun = deque[_Pending]()
-        while True:
-            while len(begun) < AHEAD * self._size and (pending := next(waiting, None)) is not None:
-                begun.append(pending)
-            if not begun:
-                return
-            self._assign(begun)
-            if (outcome := begun[0].outcome) is None:
-                self._collect()
-                continue
-            yield _named(outcome, begun.popleft().source)
+        try:
+            while True:
+                while len(begun) < AHEAD * self._size:
+                    if (pending := next(waiting, None)) is None:
+                        break
+                    begun.append(pending)
+                if not begun:
+                    return
+                self._assign(begun)
+                if (outcome := begun[0].outcome) is None:
+                    self._collect()
+                else:
+                    yield _named(outcome, begun.popleft().source)
+        finally:
+            self._give_up(begun)
+
+    def _give_up(self, begun: Collection[_Pending]) -> None:
+        """End the processes that decode what nobody waits for any more."""
+        with self._lock:
+            for child in [child for child in self._children if child.pending in begun]:
+                self._remove(child)
+
+    def _remove(self, child: _Child) -> None:
+        child.stop()
+        if child in self._children:
+            self._children.remove(child)
 
     def _assign(self, begun: Iterable[_Pending]) -> None:
         """Give every idle process the next clip; what needs no decoding is loaded here."""
-        idle = [child for child in self._children if child.pending is None]
+        held = 0
         for pending in begun:
             if pending.outcome is not None or pending.begun:
-                continue
-            if pending.media is None:
-                pending.outcome = pending.load_here()
-                continue
-            if not idle and len(self._children) < self._size:
-                self._children.append(_Child(self._memory))
-                idle = self._children[-1:]
-            if not idle:
+                held += pending.held
+            elif held > MOST_HELD:
                 return
-            idle.pop().begin(pending, self._seconds)
+            elif pending.media is None:
+                pending.outcome = pending.load_here()
+            elif not self._begin(pending):
+                return
+
+    def _begin(self, pending: _Pending) -> bool:
+        """Give it to an idle process, or to a new one; False if all are at work."""
+        with self._lock:
+            idle = next((child for child in self._children if child.pending is None), None)
+            if idle is None:
+                if len(self._children) == self._size:
+                    return False
+                idle = _Child(self._memory)
+                self._children.append(idle)
+            idle.begin(pending, self._seconds)
+            return True
 
     def _collect(self) -> None:
         """Wait until a process has answered, died or run out of time."""
-        busy = {child.connection: child for child in self._children if child.pending is not None}
-        nearest = min(child.deadline for child in busy.values())
-        ready = wait(list(busy), max(0.0, nearest - time.monotonic()))
-        now = time.monotonic()
-        for connection, child in busy.items():
-            pending = child.pending
-            assert pending is not None
-            if connection in ready:
-                pending.outcome = child.answer()
-                if pending.outcome is None:
-                    earned = pending.size / BYTES_A_SECOND + pending.lasts / DECODED_A_SECOND
-                    child.deadline = self._seconds + min(time.monotonic(), pending.begun + earned)
-                    continue
-            elif child.deadline <= now:
-                allowed = child.deadline - pending.begun
-                message = f"took more than {allowed:.0f} s and was given up"
-                pending.outcome = DataError(pending.name, "timeout", message)
-                child.alive = False
-            else:
-                continue
-            child.pending = None
-            if not child.alive:
-                child.stop()
-                self._children.remove(child)
+        with self._lock:
+            busy = [child for child in self._children if child.pending is not None]
+        nearest = min((child.deadline for child in busy), default=0.0)
+        with suppress(OSError, ValueError):  # one of them was ended by another thread
+            wait([child.connection for child in busy], max(0.0, nearest - time.monotonic()))
+        with self._lock:
+            busy = [child for child in busy if child.alive and child.pending is not None]
+            ready = wait([child.connection for child in busy], 0)
+            for child in busy:
+                self._look(child, child.connection in ready)
+
+    def _look(self, child: _Child, ready: bool) -> None:
+        """See what has become of a process's clip."""
+        pending = child.pending
+        assert pending is not None
+        if ready:
+            pending.outcome = child.answer()
+            if pending.outcome is None:
+                earned = pending.size / BYTES_A_SECOND + pending.lasts / DECODED_A_SECOND
+                child.deadline = self._seconds + min(time.monotonic(), pending.begun + earned)
+                return
+        elif child.deadline <= time.monotonic():
+            allowed = child.deadline - pending.begun
+            message = f"took more than {allowed:.0f} s and was given up"
+            pending.outcome = DataError(pending.name, "timeout", message)
+            child.alive = False
+        else:
+            return
+        child.pending = None
+        if not child.alive:
+            self._remove(child)
+
+
+def _stop(children: list[_Child]) -> None:
+    while children:
+        children.pop().stop()
 
 
 def _named(outcome: Outcome, source: Source) -> Outcome:
@@ -159,7 +203,7 @@ def _named(outcome: Outcome, source: Source) -> Outcome:
     return DataError(source.name, outcome.reason, message)
 
 
-@dataclass
+@dataclass(eq=False)
 class _Pending:
     """A source and, in the end, what became of it.
 
@@ -207,6 +251,14 @@ class _Pending:
         return max(self.steps["audio"] / SAMPLE_RATE, self.steps["video"] / VIDEO_RATE)
 
     @property
+    def held(self) -> int:
+        """Bytes of its features."""
+        if not isinstance(self.outcome, Example):
+            return 0
+        arrays = (self.outcome.audio, self.outcome.video, *self.outcome.features.values())
+        return sum(array.nbytes for array in arrays if array is not None)
+
+    @property
     def name(self) -> str:
         return self.media.path if self.media else self.source.name
 
@@ -215,14 +267,8 @@ class _Child:
     """One process; `alive` turns false when it has to be replaced."""
 
     def __init__(self, memory: int) -> None:
-        context = multiprocessing.get_context("forkserver")
-        # Imported once in the server, so that a new process costs milliseconds.
-        context.set_forkserver_preload([__name__])
-        self.connection, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, memory), daemon=True)
-        with _nothing_to_import():
-            self._process.start()
-        theirs.close()
+        self._owner = os.getpid()
+        self.connection, self._process = start_process(_serve, memory)
         self.pending: _Pending | None = None
         self.deadline = math.inf
         self.alive = True
@@ -290,43 +336,26 @@ class _Child:
                 return DataError(pending.name, "too_long", "lasts longer than it may last")
             pending.arrays[stream].add(values)
         return None
-        return None
 
     def _array(self, kind: str, shape: Sequence[int]) -> NDArray[Any]:
         data = self.connection.recv_bytes(LARGEST_REPLY)
         return np.frombuffer(data, kind).reshape(shape).copy()  # one that may be written to
 
     def stop(self) -> None:
+        """End the process; what it was decoding is lost."""
         self.alive = False
-        self._process.kill()
-        self._process.join()
+        if self.pending is not None and self.pending.outcome is None:
+            message = "its decoder was ended"
+            self.pending.outcome = DataError(self.pending.name, "crashed", message)
+        if self._owner == os.getpid():  # not in a fork of the process that started it
+            self._process.kill()
+            self._process.join()
         self.connection.close()
-
-
-@contextmanager
-def _nothing_to_import() -> Iterator[None]:
-    """A new process imports the program it was started by: one without `if __name__ ==
-    "__main__"` would start again in it. Ours need nothing of the program, so they see an empty one.
-    """
-    with _STARTING:
-        program = sys.modules["__main__"]
-        sys.modules["__main__"] = ModuleType("__main__")
-        try:
-            yield
-        finally:
-            sys.modules["__main__"] = program
 
 
 def _serve(connection: Connection, memory: int) -> None:
     """What a child does: answer requests until the other side is gone."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(number, signal.SIG_IGN)  # for the main process, whose end ends this one
-    torch.set_num_threads(1)
-    cv2.setNumThreads(0)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    threading.Thread(target=_follow_parent, daemon=True).start()
-    limit = mapped_bytes() + memory
-    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+    confine(memory)
     with suppress(EOFError, ConnectionError):  # the main process has ended
         connection.send_bytes(b"ready")
         while _answer(connection):
@@ -352,10 +381,3 @@ def _answer(connection: Connection) -> bool:
         for array in arrays.values():
             connection.send_bytes(np.ascontiguousarray(array).data.cast("B"))
     return not head.get("last")
-
-
-def _follow_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,7 @@ from helpers.loading import load_example
 
 from mmembed.data.example import Example
 from mmembed.data.manifest.utterance import Utterance
+from mmembed.data.media import pool
 from mmembed.data.media.load import MediaSource
 from mmembed.data.media.pool import Decoder
 from mmembed.errors import DataError, UsageError
@@ -110,6 +113,7 @@ PROGRAM = """
 import sys
 from pathlib import Path
 from mmembed.data.manifest.utterance import Utterance
+from mmembed.data.media import pool
 from mmembed.data.media.load import MediaSource
 from mmembed.data.media.pool import Decoder
 
@@ -139,3 +143,102 @@ def test_children_do_not_outlive_a_killed_parent(clips: Path, tmp_path: Path) ->
 def test_at_least_one_worker() -> None:
     with pytest.raises(UsageError, match="at least 1"):
         Decoder(0)
+
+
+def pids(decoder: Decoder) -> list[int]:
+    return [child._process.pid for child in decoder._children]
+
+
+def test_processes_are_kept_between_calls_and_end_when_it_is_closed(clips: Path) -> None:
+    decoder = Decoder(3)
+    assert pids(decoder) == []
+    for number in range(4):
+        assert isinstance(next(decoder.load([task(clips, f"{number}.wav")])), Example)
+        assert len(pids(decoder)) == 1  # as many as there is work for
+    (first,) = pids(decoder)
+    assert len(list(decoder.load([task(clips, f"{n}.wav") for n in range(6)]))) == 6
+    assert len(pids(decoder)) == 3 and first in pids(decoder)
+    with decoder:
+        pass
+    assert pids(decoder) == [] and not Path(f"/proc/{first}").exists()
+    assert isinstance(next(decoder.load([task(clips, "0.wav")])), Example)
+    (last,) = pids(decoder)
+    del decoder
+    assert not Path(f"/proc/{last}").exists()
+
+
+def test_what_nobody_waits_for_ends_with_its_process(clips: Path) -> None:
+    """The second of two clips would keep the only process busy."""
+    decoder = Decoder(1, seconds=60)
+    found = decoder.load([task(clips, "0.wav"), task(clips, "1.wav")])
+    assert isinstance(next(found), Example)
+    (child,) = decoder._children
+    os.kill(child._process.pid, signal.SIGSTOP)
+    found.close()  # type: ignore[attr-defined]
+    begun = time.monotonic()
+    assert isinstance(next(decoder.load([task(clips, "2.wav")])), Example)
+    assert time.monotonic() - begun < 30
+    decoder.close()
+
+
+def test_calls_may_overlap(clips: Path) -> None:
+    """In two threads, and in one whose first call is not at its end."""
+    expected = [load_example(task(clips, f"{n}.wav").utterance, clips).audio for n in range(6)]
+
+    def load(decoder: Decoder) -> list[object]:
+        return list(decoder.load([task(clips, f"{n}.wav") for n in range(6)]))
+
+    with Decoder(2) as decoder, ThreadPoolExecutor(3) as threads:
+        one = decoder.load([task(clips, f"{n}.wav") for n in range(6)])
+        found = [[next(one), *load(decoder)[1:]], *threads.map(load, [decoder] * 3)]
+        rest = list(one)
+    for examples in [*found, [found[0][0], *rest]]:
+        for example, audio in zip(examples, expected, strict=True):
+            assert isinstance(example, Example)
+            np.testing.assert_array_equal(example.audio, audio)
+
+
+def test_another_thread_may_close_it(clips: Path) -> None:
+    decoder = Decoder(1, seconds=60)
+    assert isinstance(next(decoder.load([task(clips, "0.wav")])), Example)
+    (child,) = decoder._children
+    os.kill(child._process.pid, signal.SIGSTOP)
+    with ThreadPoolExecutor(1) as threads:
+        lost = threads.submit(lambda: list(decoder.load([task(clips, "1.wav")])))
+        while child.pending is None:
+            time.sleep(0.01)
+        decoder.close()
+        (error,) = lost.result(30)
+    assert isinstance(error, DataError) and error.reason == "crashed"
+
+
+def test_features_that_wait_are_bounded(clips: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the first clip takes its time, no more are decoded than may be kept."""
+    asked = list[str]()
+    begin = pool._Child.begin
+
+    def watch(child: pool._Child, pending: pool._Pending, seconds: float) -> None:
+        if not asked:
+            os.kill(child._process.pid, signal.SIGSTOP)
+        asked.append(pending.source.key)
+        begin(child, pending, seconds)
+
+    monkeypatch.setattr(pool._Child, "begin", watch)
+    monkeypatch.setattr(pool, "MOST_HELD", 20_000)  # bytes; clips 1 and 2 have 22,400
+    tasks = [task(clips, f"{n}.wav") for n in range(6)]
+    with Decoder(2) as decoder, ThreadPoolExecutor(1) as threads:
+        loaded = threads.submit(lambda: list(decoder.load(tasks)))
+        while len(asked) < 3:
+            time.sleep(0.01)
+        time.sleep(0.5)
+        assert asked == ["0-wav", "1-wav", "2-wav"]
+        os.kill(decoder._children[0]._process.pid, signal.SIGCONT)
+        assert all(isinstance(example, Example) for example in loaded.result(30))
+    assert len(asked) == 6
+
+
+def test_a_copy_has_processes_of_its_own(clips: Path) -> None:
+    with Decoder(2, seconds=7) as decoder:
+        assert isinstance(next(decoder.load([task(clips, "0.wav")])), Example)
+        copy = pickle.loads(pickle.dumps(decoder))
+        assert pids(copy) == [] and vars(copy)["_seconds"] == 7
