@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, cast
 
 import torch
@@ -204,13 +205,19 @@ class Encoder(nn.Module):
         """
         return self.pool(self.encode(inputs))
 
-    @staticmethod
-    def pool(hidden: EncoderOutput) -> Encoding:
-        """Pool the output of `encode` to one embedding an item."""
+    def pool(self, hidden: EncoderOutput, memo: Memo | None = None) -> Encoding:
+        """Pool the output of `encode`, called with this memo, to one embedding an item."""
+        known = {"fused": mean_and_std(hidden.fused)}
+        if memo is not None:
+            for stream in ("audio", "video"):  # the layers of text depend on the grid
+                if bool(hidden.present[:, STREAMS.index(stream)].all()):
+                    for name in self.own_layer_names(stream):
+                        pool = partial(mean_and_std, hidden.layers[name])
+                        known[name] = memo.once(("pooled", name), pool)
         return Encoding(
             frames=hidden.fused.pad(),
-            pooled=mean_and_std(hidden.fused),
-            layers=pool_layers(hidden.layers),
+            pooled=known["fused"],
+            layers=pool_layers(hidden.layers, known),
             streams=hidden.present,
             frame_rate=FRAME_RATE,
         )

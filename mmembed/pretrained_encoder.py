@@ -28,7 +28,7 @@ from mmembed.config import Hz
 from mmembed.encoder import FRAME_RATE, EncoderOutput
 from mmembed.features.video import CropForm
 from mmembed.nn.alignment import spread_tokens, to_frames
-from mmembed.nn.transformer import join_pooled, mean_and_std, pool_layers
+from mmembed.nn.transformer import join_pooled, mean_and_std, stack_layers
 from mmembed.streams import STREAMS
 
 
@@ -107,12 +107,18 @@ class PretrainedEncoder(nn.Module):
         """
         return self.pool(self.encode(inputs))
 
-    def pool(self, hidden: EncoderOutput) -> Encoding:
-        """Pool the output of `encode` to one embedding an item."""
+    def pool(self, hidden: EncoderOutput, memo: Memo | None = None) -> Encoding:
+        """Pool the output of `encode`, called with this memo, to one embedding an item."""
+        memo = Memo() if memo is None else memo
+        pooled = {}
+        for name, layer in hidden.layers.items():
+            every = bool(hidden.present[:, STREAMS.index(name.partition(" ")[0])].all())
+            pool = partial(mean_and_std, layer)
+            pooled[name] = memo.once(("pooled", name), pool) if every else pool()
         return Encoding(
             frames=hidden.fused.pad(),
-            pooled=join_pooled([mean_and_std(hidden.layers[name]) for name in self.pooled_layers]),
-            layers=pool_layers(hidden.layers),
+            pooled=join_pooled([pooled[name] for name in self.pooled_layers]),
+            layers=stack_layers([*pooled.values()]),
             streams=hidden.present,
             frame_rate=self.frame_rate,
         )

@@ -82,7 +82,7 @@ def test_a_memo_changes_no_bit_and_each_front_end_runs_once(seven_items: list[It
     for stream, frontend in encoder.frontends.items():
         frontend.register_forward_hook(lambda *_, s=stream: runs.append(s))
     for batch, expected in zip(batches, alone, strict=True):
-        found = encoder.pool(encoder.encode(batch, memo))
+        found = encoder.pool(encoder.encode(batch, memo), memo)
         assert torch.equal(found.layers, expected.layers)
         assert torch.equal(found.pooled, expected.pooled)
         assert torch.equal(found.frames.values, expected.frames.values)

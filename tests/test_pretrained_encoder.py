@@ -111,7 +111,7 @@ def test_a_memo_changes_no_bit_and_each_encoder_runs_once(encoder: PretrainedEnc
         for stream, module in encoder.encoders.items()
     ]
     for inputs, expected in zip(subsets, alone, strict=True):
-        found = encoder.pool(encoder.encode(inputs, memo))
+        found = encoder.pool(encoder.encode(inputs, memo), memo)
         assert torch.equal(found.layers, expected.layers)
         assert torch.equal(found.pooled, expected.pooled)
         assert torch.equal(found.frames.values, expected.frames.values)

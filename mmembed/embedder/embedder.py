@@ -288,7 +288,7 @@ class Embedder(FrozenEncoder):
                 encoded[row] = encode_long(example, words, *how)
         if clips := [row for row in range(len(examples)) if row not in encoded]:
             hidden = self.hidden([examples[row] for row in clips], inputs)
-            encoding = self.encoder.pool(hidden).to("cpu")
+            encoding = self.encoder.pool(hidden, None if inputs is None else inputs.memo).to("cpu")
             heard: Sequence[Tensor | None] = [None] * len(clips)
             if recogniser is not None and hidden.audio_visual is not None:
                 heard = recogniser(hidden.audio_visual).split()

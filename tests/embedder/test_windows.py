@@ -35,7 +35,6 @@ from mmembed.embedder.windows import (
     plan,
     tile,
 )
-from mmembed.encoder import Encoder
 from mmembed.nn.transformer import VARIANCE_FLOOR
 
 
@@ -110,7 +109,7 @@ def test_one_window_is_the_whole(
     with torch.no_grad():
         hidden = embedder.hidden([example])
     torch.testing.assert_close(found.frames, hidden.fused.values, rtol=0, atol=1e-5)
-    whole = Encoder.pool(hidden).layers[0]
+    whole = embedder.encoder.pool(hidden).layers[0]
     torch.testing.assert_close(found.layers, whole, rtol=0, atol=2e-5)
 
 
