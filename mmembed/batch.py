@@ -332,11 +332,11 @@ class Encoding:
         )
 
 
-class Memo(dict[Hashable, Any]):
+class SharedLayers(dict[Hashable, Any]):
     """What stream subsets of the same items have in common, computed once.
 
     The layers of a stream are those of the items that have it, in their order; this depends on no
-    other stream. So one memo serves the calls of an encoder that differ in the streams they read.
+    other stream. So one of these serves all calls of an encoder that differ in the streams read.
     """
 
     def once(self, key: Hashable, make: Callable[[], T]) -> T:

@@ -28,9 +28,9 @@ from mmembed.backbones.pretrained_frontend import PretrainedFrontend
 from mmembed.backbones.stream import StreamEncoder
 from mmembed.batch import (
     Encoding,
-    Memo,
     Packed,
     Padded,
+    SharedLayers,
     Steps,
     check_present,
     frame_grid,
@@ -205,15 +205,15 @@ class Encoder(nn.Module):
         """
         return self.pool(self.encode(inputs))
 
-    def pool(self, hidden: EncoderOutput, memo: Memo | None = None) -> Encoding:
-        """Pool the output of `encode`, called with this memo, to one embedding an item."""
+    def pool(self, hidden: EncoderOutput, shared: SharedLayers | None = None) -> Encoding:
+        """Pool the output of `encode`, called with the same `shared`, to an embedding an item."""
         known = {"fused": mean_and_std(hidden.fused)}
-        if memo is not None:
+        if shared is not None:
             for stream in ("audio", "video"):  # the layers of text depend on the grid
                 if bool(hidden.present[:, STREAMS.index(stream)].all()):
                     for name in self.own_layer_names(stream):
                         pool = partial(mean_and_std, hidden.layers[name])
-                        known[name] = memo.once(("pooled", name), pool)
+                        known[name] = shared.once(("pooled", name), pool)
         return Encoding(
             frames=hidden.fused.pad(),
             pooled=known["fused"],
@@ -223,13 +223,13 @@ class Encoder(nn.Module):
         )
 
     def encode(
-        self, inputs: Mapping[str, Packed | Padded], memo: Memo | None = None
+        self, inputs: Mapping[str, Packed | Padded], shared: SharedLayers | None = None
     ) -> EncoderOutput:
         """The outputs of all layers, for heads that need more than the embedding.
 
         Args:
             inputs: see `Batch.inputs`.
-            memo: of calls with the same items in which other streams were left out, and the items
+            shared: by calls with the same items in which other streams were left out, and the items
                 that have no stream but these.
         """
         lengths = self.lengths(inputs)
@@ -262,11 +262,11 @@ class Encoder(nn.Module):
                 selected = has.repeat_interleave(grid).to(blank.values.device)
                 query = Packed(paths["audio"].values[selected], grid[has])
             how = stream, kept, grid[has], query
-            if memo is None:
+            if shared is None:
                 own, path, own_positions = self.encode_stream(*how)
             else:  # a query is the audio of an item, or stands for audio that is not read
                 heard = tuple((lengths["audio"][has] > 0).tolist())
-                own, path, own_positions = self._encode_stream_once(*how, heard, memo)
+                own, path, own_positions = self._encode_stream_once(*how, heard, shared)
             paths[stream] = self._filled(stream, path, has, grid)
             if stream == "text":
                 text, text_positions = own[-1], own_positions
@@ -315,16 +315,16 @@ class Encoder(nn.Module):
         grid: Tensor,
         query: Packed | None,
         heard: tuple[bool, ...],
-        memo: Memo,
+        shared: SharedLayers,
     ) -> tuple[list[Packed], Packed, Tensor]:
-        """The same, where nothing is computed that another call with this memo has computed."""
-        found = memo.once(stream, lambda: self.frontends[stream](features))
+        """The same, where nothing is computed that another call with `shared` has computed."""
+        found = shared.once(stream, lambda: self.frontends[stream](features))
         frames = tuple(grid.tolist())
-        own, positions = memo.once(
+        own, positions = shared.once(
             (stream, frames if stream == "text" else ()),  # other streams need no grid
             lambda: self._own_layers(stream, found, grid),
         )
-        path = memo.once(
+        path = shared.once(
             (stream, frames, heard), lambda: self._align(stream, own[-1], positions, query)
         )
         return own, path, positions

@@ -23,7 +23,15 @@ from torch import Tensor, nn
 
 from mmembed.backbones.picture import crops_read_by
 from mmembed.backbones.stream import StreamEncoder
-from mmembed.batch import Encoding, Memo, Packed, Padded, check_present, frame_grid, zero_filled
+from mmembed.batch import (
+    Encoding,
+    Packed,
+    Padded,
+    SharedLayers,
+    check_present,
+    frame_grid,
+    zero_filled,
+)
 from mmembed.config import Hz
 from mmembed.encoder import FRAME_RATE, EncoderOutput
 from mmembed.features.video import CropForm
@@ -107,14 +115,14 @@ class PretrainedEncoder(nn.Module):
         """
         return self.pool(self.encode(inputs))
 
-    def pool(self, hidden: EncoderOutput, memo: Memo | None = None) -> Encoding:
-        """Pool the output of `encode`, called with this memo, to one embedding an item."""
-        memo = Memo() if memo is None else memo
+    def pool(self, hidden: EncoderOutput, shared: SharedLayers | None = None) -> Encoding:
+        """Pool the output of `encode`, called with the same `shared`, to an embedding an item."""
+        shared = SharedLayers() if shared is None else shared
         pooled = {}
         for name, layer in hidden.layers.items():
             every = bool(hidden.present[:, STREAMS.index(name.partition(" ")[0])].all())
             pool = partial(mean_and_std, layer)
-            pooled[name] = memo.once(("pooled", name), pool) if every else pool()
+            pooled[name] = shared.once(("pooled", name), pool) if every else pool()
         return Encoding(
             frames=hidden.fused.pad(),
             pooled=join_pooled([pooled[name] for name in self.pooled_layers]),
@@ -124,10 +132,10 @@ class PretrainedEncoder(nn.Module):
         )
 
     def encode(
-        self, inputs: Mapping[str, Packed | Padded], memo: Memo | None = None
+        self, inputs: Mapping[str, Packed | Padded], shared: SharedLayers | None = None
     ) -> EncoderOutput:
-        """The outputs of all layers; for `memo` see `mmembed.encoder.Encoder.encode`."""
-        memo = Memo() if memo is None else memo
+        """The outputs of all layers; for `shared` see `mmembed.encoder.Encoder.encode`."""
+        shared = SharedLayers() if shared is None else shared
         held = {stream: inputs[stream].pack() for stream in self.streams if stream in inputs}
         none = torch.zeros_like(next(iter(inputs.values())).lengths)
         lengths = {s: held[s].lengths if s in held else none for s in STREAMS}
@@ -143,7 +151,7 @@ class PretrainedEncoder(nn.Module):
             found: list[Packed] | None = None
             if bool(has.any()):
                 kept = Packed(held[stream].values, held[stream].lengths[has])
-                found = memo.once(stream, partial(encoder, kept))
+                found = shared.once(stream, partial(encoder, kept))
             for depth in range(len(encoder.blocks) + 1):
                 own = None if found is None else found[depth]
                 layers[f"{stream} {depth}"] = self._filled(own, encoder.width, has)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from helpers.support import random_item, small_encoder_config, small_method, with_padding
 
-from mmembed.batch import Batch, Memo, Padded
+from mmembed.batch import Batch, Padded, SharedLayers
 from mmembed.data.example import EMPTY
 from mmembed.data.item import Item, collate
 from mmembed.encoder import Encoder
@@ -76,13 +76,13 @@ def test_every_subset_has_its_own_finite_embedding() -> None:
 @torch.no_grad()
 def test_a_memo_changes_no_bit_and_each_front_end_runs_once(seven_items: list[Item]) -> None:
     """Seven items, one with each subset, under each of the seven subsets."""
-    encoder, memo, runs = make_encoder(), Memo(), list[str]()
+    encoder, shared, runs = make_encoder(), SharedLayers(), list[str]()
     batches = [collate(with_streams(seven_items, subset)).inputs for subset in stream_subsets()]
     alone = [encoder(batch) for batch in batches]
     for stream, frontend in encoder.frontends.items():
         frontend.register_forward_hook(lambda *_, s=stream: runs.append(s))
     for batch, expected in zip(batches, alone, strict=True):
-        found = encoder.pool(encoder.encode(batch, memo), memo)
+        found = encoder.pool(encoder.encode(batch, shared), shared)
         assert torch.equal(found.layers, expected.layers)
         assert torch.equal(found.pooled, expected.pooled)
         assert torch.equal(found.frames.values, expected.frames.values)

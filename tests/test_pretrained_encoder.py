@@ -7,7 +7,7 @@ import torch
 from helpers.tiny_backbones import write_tiny
 
 from mmembed.backbones.pretrained import load_pretrained
-from mmembed.batch import Memo, Packed
+from mmembed.batch import Packed, SharedLayers
 from mmembed.nn.transformer import mean_and_std
 from mmembed.pretrained_encoder import PretrainedEncoder
 from mmembed.streams import stream_subsets
@@ -100,7 +100,7 @@ def test_a_clip_without_any_of_its_streams_is_refused(encoder: PretrainedEncoder
 
 @torch.no_grad()
 def test_a_memo_changes_no_bit_and_each_encoder_runs_once(encoder: PretrainedEncoder) -> None:
-    clips, memo, runs = [clip(*sizes) for sizes in CLIPS], Memo(), list[str]()
+    clips, shared, runs = [clip(*sizes) for sizes in CLIPS], SharedLayers(), list[str]()
     subsets = [
         batch([own for one in clips if any(map(len, (own := only(one, subset)).values()))])
         for subset in stream_subsets()
@@ -111,7 +111,7 @@ def test_a_memo_changes_no_bit_and_each_encoder_runs_once(encoder: PretrainedEnc
         for stream, module in encoder.encoders.items()
     ]
     for inputs, expected in zip(subsets, alone, strict=True):
-        found = encoder.pool(encoder.encode(inputs, memo), memo)
+        found = encoder.pool(encoder.encode(inputs, shared), shared)
         assert torch.equal(found.layers, expected.layers)
         assert torch.equal(found.pooled, expected.pooled)
         assert torch.equal(found.frames.values, expected.frames.values)

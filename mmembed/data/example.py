@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mmembed.batch import Memo, Packed
+from mmembed.batch import Packed, SharedLayers
 from mmembed.config import BATCH_FRAMES, Seconds
 from mmembed.data.manifest.utterance import LATEST, Utterance
 from mmembed.features.audio import MEL_BANDS, SAMPLE_RATE, log_mel, to_float
@@ -159,15 +159,15 @@ class Example:
 
 @dataclass(frozen=True)
 class ClipInputs:
-    """The tensors of a batch of clips, and what an encoder has made of them.
+    """The tensors of a batch of clips, and what an encoder has made of them so far.
 
     Attributes:
         streams: those of all three, see `Batch.inputs`.
-        memo: see `Encoder.encode`.
+        shared: see `Encoder.encode`.
     """
 
     streams: Mapping[str, Packed]
-    memo: Memo = field(default_factory=Memo)
+    shared: SharedLayers = field(default_factory=SharedLayers)
 
     @classmethod
     def of(
@@ -178,7 +178,7 @@ class ClipInputs:
         return cls({s: Packed.concatenate([each[s] for each in tensors]) for s in STREAMS})
 
     def only(self, streams: Collection[str]) -> ClipInputs:
-        """Of the clips that have any of these streams, these alone; the memo is the same."""
+        """Of the clips that have any of these streams, these alone; what is shared is the same."""
         held = {
             s: x if s in streams else Packed(x.values[:0], torch.zeros_like(x.lengths))
             for s, x in self.streams.items()

@@ -263,7 +263,7 @@ class Embedder(FrozenEncoder):
         """
         if inputs is None:
             inputs = ClipInputs.of(examples, self.subwords, samples=self.encoder.reads_samples)
-        return self.encoder.encode(inputs.to(self.device).streams, inputs.memo)
+        return self.encoder.encode(inputs.to(self.device).streams, inputs.shared)
 
     def hear(self, examples: Sequence[Example]) -> list[Tensor | None]:
         """(T, C) log-probabilities of this one's recogniser, 25 Hz; None where it reads nothing."""
@@ -288,7 +288,9 @@ class Embedder(FrozenEncoder):
                 encoded[row] = encode_long(example, words, *how)
         if clips := [row for row in range(len(examples)) if row not in encoded]:
             hidden = self.hidden([examples[row] for row in clips], inputs)
-            encoding = self.encoder.pool(hidden, None if inputs is None else inputs.memo).to("cpu")
+            encoding = self.encoder.pool(hidden, None if inputs is None else inputs.shared).to(
+                "cpu"
+            )
             heard: Sequence[Tensor | None] = [None] * len(clips)
             if recogniser is not None and hidden.audio_visual is not None:
                 heard = recogniser(hidden.audio_visual).split()
