@@ -17,7 +17,7 @@ import threading
 import time
 import weakref
 from collections import Counter, defaultdict, deque
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -48,6 +48,7 @@ MOST_HELD: Final = 1 << 30  # bytes of features of these, in memory or on disk
 LARGEST_REPLY: Final = 2 << 30  # bytes
 ROW: Final = ("key", "media", "start", "end", "transcript")  # what a child has to know of a row
 
+Array: TypeAlias = NDArray[Any]
 Outcome: TypeAlias = Example | ProbeResult | DataError
 
 
@@ -337,7 +338,7 @@ class _Child:
             pending.arrays[stream].add(values)
         return None
 
-    def _array(self, kind: str, shape: Sequence[int]) -> NDArray[Any]:
+    def _array(self, kind: str, shape: Sequence[int]) -> Array:
         data = self.connection.recv_bytes(LARGEST_REPLY)
         return np.frombuffer(data, kind).reshape(shape).copy()  # one that may be written to
 
@@ -376,8 +377,13 @@ def _answer(connection: Connection) -> bool:
         crops=CropForm(**request["crops"]),
     )
     for head, arrays in replies(source, request["probing"]):
-        shapes = [[name, array.dtype.str, array.shape] for name, array in arrays.items()]
-        connection.send_bytes(json.dumps({**head, "arrays": shapes}).encode())
-        for array in arrays.values():
-            connection.send_bytes(np.ascontiguousarray(array).data.cast("B"))
+        send(connection, head, arrays)
     return not head.get("last")
+
+
+def send(connection: Connection, head: Mapping[str, Any], arrays: Mapping[str, Array]) -> None:
+    """What a child answers: JSON, then the bytes of the arrays that it announces."""
+    shapes = [[name, array.dtype.str, array.shape] for name, array in arrays.items()]
+    connection.send_bytes(json.dumps({**head, "arrays": shapes}).encode())
+    for array in arrays.values():
+        connection.send_bytes(np.ascontiguousarray(array).data.cast("B"))
