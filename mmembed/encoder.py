@@ -40,7 +40,7 @@ from mmembed.config import Hz
 from mmembed.features.audio import FEATURE_RATE, MEL_BANDS
 from mmembed.features.video import CROP, VIDEO_RATE, CropForm
 from mmembed.nn.frontend import AudioFrontend, TextFrontend, VideoFrontend
-from mmembed.nn.transformer import Block, mean_and_std, pool_layers
+from mmembed.nn.transformer import Block, mean_and_std, stack_layers
 from mmembed.settings.encoder import EncoderConfig
 from mmembed.streams import STREAMS
 
@@ -207,17 +207,25 @@ class Encoder(nn.Module):
 
     def pool(self, hidden: EncoderOutput, shared: SharedLayers | None = None) -> Encoding:
         """Pool the output of `encode`, called with the same `shared`, to an embedding an item."""
-        known = {"fused": mean_and_std(hidden.fused)}
-        if shared is not None:
-            for stream in ("audio", "video"):  # the layers of text depend on the grid
-                if bool(hidden.present[:, STREAMS.index(stream)].all()):
-                    for name in self.own_layer_names(stream):
-                        pool = partial(mean_and_std, hidden.layers[name])
-                        known[name] = shared.once(("pooled", name), pool)
+        whole = hidden.present.all(0).tolist()
+        own = {  # text has other layers on each grid
+            name
+            for stream, every in zip(STREAMS, whole, strict=True)
+            for name in self.own_layer_names(stream)
+            if every and stream != "text"
+        }
+        pooled: dict[int, Tensor] = {}  # by layer: one may have several names
+        for name, layer in hidden.layers.items():
+            if id(layer) not in pooled:
+                pool = partial(mean_and_std, layer)
+                if shared is None or name not in own:
+                    pooled[id(layer)] = pool()
+                else:
+                    pooled[id(layer)] = shared.once(("pooled", name), pool)
         return Encoding(
             frames=hidden.fused.pad(),
-            pooled=known["fused"],
-            layers=pool_layers(hidden.layers, known),
+            pooled=pooled[id(hidden.fused)],
+            layers=stack_layers([pooled[id(layer)] for layer in hidden.layers.values()]),
             streams=hidden.present,
             frame_rate=FRAME_RATE,
         )

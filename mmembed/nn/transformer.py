@@ -251,18 +251,9 @@ def join_pooled(pooled: Sequence[Tensor]) -> Tensor:
     return torch.cat([mean for mean, _ in halves] + [std for _, std in halves], -1)
 
 
-def pool_layers(layers: Mapping[str, Packed], known: Mapping[str, Tensor] | None = None) -> Tensor:
-    """(B, L, 2 D) mean and standard deviation of every layer; see `stack_layers`.
-
-    Args:
-        layers: by name; one that has several names is pooled once.
-        known: those of some layers, if they are there already.
-    """
-    pooled = {id(layers[name]): values for name, values in (known or {}).items()}
-    for layer in layers.values():
-        if id(layer) not in pooled:
-            pooled[id(layer)] = mean_and_std(layer)
-    return stack_layers([pooled[id(layer)] for layer in layers.values()])
+def pool_layers(layers: Mapping[str, Packed]) -> Tensor:
+    """(B, L, 2 D) mean and standard deviation of every layer; see `stack_layers`."""
+    return stack_layers([mean_and_std(layer) for layer in layers.values()])
 
 
 class LayerWeights(nn.Module):
