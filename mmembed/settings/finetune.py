@@ -233,8 +233,8 @@ class EmotionQueriesRun(FinetuneRun):
             "frames" (extracted with --granularity frame).
         backbone: Text encoder of the emotion words: a folder, or a name on the hub.
         leave_out: Emotions, each of which one variant is trained without.
-        descriptions: How emotions sound, such as "sad=a quiet, slow voice"; asked instead of their
-            words.
+        descriptions: How each emotion sounds, such as "sad=a quiet, slow voice"; asked instead of
+            their words. Emotions that are left out are found better by it.
         encoder: SHA-256 of the encoder. Set from the embeddings.
         method: The method.
     """

@@ -44,10 +44,14 @@ STRENGTHS: Final = (1e-3, 1e-2, 1e-1, 1.0, 10.0)  # of the ridge a column, chose
 ALL, WITHOUT, UNSEEN, NEAREST = "all", "without-", "unseen-", "nearest-seen"
 
 
-def asking(word: str, descriptions: Sequence[str] = ()) -> str:
-    """The text whose vector asks for an emotion: its description, else a phrase with its word."""
-    described = dict(one.split("=", 1) for one in descriptions)
-    return described.get(word) or PHRASE.format(word)
+def asking(text: str, descriptions: Sequence[str] = ()) -> str:
+    """The text whose vector asks for an emotion, given its word.
+
+    With descriptions it is that of the word; a text that none is for is a description itself.
+    """
+    if not descriptions:
+        return PHRASE.format(text)
+    return dict(one.split("=", 1) for one in descriptions).get(text, text)
 
 
 class EmotionQueriesStudy(Study):
@@ -67,13 +71,12 @@ class EmotionQueriesStudy(Study):
                     f"--leave-out {emotion}: no training clip shows it; the corpora label "
                     f"{', '.join(self.emotions)}"
                 )
-        for one in run.descriptions:
-            name, _, description = one.partition("=")
-            if name not in self.emotions or not description.strip():
-                raise UsageError(
-                    f"--descriptions {one!r}: give EMOTION=DESCRIPTION; the corpora label "
-                    f"{', '.join(self.emotions)}"
-                )
+        described = [one.partition("=")[0] for one in run.descriptions if one.partition("=")[2]]
+        if run.descriptions and sorted(described) != sorted(self.emotions):
+            raise UsageError(
+                "--descriptions: give EMOTION=DESCRIPTION for each emotion that the corpora label: "
+                f"{', '.join(self.emotions)}"
+            )
         asked = [asking(name, run.descriptions) for name in self.emotions]
         self.vectors = text_vectors(run.backbone, asked)
         method = replace(
