@@ -43,7 +43,6 @@ from mmembed.data.inputs import (
 from mmembed.data.manifest.utterance import without_secrets
 from mmembed.data.media.load import ReadySource, Source
 from mmembed.data.media.pool import Decoder
-from mmembed.data.prepare import Rank
 from mmembed.data.shards.layout import finish, index_shards, shard_sidecars
 from mmembed.embedder import Embedder
 from mmembed.embeddings.dry_run import check_writable, dry_run
@@ -55,6 +54,7 @@ from mmembed.io.atomic import sweep_temporaries
 from mmembed.io.json import write_lines
 from mmembed.io.locks import finishing
 from mmembed.io.progress import progress
+from mmembed.io.ranks import Rank
 from mmembed.streams import STREAMS, parse_subset, stream_subsets, subset_name
 from mmembed.training.distributed import decoding_processes, follow_parent, local_device
 from mmembed.training.run_folder import is_run_folder, open_run_folder

@@ -15,7 +15,8 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, Literal
 
@@ -28,10 +29,10 @@ from mmembed.data.manifest.utterance import Utterance
 from mmembed.errors import DataError, UsageError
 from mmembed.io.locks import lock_folder
 from mmembed.io.progress import progress
+from mmembed.io.ranks import Rank, find_rank
 
 if TYPE_CHECKING:
     from mmembed.data.manifest.jsonl import ManifestRow
-    from mmembed.data.prepare import Rank
     from mmembed.data.shards.layout import ShardSet
     from mmembed.features.video import CropForm
 
@@ -57,7 +58,8 @@ class Shards:
             encoder reads grey.
         face_model: YuNet's ONNX file to find faces with; by default OpenCV's Haar cascade finds
             them.
-        rank: Number of this process among `world` processes; torchrun sets both.
+        rank: Number of this process among `world` processes, from 0. By default as the environment
+            of torchrun, SLURM, Open MPI, Kubernetes or AWS Batch says.
         world: Number of processes or machines that share the work.
     """
 
@@ -70,15 +72,16 @@ class Shards:
     crop: int = 64
     colour: bool = False
     face_model: Path | None = None
-    rank: int = field(default_factory=lambda: int(os.environ.get("RANK", "0")))
-    world: int = field(default_factory=lambda: int(os.environ.get("WORLD_SIZE", "1")))
+    rank: int | None = None
+    world: int | None = None
 
-    @property
+    @cached_property
     def part(self) -> Rank:
         """The work of this process."""
-        from mmembed.data.prepare import Rank
-
-        return Rank(self.rank, self.world)
+        part, who = find_rank(self.rank, self.world, os.environ)
+        if who:
+            print(f"rank {part.rank} of {part.world} ({who})", file=sys.stderr)
+        return part
 
     @property
     def crops(self) -> CropForm:
@@ -129,7 +132,7 @@ def talkers(
     from mmembed.data.corpora.talkers import generate
     from mmembed.data.manifest.jsonl import read_manifest
 
-    if shards.world > 1:
+    if shards.part.world > 1:
         raise UsageError("talkers are made by one process: leave out --rank and --world")
     shards.hold()
     size = {"seed": seed, "speakers": speakers, "clips_per_speaker": clips_per_speaker}
@@ -180,7 +183,7 @@ def _corpus_command(
         ],
         shards: Settings,
     ) -> None:
-        if alone and shards.world > 1:
+        if alone and shards.part.world > 1:
             raise UsageError("this form is converted by one process: leave out --rank and --world")
         shards.hold()
         if alone:
@@ -234,10 +237,10 @@ def _prepare(
         shards.face_model,
         shards.crops,
     )
-    if written is not None and shards.rank == 0:  # a refused command leaves all as it was
+    if written is not None and shards.part.rank == 0:  # a refused command leaves all as it was
         write_manifest(shards.out / "manifest.jsonl", written)
         integrity.write_report(shards.out, report)
-    own = sum(len(job.utterances) for job in jobs[shards.rank :: shards.world])
+    own = sum(len(job.utterances) for job in jobs[shards.part.rank :: shards.part.world])
     with progress("prepare", own, show=own > 0) as update:
         failures = prepare_shards(
             rows,

@@ -38,38 +38,12 @@ from mmembed.features.video import SMALL_GREY, CropForm, check_face_model
 from mmembed.io.atomic import atomic_file
 from mmembed.io.json import dumps
 from mmembed.io.locks import finishing
+from mmembed.io.ranks import Rank
 from mmembed.io.versions import made_with
 from mmembed.streams import STREAMS
 
 Failure = dict[str, str]
 """The "key" of an utterance that is in no shard, "reason" and "message"."""
-
-
-@dataclass(frozen=True)
-class Rank:
-    """One of several processes or machines that share the work: each makes every world-th shard.
-
-    Attributes:
-        rank: 0 to world - 1.
-        world: how many there are.
-    """
-
-    rank: int = 0
-    world: int = 1
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.rank < self.world:
-            raise UsageError(f"rank {self.rank} of {self.world}: ranks are 0 to world - 1")
-
-    @property
-    def name(self) -> str:
-        """For `mmembed.io.locks.lock_folder`."""
-        return f"{self.rank}-of-{self.world}" if self.world > 1 else ""
-
-    @property
-    def waiting(self) -> str:
-        """What a part says that ends while others have work left."""
-        return f"rank {self.rank} of {self.world} has made its shards; other ranks are at work"
 
 
 WHOLE: Final = Rank()

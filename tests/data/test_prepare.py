@@ -18,10 +18,11 @@ from helpers.loading import load_example
 
 from mmembed.data.manifest.jsonl import write_manifest
 from mmembed.data.manifest.utterance import Utterance
-from mmembed.data.prepare import Rank, prepare_shards
+from mmembed.data.prepare import prepare_shards
 from mmembed.data.shards.layout import ShardSet, shard_path
 from mmembed.data.shards.records import from_record
 from mmembed.errors import BudgetError, DataError, UsageError
+from mmembed.io.ranks import Rank
 
 SAMPLE_RATE = 16_000
 
@@ -126,7 +127,8 @@ PROGRAM = """
 import sys
 from pathlib import Path
 from mmembed.data.manifest.jsonl import read_manifest
-from mmembed.data.prepare import Rank, prepare_shards
+from mmembed.data.prepare import prepare_shards
+from mmembed.io.ranks import Rank
 
 if __name__ == "__main__":
     folder, out = map(Path, sys.argv[1:3])
