@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import tomllib
 from collections import defaultdict
 from pathlib import Path
 
@@ -164,3 +165,9 @@ def test_names_of_test_files_are_unique():
     """Pytest imports them by their base names."""
     names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
     assert sorted(names) == sorted(set(names))
+
+
+def test_every_package_is_installed():
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    packages = [name.removesuffix(".__init__") for name in modules() if name.endswith("__init__")]
+    assert sorted(listed) == sorted(packages)
