@@ -22,6 +22,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -44,7 +45,6 @@ from mmembed.data.media.decode import DecodedMedia, load_clip
 from mmembed.data.media.pool import Decoder
 from mmembed.data.shards.layout import Record, write_shard
 from mmembed.embedder import Embedder
-from mmembed.embeddings.write import Threads
 from mmembed.encoder import Encoder
 from mmembed.errors import DataError
 from mmembed.features.audio import SAMPLE_RATE, to_int16
@@ -98,6 +98,11 @@ def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
     rest = iter(items)
     while part := list(islice(rest, size)):
         yield part
+
+
+def threads() -> ThreadPoolExecutor:
+    """As many as torch has, that compute with one each, as in `mmembed extract`."""
+    return ThreadPoolExecutor(torch.get_num_threads(), "embed", torch.set_num_threads, (1,))
 
 
 def precision(half: bool) -> AbstractContextManager[object]:
@@ -193,7 +198,7 @@ def stages(
                 yield found
 
     def embed(found: Iterator[Example]) -> None:
-        with Threads(torch.get_num_threads()) as workers:
+        with threads() as workers:
             list(workers.map(embedder.encode, batched(found, AT_ONCE)))
 
     alone = best(settings.repeats, lambda: list(decoded()))
@@ -247,7 +252,7 @@ def encoder(settings: Settings, examples: Sequence[Example], embedder: Embedder)
 
             work = partial(encode, half)
             told(name, lambda: list(map(work, parts)))
-            with Threads(torch.get_num_threads()) as workers:
+            with threads() as workers:
                 told("    a batch for each core", lambda: list(workers.map(work, parts)))
 
         for name, parts in ways.items():
