@@ -56,7 +56,7 @@ from mmembed.io.locks import finishing
 from mmembed.io.progress import progress
 from mmembed.io.ranks import Rank
 from mmembed.streams import STREAMS, parse_subset, stream_subsets, subset_name
-from mmembed.training.distributed import decoding_processes, follow_parent, local_device
+from mmembed.training.distributed import follow_parent, local_device
 from mmembed.training.run_folder import is_run_folder, open_run_folder
 
 NAMED: Final = 100  # inputs passed over that manifest.json names
@@ -185,6 +185,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         local_device(),
         face_model=settings.face_model,
         recogniser=settings.recogniser,
+        workers=settings.workers,
     )
     content = Content(
         embedder, settings.granularity, settings.layers, settings.dtype, settings.precision
@@ -217,8 +218,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     missing = [number for number in own if plan.missing(number)]
     done = total - sum(len(plan.clips(number)) for number in missing)
     shown = progress("extract", total, start=done, show=part.rank == 0)
-    workers = settings.workers or decoding_processes(embedder.device)
-    decoding = Decoder(workers, seconds=settings.timeout)
+    decoding = Decoder(embedder.workers, seconds=settings.timeout)
     with shown as update, decoding as decoder, Threads.of(embedder.device) as threads:
         make_shards(
             plan,
@@ -291,7 +291,8 @@ def _dry_run(settings: Extract, plan: Plan, content: Content, provenance: Any) -
         is_run_folder(folder, _config(folder, provenance(streams)), MUTABLE_FIELDS)
         check_writable(folder)
     total = len(plan.sources)
-    with progress("look", total) as update, Decoder(seconds=settings.timeout) as decoder:
+    decoding = Decoder(content.embedder.workers, seconds=settings.timeout)
+    with progress("look", total) as update, decoding as decoder:
         run = dry_run(plan, decoder.probe(plan.sources), content, settings.format, update)
         update(total)
     for error in run.failures[:SHOWN]:

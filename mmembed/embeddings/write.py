@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final, Literal, Self, TypeAlias
 
 import numpy as np
 import torch
@@ -42,7 +42,7 @@ NPY_HEADER: Final = 128  # bytes
 JSON: Final = 1024  # bytes of a record's JSON and its line in the index, about
 
 
-class Threads(ExitStack):
+class Threads:
     """Threads that embed batches, each batch in one: so no sum depends on how many there are.
 
     Small products gain little from a second thread each, and much from a second batch beside them.
@@ -53,11 +53,17 @@ class Threads(ExitStack):
     """
 
     def __init__(self, count: int) -> None:
-        super().__init__()
         self.count = count
         how = torch.set_num_threads, (1,)
-        self._packing = self.enter_context(ThreadPoolExecutor(1, "pack", *how))
-        self._embedding = self.enter_context(ThreadPoolExecutor(count, "embed", *how))
+        self._packing = ThreadPoolExecutor(1, "pack", *how)
+        self._embedding = ThreadPoolExecutor(count, "embed", *how)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+        for pool in (self._packing, self._embedding):
+            pool.shutdown(wait=error is None, cancel_futures=True)
 
     def submit(
         self, content: Content, examples: Sequence[Example], subsets: Sequence[Subset]

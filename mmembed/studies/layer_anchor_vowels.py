@@ -23,7 +23,6 @@ from torch import Tensor
 from mmembed.data.example import Example, batches
 from mmembed.data.inputs import open_sources
 from mmembed.data.manifest.timed_words import TimedWord
-from mmembed.data.media.pool import Decoder
 from mmembed.embedder import Embedder
 from mmembed.embedder.folder import HEAD
 from mmembed.embedder.recogniser import frames_of
@@ -110,8 +109,8 @@ def read_vowels(
                 (vowel, _means(embedder, parts, said)) for vowel, said in times.items()
             ]
 
-    with Decoder() as decoder, torch.no_grad():
-        for examples in batches(_transcribed(decoder.load(sources), streams)):
+    with torch.no_grad():
+        for examples in batches(_transcribed(embedder.decoder.load(sources), streams)):
             locate(examples)
     if not any(spoken.values()):
         raise UsageError(f"{folder}: none of the clips has a transcript with a vowel")

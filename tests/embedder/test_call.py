@@ -11,7 +11,9 @@ import soundfile
 import torch
 from helpers.clips import burst, grey_steps, tone, write_video
 from helpers.encoders import write_encoder
+from helpers.prepared import example
 
+from mmembed.batch import Packed
 from mmembed.data.dataset import Examples
 from mmembed.data.manifest.timed_words import TimedWord
 from mmembed.data.manifest.utterance import Utterance
@@ -266,3 +268,19 @@ def test_its_decoding_processes_stay_for_the_next_call(media: Path, embedder: Em
     embedder.close()
     assert not pids()
     same(embedder(media / "sound.wav"), one, 0)
+
+
+def test_tensors_for_a_gpu_lie_in_pinned_memory(
+    embedder: Embedder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As far as a CPU can tell: those that it is given are asked to be pinned, and no others."""
+    pinned: list[Packed] = []
+    monkeypatch.setattr(Packed, "pin_memory", lambda self: pinned.append(self) or self)
+    clips = [example(0), example(1)]
+    plain = embedder.pack(clips)
+    assert plain is not None and not pinned
+    monkeypatch.setattr(embedder, "device", torch.device("cuda"))
+    inputs = embedder.pack(clips)
+    assert inputs is not None and pinned == [*inputs.streams.values()]
+    for stream, steps in plain.streams.items():
+        assert torch.equal(steps.values, inputs.streams[stream].values)
