@@ -60,7 +60,7 @@ def main() -> None:
     settings = tyro.cli(Settings, description=__doc__)
     out = settings.out
     for corpus in CORPORA:
-        _mmembed(
+        mmembed(
             "prepare", corpus, str(settings.corpora / corpus), "--out", str(out / "data" / corpus),
             "--streams", "audio", "text", "--workers", str(settings.jobs),
         )  # fmt: skip
@@ -80,7 +80,7 @@ def main() -> None:
     _tabulate(settings)
 
 
-def _mmembed(*arguments: str) -> None:
+def mmembed(*arguments: str) -> None:
     subprocess.run([sys.executable, "-m", "mmembed.commands.cli", *arguments], check=True)
 
 
@@ -88,7 +88,7 @@ def _run_folder(out: Path, name: str, seed: int) -> Path:
     return out / "pretrain" / f"{name.replace(' ', '')}-{seed}"
 
 
-def _shards(out: Path, corpus: str) -> Path:
+def shards_of(out: Path, corpus: str) -> Path:
     return out / "data" / corpus / "shards"
 
 
@@ -97,17 +97,17 @@ def _pretrain(settings: Settings, name: str, seed: int) -> None:
     folder = _run_folder(settings.out, name, seed)
     if (folder / "evaluation.json").exists():
         return
-    _mmembed(
+    mmembed(
         "pretrain", "speech", "--out", str(folder), "--loop.seed", str(seed),
         "--loop.epochs", str(settings.epochs), "--method.ctc-weight", str(speech),
         "--method.speaker-weight", str(speaker), "--data.exclude-speakers", *TEST_ACTORS,
-        "--data.shards", *[str(_shards(settings.out, corpus)) for corpus in CORPORA],
+        "--data.shards", *[str(shards_of(settings.out, corpus)) for corpus in CORPORA],
     )  # fmt: skip
 
 
 def _extract(out: Path, row: str, encoder: Path) -> None:
-    _mmembed(
-        "extract", str(_shards(out, "ravdess")), "--encoder", str(encoder),
+    mmembed(
+        "extract", str(shards_of(out, "ravdess")), "--encoder", str(encoder),
         "--out", str(out / "embeddings" / row), "--streams", "audio",
     )  # fmt: skip
 
@@ -136,7 +136,7 @@ def _baselines(out: Path) -> None:
 
     if not is_committed(shard_path(out / "embeddings" / "log-mel statistics" / "audio", 0)):
         vectors = {}
-        for example in Examples([_shards(out, "ravdess")]):
+        for example in Examples([shards_of(out, "ravdess")]):
             assert example.audio is not None
             mel = log_mel(example.audio).numpy()
             vectors[example.key] = np.concatenate((mel.mean(0), mel.std(0)))
@@ -156,7 +156,7 @@ def _baselines(out: Path) -> None:
 
 def _probe(out: Path, rows: Sequence[str], file: str, options: Sequence[str]) -> None:
     folders = [str(out / "embeddings" / row / "audio") for row in rows]
-    _mmembed(
+    mmembed(
         "probe", *folders, "--folds", "8", "--speakers", *TEST_ACTORS,
         "--out", str(out / file), *options,
     )  # fmt: skip
