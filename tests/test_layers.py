@@ -53,6 +53,7 @@ SUBJECTS = {
     "emotion_queries": "emotion queries",
     "probe": "linear probes",
     "pretrain": "pre-training",
+    "extract": "extraction",
     "finetune": "fine-tuning",
     "encoder": "the encoder",
     "optim": "the optimiser",

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mmembed.data.media.load import ProbeResult
-from mmembed.embeddings.formats import Format
 from mmembed.embeddings.plan import Plan
 from mmembed.embeddings.write import Content
 from mmembed.errors import DataError, UsageError
 from mmembed.io.locks import is_locked
+from mmembed.settings.extract import Format
 from mmembed.streams import STREAMS, subset_name
 
 

@@ -22,7 +22,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Final, Literal
+from typing import Any, BinaryIO, Final
 
 import numpy as np
 import pyarrow as pa
@@ -36,8 +36,7 @@ from mmembed.embeddings.read import COLUMNS, columns_of
 from mmembed.errors import CorruptError
 from mmembed.io.atomic import atomic_file
 from mmembed.io.json import dumps
-
-Format = Literal["webdataset", "npy", "safetensors", "parquet"]
+from mmembed.settings.extract import Format
 
 CLIPS: Final = "embeddings.jsonl"
 TABLE: Final = "embeddings.parquet"

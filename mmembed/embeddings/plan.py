@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
 
 from mmembed.data.fingerprints import changed_inputs, drop_if_changed, with_media
 from mmembed.data.media.load import MediaSource, Source
-from mmembed.data.shards.layout import is_committed, shard_path
+from mmembed.data.shards.layout import is_committed, shard_path, shard_sidecar
 
 Subset: TypeAlias = tuple[str, ...]
 """Streams, in the order of `mmembed.batch.STREAMS`."""
@@ -23,11 +23,14 @@ class Plan:
         sources: all clips, in order.
         folders: folder -> the streams used there.
         records_per_shard: clips planned for one shard, those that fail included.
+        again: shards to make again though they are there -> what their index was when that was
+            found, which a new one is not.
     """
 
     sources: Sequence[Source]
     folders: Mapping[Path, Subset]
     records_per_shard: int
+    again: dict[Path, tuple[int, int]] = field(default_factory=dict)
 
     @property
     def numbers(self) -> range:
@@ -41,7 +44,22 @@ class Plan:
 
     def missing(self, number: int) -> list[Path]:
         """The folders that lack this shard."""
-        return [folder for folder in self.folders if not is_committed(shard_path(folder, number))]
+        return [f for f in self.folders if self._is_missing(shard_path(f, number))]
+
+    def make_again(self, numbers: Iterable[int], reasons: Collection[str]) -> None:
+        """Make the shards of these numbers again that list clips which failed for such reasons;
+        "any" is all of them. They stay until new ones are whole.
+        """
+        for number in numbers:
+            for tar in (shard_path(folder, number) for folder in self.folders):
+                failed = (shard_sidecar(tar) or {}).get("provenance", {}).get("failed", ())
+                if any("any" in reasons or one.get("reason") in reasons for one in failed):
+                    self.again[tar] = _stamp(tar)
+
+    def _is_missing(self, tar: Path) -> bool:
+        if not is_committed(tar):
+            return True
+        return tar in self.again and _stamp(tar) == self.again[tar]
 
     def inputs(self, number: int) -> list[MediaSource]:
         """The media that a shard is made of."""
@@ -65,3 +83,9 @@ class Plan:
     def complete(self) -> bool:
         """Whether all shards are there."""
         return not any(map(self.missing, self.numbers))
+
+
+def _stamp(tar: Path) -> tuple[int, int]:
+    """What tells the index of a shard from a later one."""
+    found = tar.with_suffix(".json").stat()
+    return found.st_mtime_ns, found.st_ino

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -9,7 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Final, Literal, Self, TypeAlias
+from typing import Any, Final, Self, TypeAlias
 
 import numpy as np
 import torch
@@ -25,10 +26,9 @@ from mmembed.embedder import Embedder, Embedding
 from mmembed.embedder.steps import check_steps, encode_steps
 from mmembed.embeddings.plan import Plan, Subset
 from mmembed.errors import DataError, UsageError
+from mmembed.settings.extract import Dtype, Granularity
 from mmembed.training.distributed import cpu_count
 
-Granularity = Literal["utterance", "frame", "word", "steps"]
-Dtype = Literal["float32", "float16"]
 Array = NDArray[Any]
 Failure = dict[str, str]
 Embedded: TypeAlias = dict[Subset, dict[str, Record | DataError]]
@@ -81,13 +81,14 @@ class Threads:
 
 def make_shards(
     plan: Plan,
-    numbers: Sequence[int],
+    numbers: Iterable[int],
     load: Callable[[Iterable[Source]], Iterator[Example | DataError]],
     content: Content,
     provenance: Callable[[Subset], Mapping[str, Any]],
     frames: int,
     threads: Threads,
     on_progress: Callable[[int], None] = lambda done: None,
+    on_commit: Callable[[int], None] = lambda number: None,
 ) -> None:
     """Write the shards of these numbers in all folders that lack them, in one pass over the clips.
 
@@ -99,31 +100,35 @@ def make_shards(
 
     Args:
         plan: what there is to do.
-        numbers: of the shards.
+        numbers: of the shards; each is asked for when decoding has come so far.
         load: decodes clips, in their order.
         content: what is stored of each.
         provenance: of the shards of a stream subset.
         frames: of a batch, see `mmembed.data.example.batches`.
         threads: embed the batches.
         on_progress: called with the number of clips read so far.
+        on_commit: called with the number of a shard that is whole.
     """
-    prints = {number: Fingerprints() for number in numbers}
+    begun_with = deque[tuple[int, Fingerprints]]()
 
     def sources() -> Iterator[Source]:
         """Those of a shard are looked at before the first of them is given out."""
         for number in numbers:
-            prints[number].take(plan.inputs(number))
+            prints = Fingerprints()
+            prints.take(plan.inputs(number))
+            begun_with.append((number, prints))
             yield from plan.clips(number)
 
     loaded, done = load(sources()), 0
     opened, begun = deque[_Shard](), deque[Callable[[], None]]()
     with ExitStack() as stack:
-        for number in numbers:
+        for first in loaded:
+            number, prints = begun_with.popleft()
             while len(opened) == MOST_OPEN:
                 begun.popleft()()
-            shard = stack.enter_context(_Shard(plan, number, provenance, prints[number]))
+            shard = stack.enter_context(_Shard(plan, number, provenance, prints))
             opened.append(shard)
-            for batch in batches(shard.usable(loaded), frames):
+            for batch in batches(shard.usable(itertools.chain((first,), loaded)), frames):
                 records = threads.submit(content, batch, [*shard.failed])
                 begun.append(partial(shard.write, records))
                 if len(begun) > threads.count + WAITING:
@@ -131,20 +136,21 @@ def make_shards(
                 on_progress(done + shard.read)
             done += shard.read
             on_progress(done)
-            begun.append(partial(_commit, opened))
+            begun.append(partial(_commit, opened, on_commit))
         while begun:
             begun.popleft()()
 
 
-def _commit(opened: deque[_Shard]) -> None:
+def _commit(opened: deque[_Shard], on_commit: Callable[[int], None]) -> None:
     opened[0].commit()
-    opened.popleft()
+    on_commit(opened.popleft().number)
 
 
 class _Shard(ExitStack):
     """The shards of one number that are being written.
 
     Attributes:
+        number: theirs.
         read: clips read so far.
         failed: for each folder's subset, key -> what failed.
     """
@@ -157,7 +163,7 @@ class _Shard(ExitStack):
         prints: Fingerprints,
     ) -> None:
         super().__init__()
-        self.read = 0
+        self.number, self.read = number, 0
         self._names = {source.key: source.name for source in plan.clips(number)}
         self._paths = {plan.folders[f]: shard_path(f, number) for f in plan.missing(number)}
         self.failed: dict[Subset, dict[str, Failure]] = {subset: {} for subset in self._paths}

@@ -21,7 +21,7 @@ from mmembed.data.manifest.utterance import Utterance
 
 @pytest.fixture(scope="module")
 def forker() -> Iterator[Forker]:
-    made = Forker(PROGRAM)
+    made = Forker(PROGRAM, "mmembed.embeddings.extract")
     yield made
     made.close()
 

@@ -97,10 +97,6 @@ def shard_writer(
     The shard is committed when the block ends; where that raises, nothing is.
     """
     sidecar = path.with_suffix(".json")
-    for old in (path.with_name(FOLDER_INDEX), sidecar):
-        if old.exists():  # an old index must never stand beside a new tar
-            old.unlink(missing_ok=True)
-            sync_folder(path.parent)
     index: list[dict[str, object]] = []
     seen: set[str] = set()
     digest, position = hashlib.sha256(), 0
@@ -132,6 +128,10 @@ def shard_writer(
         yield put
         end = position + 2 * tarfile.BLOCKSIZE  # an archive ends with two empty blocks
         write(bytes(2 * tarfile.BLOCKSIZE + -end % tarfile.RECORDSIZE))
+        for old in (path.with_name(FOLDER_INDEX), sidecar):
+            if old.exists():  # an old index must never stand beside a new tar
+                old.unlink(missing_ok=True)
+                sync_folder(path.parent)
     content = {
         "bytes": position,
         "count": len(index),
