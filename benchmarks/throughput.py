@@ -5,8 +5,9 @@
 CLIPS is a folder of media files, whose lengths should be mixed. All figures are of the same clips,
 cores and run. Three tables:
 
-- stages of audio-visual extraction in one process, then decoding and cropping in the processes that
-  `mmembed extract` uses, alone, followed by the encoder, and overlapping with it, the best times;
+- stages of audio-visual extraction in one process, then decoding and cropping in one, two and as
+  many processes as cores, as `mmembed extract` has them, alone and while the encoder computes; then
+  the encoder for one and for all subsets of two streams; the best times;
 - the encoder on features: one clip at a time (a plain loop), batches as they come, batches of like
   length, all cores in each product or a batch for each core (as `mmembed extract` has it),
   bfloat16, on request compiled, each with its share of the rate at which this machine multiplies
@@ -21,6 +22,7 @@ import os
 import statistics
 import tempfile
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
@@ -45,14 +47,15 @@ from mmembed.data.media.decode import DecodedMedia, load_clip
 from mmembed.data.media.pool import Decoder
 from mmembed.data.shards.layout import Record, write_shard
 from mmembed.embedder import Embedder
+from mmembed.embeddings.write import Content
 from mmembed.encoder import Encoder
-from mmembed.errors import DataError
 from mmembed.features.audio import SAMPLE_RATE, to_int16
 from mmembed.features.video import face_crops
 from mmembed.settings.pretrain import RECIPES
+from mmembed.streams import stream_subsets
 
 T = TypeVar("T")
-AT_ONCE = 8  # clips in a batch, as `mmembed extract` has them
+AT_ONCE = 8  # clips in a batch
 MATRIX = 2048  # rows and columns of the products that measure the ceiling
 PRODUCTS = 8  # at a time
 
@@ -190,23 +193,36 @@ def stages(
         row(f"{stage}, one process", seconds, length, f"{100 * share:.0f} % of the time")
     row("all stages, one process", sum(spent.values()), length)
 
-    def decoded() -> Iterator[Example]:
-        with Decoder() as decoder:
-            for found in decoder.load(open_sources(files)):
-                if isinstance(found, DataError):
-                    raise found
-                yield found
+    sources = open_sources(files)
 
-    def embed(found: Iterator[Example]) -> None:
+    def embed(decoder: Decoder) -> None:
         with threads() as workers:
-            list(workers.map(embedder.encode, batched(found, AT_ONCE)))
+            loaded = (x for x in decoder.load(sources) if isinstance(x, Example))
+            list(workers.map(embedder.encode, batched(loaded, AT_ONCE)))
 
-    alone = best(settings.repeats, lambda: list(decoded()))
-    apart = best(settings.repeats, lambda: embed(iter(list(decoded()))))
-    together = best(settings.repeats, lambda: embed(decoded()))
-    row("decode and crop in a child", alone, length)
-    row("and then the encoder", apart, length, f"{alone / apart:.2f} of decoding alone")
-    row("the encoder meanwhile", together, length, f"{alone / together:.2f} of decoding alone")
+    one: list[float] = []
+    for count in sorted({1, 2, len(os.sched_getaffinity(0))}):
+        with Decoder(count) as decoder:
+            decode = partial(lambda by: deque(by.load(sources), 0), decoder)
+            taken = [best(settings.repeats, work) for work in (decode, partial(embed, decoder))]
+        one = one or taken
+        gains = [
+            f"{before / now:.2f} of one process" for before, now in zip(one, taken, strict=True)
+        ]
+        row(f"decode and crop in {count} processes", taken[0], length, gains[0])
+        row("    the encoder meanwhile", taken[1], length, gains[1])
+    content, parts = Content(embedder), [*batched(examples, AT_ONCE)]
+    every = stream_subsets(("audio", "video"))
+
+    def extract(subsets: Sequence[tuple[str, ...]]) -> None:
+        for part in parts:
+            content.embed(part, subsets, embedder.pack(part))
+
+    alone, all_of = (best(settings.repeats, partial(extract, s)) for s in (every[-1:], every))
+    row("encoder, audio+video", alone, length)
+    row(
+        f"encoder, all {len(every)} subsets of these", all_of, length, f"{all_of / alone:.2f} times"
+    )
     return clips, examples
 
 
