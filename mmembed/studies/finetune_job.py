@@ -209,7 +209,8 @@ def _load(
     if content is None:
         return None
     try:
-        held = torch.load(io.BytesIO(content), map_location=world.device, weights_only=True)
+        stored = io.BytesIO(content)
+        held = torch.load(stored, map_location=world.device, weights_only=True)
         if (held["job"], held["settings"]) != (job.name, _settings(job)):
             raise ValueError("it is of another run")
         state = _State(**held["state"])
