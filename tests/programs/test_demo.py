@@ -8,12 +8,15 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from helpers.clips import write_video
 
+from mmembed.commands.cli import run_program
+from mmembed.commands.predict import main as predict_main
 from mmembed.streams import stream_subsets, subset_name
 
 
@@ -33,6 +36,24 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert done.returncode == 0, done.stderr[-2000:]
     assert "demo/report.html" in done.stdout
     return folder
+
+
+Predicted = tuple[int, str, str]
+
+
+@pytest.fixture
+def predict(
+    demo: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., Predicted]:
+    """`mmembed predict` in the folder of the demo: exit code, standard output and error."""
+    monkeypatch.chdir(demo)
+
+    def run(*arguments: object) -> Predicted:
+        capsys.readouterr()
+        code = run_program(predict_main, list(map(str, arguments)))
+        return code, *capsys.readouterr()
+
+    return run
 
 
 SMALL = ("--speakers", "6", "--clips-per-speaker", "5", "--epochs", "1")
@@ -59,6 +80,7 @@ def test_test_speakers_were_never_trained_on(demo: Path) -> None:
     assert not sentences["train"] & sentences["test"]
 
 
+@pytest.mark.slow
 def test_again_reuses_everything(demo: Path) -> None:
     kept = [p for p in (demo / "demo").rglob("*") if p.suffix in (".tar", ".safetensors", ".mp4")]
     before = {p: p.stat().st_mtime_ns for p in kept}
@@ -95,20 +117,22 @@ def test_killed_at_every_step_it_ends_with_the_same_numbers(demo: Path, tmp_path
     assert before == after == []
 
 
-def test_predict_says_which_streams_it_used(demo: Path) -> None:
+def test_predict_says_which_streams_it_used(demo: Path, predict: Callable[..., Predicted]) -> None:
     clips = sorted((demo / "demo" / "corpus" / "clips").glob("*.mp4"))[:2]
-    done = mmembed("predict", *map(str, clips), cwd=demo)
+    done = mmembed("predict", *map(str, clips), cwd=demo)  # the installed program, once
     assert done.returncode == 0 and done.stdout.count("audio+video ") == 2
-    with_text = mmembed("predict", str(clips[0]), "--text", "What a day!", "--json", cwd=demo)
-    row = json.loads(with_text.stdout)
+    _, said, _ = predict(clips[0], "--text", "What a day!", "--json")
+    row = json.loads(said)
     assert row["streams"] == "audio+video+text" and -3 <= row["sentiment"] <= 3
     assert 0 <= row["fear"] <= 3
     assert 0 <= row["farther_than"] <= 1
-    bad = mmembed("predict", str(clips[0]), "none.mp4", cwd=demo)
-    assert bad.returncode == 3 and "none.mp4: no such file" in bad.stderr
+    code, _, told = predict(clips[0], "none.mp4")
+    assert code == 3 and "none.mp4: no such file" in told
 
 
-def test_predict_says_what_it_knows_and_what_it_does_not(demo: Path) -> None:
+def test_predict_says_what_it_knows_and_what_it_does_not(
+    demo: Path, predict: Callable[..., Predicted]
+) -> None:
     rows = [
         json.loads(line) for line in (demo / "demo/corpus/manifest.jsonl").read_text().splitlines()
     ]
@@ -120,31 +144,33 @@ def test_predict_says_what_it_knows_and_what_it_does_not(demo: Path) -> None:
         pictures = np.random.default_rng(number).integers(0, 255, (25, 96, 96, 3), np.uint8)
         write_video(path, pictures, np.arange(25) / 25, sound)
     strange = [str(path) for path in sorted(demo.glob("noise-*.mp4"))]
-    done = mmembed("predict", *known, *strange, "--json", cwd=demo)
-    assert done.returncode == 0, done.stderr
-    told = [json.loads(line) for line in done.stdout.splitlines()]
+    code, said, problem = predict(*known, *strange, "--json")
+    assert code == 0, problem
+    told = [json.loads(line) for line in said.splitlines()]
     assert [one["outside"] for one in told] == [False] * len(known) + [True] * len(strange)
     assert all(one["farther_than"] == 1 for one in told[len(known) :])
     clips = sum(r["split"] == "train" for r in rows)
     data = "corpus (talkers: synthetic voices and drawn faces)"
     assert told[0]["trained_on"].startswith(f"{data}, {clips} clips, ")
     assert told[0]["encoder_trained_on"].startswith(f"{data}, {clips} utterances, ")
-    table = mmembed("predict", known[0], strange[0], cwd=demo)
-    assert table.stdout.startswith(f"trained on: {told[0]['trained_on']}\nencoder trained on: ")
-    lines = table.stdout.splitlines()
+    _, table, warned = predict(known[0], strange[0])
+    assert table.startswith(f"trained on: {told[0]['trained_on']}\nencoder trained on: ")
+    lines = table.splitlines()
     assert not lines[3].endswith(" outside") and lines[4].endswith(" 100.0% outside")
-    assert table.stderr.startswith("warning: 1 of 2 clips: farther from the training clips than 99")
+    assert warned.startswith("warning: 1 of 2 clips: farther from the training clips than 99")
 
 
-def test_a_regressor_of_another_encoder_is_refused(demo: Path, tmp_path: Path) -> None:
+def test_a_regressor_of_another_encoder_is_refused(
+    demo: Path, tmp_path: Path, predict: Callable[..., Predicted]
+) -> None:
     clip = next((demo / "demo" / "corpus" / "clips").glob("*.mp4"))
     run = shutil.copytree(demo / "demo" / "emotion", tmp_path / "run" / "emotion").parent
     shutil.copytree(demo / "demo/pretrain/untrained", run / "pretrain" / "encoder")
-    done = mmembed("predict", str(clip), "--run", str(run), cwd=demo)
-    assert done.returncode == 2 and "vectors of another encoder" in done.stderr
+    code, _, told = predict(clip, "--run", run)
+    assert code == 2 and "vectors of another encoder" in told
     (run / "emotion" / "trained-on.json").unlink()  # as older versions left it
     shutil.rmtree(run / "emotion" / "familiarity")
-    done = mmembed("predict", str(clip), "--run", str(run), cwd=demo)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("trained on: not recorded\nencoder trained on: not recorded\n")
-    assert done.stdout.splitlines()[-1].endswith(" ?")
+    code, said, told = predict(clip, "--run", run)
+    assert code == 0, told
+    assert said.startswith("trained on: not recorded\nencoder trained on: not recorded\n")
+    assert said.splitlines()[-1].endswith(" ?")
