@@ -131,8 +131,8 @@ class Decoder:
         if child in self._children:
             self._children.remove(child)
 
-    def _assign(self, begun: Iterable[_Pending]) -> None:
-        """Give every idle process the next clip; what needs no decoding is loaded here."""
+    def _assign(self, begun: Sequence[_Pending]) -> None:
+        """Give every idle process the next clip; what needs no decoding is loaded here in turn."""
         held = 0
         for pending in begun:
             if pending.outcome is not None or pending.begun:
@@ -140,7 +140,8 @@ class Decoder:
             elif held > MOST_HELD:
                 return
             elif pending.media is None:
-                pending.outcome = pending.load_here()
+                if pending is begun[0]:  # it takes time and memory here
+                    pending.outcome = pending.load_here()
             elif not self._begin(pending):
                 return
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from helpers.loading import load_example
 from mmembed.data.example import Example
 from mmembed.data.manifest.utterance import Utterance
 from mmembed.data.media import pool
-from mmembed.data.media.load import MediaSource
+from mmembed.data.media.load import MediaSource, ReadySource
 from mmembed.data.media.pool import Decoder
 from mmembed.errors import DataError, UsageError
 
@@ -114,7 +115,7 @@ import sys
 from pathlib import Path
 from mmembed.data.manifest.utterance import Utterance
 from mmembed.data.media import pool
-from mmembed.data.media.load import MediaSource
+from mmembed.data.media.load import MediaSource, ReadySource
 from mmembed.data.media.pool import Decoder
 
 if __name__ == "__main__":
@@ -242,3 +243,18 @@ def test_a_copy_has_processes_of_its_own(clips: Path) -> None:
         assert isinstance(next(decoder.load([task(clips, "0.wav")])), Example)
         copy = pickle.loads(pickle.dumps(decoder))
         assert pids(copy) == [] and vars(copy)["_seconds"] == 7
+
+
+def test_what_needs_no_process_is_loaded_when_its_turn_has_come(clips: Path) -> None:
+    """Not ahead, which would take memory and gain nothing."""
+    read = list[int]()
+
+    def load(number: int) -> Example:
+        read.append(number)
+        return Example(Utterance(f"r{number}", None), text="red")
+
+    ready = [ReadySource(f"r{n}", "", partial(load, n)) for n in range(6)]
+    with Decoder(3) as decoder:
+        found = decoder.load([ready[0], task(clips, "0.wav"), *ready[1:]])
+        keys = [(x.key, len(read)) for x in found if isinstance(x, Example)]
+    assert keys == [("r0", 1), ("0-wav", 1), *((f"r{n}", n + 1) for n in range(1, 6))]
