@@ -66,6 +66,11 @@ class Embedder(FrozenEncoder):
         """End the decoding processes; another call starts new ones."""
         self.decoder.close()
 
+    @property
+    def listening(self) -> Embedder | None:
+        """The one whose recogniser is used: the listener, else this one, if it has any."""
+        return self.listener or (self if self.recogniser is not None else None)
+
     def read(
         self,
         clips: Iterable[Described],

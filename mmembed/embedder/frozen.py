@@ -135,11 +135,6 @@ class FrozenEncoder:
         return [] if self.subwords is None else self.subwords.encode(text)
 
     @property
-    def listening(self) -> Self | None:
-        """The one whose recogniser is used: the listener, else this one, if it has any."""
-        return self.listener or (self if self.recogniser is not None else None)
-
-    @property
     def trained_on(self) -> str:
         """What the encoder was trained on, in one line; "not recorded" where nothing tells."""
         return trained_on(self.config)
