@@ -25,7 +25,7 @@ LAYERS = [
     ["data.locations", "data.inputs", "data.fingerprints", "data.loader"],
     ["data.stored_rows", "data.prepare"],
     ["data.verify", "embedder"],
-    ["data.inspect", "embeddings", "pretraining"],
+    ["data.inspect", "embeddings", "engines", "pretraining"],
     ["studies"],
     ["report"],
     ["serve"],
