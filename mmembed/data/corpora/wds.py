@@ -64,7 +64,8 @@ def tars_of(source: Path) -> list[Path]:
     if source.is_dir():
         found = sorted(source.glob(f"*{SUFFIX}"))
         if not found:
-            raise DataError(str(source), "empty", f"holds no *{SUFFIX}")
+            message = "holds no file of WebDataset, such as clips/shard-000000.tar"
+            raise DataError(str(source), "empty", message)
         return found
     from webdataset.shardlists import expand_urls  # imports torch
 

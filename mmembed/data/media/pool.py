@@ -43,6 +43,7 @@ BYTES_A_SECOND: Final = 10_000  # of its file, for which a long clip may take a 
 DECODED_A_SECOND: Final = 20.0  # seconds of it, likewise
 MEMORY: Final = 3 << 30  # bytes that one clip may take
 START: Final[Seconds] = 120.0  # for a process to import what it needs on a busy machine
+LOOK_EVERY: Final[Seconds] = 0.05  # for answers that another thread has read
 AHEAD: Final = 4  # clips decoded ahead of the one that is waited for, in each process
 MOST_HELD: Final = 1 << 30  # bytes of features of these, in memory or on disk
 LARGEST_REPLY: Final = 2 << 30  # bytes
@@ -162,8 +163,10 @@ class Decoder:
         with self._lock:
             busy = [child for child in self._children if child.pending is not None]
         nearest = min((child.deadline for child in busy), default=0.0)
+        # Another thread may read the answer that this one waits for, which then nothing tells it.
+        lasts = min(LOOK_EVERY, max(0.0, nearest - time.monotonic()))
         with suppress(OSError, ValueError):  # one of them was ended by another thread
-            wait([child.connection for child in busy], max(0.0, nearest - time.monotonic()))
+            wait([child.connection for child in busy], lasts)
         with self._lock:
             busy = [child for child in busy if child.alive and child.pending is not None]
             ready = wait([child.connection for child in busy], 0)

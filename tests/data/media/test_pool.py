@@ -7,9 +7,11 @@ import pickle
 import signal
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
 import numpy as np
@@ -112,6 +114,7 @@ def test_a_process_that_dies_costs_one_clip(clips: Path) -> None:
 
 PROGRAM = """
 import sys
+import threading
 from pathlib import Path
 from mmembed.data.manifest.utterance import Utterance
 from mmembed.data.media import pool
@@ -197,6 +200,30 @@ def test_calls_may_overlap(clips: Path) -> None:
         for example, audio in zip(examples, expected, strict=True):
             assert isinstance(example, Example)
             np.testing.assert_array_equal(example.audio, audio)
+
+
+def test_an_answer_that_another_thread_reads_is_not_waited_for(
+    clips: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where it is faster than this one, which has just begun to wait."""
+    waited = list[float]()
+
+    def slow(connections: list[Connection], lasts: float = 0.0) -> list[object]:
+        if lasts and not waited:
+            waited.append(lasts)
+            while not (ready := wait(connections, 0)):
+                time.sleep(0.01)
+            other = threading.Thread(target=decoder._collect)  # reads it
+            other.start()
+            other.join()
+            assert ready and not wait(connections, 0)
+        return wait(connections, lasts)
+
+    monkeypatch.setattr(pool, "wait", slow)
+    with Decoder(1) as decoder:
+        began = time.monotonic()
+        assert isinstance(next(decoder.load([task(clips, "0.wav")])), Example)
+    assert waited and time.monotonic() - began < pool.TIMEOUT / 4
 
 
 def test_another_thread_may_close_it(clips: Path) -> None:
