@@ -67,6 +67,8 @@ def tars_of(source: Path) -> list[Path]:
             message = "holds no file of WebDataset, such as clips/shard-000000.tar"
             raise DataError(str(source), "empty", message)
         return found
+    if source.suffix != SUFFIX:
+        raise DataError(str(source), "missing", f"no such folder, and no name of a *{SUFFIX}")
     from webdataset.shardlists import expand_urls  # imports torch
 
     try:
