@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -103,17 +103,38 @@ Convert = Callable[[Path, Path], list[Utterance]]
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Prepare one corpus, then say what came out."""
-    if (sys.argv[1:] if argv is None else argv)[:1] == ["text"]:
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    name = arguments[0] if arguments else ""
+    if name in ("-h", "--help"):
+        _print_help()
+        raise SystemExit(0)
+    if name == "text":
         raise UsageError("prepare text is now a part of `mmembed prepare table`: use that")
-    commands: dict[str, Callable[..., None]] = {"talkers": talkers, "manifest": manifest}
-    commands |= {name: _corpus_command(name, read, _reader(read)) for name, read in CORPORA.items()}
-    commands |= {
-        name: _corpus_command(name, convert, convert, alone=True)
-        for name, convert in CONVERTERS.items()
-    }
-    tyro.extras.subcommand_cli_from_dict(
-        commands, prog="mmembed prepare", description=__doc__, args=argv
-    )
+    if name not in _known():
+        found = repr(name) if name else "nothing"
+        raise UsageError(
+            f"prepare: name a corpus first, one of {', '.join(_known())}; found {found}"
+        )
+    command: Callable[..., None]
+    if name in OWN:
+        command = OWN[name]
+    elif name in CORPORA:
+        command = _corpus_command(name, CORPORA[name], _reader(CORPORA[name]))
+    else:
+        command = _corpus_command(name, CONVERTERS[name], CONVERTERS[name], alone=True)
+    tyro.cli(command, prog=f"mmembed prepare {name}", args=arguments[1:])
+
+
+def _known() -> dict[str, str]:
+    """Corpus -> what it is, in a line."""
+    commands: Mapping[str, Callable[..., object]] = {**OWN, **CORPORA, **CONVERTERS}
+    return {name: (read.__doc__ or "").partition("\n")[0] for name, read in commands.items()}
+
+
+def _print_help() -> None:
+    print(f"usage: mmembed prepare CORPUS [SOURCE] --out DIR [OPTION ...]\n\n{__doc__}\ncorpora:")
+    for name, summary in _known().items():
+        print(f"  {name:17} {summary}")
 
 
 def talkers(
@@ -156,6 +177,9 @@ def manifest(source: tyro.conf.Positional[Path], shards: Settings) -> None:
 
     shards.hold()
     _prepare(shards, list(each_row(source)), source.parent)
+
+
+OWN: Final[Mapping[str, Callable[..., None]]] = {"talkers": talkers, "manifest": manifest}
 
 
 def _reader(read: Callable[[Path], Iterable[Utterance]]) -> Convert:
