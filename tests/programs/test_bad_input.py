@@ -178,6 +178,7 @@ def test_the_same_again_does_nothing_and_ends_alike(here: Path, run: tuple[int, 
     assert [p.stat().st_mtime_ns for p in _tars(here / "out")] == times
 
 
+@pytest.mark.slow
 def test_two_processes_write_the_same_bytes(here: Path, run: tuple[int, str]) -> None:
     code, stderr = extract(here, "double", "--error-budget", "0.9", processes=2)
     assert code == 0, stderr

@@ -18,7 +18,7 @@ from helpers.forker import Forker
 
 from mmembed.settings.extract import Extract as Settings
 
-WORK = ["corpus/shards", "--records-per-shard", "3", "--streams", "audio", "audio+video+text"]
+WORK = ["corpus/shards", "--records-per-shard", "6", "--streams", "audio", "audio+video+text"]
 
 
 @pytest.fixture(scope="module")
@@ -42,22 +42,22 @@ def test_shards_are_made_one_by_one(
     extract: Extract, here: Path, expected: dict[str, bytes]
 ) -> None:
     rows = shards(extract, "single")
-    assert [row["shard"] for row in rows] == [*range(10)] and not (here / "single").exists()
+    assert [row["shard"] for row in rows] == [*range(5)] and not (here / "single").exists()
     assert rows[0] == {
-        "shard": 0, "clips": 3, "done": False, "bytes": 0,
+        "shard": 0, "clips": 6, "done": False, "bytes": 0,
         "missing": ["single/audio", "single/audio+video+text"],
     }  # fmt: skip
-    assert extract(*WORK, "--out", "single", "--shard", "7")[0] == 0
+    assert extract(*WORK, "--out", "single", "--shard", "3")[0] == 0
     done = [row for row in shards(extract, "single") if row["done"]]
-    (tars,) = [[held for name, held in expected.items() if "shard-000007.tar" in name]]
-    assert [row["shard"] for row in done] == [7] and done[0]["bytes"] == sum(map(len, tars))
-    for number in range(9, -1, -1):
+    (tars,) = [[held for name, held in expected.items() if "shard-000003.tar" in name]]
+    assert [row["shard"] for row in done] == [3] and done[0]["bytes"] == sum(map(len, tars))
+    for number in range(4, -1, -1):
         assert extract(*WORK, "--out", "single", "--shard", number)[0] == 0
     assert contents(here / "single") == expected  # the last one made the manifest, too
-    code, said = extract(*WORK, "--out", "single", "--shard", "10")
-    assert code == 2 and said.splitlines()[-1] == "error: --shard 10: there are shards 0 to 9"
+    code, said = extract(*WORK, "--out", "single", "--shard", "5")
+    assert code == 2 and said.splitlines()[-1] == "error: --shard 5: there are shards 0 to 4"
     table = extract(*WORK, "--out", "single", "--plan")[1]
-    assert table.splitlines()[-1] == "10 of 10 shards are done"
+    assert table.splitlines()[-1] == "5 of 5 shards are done"
 
 
 def test_settings_can_be_sent_to_another_process() -> None:

@@ -184,7 +184,7 @@ PHASES = [
     ("number", "code", "told"),
     [
         (signal.SIGTERM, 75, "error: stopped by SIGTERM; the same command again goes on from here"),
-        (signal.SIGINT, 130, "error: interrupted"),
+        pytest.param(signal.SIGINT, 130, "error: interrupted", marks=pytest.mark.slow),
         pytest.param(
             signal.SIGUSR1, 75, "the same command again goes on from here", marks=pytest.mark.slow
         ),
@@ -301,6 +301,7 @@ def stop_a_rank(
     assert contents(out) == undisturbed
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_a_stopped_rank_is_waited_for(
     features: Path, tmp_path: Path, undisturbed: dict[str, bytes]

@@ -76,7 +76,9 @@ def test_a_finished_run_holds_everything(undisturbed: Path) -> None:
     assert embedder.recogniser is not None
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "number", [pytest.param(signal.SIGTERM, marks=pytest.mark.slow), signal.SIGKILL]
+)
 def test_stopped_and_resumed_equals_undisturbed(
     shards: Path, undisturbed: Path, tmp_path: Path, number: signal.Signals
 ) -> None:

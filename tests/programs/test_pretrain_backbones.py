@@ -93,6 +93,7 @@ def test_it_learns_and_its_folder_is_complete(
     assert Embedder.from_pretrained(tmp_path / "again").sha256 == after.sha256
 
 
+@pytest.mark.slow
 def test_stopped_and_resumed_equals_undisturbed(
     shards: Path, backbones: dict[str, Path], undisturbed: Path, tmp_path: Path
 ) -> None:
@@ -124,6 +125,7 @@ def test_another_encoder_under_the_same_name_is_refused(
     assert done.returncode == 2 and "method.encoder.audio.sha256" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_folder_may_name_its_base(
     shards: Path, backbones: dict[str, Path], tmp_path: Path
 ) -> None:

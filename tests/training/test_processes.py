@@ -111,6 +111,7 @@ with join_world() as world:
 """
 
 
+@pytest.mark.slow
 def test_processes_that_see_different_checkpoints_start_from_one(tmp_path: Path) -> None:
     states = {total: make(total) for total in (1, 2)}
     for name, (*seen, _) in CASES.items():
