@@ -1,6 +1,6 @@
 """Who makes what, agreed upon by files in a shared folder: a claim that is not renewed runs out.
 
-For work whose result is the same whoever does it: a process that was stopped for long and goes on
+For work whose result is the same in any process: one that was stopped for long and goes on
 may do what another one has taken over, and nothing is lost by that. A lock of the system
 (`mmembed.io.locks`) would hold as long as such a process lives, and is not seen by all network file
 systems.

@@ -33,7 +33,7 @@ from mmembed.data.example import Example, ExampleInfo
 from mmembed.data.manifest.utterance import Utterance, without_secrets
 from mmembed.data.media.load import MediaSource, ProbeResult, Source, probe, replies
 from mmembed.data.media.open import BLOCK
-from mmembed.data.media.process import confine, start_process
+from mmembed.data.media.process import limit_child, start_process
 from mmembed.data.media.temporary_arrays import TemporaryArray
 from mmembed.errors import DataError, MmembedError, UsageError
 from mmembed.features.audio import SAMPLE_RATE
@@ -360,7 +360,7 @@ class _Child:
 
 def _serve(connection: Connection, memory: int) -> None:
     """What a child does: answer requests until the other side is gone."""
-    confine(memory)
+    limit_child(memory)
     with suppress(EOFError, ConnectionError):  # the main process has ended
         connection.send_bytes(b"ready")
         while _answer(connection):

@@ -1,4 +1,4 @@
-"""A decoding process: started within milliseconds, confined, and ended with the one it serves."""
+"""A decoding process: started within milliseconds, limited, and ended with the one it serves."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def _nothing_to_import() -> Iterator[None]:
             sys.modules["__main__"] = program
 
 
-def confine(memory: int) -> None:
+def limit_child(memory: int) -> None:
     """Make this process one of one thread and so many bytes that ends with the main process."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)  # for the main process, whose end ends this one
