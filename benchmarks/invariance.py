@@ -21,7 +21,6 @@ import tyro
 from mmembed.batch import Encoding
 from mmembed.data.dataset import Examples
 from mmembed.data.example import Example
-from mmembed.data.item import Item, collate
 from mmembed.embedder import Embedder
 from mmembed.streams import stream_subsets
 
@@ -49,8 +48,9 @@ class Settings:
 def encode(embedder: Embedder, examples: Sequence[Example], *, half: bool = False) -> Encoding:
     """As `Embedder.encode`, with NaN where no clip has anything."""
     inputs = {}
-    batch = collate([Item(each.key, each.tensors(embedder.vocabulary)) for each in examples])
-    for stream, steps in batch.inputs.items():
+    packed = embedder.pack(examples)
+    assert packed is not None, "a clip is too long for one batch"
+    for stream, steps in packed.streams.items():
         padded = inputs[stream] = steps.pad()
         if padded.values.is_floating_point():
             padded.values[~padded.mask] = torch.nan

@@ -13,7 +13,7 @@ stream that an item lacks has length 0; that is the only way to say "missing".
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Self, TypeVar
 
@@ -345,3 +345,35 @@ class SharedLayers(dict[Hashable, Any]):
             self[key] = make()
         found: T = self[key]
         return found
+
+
+@dataclass(frozen=True)
+class ClipInputs:
+    """The tensors of a batch of clips, and what an encoder has made of them so far.
+
+    Attributes:
+        streams: those of all three, see `Batch.inputs`.
+        shared: see `Encoder.encode`.
+    """
+
+    streams: Mapping[str, Packed]
+    shared: SharedLayers = field(default_factory=SharedLayers)
+
+    def only(self, streams: Collection[str]) -> ClipInputs:
+        """Of the clips that have any of these streams, these alone; what is shared is the same."""
+        held = {
+            s: x if s in streams else Packed(x.values[:0], torch.zeros_like(x.lengths))
+            for s, x in self.streams.items()
+        }
+        kept = torch.stack([x.lengths > 0 for x in held.values()]).any(0)
+        return replace(
+            self, streams={s: Packed(x.values, x.lengths[kept]) for s, x in held.items()}
+        )
+
+    def to(self, device: torch.device) -> ClipInputs:
+        """On this device; a copy to a GPU does not wait."""
+        return replace(self, streams={s: x.to(device) for s, x in self.streams.items()})
+
+    def pin_memory(self) -> ClipInputs:
+        """In memory that a GPU reads by itself."""
+        return replace(self, streams={s: x.pin_memory() for s, x in self.streams.items()})

@@ -9,8 +9,7 @@ import torch
 from helpers.support import random_item, small_encoder_config, small_method, with_padding
 
 from mmembed.batch import Batch, Padded, SharedLayers
-from mmembed.data.example import EMPTY
-from mmembed.data.item import Item, collate
+from mmembed.data.item import EMPTY, Item, collate
 from mmembed.encoder import Encoder
 from mmembed.streams import STREAMS, stream_subsets
 

@@ -1,4 +1,4 @@
-"""An example: one utterance, decoded and turned into features; these as tensors and in batches.
+"""An example: one utterance, decoded and turned into features, and batches of these.
 
 Four words for one thing: an `Utterance` is a row of a manifest, an `Example` its decoded features,
 an `Item` these in tensors, a `Record` what a shard stores of it.
@@ -6,35 +6,24 @@ an `Item` these in tensors, a `Record` what a shard stores of it.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from mmembed.batch import Packed, SharedLayers
 from mmembed.config import BATCH_FRAMES, Seconds
 from mmembed.data.manifest.utterance import LATEST, Utterance
-from mmembed.features.audio import MEL_BANDS, SAMPLE_RATE, log_mel, to_float
-from mmembed.features.text import Subwords, normalise_transcript
-from mmembed.features.video import CROP, VIDEO_RATE
+from mmembed.features.audio import SAMPLE_RATE
+from mmembed.features.text import normalise_transcript
+from mmembed.features.video import VIDEO_RATE
 from mmembed.io.json import shown
 from mmembed.streams import STREAMS
 
 LONGEST: Final[Seconds] = 300.0
 """What is longer is decoded block by block and encoded by windows. Bounds memory: 1 GB of 480 x 270
 pictures."""
-
-
-EMPTY: Final[Mapping[str, Tensor]] = {
-    "audio": torch.zeros(0, MEL_BANDS),
-    "video": torch.zeros(0, CROP, CROP, dtype=torch.uint8),
-    "text": torch.zeros(0, dtype=torch.int64),
-}
-"""The streams of a clip that has none."""
 
 
 @dataclass(frozen=True)
@@ -136,65 +125,6 @@ class Example:
         features = {name: x for name, x in self.features.items() if name in streams}
         dropped: dict[str, Any] = {name: None for name in STREAMS if name not in streams}
         return replace(self, features=features, **dropped)
-
-    def tensors(self, subwords: Subwords | None, *, samples: bool = False) -> dict[str, Tensor]:
-        """What an encoder reads of it: `Batch.inputs` of one.
-
-        Args:
-            subwords: of its text stream; None = it reads no text.
-            samples: whether it reads audio as samples (N,) in [-1, 1], else as log-mel (T, 80).
-        """
-        inputs = dict(EMPTY)
-        if samples:
-            inputs["audio"] = EMPTY["audio"][:, 0]
-        if self.audio is not None and len(self.audio):
-            inputs["audio"] = to_float(self.audio) if samples else log_mel(self.audio)
-        if self.video is not None:
-            inputs["video"] = torch.from_numpy(self.video)
-        if self.text is not None and subwords is not None:
-            text = self.written if subwords.as_written else self.text
-            inputs["text"] = torch.tensor(subwords.encode(text or ""), dtype=torch.int64)
-        return inputs
-
-
-@dataclass(frozen=True)
-class ClipInputs:
-    """The tensors of a batch of clips, and what an encoder has made of them so far.
-
-    Attributes:
-        streams: those of all three, see `Batch.inputs`.
-        shared: see `Encoder.encode`.
-    """
-
-    streams: Mapping[str, Packed]
-    shared: SharedLayers = field(default_factory=SharedLayers)
-
-    @classmethod
-    def of(
-        cls, examples: Sequence[Example], subwords: Subwords | None, *, samples: bool = False
-    ) -> ClipInputs:
-        """Of examples, at least one; for the arguments see `Example.tensors`."""
-        tensors = [example.tensors(subwords, samples=samples) for example in examples]
-        return cls({s: Packed.concatenate([each[s] for each in tensors]) for s in STREAMS})
-
-    def only(self, streams: Collection[str]) -> ClipInputs:
-        """Of the clips that have any of these streams, these alone; what is shared is the same."""
-        held = {
-            s: x if s in streams else Packed(x.values[:0], torch.zeros_like(x.lengths))
-            for s, x in self.streams.items()
-        }
-        kept = torch.stack([x.lengths > 0 for x in held.values()]).any(0)
-        return replace(
-            self, streams={s: Packed(x.values, x.lengths[kept]) for s, x in held.items()}
-        )
-
-    def to(self, device: torch.device) -> ClipInputs:
-        """On this device; a copy to a GPU does not wait."""
-        return replace(self, streams={s: x.to(device) for s, x in self.streams.items()})
-
-    def pin_memory(self) -> ClipInputs:
-        """In memory that a GPU reads by itself."""
-        return replace(self, streams={s: x.pin_memory() for s, x in self.streams.items()})
 
 
 def batches(examples: Iterable[Example], frames: int = BATCH_FRAMES) -> Iterator[list[Example]]:

@@ -13,13 +13,19 @@ import torch
 from torch import Tensor
 
 from mmembed.batch import UNLABELLED, Batch, Packed, Padded
-from mmembed.data.example import EMPTY
 from mmembed.features.audio import LOG_SCALE, MEL_BANDS, SAMPLES_PER_FRAME
 from mmembed.features.text import MASK
 from mmembed.features.video import CROP
 from mmembed.losses import ctc_steps_needed
 from mmembed.settings.pretrain import Augmentation
 from mmembed.streams import STREAMS, stream_subsets
+
+EMPTY: Final[Mapping[str, Tensor]] = {
+    "audio": torch.zeros(0, MEL_BANDS),
+    "video": torch.zeros(0, CROP, CROP, dtype=torch.uint8),
+    "text": torch.zeros(0, dtype=torch.int64),
+}
+"""The streams of a clip that has none."""
 
 SUBSETS: Final = {held: stream_subsets(held) for held in stream_subsets()}
 

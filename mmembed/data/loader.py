@@ -22,9 +22,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from mmembed.batch import UNLABELLED, Batch
 from mmembed.data.dataset import Examples
-from mmembed.data.example import EMPTY
 from mmembed.data.frozen_layers import FrozenLayers
-from mmembed.data.item import Item, augment, collate, sure_frames
+from mmembed.data.item import EMPTY, Item, augment, collate, sure_frames
 from mmembed.data.sampler import EpochPlan, Integers, derive_seed, partition_batch
 from mmembed.data.shards.layout import Record
 from mmembed.data.shards.records import CROPS, PACKED_CROPS, SOUND

@@ -12,9 +12,10 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from mmembed.batch import Encoding, Padded
+from mmembed.batch import ClipInputs, Encoding, Packed, Padded
 from mmembed.config import MAX_SECONDS, Hz, Seconds
-from mmembed.data.example import ClipInputs, Example, batches
+from mmembed.data.example import Example, batches
+from mmembed.data.item import EMPTY
 from mmembed.data.manifest.timed_words import TimedWord
 from mmembed.data.media.pool import Decoder
 from mmembed.embedder.clip import Described, as_clip, parse_streams, usable
@@ -31,6 +32,7 @@ from mmembed.embedder.recogniser import (
 from mmembed.embedder.windows import Encoded, encode_long
 from mmembed.encoder import EncoderOutput
 from mmembed.errors import UsageError
+from mmembed.features.audio import log_mel, to_float
 from mmembed.features.text import normalise_transcript
 from mmembed.streams import STREAMS
 
@@ -254,8 +256,27 @@ class Embedder(FrozenEncoder):
         """
         if any(example.is_long for example in examples):
             return None
-        inputs = ClipInputs.of(examples, self.subwords, samples=self.encoder.reads_samples)
+        inputs = self._tensors(examples)
         return inputs.pin_memory() if self.device.type == "cuda" else inputs
+
+    def _tensors(self, examples: Sequence[Example]) -> ClipInputs:
+        """Log-mel, or samples, face crops and tokens of examples, at least one."""
+        packed: dict[str, list[Tensor]] = {s: [] for s in STREAMS}
+        for example in examples:
+            inputs = dict(EMPTY)
+            samples = self.encoder.reads_samples
+            if samples:
+                inputs["audio"] = EMPTY["audio"][:, 0]
+            if example.audio is not None and len(example.audio):
+                inputs["audio"] = (to_float if samples else log_mel)(example.audio)
+            if example.video is not None:
+                inputs["video"] = torch.from_numpy(example.video)
+            if example.text is not None and self.subwords is not None:
+                text = example.written if self.subwords.as_written else example.text
+                inputs["text"] = torch.tensor(self.subwords.encode(text or ""), dtype=torch.int64)
+            for stream, values in inputs.items():
+                packed[stream].append(values)
+        return ClipInputs({s: Packed.concatenate(values) for s, values in packed.items()})
 
     def hidden(
         self, examples: Sequence[Example], inputs: ClipInputs | None = None
@@ -267,7 +288,7 @@ class Embedder(FrozenEncoder):
             inputs: their tensors, if they are there already.
         """
         if inputs is None:
-            inputs = ClipInputs.of(examples, self.subwords, samples=self.encoder.reads_samples)
+            inputs = self._tensors(examples)
         return self.encoder.encode(inputs.to(self.device).streams, inputs.shared)
 
     def hear(self, examples: Sequence[Example]) -> list[Tensor | None]:

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mmembed.data.example import LONGEST, ClipInputs, Example
+from mmembed.batch import ClipInputs
+from mmembed.data.example import LONGEST, Example
 from mmembed.embedder.embedder import Embedder
 from mmembed.errors import UsageError
 from mmembed.pretrained_encoder import PretrainedEncoder

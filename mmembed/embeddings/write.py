@@ -16,8 +16,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from mmembed.batch import ClipInputs
 from mmembed.config import Precision
-from mmembed.data.example import ClipInputs, Example, batches
+from mmembed.data.example import Example, batches
 from mmembed.data.fingerprints import Fingerprints
 from mmembed.data.manifest.utterance import row_of
 from mmembed.data.media.load import Source

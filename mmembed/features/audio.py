@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 from functools import cache
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
-import torch
-import torch.nn.functional as F
-import torchaudio
 from numpy.typing import NDArray
-from torch import Tensor
+
+if TYPE_CHECKING:  # torch takes seconds to import, and decoding needs none
+    from torch import Tensor
 
 SAMPLE_RATE: Final = 16_000  # Hz
 SAMPLES_PER_FRAME: Final = 640  # of the 25 Hz frame grid
@@ -40,6 +39,8 @@ def to_int16(waveform: NDArray[np.float32]) -> NDArray[np.int16]:
 
 def to_float(samples: NDArray[np.int16]) -> Tensor:
     """(samples,) 16-bit samples as float32 in [-1, 1)."""
+    import torch
+
     return torch.from_numpy(samples.astype(np.float32)) / FULL_SCALE
 
 
@@ -56,6 +57,9 @@ def log_mel(samples: NDArray[np.int16]) -> Tensor:
     Returns:
         (T, 80) float32 at 100 Hz, T = ceil(N / 160).
     """
+    import torch
+    import torch.nn.functional as F
+
     if samples.ndim != 1 or not len(samples):
         raise ValueError(f"samples must be (N,), at least one; found {samples.shape}")
     steps, before = -(-len(samples) // HOP), (WINDOW - HOP) // 2
@@ -72,6 +76,8 @@ def log_mel(samples: NDArray[np.int16]) -> Tensor:
 @cache
 def _filters() -> Tensor:
     """(257, 80) triangular mel filters, 20 Hz to 8 kHz."""
+    import torchaudio
+
     filters: Tensor = torchaudio.functional.melscale_fbanks(
         FFT // 2 + 1, 20.0, SAMPLE_RATE / 2, MEL_BANDS, SAMPLE_RATE
     )

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from mmembed.errors import CorruptError, MmembedError
 
@@ -32,7 +33,7 @@ def read_module(build: Callable[[], M], path: Path, elsewhere: tuple[str, ...] =
     """
     check_file(path)
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), _NoValues():
             expected = build().state_dict()
     except MmembedError:
         raise
@@ -43,6 +44,22 @@ def read_module(build: Callable[[], M], path: Path, elsewhere: tuple[str, ...] =
     module = build()
     load_weights(module, path, elsewhere)
     return module
+
+
+class _NoValues(TorchFunctionMode):
+    """Weights without memory need no initial values; to compute them, torch would import its
+    compiler, which takes seconds.
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        given = kwargs or {}
+        if getattr(func, "__module__", None) == nn.init.__name__ and "tensor" in given:
+            return given["tensor"]
+        if func in (Tensor.mul, Tensor.log):  # 0.02 * torch.randn(D), torch.tensor([...]).log()
+            return args[0]
+        return (torch.empty if func is torch.randn else func)(*args, **given)
 
 
 def load_weights(module: nn.Module, path: Path, elsewhere: tuple[str, ...] = ()) -> None:

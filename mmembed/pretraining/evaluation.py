@@ -14,8 +14,7 @@ import torch
 
 from mmembed.batch import UNLABELLED
 from mmembed.ctc import greedy_tokens
-from mmembed.data.example import EMPTY
-from mmembed.data.item import Item, collate
+from mmembed.data.item import EMPTY, Item, collate
 from mmembed.data.loader import SpeechItems
 from mmembed.features.text import Vocabulary
 from mmembed.method import Method

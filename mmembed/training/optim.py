@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import math
+from typing import Any
 
 import torch
 from torch import nn
@@ -11,7 +13,24 @@ from mmembed.backbones.pretrained_frontend import PretrainedFrontend
 from mmembed.settings.optim import OptimConfig
 
 
-def build_optimizer(module: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
+def _plain(name: str) -> Any:
+    """A function of AdamW without its guards against being compiled: at their first call they
+    import torch's compiler, two seconds for something that we never do.
+    """
+    return inspect.unwrap(getattr(torch.optim.AdamW, name))
+
+
+class AdamW(torch.optim.AdamW):
+    """torch's own, the same to the bit, and sooner ready."""
+
+    add_param_group = _plain("add_param_group")
+    load_state_dict = _plain("load_state_dict")
+    state_dict = _plain("state_dict")
+    step = torch.no_grad()(_plain("step"))
+    zero_grad = _plain("zero_grad")
+
+
+def build_optimizer(module: nn.Module, config: OptimConfig) -> AdamW:
     """AdamW over all parameters of `module` that are trained.
 
     Each group has "scale": its learning rate in units of that of the step.
@@ -25,7 +44,7 @@ def build_optimizer(module: nn.Module, config: OptimConfig) -> torch.optim.AdamW
             chosen = [p for p in own if (p.ndim > 1) is matrices]
             if chosen:
                 groups.append({"params": chosen, "weight_decay": decay, "scale": scale})
-    return torch.optim.AdamW(groups, lr=config.lr, betas=(0.9, 0.98), fused=True)
+    return AdamW(groups, lr=config.lr, betas=(0.9, 0.98), fused=True)
 
 
 def learning_rate(config: OptimConfig, done: float, step: float = 0.0) -> float:

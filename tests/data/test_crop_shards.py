@@ -18,9 +18,8 @@ from helpers.support import random_item
 from mmembed.commands.prepare import main
 from mmembed.data.corpora.talkers.face import Face, Pose
 from mmembed.data.dataset import Examples
-from mmembed.data.example import EMPTY
 from mmembed.data.inputs import open_sources
-from mmembed.data.item import LARGEST_SHIFT, augment_crops, collate
+from mmembed.data.item import EMPTY, LARGEST_SHIFT, augment_crops, collate
 from mmembed.data.loader import SpeechItems
 from mmembed.data.manifest.jsonl import read_manifest, write_manifest
 from mmembed.data.manifest.utterance import Utterance

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from mmembed.batch import Padded
-from mmembed.data.example import EMPTY
 from mmembed.data.item import (
     BAND_MASKS,
+    EMPTY,
     LARGEST_SHIFT,
     LONGEST_TIME_MASK,
     STRETCH,

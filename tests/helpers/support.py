@@ -7,8 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from mmembed.batch import Batch, Padded
-from mmembed.data.example import EMPTY
-from mmembed.data.item import Item
+from mmembed.data.item import EMPTY, Item
 from mmembed.method import Method
 from mmembed.methods.ctc_speaker import CtcSpeaker
 from mmembed.settings.encoder import EncoderConfig

@@ -16,7 +16,6 @@ from types import ModuleType
 from typing import Final
 
 import cv2
-import torch
 
 from mmembed.data.media.load import mapped_bytes
 
@@ -60,7 +59,6 @@ def limit_child(memory: int) -> None:
     """Make this process one of one thread and so many bytes that ends with the main process."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)  # for the main process, whose end ends this one
-    torch.set_num_threads(1)
     cv2.setNumThreads(0)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     threading.Thread(target=_follow_parent, daemon=True).start()
