@@ -50,7 +50,7 @@ class Plan:
         """Make the shards of these numbers again that list clips which failed for such reasons;
         "any" is all of them. They stay until new ones are whole.
         """
-        for number in numbers:
+        for number in numbers if reasons else ():
             for tar in (shard_path(folder, number) for folder in self.folders):
                 failed = (shard_sidecar(tar) or {}).get("provenance", {}).get("failed", ())
                 if any("any" in reasons or one.get("reason") in reasons for one in failed):

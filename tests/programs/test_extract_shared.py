@@ -16,6 +16,7 @@ import pytest
 from helpers.extracting import PROGRAM, Extract, contents
 from helpers.forker import Forker
 
+from mmembed.embeddings.extraction import MakeShard
 from mmembed.settings.extract import Extract as Settings
 
 WORK = ["corpus/shards", "--records-per-shard", "6", "--streams", "audio", "audio+video+text"]
@@ -60,9 +61,38 @@ def test_shards_are_made_one_by_one(
     assert table.splitlines()[-1] == "5 of 5 shards are done"
 
 
-def test_settings_can_be_sent_to_another_process() -> None:
-    settings = Settings(("clips",), ("encoder",), Path("out"), shard=3)
-    assert pickle.loads(pickle.dumps(settings)) == settings
+MAKE = """
+import pickle, sys
+make = pickle.loads(sys.stdin.buffer.read())
+for number in map(int, sys.argv[1:]):
+    print(make(number), number in make.missing)
+"""
+
+
+def test_another_process_makes_shards_by_number(
+    extract: Extract, here: Path, expected: dict[str, bytes]
+) -> None:
+    """Started in another folder; two make the same one, and no process is asked to finish."""
+    work = Settings(
+        ("corpus/shards",), ("encoder",), Path("sent"),
+        records_per_shard=6, streams=("audio", "audio+video+text"),
+    )  # fmt: skip
+    make = pickle.dumps(MakeShard(work, here))
+    command = [sys.executable, "-c", MAKE]
+    begun = [
+        subprocess.Popen([*command, *numbers], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        for numbers in ("024", "123")
+    ]
+    for process in begun:
+        assert process.stdin
+        process.stdin.write(make)
+        process.stdin.close()
+    said = [process.stdout.read() for process in begun if process.stdout]
+    assert [process.wait(60) for process in begun] == [0, 0]
+    assert said == [b"6 False\n" * 3] * 2
+    assert not (here / "sent" / "audio" / "manifest.json").exists()
+    assert extract(*WORK, "--out", "sent")[0] == 0  # makes none
+    assert contents(here / "sent") == expected
 
 
 def test_takers_share_what_there_is(forker: Forker, here: Path, expected: dict[str, bytes]) -> None:
