@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -26,12 +27,13 @@ from mmembed.pretraining.evaluation import evaluate_speech, quick_scores
 from mmembed.pretraining.pretrain_data import TrainingCorpus, describe_data, open_corpus
 from mmembed.settings.pretrain import PretrainRun
 from mmembed.streams import STREAMS
-from mmembed.training.checkpoint import Position, load_latest, save_checkpoint
+from mmembed.training.checkpoint import Position, TrainingState, load_latest, save_checkpoint
 from mmembed.training.data_digest import check_data
 from mmembed.training.distributed import World, join_world
 from mmembed.training.optim import build_optimizer, learning_rate
 from mmembed.training.recompute import recompute_blocks
 from mmembed.training.run_folder import MetricsLog, open_run_folder
+from mmembed.training.shard import Sharded
 from mmembed.training.signals import StopRequest
 from mmembed.training.step import MAX_SKIPPED_STEPS, StepResult, train_step
 
@@ -62,7 +64,9 @@ def pretrain(run: PretrainRun, out: Path) -> None:
             return
         torch.manual_seed(run.loop.seed)
         backbones = {stream: held.encoder for stream, held in pretrained.items()}
-        method = CtcSpeaker(run.method, backbones).to(world.device)
+        method = CtcSpeaker(run.method, backbones)
+        if not (in_parts := run.loop.shard and world.size > 1):  # its parts go to the device
+            method = method.to(world.device)
         if run.loop.recompute:
             recompute_blocks(method)
         if world.is_main and not is_encoder(out / "untrained"):
@@ -70,7 +74,7 @@ def pretrain(run: PretrainRun, out: Path) -> None:
         # First: it reads the manifest row of each record, and refuses those that are none.
         data = describe_data(corpus) if world.is_main and run.loop.epochs else ()
         if run.loop.epochs:
-            _train(run, method, corpus, out, world)
+            method = _train(run, method, corpus, out, world, in_parts)
         if world.is_main:  # before it is scored, which may fail
             _save(out / "encoder", method, corpus, run, data=data)
         evaluation = evaluate_speech(method, corpus, world)
@@ -82,13 +86,21 @@ def pretrain(run: PretrainRun, out: Path) -> None:
 
 
 def _train(
-    run: PretrainRun, method: CtcSpeaker, corpus: TrainingCorpus, out: Path, world: World
-) -> None:
-    """Take the steps that are left, from the newest checkpoint on."""
+    run: PretrainRun,
+    method: CtcSpeaker,
+    corpus: TrainingCorpus,
+    out: Path,
+    world: World,
+    in_parts: bool,
+) -> CtcSpeaker:
+    """Take the steps that are left, from the newest checkpoint on; the method as it is then."""
     optimizer = build_optimizer(method, run.optim)
     position = load_latest(out / "checkpoints", method, optimizer, world) or Position()
     model: nn.Module = method
-    if world.size > 1:  # gradients are summed in place: a small step takes 10 % less
+    sharded = Sharded(method, optimizer, world) if in_parts else None
+    if sharded:
+        optimizer = sharded.optimizer
+    elif world.size > 1:  # gradients are summed in place: a small step takes 10 % less
         model = DistributedDataParallel(method, gradient_as_bucket_view=True)
     log = MetricsLog(out / "metrics.jsonl", position.total) if world.is_main else None
     started = time.monotonic() - (log.seconds if log else 0.0)
@@ -110,8 +122,9 @@ def _train(
 
     def save() -> None:
         nonlocal saved
+        state = TrainingState.of(method, optimizer)
         if world.is_main:
-            save_checkpoint(out / "checkpoints", method, optimizer, position, world)
+            save_checkpoint(out / "checkpoints", state, position, world)
         saved = time.monotonic()
         world.wait()
 
@@ -161,14 +174,18 @@ def _train(
             every = run.loop.evaluate_every
             if every and (epoch + 1) % every == 0 and epoch + 1 < run.loop.epochs:
                 save()  # at the end of this epoch: its scores come again when they are stopped
-                with stop.suspended():
-                    scores = quick_scores(method, corpus, world)
+                with stop.suspended(), sharded.whole() if sharded else nullcontext(method) as held:
+                    scores = quick_scores(held, corpus, world)
                 if log:
                     log.write(split="dev", step=position.total, epoch=epoch + 1, **scores)
             position = replace(position, epoch=epoch + 1, step=0)
         if position.total and position.skipped == position.total:
             raise _diverged(out, position)
         save()
+    if sharded:
+        with sharded.whole() as held:
+            method = held
+    return method.to(world.device)
 
 
 def _diverged(out: Path, position: Position) -> MmembedError:

@@ -101,6 +101,9 @@ class LoopConfig:
         precision: Precision of matrix products; weights and sums stay in float32.
         recompute: Keep of each transformer block only its input, and compute the rest again in the
             backward pass: less memory for about a third more work. Changes no gradient.
+        shard: Divide weights, gradients and the optimiser's state among the processes of torchrun
+            (FSDP2): for an encoder whose training does not fit into the memory of one GPU. Gives
+            what undivided training gives, but for rounding.
         evaluate_every: Epochs between scores on the dev split; 0 scores at the end only.
         checkpoint_every: Seconds between checkpoints; they are written between steps and at the end
             of epochs.
@@ -112,6 +115,7 @@ class LoopConfig:
     workers: int = 0
     precision: Precision = "fp32"
     recompute: bool = False
+    shard: bool = False
     evaluate_every: int = 5
     checkpoint_every: float = 60.0
 

@@ -21,16 +21,17 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import torch
 from safetensors.torch import load, save
-from torch import nn
+from torch import Tensor, nn
 
 from mmembed.errors import CorruptError, MmembedError
 from mmembed.io.atomic import errors_of, sync_folder
 from mmembed.io.json import dumps
 from mmembed.training.distributed import ALONE, World
+from mmembed.training.shard import gathered
 
 log = logging.getLogger(__name__)
 
@@ -54,12 +55,27 @@ class Position:
     skipped: int = 0
 
 
+class TrainingState(NamedTuple):
+    """What a checkpoint holds beside the position.
+
+    Attributes:
+        weights: those that are trained, and buffers.
+        optimizer: its `state_dict`.
+    """
+
+    weights: dict[str, Tensor]
+    optimizer: dict[str, Any]
+
+    @classmethod
+    def of(cls, method: nn.Module, optimizer: torch.optim.Optimizer) -> TrainingState:
+        """Of training as it stands; all processes together where each has a part of it."""
+        frozen = _frozen(method)
+        weights = {name: x for name, x in method.state_dict().items() if name not in frozen}
+        return cls(gathered(weights), gathered(optimizer.state_dict()))
+
+
 def save_checkpoint(
-    folder: Path,
-    method: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    position: Position,
-    world: World = ALONE,
+    folder: Path, state: TrainingState, position: Position, world: World = ALONE
 ) -> Path:
     """Write `folder/step-N`, in the place of a damaged one; keep the newest two that are whole.
 
@@ -70,14 +86,9 @@ def save_checkpoint(
     if final.exists() and _is_whole(final):
         return final
     trainer = io.BytesIO()
-    state = {"optimizer": optimizer.state_dict(), "position": vars(position)}
-    torch.save({**state, "machine": _machine(world)}, trainer)
-    frozen = _frozen(method)
-    weights = {
-        name: value.contiguous().cpu()
-        for name, value in method.state_dict().items()
-        if name not in frozen
-    }
+    told = {"position": vars(position), "machine": _machine(world)}
+    torch.save({"optimizer": state.optimizer, **told}, trainer)
+    weights = {name: value.contiguous().cpu() for name, value in state.weights.items()}
     files = {WEIGHTS: save(weights), TRAINER: trainer.getvalue()}
     sums = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
     files[CHECKSUMS] = dumps(sums).encode()
@@ -135,6 +146,9 @@ def load_latest(
         for parameter, slots in optimizer.state.items():
             if any(value.ndim and value.shape != parameter.shape for value in slots.values()):
                 raise ValueError("the optimiser's state has other shapes than the weights")
+            for name, value in slots.items():
+                if value.ndim:  # fused AdamW takes for granted that both lie in memory alike
+                    slots[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
         position = Position(**state["position"])
         machine = dict(state.get("machine", {}))  # missing in older ones
     except MmembedError:  # a signal

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -16,6 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 from mmembed.batch import Batch
 from mmembed.method import Method
 from mmembed.training.distributed import World
+from mmembed.training.shard import gathered, is_sharded
 
 MAX_SKIPPED_STEPS: Final = 3  # steps in a row that were not finite, after which a run has failed
 
@@ -53,21 +54,20 @@ def accumulate_gradients(
         process, and (terms,) float64 labelled items of all processes.
     """
     method = _method(model)
-    parallel = model if isinstance(model, DistributedDataParallel) else None
+    shared = world.size if isinstance(model, DistributedDataParallel) or is_sharded(model) else 1
     names = _weighted(method)
     labelled = [sum(b.count(method.terms[name]) for b in micro_batches) for name in names]
     counts = _total(torch.tensor(labelled, dtype=torch.float64), world)
     divisors = counts.clamp(min=1)
     sums = torch.zeros_like(counts)
     for index, batch in enumerate(micro_batches):
-        waits = index < len(micro_batches) - 1
-        with parallel.no_sync() if parallel and waits else nullcontext():
+        with _summing(model, index == len(micro_batches) - 1):
             terms = model(batch.to(world.device))
             loss: Tensor = _Touch.apply(*model.parameters())  # type: ignore[no-untyped-call]
             for number, name in enumerate(names):
                 if name in terms:
-                    # DDP averages over processes; the sum is what is wanted.
-                    weight = method.weights[name] * (world.size if parallel else 1)
+                    # DDP and FSDP average over processes; the sum is what is wanted.
+                    weight = method.weights[name] * shared
                     loss = loss + weight * terms[name] / divisors[number].to(terms[name].dtype)
                     sums[number] += terms[name].detach()
             torch.autograd.backward(loss)
@@ -91,7 +91,7 @@ def train_step(
     """
     method = _method(model)
     sums, counts = accumulate_gradients(model, micro_batches, world)
-    norm = nn.utils.clip_grad_norm_(model.parameters(), clip)
+    norm = gathered(nn.utils.clip_grad_norm_(model.parameters(), clip)).to(sums.device)
     requested = torch.tensor(requests(), dtype=torch.float64).to(sums.device, non_blocking=True)
     totals = _total(torch.cat([sums, requested]), world)
     *values, gradient_norm = torch.cat([counts, totals, norm.double()[None]]).tolist()  # waits
@@ -111,6 +111,15 @@ def train_step(
     optimizer.zero_grad(set_to_none=True)
     method.after_step(applied, world.gather)
     return StepResult(losses, loss, gradient_norm, applied, tuple(map(int, made)))
+
+
+def _summing(model: nn.Module, last: bool) -> AbstractContextManager[None]:
+    """Whether gradients of this micro-batch are summed over processes: with those of the last."""
+    if isinstance(model, DistributedDataParallel) and not last:
+        return model.no_sync()
+    if is_sharded(model):
+        model.set_requires_gradient_sync(last)  # type: ignore[operator]
+    return nullcontext()
 
 
 def _total(values: Tensor, world: World) -> Tensor:

@@ -27,7 +27,7 @@ from torch import Tensor
 from mmembed.batch import Batch, Padded
 from mmembed.config import from_dict
 from mmembed.methods.self_mm import SelfMm, SelfMmConfig, StreamConfig, StreamReader
-from mmembed.training.checkpoint import Position, load_latest, save_checkpoint
+from mmembed.training.checkpoint import Position, TrainingState, load_latest, save_checkpoint
 from mmembed.training.distributed import World
 from mmembed.training.step import StepResult, train_step
 
@@ -307,7 +307,7 @@ def test_resume_in_the_middle_of_an_epoch_is_exact(tmp_path: Path) -> None:
     method = small_self_mm()
     optimizer = torch.optim.AdamW(method.parameters())
     train(method, optimizer, steps[:3])
-    save_checkpoint(tmp_path, method, optimizer, Position(1, 1, 3))
+    save_checkpoint(tmp_path, TrainingState.of(method, optimizer), Position(1, 1, 3))
     train(method, optimizer, steps[3:])
     other = small_self_mm()
     other_optimizer = torch.optim.AdamW(other.parameters())

@@ -15,7 +15,7 @@ from torch import nn
 
 from mmembed.errors import CorruptError
 from mmembed.settings.optim import OptimConfig
-from mmembed.training.checkpoint import Position, load_latest, save_checkpoint
+from mmembed.training.checkpoint import Position, TrainingState, load_latest, save_checkpoint
 from mmembed.training.optim import build_optimizer
 
 
@@ -30,7 +30,7 @@ def make(seed: int) -> tuple[nn.Module, torch.optim.Optimizer]:
 
 def test_round_trip(tmp_path: Path) -> None:
     module, optimizer = make(0)
-    save_checkpoint(tmp_path, module, optimizer, Position(2, 5, 40))
+    save_checkpoint(tmp_path, TrainingState.of(module, optimizer), Position(2, 5, 40))
     other, other_optimizer = make(1)
     assert load_latest(tmp_path, other, other_optimizer) == Position(2, 5, 40)
     assert torch.equal(other.weight, module.weight)
@@ -42,7 +42,7 @@ def test_round_trip(tmp_path: Path) -> None:
 def test_two_are_kept(tmp_path: Path) -> None:
     module, optimizer = make(0)
     for total in (1, 2, 3):
-        save_checkpoint(tmp_path, module, optimizer, Position(0, total, total))
+        save_checkpoint(tmp_path, TrainingState.of(module, optimizer), Position(0, total, total))
     assert sorted(p.name for p in tmp_path.iterdir()) == ["step-00000002", "step-00000003"]
 
 
@@ -52,8 +52,8 @@ def test_a_damaged_one_is_named_and_passed_over(
     tmp_path: Path, name: str, change: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     module, optimizer = make(0)
-    save_checkpoint(tmp_path, module, optimizer, Position(0, 1, 1))
-    newest = save_checkpoint(tmp_path, module, optimizer, Position(0, 2, 2))
+    save_checkpoint(tmp_path, TrainingState.of(module, optimizer), Position(0, 1, 1))
+    newest = save_checkpoint(tmp_path, TrainingState.of(module, optimizer), Position(0, 2, 2))
     data = bytearray((newest / name).read_bytes())
     if change == "remove":
         (newest / name).unlink()
@@ -82,9 +82,9 @@ def names(folder: Path) -> list[str]:
 def test_a_damaged_one_is_written_again(tmp_path: Path) -> None:
     module, optimizer = make(0)
     for total in (1, 2):
-        save_checkpoint(tmp_path, module, optimizer, Position(0, total, total))
+        save_checkpoint(tmp_path, TrainingState.of(module, optimizer), Position(0, total, total))
     damage(tmp_path / "step-00000002")
-    save_checkpoint(tmp_path, module, optimizer, Position(0, 2, 2))
+    save_checkpoint(tmp_path, TrainingState.of(module, optimizer), Position(0, 2, 2))
     assert names(tmp_path) == ["step-00000001", "step-00000002"]
     assert load_latest(tmp_path, *make(1)) == Position(0, 2, 2)
 
@@ -92,9 +92,9 @@ def test_a_damaged_one_is_written_again(tmp_path: Path) -> None:
 def test_a_damaged_one_is_none_of_the_two_kept(tmp_path: Path) -> None:
     module, optimizer = make(0)
     for total in (1, 2):
-        save_checkpoint(tmp_path, module, optimizer, Position(0, total, total))
+        save_checkpoint(tmp_path, TrainingState.of(module, optimizer), Position(0, total, total))
     damage(tmp_path / "step-00000002", "trainer.pt")
-    save_checkpoint(tmp_path, module, optimizer, Position(0, 3, 3))
+    save_checkpoint(tmp_path, TrainingState.of(module, optimizer), Position(0, 3, 3))
     assert names(tmp_path) == ["step-00000001", "step-00000003"]
 
 
@@ -103,15 +103,19 @@ def test_damaged_ones_do_not_push_out_those_of_a_new_start(
 ) -> None:
     module, optimizer = make(0)
     for total in (8, 9):
-        damage(save_checkpoint(tmp_path, module, optimizer, Position(0, total, total)))
+        damage(
+            save_checkpoint(
+                tmp_path, TrainingState.of(module, optimizer), Position(0, total, total)
+            )
+        )
     assert load_latest(tmp_path, module, optimizer) is None
     assert "from the beginning" in caplog.text
-    save_checkpoint(tmp_path, module, optimizer, Position(0, 1, 1))
+    save_checkpoint(tmp_path, TrainingState.of(module, optimizer), Position(0, 1, 1))
     assert names(tmp_path) == ["step-00000001"]
 
 
 def test_checksums_that_name_no_file_vouch_for_none(tmp_path: Path) -> None:
-    save_checkpoint(tmp_path, *make(0), Position(0, 1, 1))
+    save_checkpoint(tmp_path, TrainingState.of(*make(0)), Position(0, 1, 1))
     for content in ("{}", "[]", "3", "null", "[" * 10_000):
         (tmp_path / "step-00000001" / "checksums.json").write_text(content)
         assert load_latest(tmp_path, *make(1)) is None
@@ -125,7 +129,7 @@ def reseal(folder: Path) -> None:
 
 def test_a_whole_one_of_something_else_is_one_error(tmp_path: Path) -> None:
     module, optimizer = make(0)
-    path = save_checkpoint(tmp_path, module, optimizer, Position(0, 1, 1))
+    path = save_checkpoint(tmp_path, TrainingState.of(module, optimizer), Position(0, 1, 1))
     wide = nn.Linear(4, 2)
     with pytest.raises(CorruptError, match=r"step-00000001.*size mismatch") as caught:
         load_latest(tmp_path, wide, build_optimizer(wide, OptimConfig()))
@@ -154,12 +158,12 @@ def test_a_whole_one_of_something_else_is_one_error(tmp_path: Path) -> None:
 def test_a_full_disk_loses_nothing(tmp_path: Path, bytes_free: int) -> None:
     """A limit on the size of files stands in for the disk's."""
     module, optimizer = make(0)
-    save_checkpoint(tmp_path, module, optimizer, Position(0, 1, 1))
+    save_checkpoint(tmp_path, TrainingState.of(module, optimizer), Position(0, 1, 1))
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (bytes_free, limits[1]))
     try:
         with pytest.raises(OSError, match=r"step-00000002.*(safetensors|trainer\.pt)"):
-            save_checkpoint(tmp_path, module, optimizer, Position(0, 2, 2))
+            save_checkpoint(tmp_path, TrainingState.of(module, optimizer), Position(0, 2, 2))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert names(tmp_path) == ["step-00000001"]
@@ -178,7 +182,7 @@ def test_leftovers_of_killed_saves_are_swept(tmp_path: Path) -> None:
         fcntl.flock(lock, fcntl.LOCK_EX)
         assert load_latest(tmp_path, *make(0)) is None
         assert names(tmp_path) == [".step-00000002.b.tmp"]
-    save_checkpoint(tmp_path, *make(0), Position(0, 1, 1))
+    save_checkpoint(tmp_path, TrainingState.of(*make(0)), Position(0, 1, 1))
     assert names(tmp_path) == ["step-00000001"]
 
 
@@ -187,7 +191,7 @@ def test_other_threads_are_said(tmp_path: Path, caplog: pytest.LogCaptureFixture
     before = torch.get_num_threads()
     torch.set_num_threads(before + 1)
     try:
-        save_checkpoint(tmp_path, *make(0), Position(0, 1, 1))
+        save_checkpoint(tmp_path, TrainingState.of(*make(0)), Position(0, 1, 1))
         load_latest(tmp_path, *make(0))
         assert not caplog.text
     finally:

@@ -16,7 +16,7 @@ from mmembed.data.item import collate
 from mmembed.methods.ctc_speaker import CtcSpeaker
 from mmembed.settings.optim import OptimConfig
 from mmembed.streams import stream_subsets
-from mmembed.training.checkpoint import Position, save_checkpoint
+from mmembed.training.checkpoint import Position, TrainingState, save_checkpoint
 from mmembed.training.distributed import ALONE
 from mmembed.training.optim import build_optimizer
 from mmembed.training.step import train_step
@@ -118,7 +118,9 @@ def test_processes_that_see_different_checkpoints_start_from_one(tmp_path: Path)
         for rank, checkpoints in enumerate(seen):
             for total, whole in checkpoints.items():
                 folder = tmp_path / name / str(rank)
-                path = save_checkpoint(folder, *states[total], Position(0, total, total))
+                path = save_checkpoint(
+                    folder, TrainingState.of(*states[total]), Position(0, total, total)
+                )
                 if not whole:
                     (path / "trainer.pt").write_bytes(b"cut")
     for code, said in run_two(RESTORE, str(tmp_path)):
