@@ -49,6 +49,22 @@ def run(arguments: list[str]) -> subprocess.CompletedProcess[str]:
     )
 
 
+def end_after_three_steps(arguments: list[str], out: Path, number: signal.Signals) -> None:
+    """Start a run, and send a signal to all of its processes while it trains."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        arguments, env=environment, start_new_session=True, stdout=subprocess.DEVNULL
+    )
+    log = out / "metrics.jsonl"
+    deadline = time.monotonic() + 90
+    while not (log.exists() and log.read_text().count("\n") >= 3):
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.02)
+    os.killpg(process.pid, number)
+    process.wait(timeout=60)
+    assert not (out / "evaluation.json").exists()
+
+
 @pytest.fixture(scope="module")
 def undisturbed(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run of two processes."""
@@ -87,24 +103,28 @@ def test_stopped_and_resumed_equals_undisturbed(
     It goes on with another number of loader workers than it started with.
     """
     out = tmp_path / "run"
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(
-        command(shards, out, "--loop.workers", "2"),
-        env=environment,
-        start_new_session=True,
-        stdout=subprocess.DEVNULL,
-    )
-    log = out / "metrics.jsonl"
-    deadline = time.monotonic() + 90
-    while not (log.exists() and log.read_text().count("\n") >= 3):
-        assert time.monotonic() < deadline and process.poll() is None
-        time.sleep(0.02)
-    os.killpg(process.pid, number)
-    process.wait(timeout=60)
-    assert not (out / "evaluation.json").exists()
+    end_after_three_steps(command(shards, out, "--loop.workers", "2"), out, number)
     done = run(command(shards, out, "--loop.workers", "1"))
     assert done.returncode == 0, done.stderr
     assert result_of(out) == result_of(undisturbed)
+
+
+@pytest.mark.slow
+def test_in_parts_it_trains_as_undivided_and_resumes_bit_for_bit(
+    shards: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    parts = ["--loop.shard", "--loop.evaluate-every", "1"]
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    end_after_three_steps(command(shards, killed, *parts), killed, signal.SIGKILL)
+    for out in (killed, whole):
+        done = run(command(shards, out, *parts))
+        assert done.returncode == 0, done.stderr
+    assert result_of(killed) == result_of(whole)
+    train = [line for line in result_of(whole)[2] if line["split"] == "train"]
+    for line, other in zip(train, result_of(undisturbed)[2], strict=True):
+        assert line.pop("split") == other.pop("split")
+        assert line == pytest.approx(other, rel=1e-3)
+    assert sum(line["split"] == "dev" for line in result_of(whole)[2]) == 2
 
 
 def test_the_same_command_again_does_nothing(shards: Path, undisturbed: Path) -> None:
