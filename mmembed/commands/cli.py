@@ -75,6 +75,7 @@ EXTRAS: Final[Mapping[str, str]] = {
     "jinja2": "report",
     "jiwer": "train",
     "matplotlib": "report",
+    "ray": "ray",
     "sklearn": "studies",
 }
 """Command or module -> the extra of this package that installs what it needs."""

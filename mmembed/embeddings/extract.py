@@ -13,6 +13,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+import torch
+
 from mmembed.data.shards.layout import finish, index_shards, shard_path, shard_sidecars
 from mmembed.embeddings.dry_run import check_writable, dry_run
 from mmembed.embeddings.extraction import Extraction, part_of
@@ -46,7 +48,9 @@ def extract(settings: Extract) -> None:
         follow_parent()
         if "-" in settings.inputs:
             raise UsageError("-: processes of torchrun share one stdin; give a manifest instead")
-    with Extraction.open(settings, local_device()) as opened:
+    on_ray = settings.ray is not None
+    device = torch.device("cpu") if on_ray else local_device()  # nothing is embedded here
+    with Extraction.open(settings, device) as opened:
         plan = opened.plan
         part = _part(settings, plan)
         plan.make_again(part.numbers, settings.retry_failed)
@@ -66,7 +70,11 @@ def _make(opened: Extraction, part: _Part) -> None:
     done = total - sum(len(clips(number)) for number in missing)
     with progress("extract", total, start=done, show=part.shows) as update:
         make = partial(opened.make, on_progress=lambda count: update(done + count))
-        if opened.settings.take:
+        if opened.settings.ray is not None:
+            from mmembed.embeddings.on_ray import make_on_ray  # needs the extra `ray`
+
+            make_on_ray(opened.settings, opened.plan, missing, lambda count: update(done + count))
+        elif opened.settings.take:
             _take(opened.plan, opened.settings.out, make)
         else:
             make(missing)
@@ -154,6 +162,8 @@ def _part(settings: Extract, plan: Plan) -> _Part:
         return _Part(part_of("shards"), [number], f"shard {number} is made; others are not")
     if settings.take:
         return _Part(part_of("takers"), plan.numbers)
+    if settings.ray is not None:
+        return _Part(part_of("shards"), plan.numbers)
     rank, who = find_rank(settings.rank, settings.world, os.environ)
     if who and rank.world > 1:
         print(f"rank {rank.rank} of {rank.world} ({who})", file=sys.stderr, flush=True)

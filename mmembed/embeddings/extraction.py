@@ -229,7 +229,12 @@ class MakeShard:
     @property
     def opened(self) -> Extraction:
         """Of this process."""
-        os.chdir(self.folder)
+        try:
+            os.chdir(self.folder)
+        except OSError as error:
+            raise UsageError(
+                f"{self.folder}: {error.strerror}; start in a folder that all machines see"
+            ) from None
         return _open_once(self)
 
     def _begin(self, numbers: Sequence[int]) -> list[int]:
@@ -259,10 +264,13 @@ def _check(settings: Extract) -> None:
     ways = {
         "--shard": settings.shard is not None,
         "--take": settings.take,
+        "--ray": settings.ray is not None,
         "--rank": settings.rank is not None or settings.world is not None,
     }
     if len(chosen := [name for name, given in ways.items() if given]) > 1:
         raise UsageError(f"{' and '.join(chosen)}: one way to share the work at a time")
+    if settings.ray is not None and "-" in settings.inputs:
+        raise UsageError("-: the processes of --ray have no common stdin; give a manifest instead")
     if settings.json and not settings.plan:
         raise UsageError("--json goes with --plan")
 

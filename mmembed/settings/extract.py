@@ -2,17 +2,40 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Annotated, Final, Literal, TypeAlias
 
 import tyro
+from tyro.constructors import PrimitiveConstructorSpec
 
 from mmembed.config import BATCH_FRAMES, MAX_SECONDS, TIMEOUT, Precision
 
 Granularity: TypeAlias = Literal["utterance", "frame", "word", "steps"]
 Dtype: TypeAlias = Literal["float32", "float16"]
 Format: TypeAlias = Literal["webdataset", "npy", "safetensors", "parquet"]
+
+
+def _address(words: Sequence[str]) -> str:
+    if len(words) > 1:
+        raise ValueError("it takes one address at most; give other options, or inputs first")
+    return words[0] if words else RUNNING
+
+
+RUNNING: Final = "auto"
+"""The address of the cluster that RAY_ADDRESS names, or that this machine belongs to."""
+
+Address: TypeAlias = Annotated[
+    str | None,
+    PrimitiveConstructorSpec(
+        nargs=(0, 1),
+        metavar="[ADDRESS]",
+        instance_from_str=_address,
+        is_instance=lambda value: isinstance(value, str),
+        str_from_instance=lambda value: [value],
+    ),
+]
 
 
 @dataclass(frozen=True)
@@ -56,6 +79,12 @@ class Extract:
         shard: Make this shard alone, by its number in the plan.
         take: Make shards that no other process with this option is making, until all are there.
             What a process that died or was stopped had begun is taken over after a minute.
+        ray: Make the shards on a running Ray cluster (pip install 'mmembed[ray]'): that of this
+            address such as "10.0.0.1:6379", else of RAY_ADDRESS or of this machine, which is a node
+            of it. All nodes see the folder in which the command is started, the inputs, the encoder
+            and --out under the same paths. Each GPU, or each node without, gets a process with the
+            encoder, which takes --workers CPUs, by default its share of the node. A shard whose
+            process or node dies is made by another one.
         json: With --plan: print JSON.
         rank: Number of this process among `world` processes, from 0. By default as the environment
             of torchrun, SLURM, Open MPI, Kubernetes or AWS Batch says.
@@ -84,6 +113,7 @@ class Extract:
     plan: bool = False
     shard: int | None = None
     take: bool = False
+    ray: Address = None
     json: bool = False
     rank: int | None = None
     world: int | None = None

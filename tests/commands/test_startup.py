@@ -11,7 +11,7 @@ from helpers.encoders import write_encoder
 
 HEAVY = (
     "torch", "torchaudio", "pandas", "sklearn", "scipy", "cv2", "av", "pyarrow", "soundfile",
-    "fsspec", "transformers", "faiss", "matplotlib", "jinja2", "aiohttp",
+    "fsspec", "transformers", "faiss", "matplotlib", "jinja2", "aiohttp", "ray",
 )  # fmt: skip
 
 SCRIPT = """

@@ -1,0 +1,120 @@
+"""Extraction on a real Ray cluster: nodes that die and drivers that are stopped cost no byte."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tyro
+from helpers.clusters import NODE, Dies, ray_cluster
+from helpers.extracting import PROGRAM, Extract, contents
+
+from mmembed.errors import MmembedError
+from mmembed.settings.extract import Extract as Settings
+
+WORK = ["corpus/shards", "--records-per-shard", "1", "--streams", "audio", "audio+video+text"]
+
+
+def test_what_cannot_be_done_is_said_in_one_line(extract: Extract, here: Path) -> None:
+    for words, line in {
+        ("--take", "--ray"): "error: --take and --ray: one way to share the work at a time",
+        ("-", "--ray"): "error: -: the processes of --ray have no common stdin; give a manifest",
+        (
+            "--ray",
+            "127.0.0.1:9",
+        ): "error: --ray 127.0.0.1:9: [Errno 111] Connection refused; `",
+    }.items():
+        code, said = extract(*WORK, "--out", "none", *words)
+        assert code == 2 and line in said, said
+
+
+def test_an_address_may_be_left_out() -> None:
+    given = ["clips", "--encoder", "e", "--out", "o"]
+    found = [tyro.cli(Settings, args=[*given, *more]).ray for more in ([], ["--ray"])]
+    assert found == [None, "auto"]
+    assert tyro.cli(Settings, args=[*given, "--ray", "10.0.0.1:6379"]).ray == "10.0.0.1:6379"
+    with pytest.raises(SystemExit):
+        tyro.cli(Settings, args=["--encoder", "e", "--out", "o", "--ray", "a:1", "clips"])
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    with ray_cluster() as started:
+        yield started
+
+
+def begin(here: Path, out: str, address: str) -> subprocess.Popen[str]:
+    """Returns when the first shards are there."""
+    command = [sys.executable, str(PROGRAM), *WORK, "--encoder", "encoder"]
+    process = subprocess.Popen(
+        [*command, "--out", out, "--ray", address],
+        cwd=here, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    before = len([*(here / out).rglob("shard-*.json")])
+    while len([*(here / out).rglob("shard-*.json")]) == before and process.poll() is None:
+        time.sleep(0.01)
+    return process
+
+
+def actors() -> list[str]:
+    """The processes of this machine that are actors of ours."""
+    found = []
+    for line in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            found += [str(line)] if line.read_bytes().startswith(b"ray::_Maker") else []
+    return found
+
+
+@pytest.mark.slow
+def test_a_stopped_driver_and_a_killed_node_cost_nothing(
+    extract: Extract, here: Path, cluster: Any
+) -> None:
+    second = cluster.add_node(**NODE)
+    stopped = begin(here, "shared", cluster.address)
+    stopped.send_signal(signal.SIGTERM)
+    said = stopped.communicate(timeout=60)[0]
+    assert stopped.returncode == 75 and "stopped by SIGTERM" in said, said
+    until = time.monotonic() + 10
+    while actors() and time.monotonic() < until:
+        time.sleep(0.1)
+    assert not actors()
+    left = contents(here / "shared")
+    assert "audio/shard-000029.json" not in left
+    run = begin(here, "shared", cluster.address)
+    assert actors()
+    cluster.remove_node(second, allow_graceful=False)
+    said = run.communicate(timeout=120)[0]
+    assert run.returncode == 0, said
+    assert "ray: 2 nodes, room for 2 actors of 1 CPU" in said
+    assert "its actor died and another one follows" in said
+    assert "60 embeddings in shared, 0 failed" in said
+    assert extract(*WORK, "--out", "alone")[0] == 0
+    found = contents(here / "shared")
+    assert found == contents(here / "alone")
+    assert {name: found[name] for name in left if not name.endswith(".tmp")} == left
+
+
+@pytest.mark.slow
+def test_a_shard_that_kills_its_actors_ends_the_run(cluster: Any) -> None:
+    import ray
+
+    from mmembed.embeddings.on_ray import _Crew, _Share
+
+    ray.init(cluster.address, log_to_driver=False)
+    try:
+        crew = _Crew(Dies((1,)), _Share(1, 0, 1), [0, 1, 2])  # type: ignore[arg-type]
+        made = []
+        with pytest.raises(MmembedError, match="shard 1: 3 actors died of it; the last: "):
+            while crew.waiting or crew.busy:
+                crew.hire()
+                made += crew.wait()
+        assert made[0] == 0
+    finally:
+        ray.shutdown()
