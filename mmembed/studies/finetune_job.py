@@ -18,13 +18,14 @@ from torch.nn.parallel import DistributedDataParallel
 
 from mmembed.batch import Batch
 from mmembed.data.sampler import derive_seed
-from mmembed.errors import CorruptError, MmembedError, UsageError
+from mmembed.errors import CorruptError, MmembedError, Stopped, UsageError
 from mmembed.io.atomic import atomic_file
 from mmembed.method import Method
 from mmembed.studies.study import Study
 from mmembed.training.distributed import World
 from mmembed.training.optim import build_optimizer, learning_rate
 from mmembed.training.recompute import recompute_blocks
+from mmembed.training.signals import StopRequest
 from mmembed.training.step import MAX_SKIPPED_STEPS, train_step
 
 log = logging.getLogger(__name__)
@@ -100,6 +101,7 @@ def train(job: TrainingJob, world: World, report: Callable[[float], None]) -> No
 
     Raises:
         MmembedError: training has diverged.
+        Stopped: a signal has asked for it; a checkpoint is written.
         UsageError: a split has no item that is labelled.
     """
     study, variant, run = job.study, job.variant, job.study.run
@@ -117,48 +119,75 @@ def train(job: TrainingJob, world: World, report: Callable[[float], None]) -> No
     if world.size > 1:
         parallel = DistributedDataParallel(model, gradient_as_bucket_view=True)
     saved = time.monotonic()
-    while state.epoch < run.loop.epochs:
-        if not state.place:
-            state.plan = world.broadcast(_batches(study, variant) if world.is_main else [])
-        model.train()
-        model.start_epoch(state.epoch + 1)
-        seen = sum(map(len, state.plan[: state.place]))
-        for rows in state.plan[state.place :]:
-            done = (state.epoch + seen / study.size(variant, "train")) / run.loop.epochs
-            half = run.loop.precision == "bf16"
-            with torch.autocast(world.device.type, torch.bfloat16, enabled=half):
-                result = train_step(
-                    parallel,
-                    optimizer,
-                    [_part(study, variant, rows, world)],
-                    rate=learning_rate(run.optim, done),
-                    clip=run.optim.clip,
-                    world=world,
-                )
-            seen += len(rows)
-            state.place, state.steps = state.place + 1, state.steps + 1
-            state.applied += result.applied
-            state.skipped = 0 if result.applied else state.skipped + 1
-            if state.skipped == MAX_SKIPPED_STEPS:
-                raise MmembedError(
-                    f"{job}: the loss was not finite {state.skipped} steps in a row up to step "
-                    f"{state.steps}; lower --optim.lr"
-                )
-            report(done)
-            if world.is_main and time.monotonic() - saved > run.loop.checkpoint_every:
-                _save(job, model, optimizer, state)
-                saved = time.monotonic()
-        loss = _dev_loss(study, variant, model, world)
-        if state.applied and loss < state.best_loss:
-            state.best_loss = loss
-            state.best = {name: value.clone() for name, value in model.state_dict().items()}
-        state.epoch, state.place = state.epoch + 1, 0
+    with StopRequest() as stop:
+        while state.epoch < run.loop.epochs:
+            saved = _train_epoch(job, parallel, optimizer, state, world, report, stop, saved)
+            with stop.suspended():
+                loss = _dev_loss(study, variant, model, world)
+            if state.applied and loss < state.best_loss:
+                state.best_loss = loss
+                state.best = {name: value.clone() for name, value in model.state_dict().items()}
+            state.epoch, state.place = state.epoch + 1, 0
     _check_converged(job, state)
     if world.is_main:
         weights = {name: value.contiguous().cpu() for name, value in state.best.items()}
         with atomic_file(job.file) as file:
             file.write(to_safetensors(weights))
         job.checkpoint.unlink(missing_ok=True)
+
+
+def _train_epoch(
+    job: TrainingJob,
+    parallel: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    state: _State,
+    world: World,
+    report: Callable[[float], None],
+    stop: StopRequest,
+    saved: float,
+) -> float:
+    """Take the steps of an epoch that are left; returns when the last checkpoint was written."""
+    study, variant, run = job.study, job.variant, job.study.run
+    model: Method = parallel.module if world.size > 1 else parallel  # type: ignore[assignment]
+    if not state.place:
+        state.plan = world.broadcast(_batches(study, variant) if world.is_main else [])
+    model.train()
+    model.start_epoch(state.epoch + 1)
+    seen, size = sum(map(len, state.plan[: state.place])), study.size(variant, "train")
+    half = run.loop.precision == "bf16"
+    for rows in state.plan[state.place :]:
+        done = (state.epoch + seen / size) / run.loop.epochs
+        with torch.autocast(world.device.type, torch.bfloat16, enabled=half):
+            result = train_step(
+                parallel,
+                optimizer,
+                [_part(study, variant, rows, world)],
+                rate=learning_rate(run.optim, done),
+                clip=run.optim.clip,
+                world=world,
+                requests=lambda: (stop.requested,),
+            )
+        seen += len(rows)
+        state.place, state.steps = state.place + 1, state.steps + 1
+        state.applied += result.applied
+        state.skipped = 0 if result.applied else state.skipped + 1
+        if state.skipped == MAX_SKIPPED_STEPS:
+            raise MmembedError(
+                f"{job}: the loss was not finite {state.skipped} steps in a row up to step "
+                f"{state.steps}; lower --optim.lr"
+            )
+        report(done)
+        (stopping,) = result.requests
+        due = time.monotonic() - saved > run.loop.checkpoint_every
+        if world.is_main and (stopping or due):
+            _save(job, model, optimizer, state)
+            saved = time.monotonic()
+        if stopping:
+            world.wait()  # until the checkpoint is written
+            raise Stopped(
+                f"{job}: stopped at step {state.steps}; the same command again goes on from here"
+            )
+    return saved
 
 
 def _check_converged(job: TrainingJob, state: _State) -> None:
