@@ -244,16 +244,7 @@ USES = {
     "faiss": ("search", "vectors", "clip-1", "--approximate"),
     "hub": ("extract", "clips/a.mp4", "--encoder", "somebody/encoder", "--out", "far"),
     "onnx": ("export", "encoder", "--out", "a.onnx", "--streams", "text", "--format", "onnx"),
-    "ray": (
-        "extract",
-        "clips/a.mp4",
-        "--encoder",
-        "encoder",
-        "--out",
-        "near",
-        "--ray",
-        "127.0.0.1:9",
-    ),
+    "ray": ("extract", "clips/a.mp4", "--encoder", "encoder", "--out", "o", "--ray", "localhost:9"),
     "remote": ("search", "ADDRESS/vectors", "clip-1"),
     "serve": ("serve", "--encoder", "encoder", "--port", "-1"),
     "text": ("finetune", "demux", "--shards", "posts", "--backbone", "nowhere", "--out", "r"),
@@ -261,7 +252,7 @@ USES = {
 """Extra -> arguments of mmembed that need it."""
 
 REFUSED = {
-    "hub": "hub", "serve": "port", "ray": "--ray 127.0.0.1:9",
+    "hub": "hub", "serve": "port", "ray": "--ray localhost:9",
     "corpora": "a.csd",
     **dict.fromkeys(("backbones", "train", "studies", "report", "all"), "nowhere"),
 }  # fmt: skip

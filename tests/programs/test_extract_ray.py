@@ -23,15 +23,14 @@ WORK = ["corpus/shards", "--records-per-shard", "1", "--streams", "audio", "audi
 
 
 def test_what_cannot_be_done_is_said_in_one_line(extract: Extract, here: Path) -> None:
+    alone = "error: -: the processes of --ray have no common stdin; give a manifest instead"
+    nobody = "error: --ray 127.0.0.1:9: [Errno 111] Connection refused; `ray start --head` starts"
     for words, line in {
-        ("--take", "--ray"): "error: --take and --ray: one way to share the work at a time",
-        ("-", "--ray"): "error: -: the processes of --ray have no common stdin; give a manifest",
-        (
-            "--ray",
-            "127.0.0.1:9",
-        ): "error: --ray 127.0.0.1:9: [Errno 111] Connection refused; `",
+        ("clips", "--take", "--ray"): "error: --take and --ray: one way to share the work",
+        ("-", "--ray"): alone,
+        ("clips", "--ray", "127.0.0.1:9"): nobody,
     }.items():
-        code, said = extract(*WORK, "--out", "none", *words)
+        code, said = extract(*words, "--out", "none")
         assert code == 2 and line in said, said
 
 
