@@ -9,11 +9,14 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from mmembed.data.media.load import ProbeResult
+from mmembed.data.shards.layout import shard_path
 from mmembed.embeddings.plan import Plan
 from mmembed.embeddings.write import Content
 from mmembed.errors import DataError, UsageError
+from mmembed.io.json import dumps
 from mmembed.io.locks import is_locked
 from mmembed.settings.extract import Format
 from mmembed.streams import STREAMS, subset_name
@@ -143,3 +146,35 @@ def _existing(folder: Path) -> Path:
     while not there.exists():
         there = there.parent
     return there
+
+
+def show_plan(plan: Plan, shown: Callable[[Path], str], as_json: bool) -> None:
+    """Print what there is to do, shard by shard.
+
+    Args:
+        plan: what there is to do.
+        shown: what users call a folder.
+        as_json: for programs.
+    """
+    rows: list[dict[str, Any]] = []
+    for number in plan.numbers:
+        missing = {shown(folder) for folder in plan.missing(number)}
+        tars = [shard_path(folder, number) for folder in plan.folders]
+        row: dict[str, Any] = {
+            "shard": number,
+            "clips": len(plan.clips(number)),
+            "done": not missing,
+            "missing": sorted(missing),
+            "bytes": sum(tar.stat().st_size for tar in tars if tar.is_file()),
+        }
+        rows.append(row)
+    if as_json:
+        print(dumps({"clips": len(plan.sources), "shards": rows}, indent=1), flush=True)
+        return
+    print(f"{'shard':>6} {'clips':>6} {'bytes':>14}  missing in")
+    for row in rows:
+        print(
+            f"{row['shard']:>6} {row['clips']:>6} {row['bytes']:>14,}  {', '.join(row['missing'])}"
+        )
+    done = sum(bool(row["done"]) for row in rows)
+    print(f"{done} of {len(rows)} shards are done", flush=True)

@@ -11,18 +11,19 @@ from contextlib import nullcontext
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import torch
 
-from mmembed.data.shards.layout import finish, index_shards, shard_path, shard_sidecars
-from mmembed.embeddings.dry_run import check_writable, dry_run
+from mmembed.data.shards.layout import finish, index_shards, shard_sidecars
+from mmembed.embeddings.dry_run import check_writable, dry_run, show_plan
 from mmembed.embeddings.extraction import Extraction, part_of
 from mmembed.embeddings.formats import write_formats
+from mmembed.embeddings.output import open_output
 from mmembed.embeddings.plan import Plan
 from mmembed.errors import BudgetError, UsageError
 from mmembed.io.atomic import sweep_temporaries
-from mmembed.io.json import dumps, write_lines
+from mmembed.io.json import write_lines
 from mmembed.io.leases import Leases
 from mmembed.io.locks import finishing
 from mmembed.io.progress import progress
@@ -50,12 +51,16 @@ def extract(settings: Extract) -> None:
             raise UsageError("-: processes of torchrun share one stdin; give a manifest instead")
     on_ray = settings.ray is not None
     device = torch.device("cpu") if on_ray else local_device()  # nothing is embedded here
-    with Extraction.open(settings, device) as opened:
+    with (
+        open_output(settings.out) as output,
+        Extraction.open(settings, device, output) as opened,
+    ):
         plan = opened.plan
         part = _part(settings, plan)
+        output.look(plan, part.numbers)
         plan.make_again(part.numbers, settings.retry_failed)
         if settings.plan:
-            _show(plan, settings.json)
+            show_plan(plan, output.shown, settings.json)
         elif settings.dry_run:
             _dry_run(opened)
         else:
@@ -82,7 +87,8 @@ def _make(opened: Extraction, part: _Part) -> None:
 
 
 def _finish_if_complete(opened: Extraction, part: _Part) -> None:
-    with finishing(opened.settings.out) if opened.plan.complete else nullcontext(False) as ours:
+    opened.output.refresh(opened.plan)
+    with finishing(opened.output.folder) if opened.plan.complete else nullcontext(False) as ours:
         if ours:
             _finish(opened)
         else:
@@ -110,32 +116,6 @@ def _take(plan: Plan, out: Path, make: Callable[..., None]) -> None:
             make(claimed(leases), on_commit=lambda number: leases.release(str(number)))
             if not plan.complete:
                 time.sleep(POLL)  # for what others are making, or have left
-
-
-def _show(plan: Plan, as_json: bool) -> None:
-    """What there is to do, shard by shard."""
-    rows: list[dict[str, Any]] = []
-    for number in plan.numbers:
-        missing = {str(folder) for folder in plan.missing(number)}
-        tars = [shard_path(folder, number) for folder in plan.folders]
-        row: dict[str, Any] = {
-            "shard": number,
-            "clips": len(plan.clips(number)),
-            "done": not missing,
-            "missing": sorted(missing),
-            "bytes": sum(tar.stat().st_size for tar in tars if tar.is_file()),
-        }
-        rows.append(row)
-    if as_json:
-        print(dumps({"clips": len(plan.sources), "shards": rows}, indent=1), flush=True)
-        return
-    print(f"{'shard':>6} {'clips':>6} {'bytes':>14}  missing in")
-    for row in rows:
-        print(
-            f"{row['shard']:>6} {row['clips']:>6} {row['bytes']:>14,}  {', '.join(row['missing'])}"
-        )
-    done = sum(bool(row["done"]) for row in rows)
-    print(f"{done} of {len(rows)} shards are done", flush=True)
 
 
 class _Part(NamedTuple):
@@ -187,7 +167,8 @@ def _dry_run(opened: Extraction) -> None:
     print("\n".join(run.lines), flush=True)
     if changed := sum(len(plan.changed(number)) for number in plan.numbers):
         print(f"inputs changed: {changed:,} of the shards done are made again", flush=True)
-    run.check_space()
+    if opened.output.is_local:
+        run.check_space()
     _check_budget(settings, plan, len(run.failures), "would fail")
 
 
@@ -208,8 +189,10 @@ def _finish(opened: Extraction) -> None:
         for failure in listed[:SHOWN]:
             print(f"failed ({failure['reason']}): {failure['message']}", file=sys.stderr)
     done = len(plan.sources) * len(plan.folders) - failures
-    print(f"{done} embeddings in {settings.out}, {failures} failed", flush=True)
-    _check_budget(settings, plan, failures, f"failed: see failed.jsonl in {settings.out}")
+    opened.output.publish()
+    name = opened.output.name
+    print(f"{done} embeddings in {name}, {failures} failed", flush=True)
+    _check_budget(settings, plan, failures, f"failed: see failed.jsonl in {name}")
 
 
 def _check_budget(settings: Extract, plan: Plan, failures: int, what: str) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import secrets
 import shlex
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, fields
 from functools import lru_cache
 from hashlib import sha256
@@ -23,13 +25,13 @@ from mmembed.data.manifest.utterance import without_secrets
 from mmembed.data.media.load import ReadySource, Source
 from mmembed.data.media.pool import Decoder
 from mmembed.embedder import Embedder
+from mmembed.embeddings.output import Output, open_output
 from mmembed.embeddings.plan import Plan, Subset
 from mmembed.embeddings.write import Content, Threads, make_shards
 from mmembed.errors import UsageError
 from mmembed.settings.extract import Extract
 from mmembed.streams import STREAMS, parse_subset, stream_subsets, subset_name
 from mmembed.training.distributed import local_device
-from mmembed.training.run_folder import is_run_folder, open_run_folder
 
 # What may change from one start to the next: it names the same bytes in other ways, or decides only
 # which clips fail.
@@ -44,6 +46,7 @@ class Extraction:
     Attributes:
         settings: of the user.
         content: what is stored of each clip.
+        output: where the shards go.
         plan: which clips stand in which shard.
         inputs_sha256: of which clips these are.
         skipped: inputs that were passed over.
@@ -53,6 +56,7 @@ class Extraction:
 
     settings: Extract
     content: Content
+    output: Output
     plan: Plan
     inputs_sha256: str
     skipped: Sequence[Check]
@@ -60,13 +64,20 @@ class Extraction:
     threads: Threads
 
     @classmethod
-    def open(cls, settings: Extract, device: torch.device) -> Self:
+    def open(cls, settings: Extract, device: torch.device, output: Output) -> Self:
         """Load the encoder and find the clips; nothing is written.
+
+        Args:
+            settings: of the user.
+            device: on which is embedded.
+            output: what `settings.out` means.
 
         Raises:
             UsageError: settings contradict each other or what is there.
         """
         _check(settings)
+        if not output.is_local:
+            _check_store(settings)
         embedder = Embedder.from_pretrained(
             settings.encoder,
             device,
@@ -77,7 +88,7 @@ class Extraction:
         content = Content(
             embedder, settings.granularity, settings.layers, settings.dtype, settings.precision
         )
-        folders = _folders(settings, embedder.encoder.reads)
+        folders = _folders(settings, output.folder, embedder.encoder.reads)
         wanted = tuple(s for s in STREAMS if any(s in held for held in folders.values()))
         inputs = expand_inputs(settings.inputs, sys.stdin)
         with collect_skipped() as skipped:
@@ -95,7 +106,8 @@ class Extraction:
         return cls(
             settings,
             content,
-            Plan(sources, folders, settings.records_per_shard),
+            output,
+            Plan(sources, folders, settings.records_per_shard, is_committed=output.is_committed),
             digest_of(sources),
             skipped,
             Decoder(embedder.workers, seconds=settings.timeout),
@@ -117,7 +129,7 @@ class Extraction:
     def check(self) -> None:
         """Raises UsageError where a folder belongs to other settings; nothing is written."""
         for folder in self.plan.folders:
-            is_run_folder(folder, self._config(folder), MUTABLE_FIELDS)
+            self.output.check(folder, self._config(folder), MUTABLE_FIELDS)
 
     def begin(self, part: str, numbers: Iterable[int]) -> list[int]:
         """Take part in the work, in folders that are made if they are not there.
@@ -133,9 +145,9 @@ class Extraction:
             UsageError: a folder belongs to other settings, or another program is at work there.
         """
         for folder in self.plan.folders:
-            open_run_folder(folder, self._config(folder), MUTABLE_FIELDS, part)
+            self.output.claim(folder, self._config(folder), MUTABLE_FIELDS, part)
         own = [*numbers]
-        self.plan.drop_changed(own)
+        self.output.drop_changed(self.plan, own)
         return [number for number in own if self.plan.missing(number)]
 
     def make(
@@ -145,6 +157,11 @@ class Extraction:
         on_commit: Callable[[int], None] = lambda number: None,
     ) -> None:
         """Make shards; for arguments see `mmembed.embeddings.write.make_shards`."""
+
+        def commit(number: int) -> None:
+            self.output.commit(number)
+            on_commit(number)
+
         make_shards(
             self.plan,
             numbers,
@@ -154,7 +171,7 @@ class Extraction:
             self.settings.batch_frames,
             self.threads,
             on_progress,
-            on_commit,
+            commit,
         )
 
     def provenance(self, streams: Subset) -> dict[str, Any]:
@@ -238,13 +255,17 @@ class MakeShard:
         return _open_once(self)
 
     def _begin(self, numbers: Sequence[int]) -> list[int]:
+        self.opened.output.look(self.opened.plan, numbers)
         self.opened.plan.make_again(numbers, self.settings.retry_failed)
         return self.opened.begin(part_of("shards"), numbers)
 
 
 @lru_cache(maxsize=1)
 def _open_once(make: MakeShard) -> Extraction:
-    return Extraction.open(make.settings, local_device())
+    stack = ExitStack()
+    atexit.register(stack.close)
+    output = stack.enter_context(open_output(make.settings.out))
+    return Extraction.open(make.settings, local_device(), output)
 
 
 def part_of(workers: str) -> str:
@@ -275,10 +296,23 @@ def _check(settings: Extract) -> None:
         raise UsageError("--json goes with --plan")
 
 
-def _folders(settings: Extract, reads: Subset) -> dict[Path, Subset]:
+def _check_store(settings: Extract) -> None:
+    """Raises UsageError for what goes with a folder here alone."""
+    for name, given in {"--take": settings.take, "--ray": settings.ray is not None}.items():
+        if given:
+            raise UsageError(
+                f"{name}: not in an object store; share the work by --rank and --world, or --shard"
+            )
+    if others := [name for name in settings.format if name != "webdataset"]:
+        raise UsageError(
+            f"--format {others[0]}: not in an object store; extract to a folder, and copy that"
+        )
+
+
+def _folders(settings: Extract, out: Path, reads: Subset) -> dict[Path, Subset]:
     """Output folder -> the streams used there, of those that the encoder reads."""
     if settings.streams == ("all",):
-        return {settings.out: reads}
+        return {out: reads}
     if settings.streams == ("every",):
         subsets = stream_subsets(reads)
     else:
@@ -291,7 +325,7 @@ def _folders(settings: Extract, reads: Subset) -> dict[Path, Subset]:
             raise UsageError(
                 f"--streams {subset_name(subset)}: the encoder reads {' and '.join(reads)} alone"
             )
-    return {settings.out / subset_name(subset): subset for subset in subsets}
+    return {out / subset_name(subset): subset for subset in subsets}
 
 
 def _command(settings: Extract) -> str:

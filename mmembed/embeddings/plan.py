@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
@@ -25,12 +25,14 @@ class Plan:
         records_per_shard: clips planned for one shard, those that fail included.
         again: shards to make again though they are there -> what their index was when that was
             found, which a new one is not.
+        is_committed: whether the shard with a tar is there.
     """
 
     sources: Sequence[Source]
     folders: Mapping[Path, Subset]
     records_per_shard: int
     again: dict[Path, tuple[int, int]] = field(default_factory=dict)
+    is_committed: Callable[[Path], bool] = is_committed
 
     @property
     def numbers(self) -> range:
@@ -54,10 +56,14 @@ class Plan:
             for tar in (shard_path(folder, number) for folder in self.folders):
                 failed = (shard_sidecar(tar) or {}).get("provenance", {}).get("failed", ())
                 if any("any" in reasons or one.get("reason") in reasons for one in failed):
-                    self.again[tar] = _stamp(tar)
+                    self.renew(tar)
+
+    def renew(self, tar: Path) -> None:
+        """Make a shard again that is there; it stays until the new one is whole."""
+        self.again[tar] = _stamp(tar)
 
     def _is_missing(self, tar: Path) -> bool:
-        if not is_committed(tar):
+        if not self.is_committed(tar):
             return True
         return tar in self.again and _stamp(tar) == self.again[tar]
 

@@ -180,6 +180,9 @@ class RemoteFolder:
     def _at(self, name: str) -> str:
         return f"{self._url}/{name}" if name else self._url
 
+    def _files(self) -> Any:
+        return _files(self._url)
+
     def _call(self, item: str, action: Callable[[Any], T]) -> T:
         """Do something, again after a pause where that may help.
 
@@ -189,7 +192,7 @@ class RemoteFolder:
         """
         for pause in (*PAUSES, None):
             try:
-                return action(_files(self._url))
+                return action(self._files())
             except _Damaged as error:
                 failure: MmembedError = CorruptError(f"{item}: damaged: {error}")
             except Exception as error:
