@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
 from helpers.clips import tone
+from helpers.clusters import ray_cluster
 from helpers.encoders import write_encoder
 
 from mmembed.embedder import Embedder
@@ -67,3 +70,54 @@ def test_what_no_row_can_mend_is_an_error(here: Path) -> None:
     both = EmbedBatch(str(here / "encoder"), columns={"path": "p", "audio": "a"})
     found = both({"p": [str(here / "0.wav")], "a": [np.zeros(100, np.float32)]})
     assert found["failed"][0].startswith("unusable: ") and "not both" in found["failed"][0]
+
+
+ROWS = {"file": ["0.wav", "bad.wav", "1.wav", "none.wav", "2.wav"], "id": [7, 8, 9, 10, 11]}
+
+
+def files(here: Path) -> dict[str, list[Any]]:
+    return {**ROWS, "file": [str(here / name) for name in ROWS["file"]]}
+
+
+def check(here: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """What an engine made of `files`, by their number."""
+    assert [row["id"] for row in rows] == ROWS["id"]
+    expected = iter(Embedder.from_pretrained(here / "encoder")([here / f"{n}.wav" for n in "012"]))
+    for row, name in zip(rows, ROWS["file"], strict=True):
+        if name in ("bad.wav", "none.wav"):
+            assert str(here / name) in row["failed"] and row["streams"] == ""
+            assert np.isnan(row["embedding"]).all()
+        else:
+            assert row["failed"] == "" and row["streams"] == "audio"
+            np.testing.assert_allclose(row["embedding"], next(expected).pooled, atol=1e-5)
+
+
+def test_datasets_maps_it(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_HOME", str(here / "hf"))
+    import datasets
+
+    embed = EmbedBatch(str(here / "encoder"), columns={"path": "file"})
+    made = datasets.Dataset.from_dict(files(here)).map(embed, batched=True, batch_size=2)
+    check(here, list(made.with_format("numpy")))
+
+
+@pytest.mark.slow
+def test_ray_data_maps_it(here: Path) -> None:
+    with ray_cluster() as cluster:
+        import ray.data
+
+        ray.init(cluster.address, log_to_driver=False)
+        try:
+            rows = zip(*files(here).values(), strict=True)
+            table = [dict(zip(ROWS, row, strict=True)) for row in rows]
+            made = ray.data.from_items(table).map_batches(
+                EmbedBatch,
+                fn_constructor_args=[str(here / "encoder")],
+                fn_constructor_kwargs={"columns": {"path": "file"}},
+                batch_size=2,
+                compute=ray.data.ActorPoolStrategy(size=1),
+            )
+            check(here, sorted(made.take_all(), key=lambda row: row["id"]))
+        finally:
+            ray.shutdown()
