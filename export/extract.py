@@ -12,7 +12,7 @@ such shards, and `-`, a list on standard input. Shards are plain webdataset tars
 KEY.json (streams used, seconds, speaker, split, labels, words).
 
 The plan of shards depends on the inputs only, so any number of processes and machines can share the
-work: by rank, each shard by its number (--shard), or as they come (--take). The same command again
+work: by rank, each shard by its number (--shard), as they come (--take), or on Ray (--ray). The same command again
 makes only the missing shards. The last process to finish writes manifest.json.
 """
 
