@@ -116,8 +116,9 @@ class _Share(NamedTuple):
         each = [int(cpu // max(1, gpu)) for cpu, gpu in usable if cpu >= 1]
         cpus = workers or max(1, min(each, default=1))
         room = sum(int(min(cpu // cpus, gpu) if gpus else cpu // cpus) for cpu, gpu in usable)
-        kinds = f"{cpus} CPU{'s' * (cpus > 1)}" + " and 1 GPU" * gpus
-        print(f"ray: {len(nodes)} nodes, room for {room} actors of {kinds}", file=sys.stderr)
+        found = f"ray: {_count(len(nodes), 'node')}, room for {_count(room, 'actor')}"
+        taken = _count(cpus, "CPU") + " and 1 GPU" * gpus
+        print(f"{found} of {taken}", file=sys.stderr, flush=True)
         return cls(cpus, gpus, max(1, room))
 
 
@@ -201,3 +202,7 @@ class _Maker:
 
     def make(self, number: int) -> None:
         self._make(number)
+
+
+def _count(number: int, name: str) -> str:
+    return f"{number} {name}{'s' * (number != 1)}"

@@ -43,6 +43,33 @@ def test_an_address_may_be_left_out() -> None:
         tyro.cli(Settings, args=["--encoder", "e", "--out", "o", "--ray", "a:1", "clips"])
 
 
+@pytest.mark.parametrize(
+    ("nodes", "workers", "expected"),
+    [
+        ([(8, 0), (64, 0)], None, (8, 0, 9)),  # the smallest node is the measure
+        ([(8, 0), (64, 0)], 16, (16, 0, 4)),
+        ([(0, 0), (4, 0)], None, (4, 0, 1)),  # a head that takes no work
+        ([(8, 0), (32, 4), (16, 1)], None, (8, 1, 5)),  # those without GPUs are left out
+        ([(8, 0), (32, 4), (16, 1)], 16, (16, 1, 3)),
+        ([(2, 0)], 4, (4, 0, 1)),  # one waits until there is such a node
+    ],
+)
+def test_actors_share_the_nodes(
+    nodes: list[tuple[int, int]],
+    workers: int | None,
+    expected: tuple[int, int, int],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import ray
+
+    from mmembed.embeddings.on_ray import _Share
+
+    rows = [{"Alive": True, "Resources": {"CPU": float(c), "GPU": float(g)}} for c, g in nodes]
+    gone = {"Alive": False, "Resources": {"CPU": 1.0}}
+    monkeypatch.setattr(ray, "nodes", lambda: [*rows, gone])
+    assert _Share.of(workers) == expected
+
+
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
     with ray_cluster() as started:
