@@ -4,6 +4,7 @@
 Each line on stdin is a request:
 
     {"runs": [argv, ...], "cwd": ..., "stdin": text, "env": {...}, "largest_file": bytes,
+     "ranks": so many processes of each run, which find each other as those of torchrun do,
      "kill": {"folder": of shards, "shards": that it has got more, "seconds": after that},
      "inject": [{"at": "module:function", "call": which one of it, "file": part of the name of the
                  file it is called with, "signal": number or "errno": number}, ...]}
@@ -22,6 +23,7 @@ import multiprocessing
 import os
 import resource
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -67,10 +69,12 @@ def serve(program: str, body: str = "") -> None:
         request = json.loads(line)
         begun = []
         for argv in request["runs"]:
-            said = tempfile.TemporaryFile("w+")  # noqa: SIM115
-            if not (pid := os.fork()):
-                run(module.main, argv, said.fileno(), request)
-            begun.append((pid, said))
+            for world in worlds(request.get("ranks", 1)):
+                said = tempfile.TemporaryFile("w+")  # noqa: SIM115
+                if not (pid := os.fork()):
+                    os.environ.update(world)
+                    run(module.main, argv, said.fileno(), request)
+                begun.append((pid, said))
         if (kill := request.get("kill")) is not None:
             wait_for_shards(kill["folder"], kill["shards"], [pid for pid, _ in begun])
             time.sleep(kill["seconds"])
@@ -82,6 +86,17 @@ def serve(program: str, body: str = "") -> None:
             said.seek(0)
             answers.append([os.waitstatus_to_exitcode(status), said.read()])
         print(json.dumps(answers), flush=True)
+
+
+def worlds(size: int) -> list[dict[str, str]]:
+    """What torchrun sets for each rank; nothing for one alone."""
+    if size == 1:
+        return [{}]
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    same = {"WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    return [{**same, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(size)]
 
 
 def wait_for_shards(folder: str, more: int, runs: list[int]) -> None:

@@ -56,7 +56,7 @@ def predict(
     return run
 
 
-SMALL = ("--speakers", "6", "--clips-per-speaker", "5", "--epochs", "1")
+SMALL = ("--speakers", "6", "--clips-per-speaker", "5", "--epochs", "1", "--processes", "1")
 
 
 def test_results_are_complete(demo: Path) -> None:

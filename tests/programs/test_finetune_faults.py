@@ -361,18 +361,16 @@ def test_a_killed_method_goes_on_from_its_checkpoint(
     assert {**left, "run.json": b""} == {**undisturbed, "run.json": b""}
 
 
-def test_a_method_is_trained_by_parts_of_its_batches(features: Path, tmp_path: Path) -> None:
+def test_a_method_is_trained_by_parts_of_its_batches(
+    finetunes: Forker, features: Path, tmp_path: Path
+) -> None:
     """Two processes give the scores of one, also where a batch has one item."""
     settings = ["--dropout", "0", "--loop.batch-size", "13", "--loop.data-parallel", *SHORT]
     scores = []
-    for name, run in {"one": [sys.executable], "two": TORCHRUN}.items():
-        out = tmp_path / name
-        done = subprocess.run(
-            [*run, str(PROGRAM), *words(features, out, *settings)],
-            capture_output=True, text=True, timeout=180, check=False,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
+    for ranks in (1, 2):
+        out = tmp_path / str(ranks)
+        answers = finetunes(words(features, out, *settings), ranks=ranks, cwd="/")
+        assert [code for code, _ in answers] == [0] * ranks, answers
         scores.append(load_file(out / "predictions" / "test.safetensors"))
     one, two = scores
     assert one.keys() == two.keys() and any("self_mm" in name for name in one)

@@ -9,10 +9,12 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.forker import Forker
 from helpers.pretraining import PROGRAM, SENTENCES, clip, result_of, settings, write_clips
 
 from mmembed.data.example import Example
@@ -47,6 +49,13 @@ def run(arguments: list[str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         arguments, capture_output=True, text=True, env=environment, check=False, timeout=180
     )
+
+
+@pytest.fixture(scope="module")
+def pretrain() -> Iterator[Forker]:
+    made = Forker(PROGRAM, "mmembed.pretraining.pretrain")
+    yield made
+    made.close()
 
 
 def end_after_three_steps(arguments: list[str], out: Path, number: signal.Signals) -> None:
@@ -127,16 +136,21 @@ def test_in_parts_it_trains_as_undivided_and_resumes_bit_for_bit(
     assert sum(line["split"] == "dev" for line in result_of(whole)[2]) == 2
 
 
-def test_the_same_command_again_does_nothing(shards: Path, undisturbed: Path) -> None:
+def test_the_same_command_again_does_nothing(
+    pretrain: Forker, shards: Path, undisturbed: Path
+) -> None:
     before = {p: p.stat().st_mtime_ns for p in undisturbed.rglob("*") if p.is_file()}
-    assert run(command(shards, undisturbed, processes=1)).returncode == 0
+    ((code, said),) = pretrain(settings(shards, undisturbed), cwd="/")
+    assert code == 0, said
     assert before == {p: p.stat().st_mtime_ns for p in undisturbed.rglob("*") if p.is_file()}
 
 
-def test_other_settings_in_the_same_folder_are_refused(shards: Path, undisturbed: Path) -> None:
-    done = run(command(shards, undisturbed, "--optim.lr", "0.5", processes=1))
-    assert done.returncode == 2
-    assert "optim.lr: 0.002 -> 0.5" in done.stderr and done.stderr.count("\n") == 1
+def test_other_settings_in_the_same_folder_are_refused(
+    pretrain: Forker, shards: Path, undisturbed: Path
+) -> None:
+    ((code, said),) = pretrain(settings(shards, undisturbed, "--optim.lr", "0.5"), cwd="/")
+    assert code == 2
+    assert "optim.lr: 0.002 -> 0.5" in said.splitlines()[-1]
 
 
 @pytest.mark.slow
@@ -156,7 +170,7 @@ def test_four_processes_on_three_shards_end(shards: Path, tmp_path: Path) -> Non
     assert len(lines) >= 3 * 5 and all(math.isfinite(line["loss"]) for line in lines)
 
 
-def test_bad_calls_are_one_line(shards: Path, tmp_path: Path) -> None:
+def test_bad_calls_are_one_line(pretrain: Forker, shards: Path, tmp_path: Path) -> None:
     for arguments, words in (
         (["nonsense", "--out", str(tmp_path)], "name a recipe first"),
         (["tiny", "--out", str(tmp_path)], "--data.shards"),
@@ -170,6 +184,6 @@ def test_bad_calls_are_one_line(shards: Path, tmp_path: Path) -> None:
             "must be a number above 0",
         ),
     ):
-        done = run([sys.executable, str(PROGRAM), *arguments])
-        assert done.returncode in (2, 4), done.stderr
-        assert words in done.stderr and done.stderr.count("\n") == 1
+        ((code, said),) = pretrain(arguments, cwd="/")
+        assert code in (2, 4), said
+        assert words in said and said.count("\n") == 1

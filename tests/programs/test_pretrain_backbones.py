@@ -8,10 +8,12 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from helpers.forker import Forker
 from helpers.pretraining import PROGRAM, clip, result_of, settings, write_clips
 from helpers.tiny_backbones import write_tiny
 from mmembed_export.extract import main as extract
@@ -49,6 +51,13 @@ def arguments(
     return [*settings(shards, out), *named, *tuning, *few, "--optim.backbone-lr=1e-3", *more]
 
 
+@pytest.fixture(scope="module")
+def pretrain() -> Iterator[Forker]:
+    made = Forker(PROGRAM, "mmembed.pretraining.pretrain")
+    yield made
+    made.close()
+
+
 def run(command: list[str]) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.run(
@@ -64,12 +73,15 @@ def make_steps(shards: Path, encoder: Path, out: Path) -> None:
 
 @pytest.fixture(scope="module")
 def undisturbed(
-    shards: Path, backbones: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
+    pretrain: Forker,
+    shards: Path,
+    backbones: dict[str, Path],
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Path:
     """A finished run of two processes, its pretrained encoders tuned by LoRA."""
     out = tmp_path_factory.mktemp("runs") / "undisturbed"
-    done = run([*TORCHRUN, str(PROGRAM), *arguments(shards, out, backbones, "lora")])
-    assert done.returncode == 0, done.stderr
+    answers = pretrain(arguments(shards, out, backbones, "lora"), ranks=2, cwd="/")
+    assert [code for code, _ in answers] == [0, 0], answers
     return out
 
 
@@ -118,26 +130,24 @@ def test_stopped_and_resumed_equals_undisturbed(
 
 
 def test_another_encoder_under_the_same_name_is_refused(
-    shards: Path, backbones: dict[str, Path], undisturbed: Path, tmp_path: Path
+    pretrain: Forker, shards: Path, backbones: dict[str, Path], undisturbed: Path, tmp_path: Path
 ) -> None:
     other = {**backbones, "audio": write_tiny(tmp_path / "other", "whisper", encoder_layers=1)}
-    done = run([sys.executable, str(PROGRAM), *arguments(shards, undisturbed, other, "lora")])
-    assert done.returncode == 2 and "method.encoder.audio.sha256" in done.stderr
+    ((code, said),) = pretrain(arguments(shards, undisturbed, other, "lora"), cwd="/")
+    assert code == 2 and "method.encoder.audio.sha256" in said
 
 
 @pytest.mark.slow
 def test_a_folder_may_name_its_base(
-    shards: Path, backbones: dict[str, Path], tmp_path: Path
+    pretrain: Forker, shards: Path, backbones: dict[str, Path], tmp_path: Path
 ) -> None:
     """Frozen, in one process: the same vectors, from a folder without the base's weights."""
     found = {}
     for name in ("self-contained", "no-self-contained"):
         out = tmp_path / name
         more = ["--loop.epochs=1", f"--{name}"]
-        done = run(
-            [sys.executable, str(PROGRAM), *arguments(shards, out, backbones, "nothing", *more)]
-        )
-        assert done.returncode == 0, done.stderr
+        ((code, said),) = pretrain(arguments(shards, out, backbones, "nothing", *more), cwd="/")
+        assert code == 0, said
         found[name] = Embedder.from_pretrained(out / "encoder").encode(list(Examples([shards]))[:4])
     whole, naming = (tmp_path / name / "encoder" for name in found)
     assert torch.equal(*(one.layers for one in found.values()))
@@ -148,7 +158,7 @@ def test_a_folder_may_name_its_base(
 
 
 def test_layers_computed_once_train_as_those_computed_each_time(
-    shards: Path, backbones: dict[str, Path], tmp_path: Path
+    pretrain: Forker, shards: Path, tmp_path: Path
 ) -> None:
     """Of Whisper and of wav2vec 2.0, whose steps end before the sound does."""
     for kind in ("whisper", "wav2vec2"):
@@ -161,14 +171,14 @@ def test_layers_computed_once_train_as_those_computed_each_time(
             call = arguments(shards, out, {"audio": audio}, "nothing", *more)
             still = ["--data.augmentation.no-audio", "--data.augmentation.gain=0"]
             streams = ["--data.streams", "audio", "--method.masked-text-weight=0"]
-            done = run([sys.executable, str(PROGRAM), *call, *still, *streams])
-            assert done.returncode == 0, done.stderr
+            ((code, said),) = pretrain([*call, *still, *streams], cwd="/")
+            assert code == 0, said
             losses.append([line["loss"] for line in result_of(out)[2] if "loss" in line])
         assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
 def test_layers_of_another_encoder_are_refused(
-    shards: Path, backbones: dict[str, Path], tmp_path: Path
+    pretrain: Forker, shards: Path, backbones: dict[str, Path], tmp_path: Path
 ) -> None:
     audio = {"audio": backbones["audio"]}
     other = write_tiny(tmp_path / "other", "whisper", encoder_layers=1)
@@ -177,5 +187,5 @@ def test_layers_of_another_encoder_are_refused(
     for tuned, words in (("nothing", "the audio encoder of this run is"), ("lora", "is lora")):
         more = [f"--data.audio-layers={stored}"]
         call = arguments(shards, tmp_path / "run", audio, tuned, *more)
-        done = run([sys.executable, str(PROGRAM), *call])
-        assert done.returncode == 2 and words in done.stderr and done.stderr.count("\n") == 1
+        ((code, said),) = pretrain(call, cwd="/")
+        assert code == 2 and words in said.splitlines()[-1]
