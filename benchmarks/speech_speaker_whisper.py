@@ -29,6 +29,7 @@ from mmembed.metrics.classes import unweighted_average_recall
 from mmembed.studies.probe import Labelled, cross_predict, read_labelled
 
 MIDDLE = slice(2, 6)  # layers 2 to 5 of Whisper base, the best choice on other speakers
+REVERSED = "speech, speaker reversed"
 RATES = {"top": 5e-5, "lora": 5e-4}  # peaks; LoRA starts at no change and needs a larger one
 
 
@@ -63,7 +64,7 @@ class Settings:
         backbone: folder of Whisper base, or its name on the hub.
         tests: actors = RAVDESS 01-16; corpora = EMOVO and EmoDB, kept out of pre-training.
         tuned: top = the two top blocks, lora = LoRA in all blocks.
-        tasks: of pre-training.
+        tasks: of pre-training; reversed = the encoder unlearns what the speaker head learns.
         seeds: of pre-training.
         jobs: runs at a time, one thread each.
     """
@@ -73,11 +74,9 @@ class Settings:
     backbone: str = "openai/whisper-base"
     tests: tuple[Literal["actors", "corpora"], ...] = ("actors", "corpora")
     tuned: tuple[Literal["top", "lora"], ...] = ("top", "lora")
-    tasks: tuple[Literal["speech + speaker", "speech only", "speaker only"], ...] = (
-        "speech + speaker",
-        "speech only",
-        "speaker only",
-    )
+    tasks: tuple[
+        Literal["speech + speaker", "speech only", "speaker only", "speech, speaker reversed"], ...
+    ] = ("speech + speaker", "speech only", "speaker only", "speech, speaker reversed")
     seeds: tuple[int, ...] = (0, 1, 2)
     jobs: int = 2
 
@@ -117,7 +116,8 @@ def _prepare(settings: Settings) -> None:
 
 def _pretrain_and_extract(settings: Settings, seed: int, test: str, tasks: str, tuned: str) -> None:
     folder = settings.folder(test, tuned, tasks, seed)
-    speech, speaker = VARIANTS[tasks]
+    reverse = tasks == REVERSED
+    speech, speaker = VARIANTS["speech + speaker" if reverse else tasks]
     corpora = TESTS[test].pretraining
     if not (folder / "evaluation.json").exists():
         mmembed(
@@ -126,6 +126,7 @@ def _pretrain_and_extract(settings: Settings, seed: int, test: str, tasks: str, 
             "--method.encoder.audio.name", settings.backbone,
             "--method.encoder.audio.tuned", tuned, "--optim.backbone-lr", str(RATES[tuned]),
             "--method.ctc-weight", str(speech), "--method.speaker-weight", str(speaker),
+            *(["--method.speaker-gradient=-1"] if reverse else []),
             "--data.exclude-speakers", *TEST_ACTORS,
             "--data.shards", *[str(shards_of(settings.out, corpus)) for corpus in corpora],
             "--data.weights", *[str(TESTS[test].share) for _ in corpora],

@@ -103,6 +103,9 @@ class CtcSpeaker(Method):
     def _speaker_logits(self, output: EncoderOutput, speaker: Tensor) -> Tensor:
         names = self.encoder.own_layer_names("audio")
         pooled = pool_layers({name: output.layers[name] for name in names})
+        if (factor := self.config.speaker_gradient) != 1:
+            fixed = pooled.detach()
+            pooled = fixed + factor * (pooled - fixed)  # the same values
         embedding = self.speaker_embedding(self.speaker_layers(pooled))
         if self.config.speaker_loss == "softmax":
             logits: Tensor = self.speaker_classes(embedding)

@@ -22,6 +22,9 @@ class CtcSpeakerConfig(Config):
         ctc_weight: Weight of the speech recognition loss; 0 switches it off.
         speaker_weight: Weight of the speaker classification loss; 0 switches it off.
         masked_text_weight: Weight of the masked-token loss; 0 switches it off.
+        speaker_gradient: Factor of the gradient by which the speaker loss trains the encoder: 1 as
+            it is, 0 trains its head alone, below 0 is reversed, so that the encoder unlearns who
+            speaks (Ganin et al. 2016, arXiv 1505.07818).
         speaker_loss: Loss of speakers: softmax, or additive-margin softmax.
         margin: Margin of the additive-margin softmax.
         scale: Scale of the cosines in the additive-margin softmax.
@@ -33,6 +36,7 @@ class CtcSpeakerConfig(Config):
     ctc_weight: Weight = 0.8
     speaker_weight: Weight = 0.2
     masked_text_weight: Weight = 0.1
+    speaker_gradient: Annotated[float, Within(-100, 100)] = 1.0
     speaker_loss: Literal["softmax", "margin"] = "softmax"
     margin: Annotated[float, Within(0, 1)] = 0.2
     scale: Annotated[float, Within(0, 1e6, above=True)] = 30.0
