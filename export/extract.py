@@ -12,9 +12,9 @@ such shards, and `-`, a list on standard input. Shards are plain webdataset tars
 KEY.json (streams used, seconds, speaker, split, labels, words).
 
 The plan of shards depends on the inputs only, so any number of processes and machines can share the
-work: by rank, each shard by its number (--shard), as they come (--take), or on a cluster (--ray).
-The same command again makes only the missing shards. The last process to finish writes
-manifest.json.
+work, in a folder or below a prefix of an object store (--out s3://bucket/prefix): by rank, each
+shard by its number (--shard), as they come (--take), or on a cluster (--ray). The same command
+again makes only the missing shards. The last process to finish writes manifest.json.
 """
 
 from __future__ import annotations

@@ -48,7 +48,8 @@ class Extract:
         encoder: Folder of the frozen encoder, or its name on the Hugging Face hub: an encoder that
             `mmembed pretrain` made, or a public one such as "openai/whisper-base". Several public
             ones are named by stream: "audio=openai/whisper-base" "text=FOLDER".
-        out: Folder for the shards. Several stream subsets get one folder each in it.
+        out: Folder for the shards, here or in an object store ("s3://bucket/prefix"). Several
+            stream subsets get one folder each in it.
         streams: Stream subsets such as "audio+video". "all" means the streams that each clip has,
             "every" means each of the seven subsets.
         granularity: "utterance" stores one vector for each clip and layer, "frame" all frames (25 a

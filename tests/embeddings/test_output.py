@@ -95,11 +95,15 @@ class Requests:
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.count, self.at, self.action = 0, -1, lambda: None
         self._after = False
+        self.others, self.last = 0, -1  # requests of other threads, and the last that they make
         call = Store._call
 
         def counted(store: Store, *arguments: Any) -> Any:
             mine = threading.current_thread() is threading.main_thread()
             self.count += mine
+            self.others += not mine
+            if not mine and self.others - 1 == self.last:
+                raise Killed
             if mine and self.count - 1 == self.at and not self._after:
                 self.action()
             answer = call(store, *arguments)
@@ -190,6 +194,38 @@ def test_another_process_is_faster_at_each_request(
         remove_all(url)
         at += every
     assert at > 5
+
+
+@pytest.mark.parametrize("every", [3, pytest.param(1, marks=pytest.mark.slow)])
+def test_another_process_is_killed_meanwhile(
+    url: str, process: Callable[[float], Process], requests: Requests, every: int
+) -> None:
+    """Between the tar and the index of one, another one gets to each of its requests, and dies."""
+    for at in range(every, 5, every):
+        last, killed = 0, True
+        while killed:
+            slow, fast = process(1), process(2)
+            killed = False
+
+            def hurry(fast: Process = fast) -> None:
+                def make() -> None:
+                    nonlocal killed
+                    try:
+                        fast.make()
+                    except Killed:
+                        killed = True
+
+                requests.others = 0
+                elsewhere(make)
+
+            requests.last = last
+            requests.set(at, False, hurry)
+            slow.make()
+            requests.set(-1, False, kill)
+            assert value_of(url) in (1, 2)
+            remove_all(url)
+            last += 1
+        assert last > 5
 
 
 def test_tars_take_no_space_here(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from helpers.stores import object_store, stored
 import mmembed
 from mmembed.commands.search import main as search
 from mmembed.io.store import Store
+from mmembed.studies.embeddings_data import read_folder
 
 WORK = ["corpus/shards", "--records-per-shard", "6", "--streams", "audio", "audio+video+text"]
 
@@ -74,6 +76,7 @@ def test_the_bytes_of_a_local_run(
     assert stored(url) == expected and staged() == [".lock"]
     found = mmembed.load_embeddings(f"{url}/audio")
     assert len(found) == 30
+    assert read_folder(Path(url) / "audio").keys == found.keys
     search([f"{url}/audio", found.keys[0], "--k", "3"])
     assert found.keys[0] in capsys.readouterr().out
 
@@ -102,19 +105,19 @@ def test_ranks_are_killed_and_lose_nothing(
 ) -> None:
     url = "s3://bucket/killed"
     run = [*WORK, "--encoder", "encoder", "--out", url, "--world", "2"]
-    for at, call in (("os:fsync", 5), ("mmembed.embeddings.output:_hidden", 3)):
-        killed = {"at": at, "call": call, "signal": signal.SIGKILL}
-        answers = forker(
-            *([*run, "--rank", rank] for rank in "01"), cwd=str(here), env=env, inject=[killed]
-        )
-        assert [code for code, _ in answers] == [-signal.SIGKILL] * 2, answers
-        check_commits(url, expected)
-    assert len(staged()) > 1
+    killed = {"at": "mmembed.embeddings.output:_hidden", "call": 6, "signal": signal.SIGKILL}
+    answers = forker(
+        *([*run, "--rank", rank] for rank in "01"), cwd=str(here), env=env, inject=[killed]
+    )
+    assert [code for code, _ in answers] == [-signal.SIGKILL] * 2, answers
+    check_commits(url, expected)
+    assert len(stored(url)) > 2 and len(staged()) > 1
     answers = forker(*([*run, "--rank", rank] for rank in "01"), cwd=str(here), env=env)
     assert [code for code, _ in answers] == [0, 0], answers
     assert stored(url) == expected and staged() == [".lock"]
 
 
+@pytest.mark.slow
 def test_two_processes_race(
     forker: Forker, here: Path, expected: dict[str, bytes], env: dict[str, str]
 ) -> None:
@@ -122,6 +125,32 @@ def test_two_processes_race(
     answers = forker(run, run, cwd=str(here), env=env)
     assert [code for code, _ in answers] == [0, 0], answers
     assert stored("s3://bucket/raced") == expected
+
+
+def test_shards_are_made_again(extract: Extract, to_store: Extract, here: Path) -> None:
+    """Where clips failed, and where they were replaced; others stay as they are."""
+    clips = here / "some"
+    clips.mkdir()
+    for number in range(4):
+        shutil.copy(here / "clips" / "c[1].wav", clips / f"{number}.wav")
+    (clips / "0.wav").write_bytes(b"RIFF, but no sound")
+    words = ["some", "--records-per-shard", "2", "--out"]
+    budget = ["--error-budget", "1"]
+    assert extract(*words, "again", *budget)[0] == 0
+    assert to_store(*words, "s3://bucket/again", *budget)[0] == 0
+    first = Store("s3://bucket/again").list()
+    assert stored("s3://bucket/again") == contents(here / "again")
+    code, said = to_store(*words, "s3://bucket/again", *budget, "--retry-failed", "any")
+    assert code == 0, said  # the same failure again: nothing is put
+    assert Store("s3://bucket/again").list().keys() == first.keys()
+    assert stored("s3://bucket/again") == contents(here / "again")
+    shutil.copy(here / "clips" / "c[1].wav", clips / "0.wav")
+    code, said = to_store(*words, "s3://bucket/again")
+    assert code == 0, said
+    assert "s3://bucket/again/shard-000000.tar is made again: its inputs changed since" in said
+    assert extract(*words, "anew")[0] == 0
+    made, anew = stored("s3://bucket/again"), contents(here / "anew")
+    assert made.pop("run.json") and anew.pop("run.json") and made == anew
 
 
 def check_commits(url: str, expected: dict[str, bytes]) -> None:
@@ -134,7 +163,7 @@ def check_commits(url: str, expected: dict[str, bytes]) -> None:
 
 
 @pytest.mark.slow
-def test_killed_at_random(here: Path, expected: dict[str, bytes]) -> None:
+def test_killed_at_random(here: Path, expected: dict[str, bytes], env: dict[str, str]) -> None:
     """Two processes, 20 times."""
     url, draw = "s3://bucket/random", random.Random(1)
     command = [sys.executable, str(PROGRAM), *WORK, "--encoder", "encoder", "--world", "2"]
@@ -143,12 +172,12 @@ def test_killed_at_random(here: Path, expected: dict[str, bytes]) -> None:
         running = [
             subprocess.Popen(
                 [*command, "--out", url, "--rank", rank], cwd=here, start_new_session=True,
-                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                env={**os.environ, **env}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
             )
             for rank in "01"
         ]  # fmt: skip
-        before = len(stored(url))
-        while len(stored(url)) == before and any(one.poll() is None for one in running):
+        before = Store(f"{url}/audio").list().keys()
+        while Store(f"{url}/audio").list().keys() <= before and running[0].poll() is None:
             time.sleep(0.01)
         time.sleep(draw.random())
         for one in running:
