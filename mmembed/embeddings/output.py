@@ -240,19 +240,20 @@ class _Mirror:
         is here now.
 
         Raises:
-            UsageError: the store puts one where there is one.
+            UsageError: the store heeds no conditions.
         """
         path = self.folder / RUN
         for _ in range(2):  # the second time there is one
             put = self.store.put_new(RUN, path.read_bytes())
-        if put is not None:
-            raise UsageError(
-                f"{self.store.name}: the store knows no conditional writes (If-None-Match), which "
-                "keep processes from destroying what others have written"
-            )
         here = path.read_bytes()
         self.fetch_run()
-        return path.read_bytes() != here
+        there = path.read_bytes()
+        if put is not None or self.store.replace(RUN, '"another"', there) is not None:
+            raise UsageError(
+                f"{self.store.name}: the store, or the library s3fs, knows no conditional writes "
+                "(If-None-Match, If-Match), which keep processes from destroying what others wrote"
+            )
+        return there != here
 
     def fetch_run(self) -> None:
         """Get run.json, where there is one."""

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pytest
 from helpers.stores import Faulty, faulty, object_store
 
@@ -91,12 +92,25 @@ def test_lasting_faults_are_told(store: Store, server: Faulty) -> None:
     with pytest.raises(OSError, match=rf"^{store.name}/a: .*; the same command again") as caught:
         store.put_new("a", b"")
     assert "\n" not in str(caught.value) and caught.value.errno is None
-    assert store.list() == {}
+    server.faults = ["403"]
+    with pytest.raises(DataError, match=rf"^{store.name}/a: the server refuses it"):
+        store.put("a", b"")
+    assert store.list() == {} and server.faults == []
 
 
 def test_what_is_not_there_or_not_allowed(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(DataError, match=r"^s3://no-such-bucket/x: there is no such .*bucket"):
         Store("s3://no-such-bucket/x").list()
+    with monkeypatch.context() as patch:
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            patch.delenv(name)
+        patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        for name in ("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"):
+            patch.setenv(name, os.devnull)
+        fsspec.get_filesystem_class("s3").clear_instance_cache()
+        with pytest.raises(UsageError, match="no credentials; set AWS_ACCESS_KEY_ID"):
+            Store("s3://bucket/x").list()
+    fsspec.get_filesystem_class("s3").clear_instance_cache()
     monkeypatch.setitem(sys.modules, "s3fs", None)
     monkeypatch.delitem(sys.modules["fsspec.registry"]._registry, "s3", raising=False)
     with pytest.raises(UsageError, match=r"needs pip install 'mmembed\[remote\]'"):
