@@ -4,6 +4,7 @@
 Each line on stdin is a request:
 
     {"runs": [argv, ...], "cwd": ..., "stdin": text, "env": {...}, "largest_file": bytes,
+     "imports": [what the server imports first, once for all runs],
      "ranks": so many processes of each run, which find each other as those of torchrun do,
      "kill": {"folder": of shards, "shards": that it has got more, "seconds": after that},
      "inject": [{"at": "module:function", "call": which one of it, "file": part of the name of the
@@ -67,6 +68,8 @@ def serve(program: str, body: str = "") -> None:
     forkserver.ensure_running()
     for line in sys.stdin:
         request = json.loads(line)
+        for name in request.get("imports", ()):
+            importlib.import_module(name)
         begun = []
         for argv in request["runs"]:
             for world in worlds(request.get("ranks", 1)):

@@ -38,7 +38,8 @@ def env(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
 @pytest.fixture(scope="module")
 def to_store(extract: Extract, env: dict[str, str]) -> Extract:
     def run(*words: object, **more: Any) -> tuple[int, str]:
-        code, said = extract(*words, env={**env, **more.pop("env", {})}, **more)
+        more["env"] = {**env, **more.get("env", {})}
+        code, said = extract(*words, imports=["s3fs"], **more)
         assert "nothing" not in said and ".staging" not in said  # no secret, no name of ours
         return code, said
 
@@ -100,6 +101,7 @@ def test_what_cannot_be_is_one_line(
     assert "Traceback" not in said
 
 
+@pytest.mark.slow
 def test_ranks_are_killed_and_lose_nothing(
     forker: Forker, here: Path, expected: dict[str, bytes], env: dict[str, str]
 ) -> None:
@@ -127,6 +129,7 @@ def test_two_processes_race(
     assert stored("s3://bucket/raced") == expected
 
 
+@pytest.mark.slow
 def test_shards_are_made_again(extract: Extract, to_store: Extract, here: Path) -> None:
     """Where clips failed, and where they were replaced; others stay as they are."""
     clips = here / "some"
