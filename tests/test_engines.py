@@ -104,7 +104,7 @@ def test_datasets_maps_it(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.slow
 def test_ray_data_maps_it(here: Path) -> None:
-    with ray_cluster() as cluster:
+    with ray_cluster(1) as cluster:
         import ray.data
 
         ray.init(cluster.address, log_to_driver=False)

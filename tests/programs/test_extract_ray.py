@@ -7,13 +7,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 import tyro
-from helpers.clusters import NODE, Dies, ray_cluster
+from helpers.clusters import Dies, makers, node_at_work, ray_cluster
 from helpers.extracting import PROGRAM, Extract, contents
 
 from mmembed.errors import MmembedError
@@ -72,7 +71,7 @@ def test_actors_share_the_nodes(
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
-    with ray_cluster() as started:
+    with ray_cluster(2) as started:
         yield started
 
 
@@ -89,36 +88,25 @@ def begin(here: Path, out: str, address: str) -> subprocess.Popen[str]:
     return process
 
 
-def actors() -> list[str]:
-    """The processes of this machine that are actors of ours."""
-    found = []
-    for line in Path("/proc").glob("[0-9]*/cmdline"):
-        with suppress(OSError):
-            found += [str(line)] if line.read_bytes().startswith(b"ray::_Maker") else []
-    return found
-
-
 @pytest.mark.slow
 def test_a_stopped_driver_and_a_killed_node_cost_nothing(
     extract: Extract, here: Path, cluster: Any
 ) -> None:
-    second = cluster.add_node(**NODE)
     stopped = begin(here, "shared", cluster.address)
     stopped.send_signal(signal.SIGTERM)
     said = stopped.communicate(timeout=60)[0]
     assert stopped.returncode == 75 and "stopped by SIGTERM" in said, said
     until = time.monotonic() + 10
-    while actors() and time.monotonic() < until:
+    while makers() and time.monotonic() < until:
         time.sleep(0.1)
-    assert not actors()
+    assert not makers()
     left = contents(here / "shared")
     assert "audio/shard-000029.json" not in left
     run = begin(here, "shared", cluster.address)
-    assert actors()
-    cluster.remove_node(second, allow_graceful=False)
+    cluster.remove_node(node_at_work(cluster), allow_graceful=False)
     said = run.communicate(timeout=120)[0]
     assert run.returncode == 0, said
-    assert "ray: 2 nodes, room for 2 actors of 1 CPU" in said
+    assert "ray: 3 nodes, room for 2 actors of 1 CPU" in said
     assert "its actor died and another one follows" in said
     assert "60 embeddings in shared, 0 failed" in said
     assert extract(*WORK, "--out", "alone")[0] == 0
