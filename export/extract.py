@@ -24,12 +24,14 @@ from collections.abc import Sequence
 import tyro
 
 from mmembed.commands.cli import leave, run_program
+from mmembed.data.media.fork_server import start_fork_server
 from mmembed.settings.extract import Extract
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse, then extract."""
     settings = tyro.cli(Extract, prog="mmembed extract", args=argv, description=__doc__)
+    start_fork_server()
     from mmembed.embeddings.extract import extract  # torch takes seconds, and help needs none
 
     extract(settings)

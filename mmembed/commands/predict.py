@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Final
 import tyro
 
 from mmembed.config import MAX_SECONDS, read_json
+from mmembed.data.media.fork_server import start_fork_server
 from mmembed.errors import BudgetError, DataError, UsageError, printable
 from mmembed.io.json import dumps
 from mmembed.streams import STREAMS, parse_subset, subset_name
@@ -86,6 +87,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _predict_sentiment(settings: Predict) -> None:
+    start_fork_server()
     from mmembed.studies.emotion_predictor import TARGETS, EmotionPredictor
 
     predictor = EmotionPredictor.from_run(settings.run)
@@ -99,6 +101,7 @@ def _predict_sentiment(settings: Predict) -> None:
 
 
 def _predict_words(settings: Predict, emotions: str) -> None:
+    start_fork_server()
     from mmembed.features.emotion_words import parse_emotions
     from mmembed.studies.emotion_queries_predictor import QueriesPredictor  # imports scikit-learn
 

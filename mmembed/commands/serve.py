@@ -20,6 +20,7 @@ from pathlib import Path
 
 import tyro
 
+from mmembed.data.media.fork_server import start_fork_server
 from mmembed.errors import printable
 
 
@@ -54,6 +55,7 @@ class Serve:
 def main(argv: Sequence[str] | None = None) -> None:
     """Load, print the address, serve until stopped."""
     settings = tyro.cli(Serve, prog="mmembed serve", args=argv, description=__doc__)
+    start_fork_server()
     from mmembed.embedder import Embedder
     from mmembed.embeddings.search import EmbeddingSearch
     from mmembed.serve.analysis import Analyser

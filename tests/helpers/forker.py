@@ -122,7 +122,8 @@ def run(main: Any, argv: list[str], said: int, request: dict[str, Any]) -> NoRet
 
     code = 99
     try:
-        forkserver._forkserver.ensure_running = lambda: None  # it is not ours to wait for
+        forkserver.ensure_running = lambda: None  # it is not ours to wait for
+        forkserver._forkserver.ensure_running = forkserver.ensure_running
         os.chdir(request["cwd"])
         os.environ.update(request.get("env") or {})
         reads, writes = os.pipe()

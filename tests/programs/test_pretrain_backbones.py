@@ -157,24 +157,24 @@ def test_a_folder_may_name_its_base(
     assert config["bases"]["audio"]["name"] == str(backbones["audio"])
 
 
+@pytest.mark.parametrize("kind", ["whisper", pytest.param("wav2vec2", marks=pytest.mark.slow)])
 def test_layers_computed_once_train_as_those_computed_each_time(
-    pretrain: Forker, shards: Path, tmp_path: Path
+    pretrain: Forker, shards: Path, tmp_path: Path, kind: str
 ) -> None:
-    """Of Whisper and of wav2vec 2.0, whose steps end before the sound does."""
-    for kind in ("whisper", "wav2vec2"):
-        audio = write_tiny(tmp_path / kind, kind)
-        stored = tmp_path / f"steps of {kind}"
-        make_steps(shards, audio, stored)
-        losses = []
-        for name, more in (("computed", ()), ("stored", (f"--data.audio-layers={stored}",))):
-            out = tmp_path / f"{kind} {name}"
-            call = arguments(shards, out, {"audio": audio}, "nothing", *more)
-            still = ["--data.augmentation.no-audio", "--data.augmentation.gain=0"]
-            streams = ["--data.streams", "audio", "--method.masked-text-weight=0"]
-            ((code, said),) = pretrain([*call, *still, *streams], cwd="/")
-            assert code == 0, said
-            losses.append([line["loss"] for line in result_of(out)[2] if "loss" in line])
-        assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+    """Also of wav2vec 2.0, whose steps end before the sound does."""
+    audio = write_tiny(tmp_path / kind, kind)
+    stored = tmp_path / "steps"
+    make_steps(shards, audio, stored)
+    losses = []
+    for name, more in (("computed", ()), ("stored", (f"--data.audio-layers={stored}",))):
+        out = tmp_path / name
+        call = arguments(shards, out, {"audio": audio}, "nothing", *more)
+        still = ["--data.augmentation.no-audio", "--data.augmentation.gain=0"]
+        streams = ["--data.streams", "audio", "--method.masked-text-weight=0"]
+        ((code, said),) = pretrain([*call, *still, *streams], cwd="/")
+        assert code == 0, said
+        losses.append([line["loss"] for line in result_of(out)[2] if "loss" in line])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
 def test_layers_of_another_encoder_are_refused(
