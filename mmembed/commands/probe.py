@@ -25,7 +25,7 @@ class Probe:
     """What is probed.
 
     Attributes:
-        folders: Folders of embedding shards.
+        folders: Folders of embedding shards, or URLs of such folders (s3://bucket/prefix).
         speakers: Use only these speakers; by default all.
         folds: Number of folds of speakers (or dialogues, or clips); each is held out once.
         centre_speakers: First subtract the mean vector of each speaker. This uses no label, but
@@ -33,7 +33,7 @@ class Probe:
         out: Also write all results to this file, as JSON.
     """
 
-    folders: tyro.conf.Positional[tuple[Path, ...]]
+    folders: tyro.conf.Positional[tuple[str, ...]]
     speakers: tuple[str, ...] = ()
     folds: int = 8
     centre_speakers: bool = False
@@ -54,11 +54,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         if settings.centre_speakers:
             data = centre_speakers(data)
         result = probe(data, folds=settings.folds)
-        results[str(folder)] = result
+        results[folder] = result
         known = result["low"] is not None
         between = f"{result['low']:7.3f}-{result['high']:.3f}" if known else f"{'-':>7}"
         print(
-            f"{str(folder)[-44:]:44} {result['uar']:6.3f} {between:13} {data.vectors.shape[1]:6} "
+            f"{folder[-44:]:44} {result['uar']:6.3f} {between:13} {data.vectors.shape[1]:6} "
             f"{time.monotonic() - started:5.0f}s",
             flush=True,
         )

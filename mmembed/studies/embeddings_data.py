@@ -154,7 +154,7 @@ def single_streams(folder: Path) -> dict[str, Path]:
 
 
 def read_embeddings(
-    folders: Mapping[str, Path],
+    folders: Mapping[str, Path | str],
     keep: Callable[[Utterance], bool] = lambda row: True,
     part: Part = "layers",
 ) -> EmbeddedClips:
@@ -197,7 +197,7 @@ def read_embeddings(
 
 
 def read_folder(
-    folder: Path, keep: Callable[[Utterance], bool] = lambda row: True, part: Part = "layers"
+    folder: Path | str, keep: Callable[[Utterance], bool] = lambda row: True, part: Part = "layers"
 ) -> EmbeddedClips:
     """As `read_embeddings`, of one folder of shards; its only subset is named ""."""
     return read_embeddings({"": folder}, keep, part)
@@ -247,7 +247,7 @@ def _read_rows(shards: ShardSet) -> list[Utterance]:
     return rows
 
 
-def _agreed(one: Utterance, other: Utterance, here: Path, there: Path) -> Utterance:
+def _agreed(one: Utterance, other: Utterance, here: Path | str, there: Path | str) -> Utterance:
     """What two folders say of a clip; a dialogue that older records lack is filled in."""
     dialogue = one.dialogue or other.dialogue
     ours, theirs = (
@@ -268,7 +268,7 @@ def _agreed(one: Utterance, other: Utterance, here: Path, there: Path) -> Uttera
     return one if one.dialogue else replace(one, dialogue=dialogue)
 
 
-def check_scale(folder: Path, rows: Sequence[Utterance]) -> None:
+def check_scale(folder: Path | str, rows: Sequence[Utterance]) -> None:
     """Refuse rows that are rated on different scales: they are no labels of one study.
 
     How strong a feeling is, in [-1, 1] or [-3, 3], and which it is are such scales.

@@ -55,7 +55,7 @@ class Labelled:
     grouping: str = "speaker"
 
 
-def read_labelled(folder: Path, speakers: Sequence[str] = ()) -> Labelled:
+def read_labelled(folder: Path | str, speakers: Sequence[str] = ()) -> Labelled:
     """The records of an embedding folder that carry a category, of the named speakers or of all.
 
     Raises:
