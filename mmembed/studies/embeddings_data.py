@@ -27,7 +27,7 @@ from mmembed.errors import CorruptError, UsageError
 from mmembed.streams import STREAMS, subset_name
 from mmembed.studies.groups import Groups, group_items
 
-Part = Literal["layers", "frames"]
+Part = Literal["layers", "frames", "pooled"]
 Rows = NDArray[np.int64]
 
 NAN: Final = float("nan")
@@ -40,7 +40,7 @@ class EmbeddedClips:
     Attributes:
         utterances: N manifest rows, with all that is known of the clips but their media.
         steps: stream subset -> one float32 tensor (T, W) for each clip that it holds, in the order
-            of its folder. T is L of layers, and any number of frames.
+            of its folder. T is L of layers, any number of frames, and 1 of pooled.
         rows: stream subset -> (n,) which of the N clips these are.
         layers: L names; () where the folders name none.
         encoder: SHA-256 of its weights; "" where the folders name none.
@@ -288,7 +288,8 @@ def check_scale(folder: Path | str, rows: Sequence[Utterance]) -> None:
 def _read_steps(shards: ShardSet, wanted: Sequence[int], part: Part, layers: int) -> list[Tensor]:
     """Those of the records at these places."""
     steps = []
-    for record, array in read_arrays(shards, wanted, part):
+    for record, read in read_arrays(shards, wanted, part):
+        array = read[None] if part == "pooled" else read
         if array.ndim != 2 or (part == "layers" and layers not in (0, len(array))):
             raise CorruptError(
                 f"{shards.folder}: {part} of {record.key} is {array.shape}, not of {layers} "

@@ -27,7 +27,7 @@ from mmembed.errors import UsageError
 from mmembed.metrics.bootstrap import bootstrap_interval
 from mmembed.metrics.classes import unweighted_average_recall
 from mmembed.studies.baselines import ridge
-from mmembed.studies.embeddings_data import read_folder
+from mmembed.studies.embeddings_data import EmbeddedClips, read_folder
 from mmembed.studies.splits import group_folds
 
 # Penalties, in units of the mean squared length of the standardised vectors: 1e-3 to 10.
@@ -68,14 +68,15 @@ def read_labelled(folder: Path | str, speakers: Sequence[str] = ()) -> Labelled:
     clips = read_folder(folder, wanted)
     if not len(clips):
         raise UsageError(f"{folder}: holds no labelled record of these speakers")
+    return labelled(clips, clips.categories)
+
+
+def labelled(clips: EmbeddedClips, labels: Names) -> Labelled:
+    """All layers of clips, of one folder, with these (N,) classes."""
     steps = torch.stack([*clips.steps[""]])
     groups = clips.groups(range(len(clips)))
-    return Labelled(
-        steps.flatten(1).numpy().astype(np.float64),
-        clips.categories,
-        np.array(groups.names),
-        groups.kind,
-    )
+    vectors = steps.flatten(1).numpy().astype(np.float64)
+    return Labelled(vectors, labels, np.array(groups.names), groups.kind)
 
 
 def centre_speakers(data: Labelled) -> Labelled:
@@ -118,7 +119,12 @@ def probe(data: Labelled, *, folds: int) -> dict[str, Any]:
     classes = sorted(set(data.labels.tolist()))
     if len(classes) < 2:
         raise UsageError(f"all items are {classes[0]}: there is nothing to tell apart")
-    predicted = cross_predict(data, folds)
+    return scores_of(data, cross_predict(data, folds))
+
+
+def scores_of(data: Labelled, predicted: Names) -> dict[str, Any]:
+    """As `probe`, of the (N,) classes that it predicts."""
+    classes = sorted(set(data.labels.tolist()))
 
     def uar(rows: NDArray[np.int64]) -> float:
         return unweighted_average_recall(data.labels[rows], predicted[rows])

@@ -1,0 +1,116 @@
+"""Score embeddings by a standard protocol, tell where it leaks, and what holds on unseen speakers.
+
+Example:
+    mmembed evaluate maeb embeddings/emodb/audio other/emodb/audio
+
+Each folder holds embedding shards of one stream subset with category labels. A protocol whose folds
+have the same speakers on both sides measures how well the embeddings tell emotions of known voices;
+for each fold the command prints how many speakers of the test part are also in the training part.
+The speaker-independent figure (`honest`) of the same clips is always printed beside it. Folders
+with the same clips are compared with the first one.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import tyro
+
+from mmembed.errors import UsageError, printable
+from mmembed.io.json import write_json
+
+if TYPE_CHECKING:
+    from mmembed.protocols.evaluate import Evaluation
+    from mmembed.protocols.protocol import EmotionProtocol
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """What is evaluated.
+
+    Attributes:
+        protocol: `honest` (linear probe on unseen speakers, as `mmembed probe`) or `maeb`
+            (classification of MTEB: 8 training clips of each class, folds of clips).
+        embeddings: Folders of embedding shards.
+        folds: Number of folds of speakers of the speaker-independent figure; where there are fewer
+            speakers, each of them is a fold.
+        out: Also write all results to this file, as JSON.
+    """
+
+    protocol: tyro.conf.Positional[Literal["honest", "maeb"]]
+    embeddings: tyro.conf.Positional[tuple[Path, ...]]
+    folds: int = 8
+    out: Path | None = None
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Print a table with a row for each folder, its leaks and its notes."""
+    settings = tyro.cli(Evaluate, prog="mmembed evaluate", args=argv, description=__doc__)
+    if not settings.embeddings:
+        raise UsageError("name a folder of embeddings")
+    if settings.folds < 2:
+        raise UsageError(f"--folds {settings.folds}: 2 at least")
+    from mmembed.protocols.evaluate import difference, evaluate
+    from mmembed.protocols.honest import Honest
+
+    unseen = Honest(settings.folds)
+    protocol = _protocol(settings, unseen)
+    print(f"{protocol.name}: {protocol.about}")
+    print(
+        f"{'embeddings':44} {'accuracy':>8} {'UAR':>6} {'macro F1':>8} {'honest UAR':>10} "
+        f"{'95 % interval':>15} {'time':>6}"
+    )
+    first: Evaluation | None = None
+    results: dict[str, Any] = {}
+    for folder in settings.embeddings:
+        started = time.monotonic()
+        evaluation = evaluate(folder, protocol, unseen)
+        result = evaluation.to_json()
+        print(f"{_row(folder, evaluation)} {time.monotonic() - started:5.0f}s")
+        for fold, leak in zip(evaluation.folds, evaluation.leaks, strict=True):
+            print(f"  fold {printable(fold.name)}: {leak}")
+        for note in evaluation.notes:
+            print(f"  {printable(note)}")
+        if first is None:
+            first = evaluation
+        elif evaluation.honest and first.honest:
+            result["difference"] = gap = difference(first, evaluation)
+            print(f"  honest UAR {_gap(gap, settings.embeddings[0])}")
+        results[str(folder)] = result
+        print(f"  chance UAR {1 / len({*evaluation.labels}):.3f}", flush=True)
+    if settings.out:
+        about = {"protocol": protocol.name, "about": protocol.about, "embeddings": results}
+        write_json(settings.out, about)
+
+
+def _protocol(settings: Evaluate, unseen: EmotionProtocol) -> EmotionProtocol:
+    if settings.protocol == "maeb":
+        from mmembed.protocols.maeb import Maeb
+
+        return Maeb()
+    return unseen
+
+
+def _row(folder: Path, evaluation: Evaluation) -> str:
+    scores, unseen = evaluation.scores, evaluation.honest
+    figure, between = "-", "-"
+    if unseen:
+        figure = f"{unseen.result['uar']:.3f}"
+        if unseen.result["low"] is not None:
+            between = f"{unseen.result['low']:.3f}-{unseen.result['high']:.3f}"
+    return (
+        f"{printable(str(folder))[-44:]:44} {scores['accuracy']:8.3f} {scores['uar']:6.3f} "
+        f"{scores['macro_f1']:8.3f} {figure:>10} {between:>15}"
+    )
+
+
+def _gap(gap: dict[str, Any] | None, first: Path) -> str:
+    if gap is None:
+        return f"is not compared with {printable(str(first))}: other clips or classes"
+    between = f", 95 % interval {gap['low']:+.3f} to {gap['high']:+.3f}"
+    known = between if gap["low"] is not None else f", {gap['note']}"
+    return f"less that of {printable(str(first))}: {gap['mean']:+.3f}{known}"
