@@ -33,17 +33,25 @@ class Evaluate:
     """What is evaluated.
 
     Attributes:
-        protocol: `honest` (linear probe on unseen speakers, as `mmembed probe`) or `maeb`
-            (classification of MTEB: 8 training clips of each class, folds of clips).
-        embeddings: Folders of embedding shards.
+        protocol: `honest` (linear probe on unseen speakers, as `mmembed probe`), `maeb`
+            (classification of MTEB: 8 training clips of each class, folds of clips), `emobox` (its
+            published folds, a small head on frames; extract with `--granularity utterance frame`)
+            or `superb-er` (learned weights of layers, folds of speakers).
+        embeddings: Folders of embedding shards, or URLs of such folders (s3://bucket/prefix).
         folds: Number of folds of speakers of the speaker-independent figure; where there are fewer
             speakers, each of them is a fold.
+        folds_file: CSV table of `emobox` with the columns file, emotion and test_folds.
+        epochs: Passes over the training clips, of `emobox` and `superb-er`; by default 100 and 270.
+        seed: Of the heads of `emobox` and `superb-er`.
         out: Also write all results to this file, as JSON.
     """
 
-    protocol: tyro.conf.Positional[Literal["honest", "maeb"]]
-    embeddings: tyro.conf.Positional[tuple[Path, ...]]
+    protocol: tyro.conf.Positional[Literal["honest", "maeb", "emobox", "superb-er"]]
+    embeddings: tyro.conf.Positional[tuple[str, ...]]
     folds: int = 8
+    folds_file: Path | None = None
+    epochs: int | None = None
+    seed: int = 0
     out: Path | None = None
 
 
@@ -80,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         elif evaluation.honest and first.honest:
             result["difference"] = gap = difference(first, evaluation)
             print(f"  honest UAR {_gap(gap, settings.embeddings[0])}")
-        results[str(folder)] = result
+        results[folder] = result
         print(f"  chance UAR {1 / len({*evaluation.labels}):.3f}", flush=True)
     if settings.out:
         about = {"protocol": protocol.name, "about": protocol.about, "embeddings": results}
@@ -88,14 +96,29 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _protocol(settings: Evaluate, unseen: EmotionProtocol) -> EmotionProtocol:
-    if settings.protocol == "maeb":
+    name, epochs, trained = settings.protocol, settings.epochs, ("emobox", "superb-er")
+    if settings.folds_file is not None and name != "emobox":
+        raise UsageError(f"--folds-file: {name} makes its own folds; emobox has given ones")
+    if epochs is not None and (epochs < 1 or name not in trained):
+        raise UsageError(f"--epochs {epochs}: 1 at least, and of {' and '.join(trained)} alone")
+    if name == "emobox":
+        from mmembed.protocols import emobox
+
+        if settings.folds_file is None:
+            raise UsageError("emobox needs --folds-file FILE, the table of its folds")
+        return emobox.EmoBox(settings.folds_file, epochs or emobox.EPOCHS, settings.seed)
+    if name == "superb-er":
+        from mmembed.protocols import superb_er
+
+        return superb_er.SuperbEr(epochs or superb_er.EPOCHS, settings.seed)
+    if name == "maeb":
         from mmembed.protocols.maeb import Maeb
 
         return Maeb()
     return unseen
 
 
-def _row(folder: Path, evaluation: Evaluation) -> str:
+def _row(folder: str, evaluation: Evaluation) -> str:
     scores, unseen = evaluation.scores, evaluation.honest
     figure, between = "-", "-"
     if unseen:
@@ -103,14 +126,14 @@ def _row(folder: Path, evaluation: Evaluation) -> str:
         if unseen.result["low"] is not None:
             between = f"{unseen.result['low']:.3f}-{unseen.result['high']:.3f}"
     return (
-        f"{printable(str(folder))[-44:]:44} {scores['accuracy']:8.3f} {scores['uar']:6.3f} "
+        f"{printable(folder)[-44:]:44} {scores['accuracy']:8.3f} {scores['uar']:6.3f} "
         f"{scores['macro_f1']:8.3f} {figure:>10} {between:>15}"
     )
 
 
-def _gap(gap: dict[str, Any] | None, first: Path) -> str:
+def _gap(gap: dict[str, Any] | None, first: str) -> str:
     if gap is None:
-        return f"is not compared with {printable(str(first))}: other clips or classes"
+        return f"is not compared with {printable(first)}: other clips or classes"
     between = f", 95 % interval {gap['low']:+.3f} to {gap['high']:+.3f}"
     known = between if gap["low"] is not None else f", {gap['note']}"
-    return f"less that of {printable(str(first))}: {gap['mean']:+.3f}{known}"
+    return f"less that of {printable(first)}: {gap['mean']:+.3f}{known}"

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -88,11 +87,11 @@ class Evaluation:
         }
 
 
-def evaluate(folder: Path, protocol: EmotionProtocol, unseen: Honest) -> Evaluation:
+def evaluate(folder: str, protocol: EmotionProtocol, unseen: Honest) -> Evaluation:
     """Follow a protocol on a folder of embedding shards.
 
     Args:
-        folder: of one stream subset.
+        folder: of one stream subset, here or behind a URL.
         protocol: what is followed.
         unseen: the protocol of the speaker-independent figure.
 
@@ -169,7 +168,7 @@ def difference(first: Evaluation, other: Evaluation) -> dict[str, Any] | None:
 
 
 def _read(
-    folder: Path, protocol: EmotionProtocol, part: Part
+    folder: str, protocol: EmotionProtocol, part: Part
 ) -> tuple[EmbeddedClips, list[Utterance]]:
     """Clips with a class, and the rows of those without."""
     left_out: list[Utterance] = []
