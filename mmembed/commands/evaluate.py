@@ -41,7 +41,8 @@ class Evaluate:
         folds: Number of folds of speakers of the speaker-independent figure; where there are fewer
             speakers, each of them is a fold.
         folds_file: CSV table of `emobox` with the columns file, emotion and test_folds.
-        epochs: Passes over the training clips, of `emobox` and `superb-er`; by default 100 and 270.
+        epochs: Passes over the training clips: of `emobox`, by default 100; of `superb-er`, by
+            default as many as make 30,000 steps.
         seed: Of the heads of `emobox` and `superb-er`.
         out: Also write all results to this file, as JSON.
     """
@@ -108,9 +109,9 @@ def _protocol(settings: Evaluate, unseen: EmotionProtocol) -> EmotionProtocol:
             raise UsageError("emobox needs --folds-file FILE, the table of its folds")
         return emobox.EmoBox(settings.folds_file, epochs or emobox.EPOCHS, settings.seed)
     if name == "superb-er":
-        from mmembed.protocols import superb_er
+        from mmembed.protocols.superb_er import SuperbEr
 
-        return superb_er.SuperbEr(epochs or superb_er.EPOCHS, settings.seed)
+        return SuperbEr(epochs, settings.seed)
     if name == "maeb":
         from mmembed.protocols.maeb import Maeb
 

@@ -160,6 +160,7 @@ class EmoBox(EmotionProtocol):
                 gradient_norm=GRADIENT_NORM,
                 epochs=self.epochs,
                 seed=self.seed,
+                fold=fold,
             )
             folds.append(TestedFold(train, test, predicted, fold))
         if not folds:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
+from mmembed.io.progress import progress
 from mmembed.studies.embeddings_data import Rows
 from mmembed.studies.probe import Names
 
@@ -30,6 +31,7 @@ def train_and_predict(
     gradient_norm: float,
     epochs: int,
     seed: int,
+    fold: str,
 ) -> Names:
     """Train a head by cross entropy with Adam, at a constant rate, and use the last state.
 
@@ -42,6 +44,7 @@ def train_and_predict(
         gradient_norm: longer gradients are cut to this length.
         epochs: passes over `train`.
         seed: of the first weights and of the order of the clips.
+        fold: its name, beside the progress.
 
     Returns:
         (m,) classes.
@@ -53,24 +56,31 @@ def train_and_predict(
         torch.manual_seed(seed)
         head = make(len(names))
     optimizer = torch.optim.Adam(head.parameters(), lr=LEARNING_RATE)
-    rows = torch.from_numpy(train)
-    for _ in range(epochs):
-        order = torch.randperm(len(rows), generator=generator)
-        for batch in torch.split(rows[order], BATCH):
-            scores = head(*_padded(steps, batch))
-            optimizer.zero_grad()
-            loss = nn.functional.cross_entropy(scores, targets[batch])
-            torch.autograd.backward(loss)
-            nn.utils.clip_grad_norm_(head.parameters(), gradient_norm)
-            optimizer.step()
+    rows, batch_of = torch.from_numpy(train), _batches(steps)
+    with progress(f"fold {fold}, epochs", epochs) as update:
+        for epoch in range(epochs):
+            order = torch.randperm(len(rows), generator=generator)
+            for batch in torch.split(rows[order], BATCH):
+                loss = nn.functional.cross_entropy(head(*batch_of(batch)), targets[batch])
+                optimizer.zero_grad()
+                torch.autograd.backward(loss)
+                nn.utils.clip_grad_norm_(head.parameters(), gradient_norm)
+                optimizer.step()
+            update(epoch + 1)
     with torch.inference_mode():
         batches = torch.split(torch.from_numpy(test), BATCH)
-        best = [head(*_padded(steps, batch)).argmax(1) for batch in batches]
+        best = [head(*batch_of(batch)).argmax(1) for batch in batches]
     predicted: Names = names[torch.cat(best).numpy()]
     return predicted
 
 
-def _padded(steps: Sequence[Tensor], rows: Tensor) -> tuple[Tensor, Tensor]:
-    chosen = [steps[row] for row in rows.tolist()]
-    lengths = torch.tensor([len(one) for one in chosen])
-    return pad_sequence(chosen, batch_first=True), lengths
+def _batches(steps: Sequence[Tensor]) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+    """From rows (B,) to a `Head`'s arguments; steps of one length are stacked once for all."""
+    lengths = torch.tensor([len(one) for one in steps])
+    if len({len(one) for one in steps}) == 1:
+        stacked = torch.stack([*steps])
+        return lambda rows: (stacked[rows], lengths[rows])
+    return lambda rows: (
+        pad_sequence([steps[row] for row in rows.tolist()], batch_first=True),
+        lengths[rows],
+    )

@@ -6,14 +6,15 @@ over time commutes with them.) Cross entropy, Adam at 1e-4, batches of 32, gradi
 1, as in s3prl. Folds hold out whole speakers, as SUPERB holds out sessions of IEMOCAP: five, or one
 speaker each where there are fewer. Accuracy is the mean over the folds.
 
-Not followed: SUPERB trains 30,000 steps, which are about 270 epochs of its IEMOCAP, and takes the
-step that is best on a fifth of the training clips. Here all training clips are learned from for 270
-epochs, and the last state is used.
+Not followed: of its 30,000 steps SUPERB takes the one that is best on a fifth of the training
+clips. Here all training clips are learned from, for as many whole epochs as make 30,000 steps, and
+the last state is used.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import ceil
 from typing import Final
 
 import numpy as np
@@ -21,14 +22,14 @@ import torch
 from torch import Tensor, nn
 
 from mmembed.errors import UsageError
-from mmembed.protocols.heads import train_and_predict
+from mmembed.protocols.heads import BATCH, train_and_predict
 from mmembed.protocols.protocol import EmotionProtocol, TestedFold
 from mmembed.studies.embeddings_data import EmbeddedClips
 from mmembed.studies.probe import Names
 from mmembed.studies.splits import group_folds
 
 FOLDS: Final = 5
-EPOCHS: Final = 270
+STEPS: Final = 30_000
 GRADIENT_NORM: Final = 1.0
 
 
@@ -57,7 +58,7 @@ class SuperbEr(EmotionProtocol):
     """See the module.
 
     Attributes:
-        epochs: passes over the training clips.
+        epochs: passes over the training clips; None = the fewest that make `STEPS`.
         seed: of the heads.
     """
 
@@ -68,7 +69,7 @@ class SuperbEr(EmotionProtocol):
     )
     part = "layers"
 
-    epochs: int = EPOCHS
+    epochs: int | None = None
     seed: int = 0
 
     def folds(self, clips: EmbeddedClips, labels: Names) -> list[TestedFold]:
@@ -98,8 +99,9 @@ class SuperbEr(EmotionProtocol):
                 train,
                 test,
                 gradient_norm=GRADIENT_NORM,
-                epochs=self.epochs,
+                epochs=self.epochs or ceil(STEPS / ceil(len(train) / BATCH)),
                 seed=self.seed,
+                fold=str(index),
             )
             folds.append(TestedFold(train, test, predicted, str(index)))
         return folds
