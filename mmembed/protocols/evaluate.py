@@ -100,7 +100,8 @@ def evaluate(folder: str, protocol: EmotionProtocol, unseen: Honest) -> Evaluati
     """
     clips, left_out = _read(folder, protocol, protocol.part)
     if not len(clips):
-        raise UsageError(f"{folder}: holds no clip with a class")
+        why = "".join(f"; {note}" for note in protocol.notes((), left_out))
+        raise UsageError(f"{folder}: holds no clip with a class{why}")
     labels = np.array([protocol.class_of(row) for row in clips.utterances])
     if len({*labels}) < 2:
         raise UsageError(f"{folder}: all clips are {labels[0]}: there is nothing to tell apart")

@@ -191,7 +191,11 @@ def test_what_cannot_be_trained_is_one_line(tmp_path: Path) -> None:
     assert "no clip here is in the test part of a fold" in told(*arguments)
     write_folds(table, [(name, emotion, "7") for name, emotion, _ in listed])
     assert "fold 7 has no training clip here" in told(*arguments)
-    write_folds(table, [*listed[1:], ("0", "joy", "1"), ("000", "joy", "1")])
+    write_folds(table, [("of another corpus", "joy", "1")])
+    assert "holds no clip with a class; 12 clips not in the list of folds" in told(*arguments)
+    write_folds(
+        table, [(name, emotion, "1" if name < "004" else "") for name, emotion, _ in listed]
+    )
     records = [clip(n, 1.0) for n in range(12)]
     bare = [
         Record(r.key, {n: x for n, x in r.members.items() if n != "frames.npy"}, r.meta)
