@@ -171,6 +171,26 @@ def test_superb_weighs_layers_and_holds_out_speakers(
     assert leaks == [(2, 0), (1, 0), (1, 0), (1, 0), (1, 0)]
 
 
+@pytest.mark.usefixtures("quick")
+def test_the_weight_of_the_layer_that_tells_the_class_grows() -> None:
+    labels = np.array([emotion_of(n) for n in range(60)])
+    layers = torch.randn(60, 3, 4, generator=torch.Generator().manual_seed(0))
+    for n in range(60):
+        layers[n, 1, n % 3] += 3
+    made: list[superb_er.LayerWeightedHead] = []
+
+    def make(classes: int) -> nn.Module:
+        made.append(superb_er.LayerWeightedHead(3, 4, classes))
+        return made[0]
+
+    rows = np.arange(60)
+    options: dict[str, Any] = {"gradient_norm": 1.0, "epochs": 60, "seed": 0, "fold": "1"}
+    predicted = heads.train_and_predict(make, [*layers], labels, rows[:40], rows[40:], **options)
+    weights = made[0].weights.softmax(0)
+    assert weights[1] > 2 * max(weights[0], weights[2])
+    assert (predicted == labels[40:]).mean() > 0.8
+
+
 def test_what_cannot_be_trained_is_one_line(tmp_path: Path) -> None:
     def told(*arguments: object) -> str:
         with pytest.raises(UsageError) as error:
