@@ -188,7 +188,7 @@ def test_the_weight_of_the_layer_that_tells_the_class_grows() -> None:
     predicted = heads.train_and_predict(make, [*layers], labels, rows[:40], rows[40:], **options)
     weights = made[0].weights.softmax(0)
     assert weights[1] > 2 * max(weights[0], weights[2])
-    assert (predicted == labels[40:]).mean() > 0.8
+    assert (predicted == labels[40:]).mean() > 0.6
 
 
 def test_what_cannot_be_trained_is_one_line(tmp_path: Path) -> None:
