@@ -35,7 +35,7 @@ from mmembed.data.manifest.utterance import Utterance
 from mmembed.data.media import pool
 from mmembed.data.media.load import MediaSource, Source
 from mmembed.data.media.pool import Decoder
-from mmembed.data.media.process import confine
+from mmembed.data.media.process import limit_child
 from mmembed.embedder import Embedder, save_encoder
 from mmembed.embeddings.plan import Plan
 from mmembed.embeddings.write import Content, Threads, make_shards
@@ -71,7 +71,7 @@ class Settings:
 
 def serve(connection: Connection, memory: int) -> None:
     """A process that takes its time, which stands in the name of a clip."""
-    confine(memory)
+    limit_child(memory)
     head = {"info": {"seconds": float(CLIP), "face": "haar"}}
     with suppress(EOFError, ConnectionError):
         connection.send_bytes(b"ready")
