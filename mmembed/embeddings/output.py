@@ -4,9 +4,9 @@ For a store they are made in a folder here, `io.store.staging_folder`, which loo
 the store: an index where that has one, and for each tar a file of the same length without content,
 which takes no space. A shard that is made here is put there at once, and its tar here is emptied.
 
-The index is the commit there, too, and it must be that of the tar beside it, whoever was killed or
-faster, also where two machines round differently. So no tar is ever put in place of one that may
-become part of a shard:
+The index is the commit there, too, and it must be that of the tar beside it, whichever process was
+killed or faster, also where two machines round differently. So no tar is ever put in place of one
+that may become part of a shard:
 
 1. The index is put under a hidden name that has its SHA-256, `.shard-000000.SHA256.json`.
 2. The tar is put where there is none; it is marked with that SHA-256. Where there is one, its mark

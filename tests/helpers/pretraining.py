@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -66,3 +70,19 @@ def result_of(out: Path) -> tuple[bytes, dict[str, Any], list[dict[str, Any]]]:
         json.loads((out / "evaluation.json").read_text()),
         [{name: value for name, value in line.items() if name != "seconds"} for line in lines],
     )
+
+
+def end_after_three_steps(arguments: list[str], out: Path, number: signal.Signals) -> None:
+    """Start a run, and send a signal to all of its processes while it trains."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        arguments, env=environment, start_new_session=True, stdout=subprocess.DEVNULL
+    )
+    log = out / "metrics.jsonl"
+    deadline = time.monotonic() + 90
+    while not (log.exists() and log.read_text().count("\n") >= 3):
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.02)
+    os.killpg(process.pid, number)
+    process.wait(timeout=60)
+    assert not (out / "evaluation.json").exists()

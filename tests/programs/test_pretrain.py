@@ -8,14 +8,21 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from helpers.forker import Forker
-from helpers.pretraining import PROGRAM, SENTENCES, clip, result_of, settings, write_clips
+from helpers.pretraining import (
+    PROGRAM,
+    SENTENCES,
+    clip,
+    end_after_three_steps,
+    result_of,
+    settings,
+    write_clips,
+)
 
 from mmembed.data.example import Example
 from mmembed.data.manifest.utterance import Utterance
@@ -56,22 +63,6 @@ def pretrain() -> Iterator[Forker]:
     made = Forker(PROGRAM, "mmembed.pretraining.pretrain")
     yield made
     made.close()
-
-
-def end_after_three_steps(arguments: list[str], out: Path, number: signal.Signals) -> None:
-    """Start a run, and send a signal to all of its processes while it trains."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(
-        arguments, env=environment, start_new_session=True, stdout=subprocess.DEVNULL
-    )
-    log = out / "metrics.jsonl"
-    deadline = time.monotonic() + 90
-    while not (log.exists() and log.read_text().count("\n") >= 3):
-        assert time.monotonic() < deadline and process.poll() is None
-        time.sleep(0.02)
-    os.killpg(process.pid, number)
-    process.wait(timeout=60)
-    assert not (out / "evaluation.json").exists()
 
 
 @pytest.fixture(scope="module")

@@ -7,14 +7,20 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from helpers.forker import Forker
-from helpers.pretraining import PROGRAM, clip, result_of, settings, write_clips
+from helpers.pretraining import (
+    PROGRAM,
+    clip,
+    end_after_three_steps,
+    result_of,
+    settings,
+    write_clips,
+)
 from helpers.tiny_backbones import write_tiny
 from mmembed_export.extract import main as extract
 
@@ -112,18 +118,7 @@ def test_stopped_and_resumed_equals_undisturbed(
     """Bitwise; and checkpoints do not hold what is frozen."""
     out = tmp_path / "run"
     command = [*TORCHRUN, str(PROGRAM), *arguments(shards, out, backbones, "lora")]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(
-        command, env=environment, start_new_session=True, stdout=subprocess.DEVNULL
-    )
-    log = out / "metrics.jsonl"
-    deadline = time.monotonic() + 90
-    while not (log.exists() and log.read_text().count("\n") >= 3):
-        assert time.monotonic() < deadline and process.poll() is None
-        time.sleep(0.02)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait(timeout=60)
-    assert not (out / "evaluation.json").exists()
+    end_after_three_steps(command, out, signal.SIGKILL)
     done = run(command)
     assert done.returncode == 0, done.stderr
     assert result_of(out) == result_of(undisturbed)
