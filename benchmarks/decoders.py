@@ -18,7 +18,7 @@ from __future__ import annotations
 import json
 import tempfile
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -113,7 +113,7 @@ class Run:
 
     def costs(self, clips: list[Source]) -> dict[str, float]:
         """Milliseconds of a processor for a clip, by thread."""
-        spent = Counter[str]()
+        spent: defaultdict[str, float] = defaultdict(float)
 
         def timed(name: str, work: Callable[..., T]) -> Callable[..., T]:
             def run(*arguments: Any) -> T:
@@ -145,7 +145,7 @@ def main() -> None:
     settings = tyro.cli(Settings, description=__doc__)
     import decoders  # itself, by a name that other processes can import
 
-    pool._serve = decoders.serve  # type: ignore[attr-defined]
+    pool._serve = decoders.serve
     with tempfile.TemporaryDirectory() as folder:
         embedder = tiny_embedder(Path(folder) / "encoder")
     print(f"processes that take {settings.seconds} s for a clip: clips a second, share of most")

@@ -139,7 +139,8 @@ def make(recipe: str, device: torch.device) -> CtcSpeaker:
     encoder = replace(run.method.encoder, vocabulary_size=256)
     backbones = {}
     if tuned:
-        audio: Any = replace(encoder.audio, name=name, tuned=tuned)
+        kind: Any = tuned
+        audio = replace(encoder.audio, name=name, tuned=kind)
         encoder = replace(encoder, audio=audio)
         backbones = {"audio": build_encoder(WHISPER_BASE)}
     config = replace(run.method, encoder=encoder, num_speakers=100, alphabet_size=40)
@@ -161,8 +162,7 @@ def clips(recipe: str, count: int) -> tuple[Batch, float]:
             nothing = {"video": inputs["video"][:0], "text": inputs["text"][:0]}
             inputs = {"audio": samples, **nothing}
         words = torch.randint(3, 40, (frames // 5,), generator=generator)
-        known = {"transcript": words, "speaker": number % 100}
-        items.append(Item(str(number), inputs, audio_frames=frames, **known))
+        items.append(Item(str(number), inputs, words, speaker=number % 100, audio_frames=frames))
         total += frames / 25
     return collate(items), total
 

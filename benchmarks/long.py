@@ -114,8 +114,9 @@ def encode(embedder: Embedder, example: Example, windows: Sequence[Window]) -> E
             example,
             windows,
             [],
+            embedder.encoder,
             lambda part: embedder.hidden([part]),
-            embedder.vocabulary,
+            embedder.subwords,
             embedder.recogniser,
         )
 

@@ -30,7 +30,7 @@ import cv2
 import numpy as np
 import tyro
 
-from mmembed.data.inputs import MEDIA_SUFFIXES
+from mmembed.data.folders import MEDIA_SUFFIXES
 from mmembed.data.media.decode import load_clip
 from mmembed.embedder import Embedder
 from mmembed.features.audio import SAMPLE_RATE

@@ -67,7 +67,7 @@ def main() -> None:
         if settings.wav2vec2 is None:
             torch.manual_seed(0)
             Wav2Vec2Model(Wav2Vec2Config()).save_pretrained(folder)
-        model = Wav2Vec2Model.from_pretrained(folder).eval()
+        model = Wav2Vec2Model.from_pretrained(folder).eval()  # type: ignore[no-untyped-call]
         embedder = Embedder.from_pretrained(str(folder))
         ways: dict[str, Callable[[], Vectors]] = {
             "loop, one film at a time": lambda: _loop(settings.films, model, 1),
@@ -114,7 +114,7 @@ def _loop(films: Sequence[Path], model: Wav2Vec2Model, at_once: int) -> Vectors:
                 # Base models are trained, and used, without a mask; it is what a batch needs.
                 hidden = model(padded, mask if at_once > 1 else None).last_hidden_state
             for row, sound in zip(hidden, sounds, strict=True):
-                steps = int(model._get_feat_extract_output_lengths(len(sound)))  # type: ignore[no-untyped-call]
+                steps = int(model._get_feat_extract_output_lengths(len(sound)))
                 vectors.append(row[:steps].mean(0).numpy())
             sounds = []
     return vectors
@@ -124,7 +124,8 @@ def _crops(film: Path) -> list[NDArray[np.uint8]]:
     detector = cv2.CascadeClassifier(
         cv2.data.haarcascades + "haarcascade_frontalface_default.xml"  # type: ignore[attr-defined]
     )
-    capture, crops = cv2.VideoCapture(str(film)), []
+    capture = cv2.VideoCapture(str(film))
+    crops: list[NDArray[np.uint8]] = []
     while True:
         there, frame = capture.read()
         if not there:

@@ -19,17 +19,21 @@ from pathlib import Path
 
 import av
 import cv2
+import numpy as np
 import torch
 import tyro
+from numpy.typing import NDArray
 
 from mmembed.data.corpora import CORPORA
+from mmembed.data.example import Example
 from mmembed.data.manifest.utterance import Utterance
-from mmembed.data.media.decode import load_clip
+from mmembed.data.media.decode import DecodedMedia, load_clip
 from mmembed.data.media.load import MediaSource
 from mmembed.data.media.pool import Decoder
 from mmembed.data.prepare import prepare_shards
 from mmembed.data.shards.layout import Record, write_shard
 from mmembed.data.shards.records import to_record
+from mmembed.errors import DataError
 from mmembed.features.video import face_crops
 
 
@@ -66,23 +70,31 @@ def main() -> None:
         print(f"{name:22}: {seconds / took:7.1f} x real time")
 
 
+def pictures(clip: DecodedMedia) -> NDArray[np.uint8]:
+    assert clip.video is not None
+    return clip.video
+
+
 def stages(rows: Sequence[Utterance], folder: Path) -> float:
     """Print what a clip costs, stage by stage; returns the seconds of all clips."""
     spent = dict.fromkeys(("decode", "faces", "write"), 0.0)
-    total, examples = 0.0, []
+    total, examples = 0.0, list[Example]()
     for row in rows[:4]:
-        face_crops(load_clip(folder / str(row.media)).video)  # caches and libraries warm up
+        face_crops(pictures(load_clip(folder / str(row.media))))  # caches and libraries warm up
     with Decoder() as decoder:
         for row in rows:
             clock = [time.process_time()]
             clip = load_clip(folder / str(row.media))
             clock.append(time.process_time())
-            face_crops(clip.video)
+            face_crops(pictures(clip))
             clock.append(time.process_time())
             for stage, start, end in zip(spent, clock, clock[1:], strict=False):
                 spent[stage] += end - start
             total += clip.seconds
-        examples = list(decoder.load(MediaSource(row, folder) for row in rows))
+        for example in decoder.load(MediaSource(row, folder) for row in rows):
+            if isinstance(example, DataError):
+                raise example
+            examples.append(example)
     with tempfile.TemporaryDirectory() as scratch:
         start = time.process_time()
         records = [Record(*to_record(example)) for example in examples]

@@ -204,9 +204,10 @@ def step(recipe: str, folder: Path, costs: dict[str, float], settings: Settings)
         crops = torch.randint(0, 256, (SECONDS * VIDEO_RATE, CROP, CROP), dtype=torch.uint8)
         held = [replace(item, inputs={**item.inputs, "video": crops}) for item in held]
     batch = collate(held)
-    sizes = {"num_speakers": 1, "alphabet_size": len(units)}
     encoder = replace(run.method.encoder, vocabulary_size=len(units))
-    method = CtcSpeaker(replace(run.method, encoder=encoder, **sizes))
+    method = CtcSpeaker(
+        replace(run.method, encoder=encoder, num_speakers=1, alphabet_size=len(units))
+    )
     optimizer = build_optimizer(method, run.optim)
     taken = []
     for _ in range(settings.rounds):

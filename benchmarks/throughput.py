@@ -41,7 +41,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mmembed.batch import Encoding
 from mmembed.data.example import Example
-from mmembed.data.inputs import MEDIA_SUFFIXES, open_sources
+from mmembed.data.folders import MEDIA_SUFFIXES
+from mmembed.data.inputs import open_sources
 from mmembed.data.manifest.utterance import Utterance
 from mmembed.data.media.decode import DecodedMedia, load_clip
 from mmembed.data.media.pool import Decoder
@@ -51,6 +52,7 @@ from mmembed.embeddings.write import Content
 from mmembed.encoder import Encoder
 from mmembed.features.audio import SAMPLE_RATE, to_int16
 from mmembed.features.video import face_crops
+from mmembed.nn.transformer import Block
 from mmembed.settings.pretrain import RECIPES
 from mmembed.streams import stream_subsets
 
@@ -276,8 +278,8 @@ def encoder(settings: Settings, examples: Sequence[Example], embedder: Embedder)
         for name, parts in ways.items():
             measure(f"{name}, bfloat16", parts, True)
         if settings.compiled:
-            for blocks in embedder.encoder.own.values():
-                for block in blocks:  # type: ignore[attr-defined]
+            for block in embedder.encoder.modules():
+                if isinstance(block, Block):
                     block.compile(dynamic=True)
             measure(f"{AT_ONCE} as they come, compiled", ways[f"{AT_ONCE} as they come"])
     for half, limit in limits.items():
@@ -333,8 +335,8 @@ def main() -> None:
     if settings.recipe is not None:
         torch.manual_seed(0)
         sizes = RECIPES[settings.recipe]().method.encoder
-        vocabulary_size = embedder.encoder.config.vocabulary_size
-        embedder.encoder = Encoder(replace(sizes, vocabulary_size=vocabulary_size))
+        assert embedder.subwords is not None
+        embedder.encoder = Encoder(replace(sizes, vocabulary_size=len(embedder.subwords)))
         embedder.encoder.train(False).requires_grad_(False)
     cores = len(os.sched_getaffinity(0))
     print(f"{len(files)} clips, {cores} cores, {torch.get_num_threads()} threads of torch")
