@@ -258,6 +258,12 @@ REFUSED = {
 }  # fmt: skip
 """What they say with the extra, where this machine alone cannot give what they ask for."""
 
+CODE = {
+    "baselines": "import opensmile; opensmile.Smile()",  # for benchmarks/real_speech.py
+    "mteb": "from mmembed.embeddings.mteb import MtebEncoder as E; E('encoder').mteb_model_meta",
+}
+"""Extra -> what needs it where no command does."""
+
 
 @pytest.mark.slow
 @pytest.mark.parametrize("extra", EXTRAS)
@@ -272,8 +278,8 @@ def test_each_extra_brings_what_its_programs_need(extra, alone, wheel, folder, a
     here = environments.make(tmp_path / "env", wheel, extras, [*CORE, *lines])
     given = packages_distributions()
     assert not any(extra in extras_with(given[module]) for module in missed(here, tmp_path))
-    if extra == "baselines":  # no program of the package: benchmarks/real_speech.py
-        call(here / "python", "-c", "import opensmile; opensmile.Smile()", cwd=tmp_path)
+    if extra in CODE:
+        call(here / "python", "-c", CODE[extra], cwd=folder)
         return
     words = [word.replace("ADDRESS", address) for word in USES[extra]]
     offline = {"HF_ENDPOINT": "http://127.0.0.1:9", "MMEMBED_CACHE": str(tmp_path / "cache")}
