@@ -42,8 +42,7 @@ Vectors: TypeAlias = NDArray[np.float32] | Tensor
 
 TOGETHER: Final = 32  # clips that are read before they are embedded
 CONTEXT: Final = frozenset(
-    ("task_metadata", "hf_split", "hf_subset", "prompt_type")
-    + ("batch_size", "show_progress_bar", "num_proc")
+    {"task_metadata", "hf_split", "hf_subset", "prompt_type", "batch_size", "show_progress_bar"}
 )
 """Arguments of MTEB and sentence-transformers that change no vector."""
 
