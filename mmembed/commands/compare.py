@@ -13,7 +13,7 @@ tests have the same items.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -38,6 +38,7 @@ class Compare:
             first.
         metric: Metric to show, such as mae; by default the main metric of the test.
         test: Show only this test.
+        published: Under each table, what others published of the same corpus.
         out: Also write an HTML page with tables and bars to this file.
     """
 
@@ -45,6 +46,7 @@ class Compare:
     reference: str | None = None
     metric: str | None = None
     test: str | None = None
+    published: bool = False
     out: Path | None = None
 
 
@@ -63,11 +65,24 @@ def main(argv: Sequence[str] | None = None) -> None:
             test=settings.test,
             update=lambda fraction: update(100 * fraction),
         )
+    if settings.published:
+        comparisons = [_with_published(one) for one in comparisons]
     print("\n\n".join("\n".join(as_text(one)) for one in comparisons), flush=True)
     if settings.out is not None:
         from mmembed.report.compare import write_comparison  # draws: takes a second to import
 
         print(f"\n{write_comparison(runs, comparisons, settings.out)}")
+
+
+def _with_published(comparison: Comparison) -> Comparison:
+    """With the figures of others among its notes."""
+    from mmembed.protocols.published import ABOUT, published_for
+
+    known = published_for(comparison.items.keys)
+    lines = [line for one in known for line in one.lines()]
+    if not lines:
+        lines = [f"published: nothing is known here of clips other than {'-, '.join(ABOUT)}-"]
+    return replace(comparison, notes=(*comparison.notes, *lines))
 
 
 def as_text(comparison: Comparison) -> Iterator[str]:

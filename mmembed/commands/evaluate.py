@@ -1,13 +1,16 @@
 """Score embeddings by a standard protocol, tell where it leaks, and what holds on unseen speakers.
 
-Example:
+Examples:
     mmembed evaluate maeb embeddings/emodb/audio other/emodb/audio
+    mmembed evaluate maeb ENCODER openai/whisper-base --clips emodb.jsonl --vectors embeddings
 
-Each folder holds embedding shards of one stream subset with category labels. A protocol whose folds
+Each folder holds embedding shards of one stream subset with category labels. With --clips the names
+are encoders, which embed these clips first, as `mmembed extract` does. A protocol whose folds
 have the same speakers on both sides measures how well the embeddings tell emotions of known voices;
 for each fold the command prints how many speakers of the test part are also in the training part.
 The speaker-independent figure (`honest`) of the same clips is always printed beside it. Folders
-with the same clips are compared with the first one.
+with the same clips are compared with the first one. What others published of the same corpus stands
+below, in lines that begin with "published".
 """
 
 from __future__ import annotations
@@ -20,8 +23,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import tyro
 
+from mmembed.data.media.fork_server import start_fork_server
 from mmembed.errors import UsageError, printable
 from mmembed.io.json import write_json
+from mmembed.settings.extract import Extract, Granularity
+from mmembed.streams import subset_name
 
 if TYPE_CHECKING:
     from mmembed.protocols.evaluate import Evaluation
@@ -37,7 +43,13 @@ class Evaluate:
             (classification of MTEB: 8 training clips of each class, folds of clips), `emobox` (its
             published folds, a small head on frames; extract with `--granularity utterance frame`)
             or `superb-er` (learned weights of layers, folds of speakers).
-        embeddings: Folders of embedding shards, or URLs of such folders (s3://bucket/prefix).
+        embeddings: Folders of embedding shards, or URLs of such folders (s3://bucket/prefix). With
+            --clips: encoders, each a folder or a name on the hub.
+        clips: Labelled clips, as `mmembed extract` takes them: manifests or prepared shards.
+        vectors: Folder for the embeddings of --clips, in it one for each encoder. The same command
+            again makes only what is missing.
+        streams: Streams of --clips that are embedded, such as "audio+video"; by default all that a
+            clip has.
         folds: Number of folds of speakers of the speaker-independent figure; where there are fewer
             speakers, each of them is a fold.
         folds_file: CSV table of `emobox` with the columns file, emotion and test_folds.
@@ -49,6 +61,9 @@ class Evaluate:
 
     protocol: tyro.conf.Positional[Literal["honest", "maeb", "emobox", "superb-er"]]
     embeddings: tyro.conf.Positional[tuple[str, ...]]
+    clips: tuple[str, ...] = ()
+    vectors: Path | None = None
+    streams: str | None = None
     folds: int = 8
     folds_file: Path | None = None
     epochs: int | None = None
@@ -61,13 +76,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     settings = tyro.cli(Evaluate, prog="mmembed evaluate", args=argv, description=__doc__)
     if not settings.embeddings:
         raise UsageError("name a folder of embeddings")
+    if settings.clips:
+        start_fork_server()
     if settings.folds < 2:
         raise UsageError(f"--folds {settings.folds}: 2 at least")
     from mmembed.protocols.evaluate import difference, evaluate
     from mmembed.protocols.honest import Honest
+    from mmembed.protocols.published import published_for
 
     unseen = Honest(settings.folds)
     protocol = _protocol(settings, unseen)
+    folders = _folders(settings, protocol)
     print(f"{protocol.name}: {protocol.about}")
     print(
         f"{'embeddings':44} {'accuracy':>8} {'UAR':>6} {'macro F1':>8} {'honest UAR':>10} "
@@ -75,11 +94,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     first: Evaluation | None = None
     results: dict[str, Any] = {}
-    for folder in settings.embeddings:
+    for name, folder in folders.items():
         started = time.monotonic()
         evaluation = evaluate(folder, protocol, unseen)
         result = evaluation.to_json()
-        print(f"{_row(folder, evaluation)} {time.monotonic() - started:5.0f}s")
+        print(f"{_row(name, evaluation)} {time.monotonic() - started:5.0f}s")
         for fold, leak in zip(evaluation.folds, evaluation.leaks, strict=True):
             print(f"  fold {printable(fold.name)}: {leak}")
         for note in evaluation.notes:
@@ -89,11 +108,46 @@ def main(argv: Sequence[str] | None = None) -> None:
         elif evaluation.honest and first.honest:
             result["difference"] = gap = difference(first, evaluation)
             print(f"  honest UAR {_gap(gap, settings.embeddings[0])}")
-        results[folder] = result
+        results[name] = result
         print(f"  chance UAR {1 / len({*evaluation.labels}):.3f}", flush=True)
+    published = published_for(first.keys if first else (), protocol.name)
+    for line in (line for one in published for line in one.lines()):
+        print(line)
     if settings.out:
         about = {"protocol": protocol.name, "about": protocol.about, "embeddings": results}
-        write_json(settings.out, about)
+        write_json(settings.out, {**about, "published": [one.to_json() for one in published]})
+
+
+def _folders(settings: Evaluate, protocol: EmotionProtocol) -> dict[str, str]:
+    """What is evaluated -> its folder of embedding shards; encoders make theirs."""
+    from mmembed.embedder.clip import parse_streams
+    from mmembed.embedder.hub import is_hub_name
+    from mmembed.embeddings.extract import extract
+
+    if not settings.clips:
+        if settings.vectors or settings.streams:
+            raise UsageError("--vectors, --streams: go with --clips")
+        for name in settings.embeddings:
+            here = Path(name)
+            if (here / "model.safetensors").is_file() or (is_hub_name(name) and not here.exists()):
+                raise UsageError(
+                    f"{name}: no folder of embeddings; of an encoder name the clips by --clips and "
+                    "a folder for their embeddings by --vectors"
+                )
+        return {name: name for name in settings.embeddings}
+    if settings.vectors is None:
+        raise UsageError("--clips: name a folder for their embeddings by --vectors")
+    subset = subset_name(parse_streams(settings.streams)) if settings.streams else None
+    granularity: tuple[Granularity, ...] = ("utterance",)
+    if protocol.part == "frames":
+        granularity = ("utterance", "frame")
+    folders = {}
+    for name in settings.embeddings:
+        out = settings.vectors / name.strip("/").replace("/", "-")
+        streams = (subset or "all",)
+        extract(Extract(settings.clips, (name,), out, streams, granularity))
+        folders[name] = str(out / subset if subset else out)
+    return folders
 
 
 def _protocol(settings: Evaluate, unseen: EmotionProtocol) -> EmotionProtocol:
