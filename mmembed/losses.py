@@ -18,6 +18,8 @@ from torch import Tensor
 
 from mmembed.batch import UNLABELLED, Packed, Padded, precise
 
+RELEASED_EPSILON = 1e-5  # what the released code of Demux adds to weights and correlations
+
 
 def ctc_steps_needed(tokens: list[int]) -> int:
     """The least number of frames a CTC alignment takes: one a token, one more a repetition."""
@@ -103,25 +105,53 @@ def intra(logits: Tensor, target: Tensor, affinity: Tensor | None = None) -> Ten
     """(B,) mean over pairs i < j in N of affinity * exp(z_i + z_j), plus the same over pairs in P
     with the signs of z turned; halved where neither P nor N is empty.
 
-    Logits and targets are (B, E). A set of one label has no pair and adds 0.
-
-    The released code averages over all k * k ordered pairs of a set of k and exponentiates after it
-    zeroed the lower triangle, so that it adds a constant exp(0) for each of those and its gradient
-    is (k - 1) / 2k of this one; a set of one label costs it a constant.
+    Logits and targets are (B, E). A set of one label has no pair and adds 0. For the form of the
+    released code see `released_intra`.
     """
+    return _within(logits, target, affinity, released=False)
+
+
+def released_intra(logits: Tensor, target: Tensor, affinity: Tensor | None = None) -> Tensor:
+    """(B,) `intra` as the authors' code computes it (github.com/gchochla/Demux-MEmo).
+
+    It averages over all k * k ordered pairs of a set of k, and exponentiates after it zeroed what
+    does not lie above the diagonal: each pair i >= j adds its weight times exp(0). So its gradient
+    is (k - 1) / 2k of that of `intra`, less for small sets than for large ones, and a set of one
+    label costs a constant. It adds 1e-5 to all weights.
+    """
+    raised = None if affinity is None else affinity + RELEASED_EPSILON
+    return _within(logits, target, raised, released=True)
+
+
+def _within(logits: Tensor, target: Tensor, affinity: Tensor | None, released: bool) -> Tensor:
     present = target >= 0.5
     z = precise(logits)
     above = torch.ones(z.shape[1], z.shape[1], dtype=torch.bool, device=z.device).triu(1)
     total = torch.zeros_like(z[:, 0])
     for members, signed in ((~present, z), (present, -z)):
-        pairs = members[:, :, None] & members[:, None, :] & above
-        total = total + _pair_mean(signed[:, :, None] + signed[:, None, :], pairs, affinity)
+        pairs, exponent = (
+            members[:, :, None] & members[:, None, :],
+            signed[:, :, None] + signed[:, None, :],
+        )
+        if released:
+            exponent = exponent.masked_fill(~above, 0)
+        else:
+            pairs = pairs & above
+        total = total + _pair_mean(exponent, pairs, affinity)
     return _known(torch.where(_both(present), total / 2, total), target)
 
 
 def complete(logits: Tensor, target: Tensor, affinity: Tensor | None = None) -> Tensor:
     """(B,) mean of `inter` and `intra`; `intra` alone where P or N is empty."""
-    within = intra(logits, target, affinity)
+    return _completed(logits, target, affinity, intra(logits, target, affinity))
+
+
+def released_complete(logits: Tensor, target: Tensor, affinity: Tensor | None = None) -> Tensor:
+    """(B,) `complete` with `released_intra`."""
+    return _completed(logits, target, affinity, released_intra(logits, target, affinity))
+
+
+def _completed(logits: Tensor, target: Tensor, affinity: Tensor | None, within: Tensor) -> Tensor:
     mean = (inter(logits, target, affinity) + within) / 2
     return torch.where(_both(target >= 0.5), mean, within)
 
@@ -132,13 +162,23 @@ def embedding_correlation(embeddings: Tensor, correlation: Tensor) -> Tensor:
     Args:
         embeddings: (B, E, D).
         correlation: rho (E, E) in [-1, 1].
-
-    The released code divides by E * E instead of by the number of pairs.
     """
+    size = embeddings.shape[1]
+    return _embedding_error(embeddings, correlation) / max(1, size * (size - 1) // 2)
+
+
+def released_embedding_correlation(embeddings: Tensor, correlation: Tensor) -> Tensor:
+    """(B,) `embedding_correlation` as the authors' code computes it: divided by E * E instead of by
+    the number of pairs, (E - 1) / 2E of it (1 / 2.2 for E = 11), and with 1e-5 added to rho.
+    """
+    return _embedding_error(embeddings, correlation + RELEASED_EPSILON) / embeddings.shape[1] ** 2
+
+
+def _embedding_error(embeddings: Tensor, correlation: Tensor) -> Tensor:
+    """(B,) sum over pairs i < j of (cos(e_i, e_j) - rho_ij)^2."""
     directions = F.normalize(precise(embeddings), dim=-1)
     error = (directions @ directions.transpose(1, 2) - correlation).square()
-    size = error.shape[1]
-    return error.triu(1).sum((1, 2)) / max(1, size * (size - 1) // 2)
+    return error.triu(1).sum((1, 2))
 
 
 def label_correlation(labels: Tensor) -> Tensor:

@@ -51,6 +51,25 @@ def intra_by_loops(z: list[float], labels: list[float], w: Rows | None) -> float
     return total / 2 if present and absent else total
 
 
+def released_intra_by_loops(z: list[float], labels: list[float], w: Rows | None) -> float:
+    """All k * k ordered pairs of a set; only those above the diagonal have an exponent."""
+    present, absent = sets(labels)
+    total = 0.0
+    for chosen, sign in ((absent, 1), (present, -1)):
+        terms = []
+        for i, j in itertools.product(chosen, repeat=2):
+            power = sign * (z[i] + z[j]) if i < j else 0.0
+            terms.append((w[i][j] + 1e-5 if w else 1) * math.exp(power))
+        total += sum(terms) / len(terms) if terms else 0.0
+    return total / 2 if present and absent else total
+
+
+def released_complete_by_loops(z: list[float], labels: list[float], w: Rows | None) -> float:
+    present, absent = sets(labels)
+    inner = released_intra_by_loops(z, labels, w)
+    return (inter_by_loops(z, labels, w) + inner) / 2 if present and absent else inner
+
+
 def complete_by_loops(z: list[float], labels: list[float], w: Rows | None) -> float:
     present, absent = sets(labels)
     inner = intra_by_loops(z, labels, w)
@@ -63,6 +82,8 @@ def complete_by_loops(z: list[float], labels: list[float], w: Rows | None) -> fl
         (losses.inter, inter_by_loops),
         (losses.intra, intra_by_loops),
         (losses.complete, complete_by_loops),
+        (losses.released_intra, released_intra_by_loops),
+        (losses.released_complete, released_complete_by_loops),
     ],
 )
 @pytest.mark.parametrize("affinity", [AFFINITY, None])
@@ -91,22 +112,36 @@ def test_numbers_by_hand() -> None:
     torch.testing.assert_close(losses.binary_cross_entropy(z, y), torch.tensor([bce]))
 
 
-def test_the_release_adds_a_constant_and_a_smaller_gradient() -> None:
-    """What the docstring of `intra` says of the released code, which is written out here."""
-    z = LOGITS[:1].clone().requires_grad_()
-    (ours,) = torch.autograd.grad(losses.intra(z, PATTERNS[1:2]).sum(), z)
-    k = 5
-    pairs = (z[0] + z[0][:, None]).triu(1).exp()
-    constant = (k * k - k * (k - 1) / 2) / k**2
-    by_hand = losses.intra(z, PATTERNS[1:2])[0] * (k - 1) / (2 * k) + constant
-    torch.testing.assert_close(pairs.mean(), by_hand)
-    (theirs,) = torch.autograd.grad(pairs.mean(), z)
-    torch.testing.assert_close(theirs, ours * (k - 1) / (2 * k))
+def test_the_released_form_by_hand() -> None:
+    """k = 10 absent, 2 present: gradients are 9 / 20 and 1 / 4 of those of the mean over pairs."""
+    z = torch.linspace(-1, 1, 12)[None].requires_grad_()
+    y = torch.zeros(1, 12)
+    y[0, [2, 7]] = 1
+    ours, theirs = (
+        torch.autograd.grad(loss(z, y).sum(), z)[0]
+        for loss in (losses.intra, losses.released_intra)
+    )
+    torch.testing.assert_close(theirs[y == 0], 9 / 20 * ours[y == 0])
+    torch.testing.assert_close(theirs[y == 1], 1 / 4 * ours[y == 1])
+    zero, alone = torch.zeros(1, 3), torch.tensor([[1.0, 0.0, 0.0]])
+    # All logits 0: each of the pairs has exp(0), whichever form; one label alone costs 1, too.
+    assert losses.released_intra(zero, alone).tolist() == [1.0]
+    assert losses.intra(zero, alone).tolist() == [0.5]
+    affinity = torch.full((3, 3), 0.5)
+    torch.testing.assert_close(
+        losses.released_intra(zero, alone, affinity), torch.tensor([0.50001]), rtol=1e-6, atol=0
+    )
 
 
 @pytest.mark.parametrize(
     "loss",
-    [losses.inter, losses.intra, losses.complete, losses.binary_cross_entropy],
+    [
+        losses.inter,
+        losses.intra,
+        losses.released_intra,
+        losses.complete,
+        losses.binary_cross_entropy,
+    ],
 )
 def test_rows_without_labels_and_huge_logits_stay_finite(
     loss: Callable[..., torch.Tensor],
@@ -146,8 +181,20 @@ def test_the_global_loss_is_the_double_loop() -> None:
         expected.append(sum(errors) / len(errors))
     ours = losses.embedding_correlation(embeddings, rho)
     torch.testing.assert_close(ours, torch.tensor(expected))
+    released = losses.released_embedding_correlation(embeddings, rho)
+    torch.testing.assert_close(released, ours * 6 / 16, rtol=1e-3, atol=1e-4)  # rho + 1e-5
+    by_numpy = np.triu(
+        np.square(np.stack([np.inner(x, x) for x in _unit(embeddings)]) - rho.numpy() - 1e-5), 1
+    )
+    np.testing.assert_allclose(released.numpy(), by_numpy.mean((1, 2)), rtol=1e-5)
     one = losses.embedding_correlation(embeddings[:, :1], rho[:1, :1])
     assert one.tolist() == [0, 0, 0]
+
+
+def _unit(embeddings: torch.Tensor) -> np.ndarray:
+    x = embeddings.numpy()
+    unit: np.ndarray = x / np.linalg.norm(x, axis=-1, keepdims=True)
+    return unit
 
 
 def test_losses_follow_a_renaming_of_the_labels() -> None:

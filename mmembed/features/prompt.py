@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 import torch
 from torch import Tensor
@@ -17,6 +17,9 @@ from mmembed.errors import UsageError
 from mmembed.features.emotion_words import members
 
 Span = tuple[int, int]  # characters, the second one exclusive
+
+OR: Final = {"ar": "\u0623\u0648", "en": "or", "es": "o", "fr": "ou"}
+"""Language -> the word between the last two emotions, as the authors' code of Demux has it."""
 
 
 @dataclass(frozen=True)
@@ -63,11 +66,15 @@ class Prompt:
 
 
 def emotion_prompt(
-    emotions: Sequence[str], text: str, tokenizer: Tokenizer, length: int = 64
+    emotions: Sequence[str],
+    text: str,
+    tokenizer: Tokenizer,
+    length: int = 64,
+    disjunction: str = OR["en"],
 ) -> Prompt:
     """The emotion words, "or" before the last, then the text, of which the end is cut.
 
-    Words are numbered in their order, members of clusters one by one.
+    Words are numbered in their order, members of clusters one by one. `disjunction` is the "or".
 
     Raises:
         UsageError: the emotion words alone take more than `length` tokens, a word leaves no token,
@@ -76,7 +83,7 @@ def emotion_prompt(
     words = [word for emotion in emotions for word in members(emotion)]
     first, spans = "", []
     for place, word in enumerate(words):
-        first += "" if not place else " or " if place == len(words) - 1 else " "
+        first += "" if not place else f" {disjunction} " if place == len(words) - 1 else " "
         spans.append((len(first), len(first) + len(word)))
         first += word
     return _prompt(tokenizer.tokenize(first, text, length), words, spans, length)

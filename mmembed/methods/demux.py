@@ -13,9 +13,11 @@ Formats", ICASSP 2023, arXiv 2211.00171. Formulas are from their released code
             for each emotion, or z_k = sum of the masked-language logits of the tokens of word k
     loss = (1 - c) * cross entropy + c * local + g * global      (mmembed.losses)
 
-Deviations: pair losses are means over the pairs alone, without the constant exp(0) that the release
-adds for the lower triangle (so c weighs more: see `losses.intra`); weights are exactly
-(rho + 1) / 2 where the release adds 1e-5; with one absent label and several present ones the
+Pair losses are means over the pairs alone by default. In the released form (`local_form`,
+`global_form`) they have its divisors and constants, by which c and g weigh less: see
+`losses.released_intra`.
+
+Deviations: with one absent label and several present ones the
 release multiplies the inter loss by the mean of the weights, here each pair has its own; a space
 that is a token by itself belongs to no emotion; several masks are averaged, not summed; emotion
 words are frozen by putting them back before each pass, which comes to the same as after each step;
@@ -39,7 +41,18 @@ from mmembed.config import Config, Count, Dropout, Weight, Within
 from mmembed.features.emotion_words import members, wheel_correlation
 from mmembed.method import Method
 
-LOCAL = {"inter": losses.inter, "intra": losses.intra, "complete": losses.complete}
+LOCAL = {
+    "mean": {"inter": losses.inter, "intra": losses.intra, "complete": losses.complete},
+    "released": {
+        "inter": losses.inter,
+        "intra": losses.released_intra,
+        "complete": losses.released_complete,
+    },
+}
+GLOBAL = {
+    "mean": losses.embedding_correlation,
+    "released": losses.released_embedding_correlation,
+}
 
 
 @dataclass(frozen=True)
@@ -54,8 +67,10 @@ class DemuxConfig(Config):
         local_weight: c in [0, 1]; 0 switches it off.
         local_pairs: how pairs are weighed: all alike, by correlation of the training labels, or by
             angles on Plutchik's wheel.
+        local_form: "mean" over pairs, or as the "released" code has it (`losses.released_intra`).
         global_weight: g; 0 switches it off.
         global_pairs: the correlation that emotion embeddings are drawn to.
+        global_form: likewise (`losses.released_embedding_correlation`).
         dropout: before the last layer of the head.
         frozen: ids of tokens whose word embeddings stay as they are.
     """
@@ -65,8 +80,10 @@ class DemuxConfig(Config):
     local: Literal["inter", "intra", "complete"] = "intra"
     local_weight: Annotated[float, Within(0, 1)] = 0.2
     local_pairs: Literal["alike", "data", "wheel"] = "data"
+    local_form: Literal["mean", "released"] = "mean"
     global_weight: Weight = 0.0
     global_pairs: Literal["data", "wheel"] = "data"
+    global_form: Literal["mean", "released"] = "mean"
     dropout: Dropout = 0.1
     frozen: tuple[Count, ...] = ()
 
@@ -132,10 +149,10 @@ class PromptedMethod(Method):
         if config.local_weight > 0:
             alike = config.local_pairs == "alike"
             affinity = None if alike else (self._rho(config.local_pairs) + 1) / 2
-            per_item["local"] = LOCAL[config.local](logits, target, affinity)
+            per_item["local"] = LOCAL[config.local_form][config.local](logits, target, affinity)
         if config.global_weight > 0:
             assert embeddings is not None
-            error = losses.embedding_correlation(embeddings, self._rho(config.global_pairs))
+            error = GLOBAL[config.global_form](embeddings, self._rho(config.global_pairs))
             per_item["global"] = error.masked_fill(target.isnan().any(1), 0)
         return {term: values.sum() for term, values in per_item.items()}
 

@@ -149,8 +149,15 @@ class DemuxRun(FinetuneRun):
         local_weight: Weight c of the loss between labels, in [0, 1].
         local_pairs: Weights of pairs of emotions: "alike" for all the same, "data" by correlation
             of the training labels, "wheel" by angles on the wheel of Plutchik.
+        local_form: Loss between labels as a "mean" over pairs, or as the "released" code of the
+            paper computes it, with its divisor and its constants: the gradient of intra is then
+            (k - 1) / 2k of that of the mean, .45 for ten labels.
         global_weight: Weight g of the global loss, in the variant that has it.
         global_pairs: Correlation that emotion embeddings are trained towards: "data" or "wheel".
+        global_form: Global loss as a "mean" over pairs, or as the "released" code computes it,
+            divided by all E * E cells: 1 / 2.2 of the mean for 11 emotions.
+        disjunction: Word before the last emotion of the prompt: the "english" one, or that of the
+            language of each "text" where it is French, Spanish or Arabic, as in the released code.
         dropout: Dropout before the last layer of the head.
     """
 
@@ -167,8 +174,11 @@ class DemuxRun(FinetuneRun):
     freeze: int = 0
     local_weight: float = 0.2
     local_pairs: Literal["alike", "data", "wheel"] = "data"
+    local_form: Literal["mean", "released"] = "mean"
     global_weight: float = 0.1
     global_pairs: Literal["data", "wheel"] = "data"
+    global_form: Literal["mean", "released"] = "mean"
+    disjunction: Literal["english", "text"] = "english"
     dropout: float = 0.1
     optim: OptimConfig = field(default_factory=lambda: OptimConfig(lr=1e-4))
     loop: FinetuneLoop = field(

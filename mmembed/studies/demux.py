@@ -86,8 +86,10 @@ def new_method(
         local="inter" if loss == "inter" else "complete" if loss == "complete" else "intra",
         local_weight=0.0 if loss == "bce" else run.local_weight,
         local_pairs=run.local_pairs,
+        local_form=run.local_form,
         global_weight=run.global_weight if loss == "intra+global" else 0.0,
         global_pairs=run.global_pairs,
+        global_form=run.global_form,
         dropout=run.dropout,
         frozen=frozen,
     )
@@ -184,11 +186,17 @@ class DemuxStudy(Study):
         """The prompts of some texts; each is made once."""
         key = kind, part, words
         if key not in self._prompts:
+            texts = self._parts[part]
             self._prompts[key] = [
-                prompt_for(kind, text, words, self._tokenizer, self.run.length)
-                for text in self._parts[part].texts
+                prompt_for(kind, text, words, self._tokenizer, self.run.length, language)
+                for text, language in zip(texts.texts, self._languages(texts), strict=True)
             ]
         return self._prompts[key]
+
+    def _languages(self, texts: DemuxTexts) -> list[str | None]:
+        """Of each text, where the prompt follows it."""
+        follow = self.run.disjunction == "text"
+        return [row.language if follow else None for row in texts.rows]
 
     def method(self, variant: str) -> Method:
         """Demux or MEmo around the pretrained backbone, with the correlation of the labels."""

@@ -20,7 +20,7 @@ from mmembed.data.dataset import Examples
 from mmembed.data.manifest.utterance import Utterance
 from mmembed.errors import UsageError
 from mmembed.features.emotion_words import members
-from mmembed.features.prompt import Prompt, Tokenizer, emotion_prompt, masked_prompt
+from mmembed.features.prompt import OR, Prompt, Tokenizer, emotion_prompt, masked_prompt
 from mmembed.features.social_text import normalise_post
 from mmembed.methods.demux import Demux, PromptedMethod
 from mmembed.metrics.multilabel import macro_f1
@@ -81,11 +81,19 @@ def read_rows(folder: str) -> dict[str, list[Utterance]]:
 
 
 def prompt_for(
-    method: type[PromptedMethod], text: str, words: Sequence[str], tokenizer: Tokenizer, length: int
+    method: type[PromptedMethod],
+    text: str,
+    words: Sequence[str],
+    tokenizer: Tokenizer,
+    length: int,
+    language: str | None = None,
 ) -> Prompt:
-    """A text as the method reads it: behind the emotion words, or behind a mask."""
+    """A text as the method reads it: behind the emotion words, or behind a mask.
+
+    The "or" between the words is that of `language`, English where there is none in `OR`.
+    """
     if issubclass(method, Demux):
-        return emotion_prompt(words, text, tokenizer, length)
+        return emotion_prompt(words, text, tokenizer, length, OR.get(language or "", OR["en"]))
     return masked_prompt(text, tokenizer, length)
 
 

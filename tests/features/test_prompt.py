@@ -8,7 +8,7 @@ from helpers.prompted import EMOTIONS, POSTS, TOKENIZERS, PairTokenizer
 
 from mmembed.errors import UsageError
 from mmembed.features.emotion_words import members, parse_emotions, wheel_correlation
-from mmembed.features.prompt import Tokens, emotion_prompt, masked_prompt
+from mmembed.features.prompt import OR, Tokens, emotion_prompt, masked_prompt
 
 ASKED = [
     ("joy",),
@@ -46,6 +46,15 @@ def test_pieces_by_hand() -> None:
     )
     # [start] joy enjoy ##ment or q ##u ##i ##e ##t pri ##de [end] joy ##f ##u ##l [end]
     assert prompt.token_label.tolist() == [-1, 0, 1, 1, -1, 2, 2, 2, 2, 2, 2, 2, *[-1] * 6]
+
+
+def test_the_or_of_another_language_is_nobodys() -> None:
+    tokenizer = TOKENIZERS["wordpiece"]()
+    for language, word in (("en", "or"), ("es", "o"), ("ar", "\u0623\u0648")):
+        prompt = emotion_prompt(("joy", "hope", "pride"), "si", tokenizer, 64, OR[language])
+        between = (prompt.token_label == -1) & (torch.arange(len(prompt.ids)) > 0)
+        before = between & (torch.arange(len(prompt.ids)) < (prompt.token_label == 2).nonzero()[0])
+        assert tokenizer.text_of(prompt.ids[before].tolist()).replace(" ", "") == word
 
 
 @pytest.mark.parametrize("kind", TOKENIZERS)

@@ -16,6 +16,7 @@ from mmembed.errors import UsageError
 from mmembed.methods.demux import Demux, PromptedMethod
 from mmembed.settings.finetune import DemuxRun
 from mmembed.studies.demux import VARIANTS, DemuxStudy
+from mmembed.studies.demux_data import prompt_for
 from mmembed.studies.results import TestPredictions
 
 SPLITS = {"train": 160, "dev": 40, "test": 60}
@@ -89,6 +90,23 @@ def test_what_a_method_reads(shards: Path, bert: Path) -> None:
     assert isinstance(method, PromptedMethod) and not method.correlation.isnan().any()
     assert method.weights == {"bce": 0.8, "local": 0.2, "global": 0.1}
     assert made.method("bce").weights["local"] == 0
+
+
+def test_the_released_form_trains_and_its_or_follows_the_text(
+    shards: Path, bert: Path, tmp_path: Path
+) -> None:
+    forms = ["--local-form", "released", "--global-form", "released", "--disjunction", "text"]
+    results = train(shards, bert, tmp_path, "--variants", "intra+global", *forms)
+    assert scores(results, "test")["intra+global"] > 0.9
+    assert study(shards, bert).run.disjunction == "english"
+    made = study(shards, bert, disjunction="text", local_form="released")
+    method = made.method("intra")
+    assert isinstance(method, PromptedMethod) and method.config.local_form == "released"
+    text = made._parts["train"]  # no language of these has an "or" of its own
+    assert {row.language for row in text.rows} == {"de", "en"}
+    spanish = prompt_for(Demux, "si", EMOTIONS, made._tokenizer, 64, "es")
+    english = prompt_for(Demux, "si", EMOTIONS, made._tokenizer, 64, "de")
+    assert spanish.ids.tolist() != english.ids.tolist()
 
 
 def test_another_language_is_asked_with_the_same_words(
