@@ -28,21 +28,32 @@ def jaccard(truth: ArrayLike, predicted: ArrayLike) -> float:
     return _mean(np.where(either == 0, 1.0, both / np.maximum(either, 1)), _known(truth).any(1))
 
 
-def label_f1(truth: ArrayLike, predicted: ArrayLike) -> NDArray[np.float64]:
+def label_f1(truth: ArrayLike, predicted: ArrayLike, neither: float = 0.0) -> NDArray[np.float64]:
     """(E,) F1 of each label, 2 TP / (items + predictions).
 
-    0 where it is on neither side; NaN where nothing of it is known.
+    `neither` where it is on neither side; NaN where nothing of it is known.
     """
     expected, shown = _pair(truth, predicted)
     sides = expected.sum(0) + shown.sum(0)
     scores: NDArray[np.float64] = 2 * (expected & shown).sum(0) / np.maximum(sides, 1)
-    return np.where(_known(truth).any(0), scores, np.nan)
+    return np.where(_known(truth).any(0), np.where(sides == 0, neither, scores), np.nan)
 
 
-def macro_f1(truth: ArrayLike, predicted: ArrayLike) -> float:
-    """The mean of `label_f1` over the labels that are known of any item; NaN where none is."""
-    scores = label_f1(truth, predicted)
+def macro_f1(truth: ArrayLike, predicted: ArrayLike, neither: float = 0.0) -> float:
+    """The mean of `label_f1` over the labels that are known of any item; NaN where none is.
+
+    A label that is on neither side counts 0, as in scikit-learn and so in the script of
+    SemEval-2018 Task 1 (github.com/felipebravom/SemEval_2018_Task_1_Eval).
+    """
+    scores = label_f1(truth, predicted, neither)
     return _mean(scores, ~np.isnan(scores))
+
+
+def macro_f1_neither_1(truth: ArrayLike, predicted: ArrayLike) -> float:
+    """`macro_f1`, where a label that is on neither side counts 1: the convention of the released
+    code of Demux on SemEval-2018 (`zero_division=1`), not on GoEmotions.
+    """
+    return macro_f1(truth, predicted, 1.0)
 
 
 def micro_f1(truth: ArrayLike, predicted: ArrayLike) -> float:
@@ -99,7 +110,16 @@ def best_constant(truth: ArrayLike, metric: str) -> Bools:
     return candidates[int(np.argmax(scores))]
 
 
-METRICS = {"macro_f1": macro_f1, "micro_f1": micro_f1, "jaccard": jaccard}
+METRICS = {
+    "macro_f1": macro_f1,
+    "micro_f1": micro_f1,
+    "jaccard": jaccard,
+    "macro_f1_neither_0": macro_f1,
+    "macro_f1_neither_1": macro_f1_neither_1,
+}
+"""Name -> metric. A study takes "macro_f1" over the labels that some test item shows, which leaves
+no label on neither side; the other two are over all labels, by either convention.
+"""
 
 
 def _pair(truth: ArrayLike, predicted: ArrayLike) -> tuple[Bools, Bools]:

@@ -104,10 +104,9 @@ def _up_to(*upper: float) -> Callable[[Floats], Indices]:
     return lambda x: np.digitize(x.astype(np.float32), bounds, right=True).astype(np.int64)
 
 
-def _rounded(x: Floats) -> Indices:
-    """Halves to even; the lowest class is 0."""
-    clipped = np.clip(x, -SENTIMENT_BOUND, SENTIMENT_BOUND)
-    return np.rint(clipped).astype(np.int64) + SENTIMENT_BOUND
+def _rounded(bound: int) -> Callable[[Floats], Indices]:
+    """Classes of sentiment clipped to [-bound, bound] and rounded, halves to even."""
+    return lambda x: np.rint(np.clip(x, -bound, bound)).astype(np.int64) + bound
 
 
 _NONNEGATIVE = _Classes(lambda x: (x >= 0).astype(np.int64), (-1.0, 1.0))
@@ -118,7 +117,8 @@ _CLASSES: Final[Mapping[str, _Classes]] = {
     "f1_nonneg": _NONNEGATIVE,
     "acc2_pos": _POSITIVE,
     "f1_pos": _POSITIVE,
-    "acc7": _Classes(_rounded, (-3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0)),
+    "acc7": _Classes(_rounded(SENTIMENT_BOUND), (-3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0)),
+    "acc5_rounded": _Classes(_rounded(2), (-2.0, -1.0, 0.0, 1.0, 2.0)),
     "acc2": _TWO,
     "weighted_f1": _TWO,
     "acc3": _Classes(_up_to(-0.1, 0.1), (-1.0, 0.0, 1.0)),
@@ -152,7 +152,10 @@ def _in_unit(metric: Metric) -> Metric:
 SENTIMENT_METRICS: Final[Mapping[str, Metric]] = {
     "correlation": pearson,
     "mae": _mae,
-    **{n: _of_classes(n) for n in ("acc2_nonneg", "f1_nonneg", "acc2_pos", "f1_pos", "acc7")},
+    **{
+        name: _of_classes(name)
+        for name in ("acc2_nonneg", "f1_nonneg", "acc2_pos", "f1_pos", "acc7", "acc5_rounded")
+    },
 }
 """The metrics of a sentiment regression on CMU-MOSEI, for truth in [-3, 3] and predictions (N,).
 
@@ -160,7 +163,8 @@ correlation: see `pearson`. mae: mean absolute error, predictions not clipped. a
 f1_nonneg: accuracy and weighted F1 of (>= 0) against (< 0), all items. acc2_pos and f1_pos: of
 (> 0) against (<= 0), without the items whose truth is 0; NaN when there is no other. acc7: both
 sides clipped to [-3, 3] and rounded, halves to even, then compared. (The README of the MOSEI kit
-rounds by sign and ceiling instead.)
+rounds by sign and ceiling instead.) acc5_rounded: the same with [-2, 2], MMSA's Acc-5; CH-SIMS has
+another one.
 """
 
 SIMS_METRICS: Final[Mapping[str, Metric]] = {

@@ -18,6 +18,7 @@ METRIC_NAMES: Final[Mapping[str, str]] = {
     "acc2_pos": "Acc-2 (> 0)",
     "f1_pos": "F1 (> 0)",
     "acc7": "Acc-7",
+    "acc5_rounded": "Acc-5",
     "acc2": "Acc-2 (\u2264 0, > 0)",
     "weighted_f1": "Weighted F1",
     "acc3": "Acc-3",
@@ -27,6 +28,8 @@ METRIC_NAMES: Final[Mapping[str, str]] = {
     "macro_f1": "Macro F1",
     "micro_f1": "Micro F1",
     "jaccard": "Jaccard",
+    "macro_f1_neither_0": "Macro F1, all labels, neither side 0",
+    "macro_f1_neither_1": "Macro F1, all labels, neither side 1",
     "auroc": "AUROC",
 }
 """Metrics as columns call them, in the order of the columns."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Final, Literal
 
-from mmembed.config import Config, Precision, Within
+from mmembed.config import Config, Count, Precision, Within
 from mmembed.settings.methods import EmotionConfig, EmotionQueriesConfig, SDTConfig
 from mmembed.settings.optim import OptimConfig
 from mmembed.streams import STREAMS
@@ -19,8 +19,14 @@ class FinetuneLoop(Config):
     """The training loop.
 
     Attributes:
-        epochs: Passes over the training items. The epoch with the lowest dev loss is kept.
-        batch_size: Items in a step.
+        epochs: Passes over the training items, at most.
+        select: The epoch that is kept: the one with the lowest loss on "dev", or the "last". With
+            "best-on-test" it is the one with the best score on the test split, as some published
+            programs do: scores are then too good, and their rows say so. Where nothing is chosen on
+            dev, sdt and demux train on it, too.
+        patience: Training ends after so many epochs in a row without a better one; 0 never.
+        batch_size: Items in a batch.
+        summed_batches: Batches in a step. Their mean losses are added up, not averaged.
         precision: Precision of the matrix products of training. Dev and test stay in float32.
         seeds: Seeds: each variant is trained once for each. Tables give mean and standard
             deviation.
@@ -33,7 +39,10 @@ class FinetuneLoop(Config):
     """
 
     epochs: AtLeastOne = 20
+    select: Literal["dev", "last", "best-on-test"] = "dev"
+    patience: Count = 0
     batch_size: AtLeastOne = 64
+    summed_batches: AtLeastOne = 1
     precision: Precision = "fp32"
     seeds: tuple[int, ...] = (0, 1, 2)
     data_parallel: bool = False

@@ -1,7 +1,8 @@
-"""One method of a study trained: the best epoch on dev, by one process or by parts of batches."""
+"""One method of a study trained: its best epoch, by one process or by parts of batches."""
 
 from __future__ import annotations
 
+import copy
 import io
 import logging
 import time
@@ -70,11 +71,11 @@ class _State:
     """Where training stands: the batch `place` of the `plan` of `epoch` comes next.
 
     Attributes:
-        untrained: loss on dev before the first step.
+        untrained: loss before the first step, by which epochs are chosen; see `_loss`.
         plan: rows of each batch of the epoch.
         steps: that were taken, of which `applied` changed the weights and the last `skipped` did
             not, because something was not finite.
-        best: weights of the best epoch so far, whose loss on dev is `best_loss`.
+        best: weights of the best epoch so far, number `best_epoch`, whose loss is `best_loss`.
     """
 
     untrained: float
@@ -85,11 +86,12 @@ class _State:
     applied: int = 0
     skipped: int = 0
     best_loss: float = float("inf")
+    best_epoch: int = 0
     best: dict[str, Tensor] = field(default_factory=dict)
 
 
 def train(job: TrainingJob, world: World, report: Callable[[float], None]) -> None:
-    """Train one method and write its best epoch on dev.
+    """Train one method and write its best epoch.
 
     Training goes on from the checkpoint of the job, if there is one: on the same machine its end is
     bit for bit that of a run that was not stopped.
@@ -109,25 +111,25 @@ def train(job: TrainingJob, world: World, report: Callable[[float], None]) -> No
     model = study.method(variant).to(world.device)
     if run.loop.recompute:
         recompute_blocks(model)
-    optimizer = build_optimizer(model, run.optim)
+    optimizer = build_optimizer(model, run.optim, study.own_rates(variant, model))
     for split in ("train", "dev"):
         _check_labelled(job, split, model)
     state = _load(job, model, optimizer, world)
     if state is None:
-        state = _State(_dev_loss(study, variant, model, world))
+        state = _State(_loss(study, variant, model, world, 0))
     parallel: nn.Module = model
     if world.size > 1:
         parallel = DistributedDataParallel(model, gradient_as_bucket_view=True)
     saved = time.monotonic()
     with StopRequest() as stop:
-        while state.epoch < run.loop.epochs:
+        while state.epoch < run.loop.epochs and not _is_stale(state, run.loop.patience):
             saved = _train_epoch(job, parallel, optimizer, state, world, report, stop, saved)
-            with stop.suspended():
-                loss = _dev_loss(study, variant, model, world)
-            if state.applied and loss < state.best_loss:
-                state.best_loss = loss
-                state.best = {name: value.clone() for name, value in model.state_dict().items()}
             state.epoch, state.place = state.epoch + 1, 0
+            with stop.suspended():
+                loss = _loss(study, variant, model, world, state.epoch)
+            if state.applied and loss < state.best_loss:
+                state.best_loss, state.best_epoch = loss, state.epoch
+                state.best = {name: value.clone() for name, value in model.state_dict().items()}
     _check_converged(job, state)
     if world.is_main:
         weights = {name: value.contiguous().cpu() for name, value in state.best.items()}
@@ -155,20 +157,23 @@ def _train_epoch(
     model.start_epoch(state.epoch + 1)
     seen, size = sum(map(len, state.plan[: state.place])), study.size(variant, "train")
     half = run.loop.precision == "bf16"
-    for rows in state.plan[state.place :]:
+    step = run.loop.summed_batches
+    for place in range(state.place, len(state.plan), step):
+        batches = state.plan[place : place + step]
         done = (state.epoch + seen / size) / run.loop.epochs
         with torch.autocast(world.device.type, torch.bfloat16, enabled=half):
             result = train_step(
                 parallel,
                 optimizer,
-                [_part(study, variant, rows, world)],
+                [_part(study, variant, rows, world) for rows in batches],
                 rate=learning_rate(run.optim, done),
                 clip=run.optim.clip,
                 world=world,
                 requests=lambda: (stop.requested,),
+                means=len(batches),
             )
-        seen += len(rows)
-        state.place, state.steps = state.place + 1, state.steps + 1
+        seen += sum(map(len, batches))
+        state.place, state.steps = place + len(batches), state.steps + 1
         state.applied += result.applied
         state.skipped = 0 if result.applied else state.skipped + 1
         if state.skipped == MAX_SKIPPED_STEPS:
@@ -190,11 +195,15 @@ def _train_epoch(
     return saved
 
 
+def _is_stale(state: _State, patience: int) -> bool:
+    return 0 < patience <= state.epoch - state.best_epoch
+
+
 def _check_converged(job: TrainingJob, state: _State) -> None:
     """Raises MmembedError where nothing was learned."""
     if not state.best:
         raise MmembedError(
-            f"{job}: no epoch has a finite loss on dev after {state.applied} of {state.steps} "
+            f"{job}: no epoch has a finite loss after {state.applied} of {state.steps} "
             "steps; lower --optim.lr"
         )
     if state.best_loss > DIVERGED * max(1.0, state.untrained):
@@ -308,9 +317,19 @@ def _count_labels(study: Study, variant: str, split: str, model: Method) -> dict
     return counts
 
 
+def _loss(study: Study, variant: str, model: Method, world: World, epoch: int) -> float:
+    """What an epoch is chosen by, the lowest one: its loss on dev, or what `loop.select` says."""
+    model.eval()
+    if study.run.loop.select == "last":
+        return -float(epoch)
+    if study.run.loop.select == "best-on-test":
+        tested = model if study.large else copy.deepcopy(model).cpu()
+        return -study.test_score(variant, tested)
+    return _dev_loss(study, variant, model, world)
+
+
 @torch.no_grad()
 def _dev_loss(study: Study, variant: str, model: Method, world: World) -> float:
-    model.eval()
     sums: dict[str, float] = dict.fromkeys(model.terms, 0.0)
     counts = dict.fromkeys(model.terms, 0)
     size = study.size(variant, "dev")

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 import numpy as np
 
@@ -17,8 +17,11 @@ from mmembed.metrics.bootstrap import count_groups
 from mmembed.settings.finetune import FinetuneRun
 from mmembed.studies import trained_on
 from mmembed.studies.results import CONSTANT, TestPredictions
-from mmembed.studies.scoring import Array, TestSet
+from mmembed.studies.scoring import LOWER_IS_BETTER, Array, TestSet
 from mmembed.studies.trained_on import TrainedOn
+from mmembed.training.optim import OwnRate
+
+CHOSEN_ON_TEST: Final = " (epoch chosen on test)"
 
 Trained = Callable[[str], Sequence[Method]]
 """Variant -> its trained methods, one for each seed, read when asked for."""
@@ -68,6 +71,10 @@ class Study(ABC):
     def predict(self, variant: str, test: str, method: Method) -> Array | None:
         """(N, ...) predictions for a test's items; None where the variant is not tested on it."""
 
+    def own_rates(self, variant: str, method: Method) -> Sequence[OwnRate]:
+        """Parameters of a method whose rates are not those of the run."""
+        return ()
+
     def rows(self, variant: str, test: str, method: Method) -> Mapping[str, Array]:
         """Row of the test's table -> predictions; several where a method predicts in several ways.
 
@@ -87,6 +94,20 @@ class Study(ABC):
     def trained_on(self) -> TrainedOn | None:
         """What predictions are to say that the methods were trained on."""
         return None
+
+    @property
+    def mark(self) -> str:
+        """What the rows of all variants end in."""
+        return CHOSEN_ON_TEST if self.run.loop.select == "best-on-test" else ""
+
+    def test_score(self, variant: str, method: Method) -> float:
+        """The mean over tests of the metric that decides, higher is better; of a method in eval."""
+        scores = [
+            items.score(items.metric, predicted) * (-1 if items.metric in LOWER_IS_BETTER else 1)
+            for test, items in self.tests.items()
+            if (predicted := self.predict(variant, test, method)) is not None
+        ]
+        return float(np.mean(scores))
 
     def score(self, out: Path, trained: Trained) -> dict[str, Any]:
         """Scores on all tests; predictions are written to `out/predictions`.
@@ -108,7 +129,7 @@ class Study(ABC):
                             f"{variant}: {count} of {predicted.size} predictions of test {test} "
                             "are not finite; lower --optim.lr and train into another --out"
                         )
-                    by_row[row] = predicted
+                    by_row[row + self.mark] = predicted
         return {
             "tests": {test: self._score(out, test, rows) for test, rows in predictions.items()},
             "seeds": list(self.run.loop.seeds),

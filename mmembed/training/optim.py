@@ -1,9 +1,11 @@
-"""AdamW with warm-up and cosine decay, the schedule a function of the fraction of training done."""
+"""Adam and AdamW with a warm-up, the schedule a function of the fraction of training done."""
 
 from __future__ import annotations
 
 import inspect
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -20,7 +22,7 @@ def _plain(name: str) -> Any:
     return inspect.unwrap(getattr(torch.optim.AdamW, name))
 
 
-class AdamW(torch.optim.AdamW):
+class Adam(torch.optim.Adam):
     """torch's own, the same to the bit, and sooner ready."""
 
     add_param_group = _plain("add_param_group")
@@ -30,21 +32,56 @@ class AdamW(torch.optim.AdamW):
     zero_grad = _plain("zero_grad")
 
 
-def build_optimizer(module: nn.Module, config: OptimConfig) -> AdamW:
-    """AdamW over all parameters of `module` that are trained.
+@dataclass(frozen=True)
+class OwnRate:
+    """Parameters with a rate of their own.
+
+    Attributes:
+        parameters: those of them that are trained.
+        lr: peak learning rate.
+        weight_decay: of all of them.
+    """
+
+    parameters: Sequence[nn.Parameter]
+    lr: float
+    weight_decay: float
+
+
+def build_optimizer(module: nn.Module, config: OptimConfig, own: Sequence[OwnRate] = ()) -> Adam:
+    """Adam or AdamW over all parameters of `module` that are trained.
 
     Each group has "scale": its learning rate in units of that of the step.
+
+    Args:
+        module: which is trained.
+        config: rates and decay of all that is not in `own`.
+        own: parameters of `module`, each at most once.
     """
     backbones = [part.backbone for part in module.modules() if isinstance(part, PretrainedFrontend)]
     pretrained = {id(parameter) for part in backbones for parameter in part.parameters()}
-    groups = []
+    groups: list[dict[str, Any]] = [
+        {
+            "params": [p for p in one.parameters if p.requires_grad],
+            "weight_decay": one.weight_decay,
+            "scale": one.lr / config.lr,
+        }
+        for one in own
+    ]
+    taken = {id(parameter) for one in own for parameter in one.parameters}
+    trained = [p for p in module.parameters() if p.requires_grad and id(p) not in taken]
+    spared = 0.0 if config.kind == "adamw" else config.weight_decay
     for scale, held in ((1.0, False), (config.backbone_lr / config.lr, True)):
-        own = [p for p in module.parameters() if p.requires_grad and (id(p) in pretrained) is held]
-        for matrices, decay in ((True, config.weight_decay), (False, 0.0)):
-            chosen = [p for p in own if (p.ndim > 1) is matrices]
-            if chosen:
-                groups.append({"params": chosen, "weight_decay": decay, "scale": scale})
-    return AdamW(groups, lr=config.lr, betas=(0.9, 0.98), fused=True)
+        some = [p for p in trained if (id(p) in pretrained) is held]
+        for matrices, decay in ((True, config.weight_decay), (False, spared)):
+            chosen = [p for p in some if (p.ndim > 1) is matrices]
+            groups.append({"params": chosen, "weight_decay": decay, "scale": scale})
+    return Adam(
+        [group for group in groups if group["params"]],
+        lr=config.lr,
+        betas=(0.9, config.beta2),
+        fused=True,
+        decoupled_weight_decay=config.kind == "adamw",
+    )
 
 
 def learning_rate(config: OptimConfig, done: float, step: float = 0.0) -> float:
@@ -59,4 +96,11 @@ def learning_rate(config: OptimConfig, done: float, step: float = 0.0) -> float:
     if done + step < config.warmup:
         return config.lr * (done + step) / config.warmup
     rest = (done - config.warmup) / (1 - config.warmup) if config.warmup < 1 else 0.0
-    return config.lr * 0.5 * (1 + math.cos(math.pi * min(1.0, max(0.0, rest))))
+    rest = min(1.0, max(0.0, rest))
+    if config.schedule == "constant":
+        return config.lr
+    return config.lr * (1 - rest if config.schedule == "linear" else _cosine(rest))
+
+
+def _cosine(rest: float) -> float:
+    return 0.5 * (1 + math.cos(math.pi * rest))

@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from mmembed.training.distributed import World
-from mmembed.training.optim import AdamW
+from mmembed.training.optim import Adam
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -36,7 +36,7 @@ class Sharded(Generic[M]):
         optimizer: of the parts.
     """
 
-    def __init__(self, method: M, optimizer: AdamW, world: World) -> None:
+    def __init__(self, method: M, optimizer: Adam, world: World) -> None:
         # Imported here: two thirds of a second, for what few runs need.
         from torch.distributed.device_mesh import init_device_mesh
         from torch.distributed.fsdp import fully_shard
@@ -49,7 +49,7 @@ class Sharded(Generic[M]):
         mesh = init_device_mesh(world.device.type, (world.size,))
         fully_shard(method, mesh=mesh, reshard_after_forward=False)
         parts = dict(method.named_parameters())
-        self.optimizer = AdamW(
+        self.optimizer = Adam(
             [
                 {**group, "params": [parts[names[id(old)]] for old in group["params"]]}
                 for group in optimizer.param_groups

@@ -41,13 +41,19 @@ class StepResult:
 
 
 def accumulate_gradients(
-    model: nn.Module, micro_batches: Sequence[Batch], world: World
+    model: nn.Module, micro_batches: Sequence[Batch], world: World, means: int = 1
 ) -> tuple[Tensor, Tensor]:
     """Add the gradient of the global mean loss to every parameter.
 
     Label counts are summed over micro-batches and processes first, so that the gradient does not
     depend on how the global batch was cut. Every parameter takes part (with a factor of zero where
     no item of this process needs it): all of them have a gradient under DDP's default settings.
+
+    Args:
+        model: a method, or what divides one among processes.
+        micro_batches: this process's part.
+        world: the processes.
+        means: so many times the mean: what the means of so many batches of one size add up to.
 
     Returns:
         Of each term with a weight, on the device: (terms,) float64 sums over the items of this
@@ -58,7 +64,7 @@ def accumulate_gradients(
     names = _weighted(method)
     labelled = [sum(b.count(method.terms[name]) for b in micro_batches) for name in names]
     counts = _total(torch.tensor(labelled, dtype=torch.float64), world)
-    divisors = counts.clamp(min=1)
+    divisors = counts.clamp(min=1) / means
     sums = torch.zeros_like(counts)
     for index, batch in enumerate(micro_batches):
         with _summing(model, index == len(micro_batches) - 1):
@@ -83,15 +89,18 @@ def train_step(
     clip: float,
     world: World,
     requests: Callable[[], Sequence[bool]] = tuple,
+    means: int = 1,
 ) -> StepResult:
     """One optimiser step over a global batch, of which `micro_batches` is this process's part.
 
     What the program wants to know of it (losses, norm, whether all is finite) comes from the
     device in one piece, and with it `requests`: what this process asks of all, as late as can be.
+    A `clip` of 0 allows any norm. For `means` see `accumulate_gradients`.
     """
     method = _method(model)
-    sums, counts = accumulate_gradients(model, micro_batches, world)
-    norm = gathered(nn.utils.clip_grad_norm_(model.parameters(), clip)).to(sums.device)
+    sums, counts = accumulate_gradients(model, micro_batches, world, means)
+    largest = clip or math.inf
+    norm = gathered(nn.utils.clip_grad_norm_(model.parameters(), largest)).to(sums.device)
     requested = torch.tensor(requests(), dtype=torch.float64).to(sums.device, non_blocking=True)
     totals = _total(torch.cat([sums, requested]), world)
     *values, gradient_norm = torch.cat([counts, totals, norm.double()[None]]).tolist()  # waits

@@ -78,6 +78,10 @@ def test_sentiment_scores_by_hand() -> None:
     assert scores["f1_pos"] == pytest.approx(0.5 * 2 / 3 + 0.5 * 0.8)
     # rounded: -3 0 -0 2 2 against -3 -1 0 1 2 (1.5 and 2.5 both go to 2, -0.5 to 0)
     assert scores["acc7"] == pytest.approx(3 / 5)
+    # in five classes -2 0 0 2 2 against -2 -1 0 1 2: both 2.5 and -3, -5 are cut
+    assert scores["acc5_rounded"] == pytest.approx(3 / 5)
+    cut = sentiment_scores([3.0, 2.0, -2.4], [1.6, 2.9, -3.0])
+    assert cut["acc5_rounded"] == 1 and cut["acc7"] == 0
 
 
 def test_sentiment_scores_at_the_edges() -> None:
@@ -107,6 +111,16 @@ def test_scores_of_sims_by_hand() -> None:
     clipped = np.clip(predicted, -1, 1)
     assert scores["mae"] == pytest.approx(np.abs(clipped - truth).mean())
     assert scores["correlation"] == pytest.approx(np.corrcoef(clipped, truth)[0, 1])
+
+
+def test_scores_of_sims_against_bins() -> None:
+    """Cut by pandas-like bins of numpy, which know nothing of our classes."""
+    draw = np.random.default_rng(3)
+    truth, predicted = draw.uniform(-1, 1, (2, 300)) * [[1], [1.4]]
+    for name, inner in (("acc2", [0]), ("acc3", [-0.1, 0.1]), ("acc5", [-0.7, -0.1, 0.1, 0.7])):
+        bins = np.array([-1.01, *inner, 1.01])
+        cells = [np.histogram2d(x, y, [bins, bins])[0] for x, y in [(truth, predicted.clip(-1, 1))]]
+        assert SIMS_METRICS[name](truth, predicted) == pytest.approx(np.trace(cells[0]) / 300)
 
 
 def test_constants_of_sims() -> None:

@@ -18,6 +18,17 @@ def test_against_scikit_learn() -> None:
         assert ours == pytest.approx(f1_score(truth, found, average=average, zero_division=0))
     each = f1_score(truth, found, average=None, zero_division=0)
     np.testing.assert_allclose(multilabel.label_f1(truth, found), each)
+    for neither, name in ((0, "macro_f1_neither_0"), (1, "macro_f1_neither_1")):
+        theirs = f1_score(truth, found, average="macro", zero_division=neither)
+        assert multilabel.METRICS[name](truth, found) == pytest.approx(theirs)
+
+
+def test_a_label_on_neither_side_by_hand() -> None:
+    """F1 of three labels: 1, on neither side, 0 since it is only predicted."""
+    truth, found = [[1, 0, 0], [0, 0, 0]], [[1, 0, 0], [0, 0, 1]]
+    assert multilabel.macro_f1(truth, found) == pytest.approx(1 / 3)
+    assert multilabel.macro_f1_neither_1(truth, found) == pytest.approx(2 / 3)
+    assert multilabel.label_f1(truth, found, 1.0).tolist() == [1, 1, 0]
 
 
 def test_jaccard_by_hand() -> None:

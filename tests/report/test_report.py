@@ -41,7 +41,7 @@ def over_seeds(mean: float) -> dict[str, float]:
 
 def emotion_results(levels: dict[str, float]) -> dict[str, Any]:
     """What the emotion study writes, for stream subsets of these correlations."""
-    names = ("acc2_nonneg", "f1_nonneg", "acc2_pos", "f1_pos", "acc7")
+    names = ("acc2_nonneg", "f1_nonneg", "acc2_pos", "f1_pos", "acc7", "acc5_rounded")
     sentiment = {
         subset: {
             "mae": over_seeds(1.5 - level),

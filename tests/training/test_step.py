@@ -43,6 +43,28 @@ def relative(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) 
     return max(float((found[n] - g).abs().max()) for n, g in expected.items()) / scale
 
 
+def test_means_of_batches_add_up() -> None:
+    """Of two batches of one size; and a clip of 0 lets any gradient through."""
+    method = small_method()
+    every = [random_item(STREAMS, seed, speaker=seed % 2) for seed in range(4)]
+    halves = [collate(every[:2]), collate(every[2:])]
+    summed: dict[str, torch.Tensor] = {}
+    for half in halves:
+        method.zero_grad()
+        accumulate_gradients(method, [half], ALONE)
+        for name, parameter in method.named_parameters():
+            assert parameter.grad is not None
+            summed[name] = summed.get(name, 0) + parameter.grad
+    method.zero_grad()
+    accumulate_gradients(method, halves, ALONE, means=2)
+    found = {n: p.grad.clone() for n, p in method.named_parameters() if p.grad is not None}
+    assert relative(found, summed) < 1e-5
+    stopped = torch.optim.SGD(method.parameters(), lr=0.0)
+    norm = train_step(method, stopped, halves, rate=0.0, clip=0.0, world=ALONE, means=2)
+    expected = torch.cat([g.flatten() for g in found.values()]).norm()
+    assert norm.gradient_norm == pytest.approx(float(expected), rel=1e-4) and norm.applied
+
+
 CUTS = [
     [[0, 1, 2], [3, 4, 5, 6, 7, 8]],
     [[1], [4], [0, 2, 3, 5, 6, 7, 8]],
