@@ -59,6 +59,7 @@ def test_means_of_batches_add_up() -> None:
     accumulate_gradients(method, halves, ALONE, means=2)
     found = {n: p.grad.clone() for n, p in method.named_parameters() if p.grad is not None}
     assert relative(found, summed) < 1e-5
+    method.zero_grad()
     stopped = torch.optim.SGD(method.parameters(), lr=0.0)
     norm = train_step(method, stopped, halves, rate=0.0, clip=0.0, world=ALONE, means=2)
     expected = torch.cat([g.flatten() for g in found.values()]).norm()
