@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from mmembed.commands.cli import leave, run_program
 from mmembed.commands.recipe_arguments import parse_recipe
-from mmembed.settings.finetune import RUNS
+from mmembed.settings.published import FINETUNE_RECIPES, study_of
 
 EXAMPLE = """\
 examples:
@@ -26,10 +26,10 @@ examples:
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse, then train."""
     arguments = sys.argv[1:] if argv is None else list(argv)
-    run, out = parse_recipe("finetune", RUNS, arguments, EXAMPLE)
+    run, out = parse_recipe("finetune", FINETUNE_RECIPES, arguments, EXAMPLE)
     from mmembed.studies.finetune import finetune  # torch takes seconds, and help needs none
 
-    finetune(arguments[0], run, out)
+    finetune(study_of(run), run, out)
 
 
 if __name__ == "__main__":

@@ -27,11 +27,12 @@ that never learn: a LayerNorm in each pair, which one layer does not use, and th
 of padding. Its teacher is not detached, though self-distillation usually is; `detach_teacher` does
 it, and is off by default, like everything the published figures come from.
 
-Whom a speaker number means is not the paper's: our batches number the speakers of a dialogue by
-their first turn (`mmembed.studies.sdt_data`), so that a number says who speaks again and nothing
-of who it is. The release takes its numbers from its pickles: on IEMOCAP they are the gender (0 = M,
-1 = F), the same in all dialogues, on MELD up to nine of a dialogue in an order of their own. So
-what speakers are worth here is not comparable with the paper's figures.
+Whom a speaker number means is not the paper's by default: our batches number the speakers of a
+dialogue by their first turn (`mmembed.studies.sdt_data`), so that a number says who speaks again
+and nothing of who it is. The release takes its numbers from its pickles: on IEMOCAP they are the
+gender (0 = M, 1 = F), the same in all dialogues (our `--speakers gender`), on MELD up to nine of a
+dialogue in an order of their own. Only with the gender is what speakers are worth comparable with
+the paper's figures.
 """
 
 from __future__ import annotations

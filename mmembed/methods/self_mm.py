@@ -15,7 +15,8 @@ The loss of a step sees the labels as they were before it. After the step its it
 by the centres as they were before it, then their features are kept. y_m never changes.
 
 Deviations from paper and released code (github.com/thuiar/Self-MM, MMSA):
-- Text comes as features; no BERT is fine-tuned inside.
+- Text comes as features, or as the tokens of a text encoder that is trained with all else, as in
+  the release (reading "tokens").
 - Any streams, also one vector an item, and layers of this project's encoder. A stream that an item
   lacks enters the fusion as a learned vector, and has neither loss nor label for this item. The
   sums of all streams are divided by the number of labelled items, whether they have the stream.
@@ -39,6 +40,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
+from mmembed.backbones.text import TextEncoder
 from mmembed.batch import Batch, Padded
 from mmembed.config import Config, Count, Dropout, Weight, Width, Within
 from mmembed.method import Gather, Method
@@ -58,7 +60,8 @@ class StreamConfig(Config):
         reading: how (B, T, D) becomes one vector an item: "lstm" its last state over the true
             length; "first" the first step, which BERT-like text keeps for the sentence; "mean" of
             all steps, for text without such a step; "vector" the only step there is (T = 1);
-            "layers" a learned weighted sum of T layers of an encoder.
+            "layers" a learned weighted sum of T layers of an encoder; "tokens" the last state of
+            the first of T token ids, by the text encoder that `SelfMm` is given.
         hidden: units of the LSTM.
         out: width in the fusion, by dropout and a linear layer; 0 = what was read, as it is.
         dropout: before that layer.
@@ -69,7 +72,7 @@ class StreamConfig(Config):
 
     name: str
     width: Count
-    reading: Literal["lstm", "first", "mean", "vector", "layers"] = "lstm"
+    reading: Literal["lstm", "first", "mean", "vector", "layers", "tokens"] = "lstm"
     hidden: Width = 16
     out: Count = 0
     dropout: Dropout = 0.0
@@ -106,9 +109,10 @@ class SelfMmConfig(Config):
 class StreamReader(nn.Module):
     """(B, T, D) -> (B, width): one vector an item, a learned one where the stream is missing."""
 
-    def __init__(self, config: StreamConfig) -> None:
+    def __init__(self, config: StreamConfig, encoder: TextEncoder | None = None) -> None:
         super().__init__()
         self.config = config
+        self.encoder = encoder
         recurrent = config.reading == "lstm"
         read = config.hidden if recurrent else config.width
         self.lstm = nn.LSTM(config.width, read, batch_first=True) if recurrent else None
@@ -124,20 +128,26 @@ class StreamReader(nn.Module):
         vectors = self.absent.expand(size, -1)
         if stream is None or not stream.lengths.any():
             return vectors, torch.zeros(size, dtype=torch.bool, device=vectors.device)
-        if stream.values.ndim != 3 or stream.values.shape[2] != self.config.width:
+        ids = self.encoder is not None
+        if stream.values.shape[2:] != (() if ids else (self.config.width,)):
+            wanted = "(items, tokens)" if ids else f"(items, steps, {self.config.width})"
             raise ValueError(
                 f"{self.config.name} has shape {tuple(stream.values.shape)}, the configuration "
-                f"wants (items, steps, {self.config.width})"
+                f"wants {wanted}"
             )
         here = stream.lengths.nonzero()[:, 0]
         index = here.to(vectors.device)
-        some = Padded(stream.values[index].to(vectors.dtype), stream.lengths[here])
+        values = stream.values[index]
+        some = Padded(values if ids else values.to(vectors.dtype), stream.lengths[here])
         read = self.out(self._read(some)).to(vectors.dtype)
         present = (stream.lengths > 0).to(vectors.device)
         return vectors.index_copy(0, index, read), present
 
     def _read(self, stream: Padded) -> Tensor:
         values, name = stream.values, self.config.name
+        if self.encoder is not None:
+            states: Tensor = self.encoder(stream.pack())[-1].pad().values
+            return states[:, 0]
         if self.lstm is not None:
             packed = pack_padded_sequence(
                 values, stream.lengths, batch_first=True, enforce_sorted=False
@@ -267,13 +277,18 @@ def generated_label(alpha: Tensor, fused: Tensor, sentiment: Tensor, limit: floa
 
 
 class SelfMm(Method):
-    """See the module's docstring. Training needs `row` in the context, and `start_epoch`."""
+    """See the module's docstring. Training needs `row` in the context, and `start_epoch`.
+
+    Args:
+        config: settings.
+        encoder: of the text, if it is read as "tokens"; becomes the method's own.
+    """
 
     terms: ClassVar[dict[str, str]] = dict.fromkeys(
         (FUSED, "audio", "video", "text", "embedding"), "sentiment"
     )
 
-    def __init__(self, config: SelfMmConfig) -> None:
+    def __init__(self, config: SelfMmConfig, encoder: TextEncoder | None = None) -> None:
         super().__init__()
         names = [stream.name for stream in config.streams]
         if not names or len({FUSED, *names}) <= len(names) or not {*names} <= {*self.terms}:
@@ -283,7 +298,14 @@ class SelfMm(Method):
         self.config = config
         self.weights = dict.fromkeys(self.terms, 0.0)
         self.weights |= {FUSED: 1.0} | dict.fromkeys(names, config.unimodal_weight)
-        self.readers = nn.ModuleDict({s.name: StreamReader(s) for s in config.streams})
+        if (encoder is not None) is not any(s.reading == "tokens" for s in config.streams):
+            raise ValueError("a text encoder goes with a stream that is read as tokens")
+        self.readers = nn.ModuleDict(
+            {
+                s.name: StreamReader(s, encoder if s.reading == "tokens" else None)
+                for s in config.streams
+            }
+        )
         widths = {name: cast(StreamReader, reader).width for name, reader in self.readers.items()}
         self.heads = nn.ModuleDict(
             {FUSED: Head(sum(widths.values()), config.fusion, config.fusion_dropout)}

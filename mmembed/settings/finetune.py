@@ -121,6 +121,11 @@ class SDTRun(FinetuneRun):
             a name on the hub.
         embeddings: Instead of shards: folder of embedding shards of dialogues, as `mmembed extract
             --streams every` writes them. A turn is the mean over all layers of each single stream.
+        variants: Some of "sdt", "without distillation", "without speakers", "without context"; by
+            default all.
+        speakers: Number the speakers of a dialogue by their first "turns", or by "gender" as the
+            paper does for IEMOCAP: 0 where a speaker's name ends in M, 1 where it ends in F.
+        standardise: Give all vectors mean 0 and standard deviation 1 over the training turns.
         balanced: Weight the cross entropies by class, as the paper does for IEMOCAP.
         method: The method.
     """
@@ -129,6 +134,9 @@ class SDTRun(FinetuneRun):
     shards: tuple[str, ...] = ()
     backbone: str = ""
     embeddings: str = ""
+    variants: tuple[str, ...] = ()
+    speakers: Literal["turns", "gender"] = "turns"
+    standardise: bool = True
     balanced: bool = False
     method: SDTConfig = field(default_factory=SDTConfig)
     optim: OptimConfig = field(default_factory=lambda: OptimConfig(lr=1e-3, weight_decay=0.01))

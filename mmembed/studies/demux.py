@@ -128,6 +128,8 @@ class DemuxStudy(Study):
     def __init__(self, run: DemuxRun) -> None:
         rows = read_rows(run.shards)
         parts = {split: _of(rows[split], run.language) for split in ("train", "dev")}
+        if run.loop.select != "dev":  # nothing is chosen on it
+            parts["train"] = [*parts["train"], *parts["dev"]]
         tests = {name: name for name in run.test_languages} or {"test": run.language}
         parts |= {name: _of(rows["test"], language) for name, language in tests.items()}
         for name, part in parts.items():

@@ -49,6 +49,11 @@ class Standardise(NamedTuple):
         """Measure training items (N, ...)."""
         return cls(train.mean(0), train.std(0, unbiased=False).clamp(min=floor))
 
+    @classmethod
+    def nothing(cls, width: int) -> Self:
+        """What leaves items as they are."""
+        return cls(torch.zeros(width), torch.ones(width))
+
     def __call__(self, items: Tensor) -> Tensor:
         """(N', ...) standardised."""
         return (items - self.mean) / self.scale

@@ -2,7 +2,8 @@
 
 Items are dialogues, what is scored are their labelled turns. "Without context" is the same network
 on turns that each are a dialogue of their own. Speakers are numbered by their first turn in the
-dialogue; the authors' numbers mean something else (`mmembed.methods.sdt`).
+dialogue, or by gender as the authors do on IEMOCAP (`mmembed.methods.sdt`). Where no epoch is
+chosen on dev, its dialogues are trained on, too.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mmembed.batch import UNLABELLED, Batch, Padded
+from mmembed.errors import UsageError
 from mmembed.io.json import write_json
 from mmembed.method import Method
 from mmembed.methods.sdt import SDT, Explanation, balanced_weights
@@ -30,6 +32,7 @@ from mmembed.studies.sdt_data import Dialogue, read_dialogues, to_batch
 from mmembed.studies.study import Study, Trained
 
 ALONE: Final = "without context"
+VARIANTS: Final = ("sdt", "without distillation", "without speakers", ALONE)
 STRENGTHS: Final = (1e-3, 1e-2, 1e-1, 1.0)  # of the logistic regression, chosen on dev
 EXPLAINED: Final = 2  # dialogues shown in the report
 EXPLAINED_TURNS: Final = 12  # of each, from its start
@@ -39,11 +42,18 @@ class SDTStudy(Study):
     """Variants: SDT, without distillation, without speakers, without context."""
 
     def __init__(self, run: SDTRun) -> None:
-        data = read_dialogues(run.shards, run.backbone, run.embeddings)
-        self._splits = data.splits
-        self.variants = ("sdt", "without distillation", "without speakers", ALONE)
-        if not data.num_speakers:
-            self.variants = ("sdt", "without distillation", ALONE)
+        self._by_gender = run.speakers == "gender"
+        data = read_dialogues(
+            run.shards,
+            run.backbone,
+            run.embeddings,
+            by_gender=self._by_gender,
+            standardise=run.standardise,
+        )
+        self._splits = dict(data.splits)
+        if run.loop.select != "dev":
+            self._splits["train"] = [*data.splits["train"], *data.splits["dev"]]
+        self.variants = _variants(run, data.num_speakers)
         categories = {
             split: Counter(row.labels.category or "" for one in dialogues for row in one.rows)
             for split, dialogues in data.splits.items()
@@ -89,7 +99,7 @@ class SDTStudy(Study):
         """Dialogues, or their turns one by one."""
         dialogues = [self._splits[split][row] for row in rows]
         if variant == ALONE:
-            dialogues = [turn for dialogue in dialogues for turn in dialogue.alone()]
+            dialogues = [turn for dialogue in dialogues for turn in dialogue.alone(self._by_gender)]
         return to_batch(dialogues)
 
     def method(self, variant: str) -> Method:
@@ -119,7 +129,7 @@ class SDTStudy(Study):
 
     def extras(self, out: Path, trained: Trained) -> dict[str, Any]:
         """How much each stream counts in the fused prediction; for the report, two dialogues."""
-        methods = [method for method in trained("sdt") if isinstance(method, SDT)]
+        methods = [method for method in trained(self.variants[0]) if isinstance(method, SDT)]
         dialogues = sorted(self._splits["test"], key=_telling, reverse=True)[:EXPLAINED]
         batch = to_batch(dialogues)
         with torch.no_grad():
@@ -175,6 +185,18 @@ class SDTStudy(Study):
     def _labelled(self, split: str) -> list[Dialogue]:
         """Its dialogues, of each the labelled turns alone."""
         return [one.where(one.emotion != UNLABELLED) for one in self._splits[split]]
+
+
+def _variants(run: SDTRun, num_speakers: int) -> tuple[str, ...]:
+    """Those asked for, in the order of the table.
+
+    Raises:
+        UsageError: one that there is not.
+    """
+    there = tuple(name for name in VARIANTS if num_speakers or name != "without speakers")
+    if unknown := [name for name in run.variants if name not in there]:
+        raise UsageError(f"--variants {unknown[0]!r}: one of {', '.join(there)}")
+    return tuple(name for name in there if name in (run.variants or there))
 
 
 def _telling(dialogue: Dialogue) -> tuple[bool, int]:

@@ -22,6 +22,7 @@ from mmembed.studies.splits import SPLITS, hold_out
 from mmembed.studies.text_vectors import text_vectors
 
 HELD_OUT: Final = 0.1  # of the training dialogues, where there is no dev split
+GENDERS: Final = {"M": 0, "F": 1}
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,8 @@ class Dialogue(ManifestItems):
 
     Attributes:
         streams: stream -> (T, D), zeros where a turn lacks it.
-        speaker: (T,) int64, counted from 0 in order of first turn, -1 = not known.
+        speaker: (T,) int64, counted from 0 in order of first turn, or 0 = male and 1 = female; -1 =
+            not known.
         emotion: (T,) int64 classes or UNLABELLED.
     """
 
@@ -42,9 +44,11 @@ class Dialogue(ManifestItems):
     def name(self) -> str:
         return str(self.rows[0].dialogue)
 
-    def alone(self) -> list[Dialogue]:
+    def alone(self, by_gender: bool = False) -> list[Dialogue]:
         """Each turn as a dialogue of its own, which knows nothing of the others."""
         turns = (self.take([turn]) for turn in range(len(self)))
+        if by_gender:  # which tells nothing of other turns
+            return list(turns)
         return [replace(turn, speaker=turn.speaker.clamp(max=0)) for turn in turns]
 
 
@@ -84,7 +88,14 @@ def to_batch(dialogues: Sequence[Dialogue]) -> Batch:
     )
 
 
-def read_dialogues(folders: Sequence[str], backbone: str = "", embeddings: str = "") -> Dialogues:
+def read_dialogues(
+    folders: Sequence[str],
+    backbone: str = "",
+    embeddings: str = "",
+    *,
+    by_gender: bool = False,
+    standardise: bool = True,
+) -> Dialogues:
     """The dialogues of shards: rows with a dialogue, a turn, and a split of `SPLITS`.
 
     Streams are the features that training turns have, the mean where one has several steps, or the
@@ -99,9 +110,12 @@ def read_dialogues(folders: Sequence[str], backbone: str = "", embeddings: str =
         backbone: the text encoder that reads transcripts where there are no text features, see
             `text_vectors`; "" for none.
         embeddings: folder of embedding shards, with single streams, instead of `folders`.
+        by_gender: number speakers by their gender, the last letter of their names.
+        standardise: otherwise vectors stay as they are.
 
     Raises:
-        UsageError: no dialogues, nothing to read of them, no labels, or a backbone for nothing.
+        UsageError: no dialogues, nothing to read of them, no labels, no gender, or a backbone for
+            nothing.
     """
     if not folders and not embeddings:
         raise UsageError(
@@ -135,9 +149,17 @@ def read_dialogues(folders: Sequence[str], backbone: str = "", embeddings: str =
         found = f"only {classes[0]}" if classes else "none"
         raise UsageError(f"{where}: training needs two classes in labels.category, found {found}")
     scales = _scales(turns, training, where)
-    num_speakers = max(len(set(_speakers(part)) - {-1}) for part in splits["train"].values())
+    if not standardise:
+        scales = {name: Standardise.nothing(len(one.mean)) for name, one in scales.items()}
+    numbers = _genders if by_gender else _speakers
+    num_speakers = max(max(numbers(part)) + 1 for part in splits["train"].values())
+    if by_gender and not num_speakers:
+        raise UsageError(f"{where}: no speaker's name ends in M or F, as those of IEMOCAP do")
+    num_speakers = max(num_speakers, len(GENDERS)) if by_gender else num_speakers
     read = {
-        split: [_dialogue(part, scales, classes, num_speakers) for part in parts.values()]
+        split: [
+            _dialogue(part, scales, classes, num_speakers, numbers(part)) for part in parts.values()
+        ]
         for split, parts in splits.items()
     }
     for split, dialogues in read.items():
@@ -222,17 +244,23 @@ def _dialogue(
     scales: Mapping[str, Standardise],
     classes: Sequence[str],
     num_speakers: int,
+    numbers: Sequence[int],
 ) -> Dialogue:
     streams = {stream: torch.zeros(len(turns), len(scale.mean)) for stream, scale in scales.items()}
     for stream, scale in scales.items():
         for vector, turn in zip(streams[stream], turns, strict=True):
             if stream in turn.vectors:
                 vector.copy_(scale(turn.vectors[stream]))
-    speakers = [number if number < num_speakers else -1 for number in _speakers(turns)]
+    speakers = [number if number < num_speakers else -1 for number in numbers]
     classes_by_name = {category: number for number, category in enumerate(classes)}
     emotion = [classes_by_name.get(turn.row.labels.category or "", UNLABELLED) for turn in turns]
     rows = tuple(turn.row for turn in turns)
     return Dialogue(rows, streams, torch.tensor(speakers), torch.tensor(emotion))
+
+
+def _genders(turns: Sequence[_Turn]) -> list[int]:
+    """0 = male, 1 = female, -1 = not known."""
+    return [GENDERS.get((turn.row.speaker or "?")[-1], -1) for turn in turns]
 
 
 def _speakers(turns: Sequence[_Turn]) -> list[int]:

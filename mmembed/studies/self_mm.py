@@ -5,7 +5,7 @@ or positive, -1 and 1. Streams are standardised with the steps of the training i
 chosen on dev; where a corpus has none, the last tenth of its training videos is held out for that.
 Each corpus is scored by its own conventions: CH-SIMS, rated in [-1, 1], by those of MMSA for it.
 
-The method is the paper's, the network is not the published one:
+The method is the paper's, the network of the recipe `self_mm` is not the published one:
 
 - Text arrives as features; no BERT is fine-tuned inside (published: bert-base with a rate of 5e-5).
 - All streams have one size: `width` (32) for the LSTM's state, the way into the fusion and F_s.
@@ -16,14 +16,20 @@ The method is the paper's, the network is not the published one:
 - 20 epochs of which the best on dev is kept; MMSA stops after 8 epochs without a better one.
 - Features are standardised; MMSA feeds them as they are.
 
-So its scores are not the paper's, even on the paper's features.
+So its scores are not the paper's, even on the paper's features. The recipes `self_mm_mosi`,
+`self_mm_mosei` and `self_mm_sims` (`SelfMmPaperRun`) are MMSA's program in all of these. They train
+Self-MM alone. What differs from it there: labels move once a step, not after each of its four
+batches, and of an epoch's last batches that are less than four a step is made, where MMSA drops
+them (`mmembed.methods.self_mm`); transcripts are tokenised here, where MMSA has its tokens in
+`text_bert`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -34,33 +40,47 @@ from mmembed.errors import UsageError
 from mmembed.method import Method
 from mmembed.methods.self_mm import SelfMm, SelfMmConfig, StreamConfig
 from mmembed.settings.finetune import SelfMmRun
+from mmembed.settings.published import SelfMmPaperRun
 from mmembed.studies.baselines import logistic_regression
 from mmembed.studies.scoring import Array
 from mmembed.studies.self_mm_data import (
+    SelfMmItems,
+    cut_at_zeros,
     read_items,
     read_streams,
     sentiment_test,
     standardised,
     with_dev,
+    with_tokens,
+    without_missing,
 )
 from mmembed.studies.study import Study, decided
+from mmembed.studies.text_vectors import load_text_encoder
+from mmembed.training.optim import OwnRate
+
+PREDICTED: Final = 256  # items read at once by a text encoder
 
 
 class SelfMmStudy(Study):
     """Variants: Self-MM, the same without the streams' own labels, and each stream by itself."""
 
-    def __init__(self, run: SelfMmRun) -> None:
-        self.run: SelfMmRun = run
-        self._layers = bool(run.embeddings)
+    def __init__(self, run: SelfMmRun | SelfMmPaperRun) -> None:
+        self.run: SelfMmRun | SelfMmPaperRun = run
+        paper = isinstance(run, SelfMmPaperRun)
+        embeddings = "" if isinstance(run, SelfMmPaperRun) else run.embeddings
+        self._layers = bool(embeddings)
         if bool(run.shards) == self._layers:
             raise UsageError(
-                "give --shards DIR, a folder of prepared features, or --embeddings DIR, one of "
-                "embedding shards"
+                "give --shards DIR, a folder of prepared features"
+                + ("" if paper else ", or --embeddings DIR, one of embedding shards")
             )
-        folder = Path(run.embeddings or run.shards)
+        folder = Path(embeddings or run.shards)
         read = read_streams if self._layers else read_items
         splits, notes = with_dev(read(folder), folder)
         self._splits = standardised(splits, self._layers)
+        self._read = self._splits
+        if isinstance(run, SelfMmPaperRun):
+            self._read = self._as_published(run, splits)
         if not self._splits["train"].streams:
             raise UsageError(f"{folder}: no labelled item of the split train has any stream")
         if not self._splits["train"].sentiment.any():
@@ -70,7 +90,27 @@ class SelfMmStudy(Study):
         self.notes = [*notes, *undecided]
         if len({*self._splits["train"].sentiment.sign().tolist()} - {0.0}) < 2:
             self.notes.append("no logistic regression: training items are not of both signs")
-        self.variants = ("self_mm", "multimodal", *self._splits["train"].streams)
+        streams = tuple(self._read["train"].streams)
+        self.variants = ("self_mm",) if paper else ("self_mm", "multimodal", *streams)
+
+    def _as_published(
+        self, run: SelfMmPaperRun, splits: Mapping[str, SelfMmItems]
+    ) -> dict[str, SelfMmItems]:
+        """The splits as the published network reads them: not standardised, text as tokens."""
+        read = without_missing(splits)
+        if run.cut_at_zeros:
+            read = {split: cut_at_zeros(items) for split, items in read.items()}
+        if run.backbone:
+            folder = Path(run.backbone)
+            found = str(folder.resolve()) if folder.is_dir() else run.backbone
+            self.run, self.large = replace(run, backbone=found), True
+            _, tokenizer = load_text_encoder(found)
+            read = {
+                split: with_tokens(items, tokenizer, run.length) for split, items in read.items()
+            }
+            if not any(map(len, read["train"].streams["text"])):
+                raise UsageError(f"{run.shards}: no training item has a transcript to read")
+        return read
 
     def size(self, variant: str, split: str) -> int:
         """Labelled items of a split."""
@@ -78,14 +118,16 @@ class SelfMmStudy(Study):
 
     def batch(self, variant: str, split: str, rows: Sequence[int]) -> Batch:
         """Their streams; training items have their row in the label bank."""
-        some = self._splits[split].take(rows)
+        some = self._read[split].take(rows)
         streams = {name: Padded.stack(some.streams[name]) for name in self._streams(variant)}
         context = {"row": torch.tensor(rows)} if split == "train" else {}
         return Batch(some.keys, streams, {"sentiment": some.sentiment}, context)
 
     def method(self, variant: str) -> Method:
         """Self-MM, its parts sized by the data."""
-        train, run = self._splits["train"], self.run
+        train, run = self._read["train"], self.run
+        if isinstance(run, SelfMmPaperRun):
+            return self._published(run)
         configs = tuple(
             StreamConfig(
                 name,
@@ -109,22 +151,78 @@ class SelfMmStudy(Study):
         )
         return SelfMm(config)
 
+    def _published(self, run: SelfMmPaperRun) -> SelfMm:
+        """The network of MMSA: text as it is into the fusion, sound and picture by an LSTM."""
+        train, encoder = self._read["train"], None
+        if run.backbone:
+            encoder, _ = load_text_encoder(run.backbone)
+        configs = []
+        for name, items in train.streams.items():
+            own = {"audio": run.audio, "video": run.video}.get(name)
+            if own is not None:
+                sizes = {"hidden": own.hidden, "out": own.out, "post": own.post}
+                config = StreamConfig(name, items[0].shape[1], self._reading(name), **sizes)
+                config = replace(config, post_dropout=own.post_dropout)
+            else:
+                width, reading = (
+                    (items[0].shape[1], self._reading(name))
+                    if encoder is None
+                    else (encoder.width, "tokens")
+                )
+                post = {"post": run.text.post, "post_dropout": run.text.post_dropout}
+                config = StreamConfig(name, width, reading, **post)
+            configs.append(config)
+        return SelfMm(
+            SelfMmConfig(
+                streams=tuple(configs),
+                items=len(train),
+                fusion=run.fusion,
+                fusion_dropout=run.fusion_dropout,
+                limit=float(train.sentiment.abs().max()),
+            ),
+            encoder,
+        )
+
+    def own_rates(self, variant: str, method: Method) -> Sequence[OwnRate]:
+        """MMSA's groups: BERT's matrices, its vectors, sound, picture; the rest is the run's."""
+        run = self.run
+        if not isinstance(run, SelfMmPaperRun):
+            return ()
+        assert isinstance(method, SelfMm)
+        rates = []
+        for name, reader in method.readers.items():
+            parameters = list(reader.parameters())
+            if name != "text":
+                own = run.audio if name == "audio" else run.video
+                rates.append(OwnRate(parameters, own.lr, own.weight_decay))
+                continue
+            for matrices, decay in ((True, run.text.weight_decay), (False, 0.0)):
+                some = [p for p in parameters if (p.ndim > 1) is matrices]
+                rates.append(OwnRate(some, run.text.lr, decay))
+        return rates
+
     def _reading(self, stream: str) -> Any:
         """One vector as it is; of longer text the first step; of longer other streams an LSTM."""
-        longest = max(len(x) for items in self._splits.values() for x in items.streams[stream])
+        longest = max(len(x) for items in self._read.values() for x in items.streams[stream])
         if longest == 1:
             return "vector"
         return "first" if stream == "text" else "lstm"
 
     def _streams(self, variant: str) -> tuple[str, ...]:
-        streams = tuple(self._splits["train"].streams)
+        streams = tuple(self._read["train"].streams)
         return (variant,) if variant in streams else streams
 
     @torch.no_grad()
     def predict(self, variant: str, test: str, method: Method) -> Array:
         """Sentiment of the test items."""
-        batch = self.batch(variant, test, range(len(self._splits[test])))
-        return method.predict(batch)["sentiment"].numpy()
+        size = len(self._read[test])
+        at_once = PREDICTED if self.large else size
+        device = next(method.parameters()).device
+        parts = [
+            self.batch(variant, test, range(start, min(size, start + at_once))).to(device)
+            for start in range(0, size, at_once)
+        ]
+        return torch.cat([method.predict(part)["sentiment"].cpu() for part in parts]).numpy()
 
     def baselines(self, test: str) -> dict[str, Array]:
         """-1 or 1 by a logistic regression on the means of all streams, strength chosen on dev.

@@ -16,6 +16,7 @@ from torch import Tensor
 from mmembed.data.dataset import Examples
 from mmembed.data.manifest.utterance import SENTIMENT_LIMITS, Labels, Utterance
 from mmembed.errors import UsageError
+from mmembed.features.prompt import Tokenizer
 from mmembed.streams import STREAMS
 from mmembed.studies.embeddings_data import check_scale, read_embeddings, single_streams
 from mmembed.studies.feature_tensors import Standardise, features_of
@@ -154,6 +155,44 @@ def sentiment_test(train: SelfMmItems, test: SelfMmItems) -> TestSet:
         train.sentiment.numpy(),
         grouping=test.groups.kind,
     )
+
+
+def without_missing(splits: Mapping[str, SelfMmItems]) -> dict[str, SelfMmItems]:
+    """All splits, without the streams that no training item has."""
+    kept = [name for name, items in splits["train"].streams.items() if any(map(len, items))]
+    return {
+        split: replace(items, streams={name: items.streams[name] for name in kept})
+        for split, items in splits.items()
+    }
+
+
+def cut_at_zeros(items: SelfMmItems) -> SelfMmItems:
+    """Sound and picture up to their first row whose sum is 0, at least one row: the lengths of
+    MMSA's pickles (`data/getLengths.py`).
+    """
+
+    def cut(steps: Tensor) -> Tensor:
+        zero = (steps.sum(1) == 0).nonzero().flatten()
+        return steps[: max(1, int(zero[0]))] if len(zero) else steps
+
+    return replace(
+        items,
+        streams={
+            name: steps if name == "text" else [cut(one) for one in steps]
+            for name, steps in items.streams.items()
+        },
+    )
+
+
+def with_tokens(items: SelfMmItems, tokenizer: Tokenizer, length: int) -> SelfMmItems:
+    """Text as the tokens (T,) int64 of the transcripts, at most `length`; none without words."""
+    words = [(row.transcript or "").strip() for row in items.rows]
+    tokens = [
+        torch.tensor(tokenizer.tokenize(text, None, length).ids if text else [], dtype=torch.int64)
+        for text in words
+    ]
+    others = {name: steps for name, steps in items.streams.items() if name != "text"}
+    return replace(items, streams={"text": tokens, **others})
 
 
 def standardised(

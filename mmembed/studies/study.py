@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 
 import numpy as np
 
@@ -49,7 +49,7 @@ class Study(ABC):
     oracles: frozenset[str] = frozenset()
     controls: Mapping[str, Study] = MappingProxyType({})
     notes: Sequence[str] = ()
-    large: ClassVar[bool] = False
+    large: bool = False
 
     @abstractmethod
     def size(self, variant: str, split: str) -> int:

@@ -10,13 +10,13 @@ from importlib.metadata import entry_points
 import pytest
 
 from mmembed.data.corpora import CONVERTERS, CORPORA
-from mmembed.settings.finetune import RUNS
 from mmembed.settings.pretrain import RECIPES
+from mmembed.settings.published import FINETUNE_RECIPES
 
 COMMANDS = [
     *([command.name] for command in entry_points(group="mmembed.commands")),
     *(["pretrain", recipe] for recipe in RECIPES),
-    *(["finetune", study] for study in RUNS),
+    *(["finetune", recipe] for recipe in FINETUNE_RECIPES),
     *(["prepare", corpus] for corpus in ("talkers", "manifest", *CORPORA, *CONVERTERS)),
 ]
 
