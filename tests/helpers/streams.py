@@ -85,11 +85,16 @@ def sentiment_batch(
 
 
 def write_features(
-    folder: Path, splits: dict[str, int], steps: int = 1, limit: float | None = None
+    folder: Path,
+    splits: dict[str, int],
+    steps: int = 1,
+    limit: float | None = None,
+    words: tuple[str, str] | None = None,
 ) -> Path:
     """Sentiment is the first column of the text; sound is noise that every fifth item lacks.
 
-    Rows say whether it is positive, or with a `limit` how strong it is, in [-limit, limit].
+    Rows say whether it is positive, or with a `limit` how strong it is, in [-limit, limit]. Their
+    transcripts are one of two `words`, of the negative and of the positive ones.
     """
     draw, records = np.random.default_rng(0), []
     for split, count in splits.items():
@@ -109,6 +114,7 @@ def write_features(
                 dialogue=f"{split}-video-{number // 4}",
                 split=split,
                 labels=labels,
+                transcript=words[column > 3] if words else None,
             )
             records.append(Record(*to_record(Example(row, features=features))))
     write_shard(shard_path(folder, 0), records, {})

@@ -232,6 +232,49 @@ def test_two_dialogues_are_told_and_shown(tmp_path: Path) -> None:
         assert text in page.text
 
 
+def test_speakers_by_gender(tmp_path: Path) -> None:
+    """As in the pickle of IEMOCAP: M is 0 and F is 1, whoever speaks first."""
+    x: Vectors = {"text": [3.0, 5.0]}
+    names = ("iemocap-01F", "iemocap-01M", None, "iemocap-02F")
+    turns = [
+        turn(f"{split}-a", place, ("sad", "happy")[place % 2], x, speaker=name)
+        for split in ("train", "dev", "test")
+        for place, name in enumerate(names)
+    ]
+    folder = write(tmp_path / "a", turns)
+    by_turn = read_dialogues([folder])
+    assert by_turn.splits["train"][0].speaker.tolist() == [0, 1, -1, 2]
+    data = read_dialogues([folder], by_gender=True, standardise=False)
+    (dialogue,) = data.splits["train"]
+    assert dialogue.speaker.tolist() == [1, 0, -1, 1] and data.num_speakers == 2
+    assert dialogue.streams["text"].tolist() == [[3.0, 5.0]] * 4  # as it came
+    assert not by_turn.splits["train"][0].streams["text"].any()
+    assert [int(one.speaker) for one in dialogue.alone(by_gender=True)] == [1, 0, -1, 1]
+    assert [int(one.speaker) for one in by_turn.splits["train"][0].alone()] == [0, 0, -1, 0]
+    with pytest.raises(UsageError, match="ends in M or F"):
+        read_dialogues([write(tmp_path / "b", pairs({"train": 4, "test": 2}))], by_gender=True)
+
+
+def test_the_papers_epoch_is_marked_in_the_table(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One command is the paper's program: its recipe, and the epoch that is best on test."""
+    shards = write(tmp_path / "shards", pairs({"train": 30, "dev": 10, "test": 10}, speaker="01M"))
+    size = ["--method.width", "16", "--optim.lr", "1e-2", "--loop.epochs", "6", "--loop.seeds", "0"]
+    run = ["sdt_iemocap", "--shards", shards, "--out", str(tmp_path / "out"), *size]
+    main([*run, "--loop.select", "best-on-test"])
+    assert "sdt (epoch chosen on test)" in capsys.readouterr().out
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert set(results["tests"]["test"]["variants"]) == {"sdt (epoch chosen on test)"}
+    assert results["items"] == {"train": 40, "dev": 10}  # no epoch is chosen on dev
+    settings = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert settings["method"]["num_speakers"] == 2 and settings["optim"]["kind"] == "adam"
+    page = read_page(write_report(tmp_path / "out").read_text())
+    assert "epoch chosen on test" in page.text
+    with pytest.raises(UsageError, match="--variants 'sdtt': one of sdt"):
+        SDTStudy(SDTRun(shards=(shards,), variants=("sdtt",)))
+
+
 @pytest.mark.parametrize(
     ("turns", "message"),
     [
