@@ -193,5 +193,6 @@ FINETUNE_RECIPES: Final[Mapping[str, Callable[[], FinetuneRun]]] = {
 
 def study_of(run: FinetuneRun) -> str:
     """The study that a run is of, by the kind of its settings."""
-    kinds = {**RUNS, "self_mm": (RUNS["self_mm"], SelfMmPaperRun)}
-    return next(name for name, kind in kinds.items() if isinstance(run, kind))
+    if isinstance(run, SelfMmPaperRun):
+        return "self_mm"
+    return next(name for name, kind in RUNS.items() if isinstance(run, kind))

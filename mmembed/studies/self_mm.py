@@ -159,18 +159,16 @@ class SelfMmStudy(Study):
         configs = []
         for name, items in train.streams.items():
             own = {"audio": run.audio, "video": run.video}.get(name)
+            tokens = own is None and encoder is not None
+            config = StreamConfig(
+                name,
+                encoder.width if encoder is not None and tokens else items[0].shape[1],
+                "tokens" if tokens else self._reading(name),
+                post=(own or run.text).post,
+                post_dropout=(own or run.text).post_dropout,
+            )
             if own is not None:
-                sizes = {"hidden": own.hidden, "out": own.out, "post": own.post}
-                config = StreamConfig(name, items[0].shape[1], self._reading(name), **sizes)
-                config = replace(config, post_dropout=own.post_dropout)
-            else:
-                width, reading = (
-                    (items[0].shape[1], self._reading(name))
-                    if encoder is None
-                    else (encoder.width, "tokens")
-                )
-                post = {"post": run.text.post, "post_dropout": run.text.post_dropout}
-                config = StreamConfig(name, width, reading, **post)
+                config = replace(config, hidden=own.hidden, out=own.out)
             configs.append(config)
         return SelfMm(
             SelfMmConfig(
