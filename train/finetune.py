@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from mmembed.commands.cli import leave, run_program
 from mmembed.commands.recipe_arguments import parse_recipe
-from mmembed.settings.published import FINETUNE_RECIPES, study_of
+from mmembed.settings.papers import FINETUNE_RECIPES, study_of
 
 EXAMPLE = """\
 examples:

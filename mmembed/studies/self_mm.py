@@ -40,7 +40,7 @@ from mmembed.errors import UsageError
 from mmembed.method import Method
 from mmembed.methods.self_mm import SelfMm, SelfMmConfig, StreamConfig
 from mmembed.settings.finetune import SelfMmRun
-from mmembed.settings.published import SelfMmPaperRun
+from mmembed.settings.papers import SelfMmPaperRun
 from mmembed.studies.baselines import logistic_regression
 from mmembed.studies.scoring import Array
 from mmembed.studies.self_mm_data import (

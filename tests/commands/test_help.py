@@ -10,8 +10,8 @@ from importlib.metadata import entry_points
 import pytest
 
 from mmembed.data.corpora import CONVERTERS, CORPORA
+from mmembed.settings.papers import FINETUNE_RECIPES
 from mmembed.settings.pretrain import RECIPES
-from mmembed.settings.published import FINETUNE_RECIPES
 
 COMMANDS = [
     *([command.name] for command in entry_points(group="mmembed.commands")),

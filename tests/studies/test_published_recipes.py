@@ -17,7 +17,7 @@ from mmembed.data.manifest.utterance import Labels, Utterance
 from mmembed.errors import UsageError
 from mmembed.method import Method
 from mmembed.methods.self_mm import SelfMm
-from mmembed.settings.published import (
+from mmembed.settings.papers import (
     FINETUNE_RECIPES,
     SelfMmPaperRun,
     self_mm_mosei,
