@@ -247,7 +247,7 @@ USES = {
     "ray": ("extract", "clips/a.mp4", "--encoder", "encoder", "--out", "o", "--ray", "localhost:9"),
     "remote": ("search", "ADDRESS/vectors", "clip-1"),
     "serve": ("serve", "--encoder", "encoder", "--port", "-1"),
-    "text": ("finetune", "demux", "--shards", "posts", "--backbone", "nowhere", "--out", "r"),
+    "backbones": ("finetune", "demux", "--shards", "posts", "--backbone", "nowhere", "--out", "r"),
 }
 """Extra -> arguments of mmembed that need it."""
 
