@@ -16,18 +16,14 @@ The method is the paper's, the network of the recipe `self_mm` is not the publis
 - 20 epochs of which the best on dev is kept; MMSA stops after 8 epochs without a better one.
 - Features are standardised; MMSA feeds them as they are.
 
-So its scores are not the paper's, even on the paper's features. The recipes `self_mm_mosi`,
-`self_mm_mosei` and `self_mm_sims` (`SelfMmPaperRun`) are MMSA's program in all of these. They train
-Self-MM alone. What differs from it there: labels move once a step, not after each of its four
-batches, and of an epoch's last batches that are less than four a step is made, where MMSA drops
-them (`mmembed.methods.self_mm`); transcripts are tokenised here, where MMSA has its tokens in
-`text_bert`.
+So its scores are not the paper's, even on the paper's features. For those see
+`mmembed.studies.self_mm_paper`.
 """
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -40,77 +36,49 @@ from mmembed.errors import UsageError
 from mmembed.method import Method
 from mmembed.methods.self_mm import SelfMm, SelfMmConfig, StreamConfig
 from mmembed.settings.finetune import SelfMmRun
-from mmembed.settings.papers import SelfMmPaperRun
 from mmembed.studies.baselines import logistic_regression
 from mmembed.studies.scoring import Array
 from mmembed.studies.self_mm_data import (
     SelfMmItems,
-    cut_at_zeros,
     read_items,
     read_streams,
     sentiment_test,
     standardised,
     with_dev,
-    with_tokens,
     without_missing,
 )
 from mmembed.studies.study import Study, decided
-from mmembed.studies.text_vectors import load_text_encoder
-from mmembed.training.optim import OwnRate
 
 PREDICTED: Final = 256  # items read at once by a text encoder
 
 
-class SelfMmStudy(Study):
-    """Variants: Self-MM, the same without the streams' own labels, and each stream by itself."""
+class SelfMmBase(Study):
+    """What Self-MM on features, on embeddings and by the settings of MMSA have in common."""
 
-    def __init__(self, run: SelfMmRun | SelfMmPaperRun) -> None:
-        self.run: SelfMmRun | SelfMmPaperRun = run
-        paper = isinstance(run, SelfMmPaperRun)
-        embeddings = "" if isinstance(run, SelfMmPaperRun) else run.embeddings
-        self._layers = bool(embeddings)
-        if bool(run.shards) == self._layers:
-            raise UsageError(
-                "give --shards DIR, a folder of prepared features"
-                + ("" if paper else ", or --embeddings DIR, one of embedding shards")
-            )
-        folder = Path(embeddings or run.shards)
-        read = read_streams if self._layers else read_items
-        splits, notes = with_dev(read(folder), folder)
-        self._splits = standardised(splits, self._layers)
-        self._read = self._splits
-        if isinstance(run, SelfMmPaperRun):
-            self._read = self._as_published(run, splits)
-        if not self._splits["train"].streams:
+    def _begin(self, splits: Mapping[str, SelfMmItems], folder: Path) -> None:
+        """Take the items of a folder, as `_as_read` makes them."""
+        splits, notes = with_dev(splits, folder)
+        self._plain = without_missing(splits)
+        if not self._plain["train"].streams:
             raise UsageError(f"{folder}: no labelled item of the split train has any stream")
-        if not self._splits["train"].sentiment.any():
+        self._splits = self._as_read(self._plain)
+        train = self._splits["train"]
+        if not train.sentiment.any():
             raise UsageError(f"{folder}: every item of the split train has the sentiment 0")
-        tests = {"test": sentiment_test(self._splits["train"], self._splits["test"])}
+        tests = {"test": sentiment_test(train, self._splits["test"])}
         self.tests, undecided = decided(tests, str(folder))
         self.notes = [*notes, *undecided]
-        if len({*self._splits["train"].sentiment.sign().tolist()} - {0.0}) < 2:
+        if len({*train.sentiment.sign().tolist()} - {0.0}) < 2:
             self.notes.append("no logistic regression: training items are not of both signs")
-        streams = tuple(self._read["train"].streams)
-        self.variants = ("self_mm",) if paper else ("self_mm", "multimodal", *streams)
 
-    def _as_published(
-        self, run: SelfMmPaperRun, splits: Mapping[str, SelfMmItems]
-    ) -> dict[str, SelfMmItems]:
-        """The splits as the published network reads them: not standardised, text as tokens."""
-        read = without_missing(splits)
-        if run.cut_at_zeros:
-            read = {split: cut_at_zeros(items) for split, items in read.items()}
-        if run.backbone:
-            folder = Path(run.backbone)
-            found = str(folder.resolve()) if folder.is_dir() else run.backbone
-            self.run, self.large = replace(run, backbone=found), True
-            _, tokenizer = load_text_encoder(found)
-            read = {
-                split: with_tokens(items, tokenizer, run.length) for split, items in read.items()
-            }
-            if not any(map(len, read["train"].streams["text"])):
-                raise UsageError(f"{run.shards}: no training item has a transcript to read")
-        return read
+    @abstractmethod
+    def _as_read(self, splits: Mapping[str, SelfMmItems]) -> dict[str, SelfMmItems]:
+        """The splits as the network reads them."""
+
+    @property
+    def _compared(self) -> Mapping[str, SelfMmItems]:
+        """The splits as the logistic regression reads them."""
+        return self._splits
 
     def size(self, variant: str, split: str) -> int:
         """Labelled items of a split."""
@@ -118,16 +86,76 @@ class SelfMmStudy(Study):
 
     def batch(self, variant: str, split: str, rows: Sequence[int]) -> Batch:
         """Their streams; training items have their row in the label bank."""
-        some = self._read[split].take(rows)
+        some = self._splits[split].take(rows)
         streams = {name: Padded.stack(some.streams[name]) for name in self._streams(variant)}
         context = {"row": torch.tensor(rows)} if split == "train" else {}
         return Batch(some.keys, streams, {"sentiment": some.sentiment}, context)
 
+    def _reading(self, stream: str) -> Any:
+        """One vector as it is; of longer text the first step; of longer other streams an LSTM."""
+        longest = max(len(x) for items in self._splits.values() for x in items.streams[stream])
+        if longest == 1:
+            return "vector"
+        return "first" if stream == "text" else "lstm"
+
+    def _streams(self, variant: str) -> tuple[str, ...]:
+        streams = tuple(self._splits["train"].streams)
+        return (variant,) if variant in streams else streams
+
+    @torch.no_grad()
+    def predict(self, variant: str, test: str, method: Method) -> Array:
+        """Sentiment of the test items."""
+        size = len(self._splits[test])
+        at_once = PREDICTED if self.large else size
+        device = next(method.parameters()).device
+        parts = [
+            self.batch(variant, test, range(start, min(size, start + at_once))).to(device)
+            for start in range(0, size, at_once)
+        ]
+        return torch.cat([method.predict(part)["sentiment"].cpu() for part in parts]).numpy()
+
+    def baselines(self, test: str) -> dict[str, Array]:
+        """-1 or 1 by a logistic regression on the means of all streams, strength chosen on dev.
+
+        Where the training items are of one sign alone there is none. Where dev has items of no
+        sign, the strength in the middle is taken.
+        """
+
+        def polar(split: str) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+            items = self._compared[split]
+            kept = items.sentiment.numpy() != 0
+            return items.means()[kept], items.sentiment.numpy()[kept] > 0
+
+        train = polar("train")
+        if len({*train[1].tolist()}) < 2:
+            return {}  # there is nothing to tell apart
+        model = logistic_regression(train, polar("dev"))
+        positive = model.predict(self._compared[test].means())
+        return {"logistic regression": np.where(positive, 1, -1).astype(np.float32)}
+
+
+class SelfMmStudy(SelfMmBase):
+    """Variants: Self-MM, the same without the streams' own labels, and each stream by itself."""
+
+    def __init__(self, run: SelfMmRun) -> None:
+        self.run: SelfMmRun = run
+        self._layers = bool(run.embeddings)
+        if bool(run.shards) == self._layers:
+            raise UsageError(
+                "give --shards DIR, a folder of prepared features, or --embeddings DIR, one of "
+                "embedding shards"
+            )
+        folder = Path(run.embeddings or run.shards)
+        read = read_streams if self._layers else read_items
+        self._begin(read(folder), folder)
+        self.variants = ("self_mm", "multimodal", *self._splits["train"].streams)
+
+    def _as_read(self, splits: Mapping[str, SelfMmItems]) -> dict[str, SelfMmItems]:
+        return standardised(splits, self._layers)
+
     def method(self, variant: str) -> Method:
         """Self-MM, its parts sized by the data."""
-        train, run = self._read["train"], self.run
-        if isinstance(run, SelfMmPaperRun):
-            return self._published(run)
+        train, run = self._splits["train"], self.run
         configs = tuple(
             StreamConfig(
                 name,
@@ -150,93 +178,3 @@ class SelfMmStudy(Study):
             unimodal_weight=1.0 if variant == "self_mm" else 0.0,
         )
         return SelfMm(config)
-
-    def _published(self, run: SelfMmPaperRun) -> SelfMm:
-        """The network of MMSA: text as it is into the fusion, sound and picture by an LSTM."""
-        train, encoder = self._read["train"], None
-        if run.backbone:
-            encoder, _ = load_text_encoder(run.backbone)
-        configs = []
-        for name, items in train.streams.items():
-            own = {"audio": run.audio, "video": run.video}.get(name)
-            tokens = own is None and encoder is not None
-            config = StreamConfig(
-                name,
-                encoder.width if encoder is not None and tokens else items[0].shape[1],
-                "tokens" if tokens else self._reading(name),
-                post=(own or run.text).post,
-                post_dropout=(own or run.text).post_dropout,
-            )
-            if own is not None:
-                config = replace(config, hidden=own.hidden, out=own.out)
-            configs.append(config)
-        return SelfMm(
-            SelfMmConfig(
-                streams=tuple(configs),
-                items=len(train),
-                fusion=run.fusion,
-                fusion_dropout=run.fusion_dropout,
-                limit=float(train.sentiment.abs().max()),
-            ),
-            encoder,
-        )
-
-    def own_rates(self, variant: str, method: Method) -> Sequence[OwnRate]:
-        """MMSA's groups: BERT's matrices, its vectors, sound, picture; the rest is the run's."""
-        run = self.run
-        if not isinstance(run, SelfMmPaperRun):
-            return ()
-        assert isinstance(method, SelfMm)
-        rates = []
-        for name, reader in method.readers.items():
-            parameters = list(reader.parameters())
-            if name != "text":
-                own = run.audio if name == "audio" else run.video
-                rates.append(OwnRate(parameters, own.lr, own.weight_decay))
-                continue
-            for matrices, decay in ((True, run.text.weight_decay), (False, 0.0)):
-                some = [p for p in parameters if (p.ndim > 1) is matrices]
-                rates.append(OwnRate(some, run.text.lr, decay))
-        return rates
-
-    def _reading(self, stream: str) -> Any:
-        """One vector as it is; of longer text the first step; of longer other streams an LSTM."""
-        longest = max(len(x) for items in self._read.values() for x in items.streams[stream])
-        if longest == 1:
-            return "vector"
-        return "first" if stream == "text" else "lstm"
-
-    def _streams(self, variant: str) -> tuple[str, ...]:
-        streams = tuple(self._read["train"].streams)
-        return (variant,) if variant in streams else streams
-
-    @torch.no_grad()
-    def predict(self, variant: str, test: str, method: Method) -> Array:
-        """Sentiment of the test items."""
-        size = len(self._read[test])
-        at_once = PREDICTED if self.large else size
-        device = next(method.parameters()).device
-        parts = [
-            self.batch(variant, test, range(start, min(size, start + at_once))).to(device)
-            for start in range(0, size, at_once)
-        ]
-        return torch.cat([method.predict(part)["sentiment"].cpu() for part in parts]).numpy()
-
-    def baselines(self, test: str) -> dict[str, Array]:
-        """-1 or 1 by a logistic regression on the means of all streams, strength chosen on dev.
-
-        Where the training items are of one sign alone there is none. Where dev has items of no
-        sign, the strength in the middle is taken.
-        """
-
-        def polar(split: str) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-            items = self._splits[split]
-            kept = items.sentiment.numpy() != 0
-            return items.means()[kept], items.sentiment.numpy()[kept] > 0
-
-        train = polar("train")
-        if len({*train[1].tolist()}) < 2:
-            return {}  # there is nothing to tell apart
-        model = logistic_regression(train, polar("dev"))
-        positive = model.predict(self._splits[test].means())
-        return {"logistic regression": np.where(positive, 1, -1).astype(np.float32)}

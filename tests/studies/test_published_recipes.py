@@ -27,8 +27,8 @@ from mmembed.settings.papers import (
 )
 from mmembed.studies.finetune_job import TrainingJob, train
 from mmembed.studies.registry import STUDIES
-from mmembed.studies.self_mm import SelfMmStudy
 from mmembed.studies.self_mm_data import SelfMmItems, cut_at_zeros
+from mmembed.studies.self_mm_paper import SelfMmPaperStudy
 from mmembed.training.distributed import World
 from mmembed.training.optim import build_optimizer
 
@@ -37,9 +37,9 @@ SIZES = {"train": 80, "dev": 20, "test": 20}
 WIDTHS = {"mosi": (5, 20), "mosei": (74, 35), "sims": (33, 709)}  # audio, video
 
 
-def paper_study(run: SelfMmPaperRun, audio: int, video: int) -> SelfMmStudy:
+def paper_study(run: SelfMmPaperRun, audio: int, video: int) -> SelfMmPaperStudy:
     """On features of MMSA's widths, of two steps and two items each."""
-    made = object.__new__(SelfMmStudy)
+    made = object.__new__(SelfMmPaperStudy)
     rows = tuple(
         Utterance(str(n), None, labels=Labels(sentiment=float(2 * n - 1))) for n in range(2)
     )
@@ -47,8 +47,8 @@ def paper_study(run: SelfMmPaperRun, audio: int, video: int) -> SelfMmStudy:
         name: [torch.randn(2, width), torch.randn(2, width)]
         for name, width in (("audio", audio), ("video", video), ("text", 768))
     }
-    made.run, made._layers = run, False
-    made._read = made._splits = {"train": SelfMmItems(rows, streams)}
+    made.run = run
+    made._splits = {"train": SelfMmItems(rows, streams)}
     return made
 
 
@@ -124,13 +124,13 @@ def test_bert_is_trained_end_to_end(tmp_path: Path) -> None:
     words = (f"so {CUES['anger']} today", f"so {CUES['joy']} today")
     shards = write_features(tmp_path / "shards", SIZES, 3, limit=3.0, words=words)
     run = SelfMmPaperRun(shards=str(shards), backbone=str(bert), length=4)
-    study = SelfMmStudy(run)
+    study = SelfMmPaperStudy(run)
     assert study.large and study.variants == ("self_mm",)
     batch = study.batch("self_mm", "train", range(4))
     assert batch.inputs["text"].values.dtype == torch.int64
     assert batch.inputs["text"].lengths.tolist() == [4] * 4  # [CLS] so CUE [SEP]
-    raw = np.concatenate([x.numpy() for x in study._read["train"].streams["audio"] if len(x)])
-    assert abs(raw.std() - 1) < 0.1 and study._splits["train"].streams["text"][0].ndim == 2
+    raw = np.concatenate([x.numpy() for x in study._splits["train"].streams["audio"] if len(x)])
+    assert abs(raw.std() - 1) < 0.1 and study._compared["train"].streams["text"][0].ndim == 2
     method = study.method("self_mm")
     groups = study.own_rates("self_mm", method)
     assert len(groups) == 3 and groups[0].lr == 5e-5 and groups[1].weight_decay == 0
@@ -154,12 +154,14 @@ def test_bert_is_trained_end_to_end(tmp_path: Path) -> None:
 
 def test_features_serve_where_there_is_no_text_encoder(tmp_path: Path) -> None:
     shards = write_features(tmp_path, SIZES, 3, limit=1.0)
-    study = SelfMmStudy(SelfMmPaperRun(shards=str(shards)))
+    study = SelfMmPaperStudy(SelfMmPaperRun(shards=str(shards)))
     batch = study.batch("self_mm", "train", range(80))
     assert 2.5 < float(batch.inputs["text"].values.mean()) < 3.5  # as they came: mean 3
     assert study.tests["test"].task == "sims"
     with pytest.raises(UsageError, match="no training item has a transcript"):
-        SelfMmStudy(SelfMmPaperRun(shards=str(shards), backbone=str(write_bert(tmp_path / "b"))))
+        SelfMmPaperStudy(
+            SelfMmPaperRun(shards=str(shards), backbone=str(write_bert(tmp_path / "b")))
+        )
 
 
 def small_job(tmp_path: Path, name: str, **loop: object) -> TrainingJob:
@@ -167,7 +169,7 @@ def small_job(tmp_path: Path, name: str, **loop: object) -> TrainingJob:
 
     run = SelfMmPaperRun(shards=str(write_features(tmp_path / name, SIZES, limit=3.0)))
     run = replace(run, loop=replace(run.loop, **loop))  # type: ignore[arg-type]
-    return TrainingJob(SelfMmStudy(run), "self_mm", 0, tmp_path / f"{name}.safetensors")
+    return TrainingJob(SelfMmPaperStudy(run), "self_mm", 0, tmp_path / f"{name}.safetensors")
 
 
 def test_patience_ends_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -184,12 +186,12 @@ def test_epochs_are_chosen_as_told(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
     epochs: list[int] = []
 
-    def score(self: SelfMmStudy, variant: str, method: Method) -> float:
+    def score(self: SelfMmPaperStudy, variant: str, method: Method) -> float:
         assert not method.training
         epochs.append(int(method.epoch))  # type: ignore[arg-type]
         return {0: 0.0, 1: 0.2, 2: 0.9, 3: 0.3}[epochs[-1]]
 
-    monkeypatch.setattr(SelfMmStudy, "test_score", score)
+    monkeypatch.setattr(SelfMmPaperStudy, "test_score", score)
     kept = {}
     for select in ("best-on-test", "last"):
         job = small_job(tmp_path, select, epochs=3, select=select)
