@@ -58,7 +58,7 @@ class SelfMmPaperStudy(SelfMmBase):
         return read
 
     @cached_property
-    def _compared(self) -> Mapping[str, SelfMmItems]:  # type: ignore[override]
+    def _compared(self) -> Mapping[str, SelfMmItems]:
         """See `SelfMmBase`: standardised, text as features."""
         return standardised(self._plain)
 
