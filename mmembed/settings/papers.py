@@ -76,7 +76,7 @@ class SelfMmPaperRun(FinetuneRun):
         fusion_dropout: Dropout before it.
     """
 
-    name: str = "self_mm"
+    name: str = "self_mm_mosei"
     shards: str = ""
     backbone: str = ""
     length: Count = 50
@@ -114,6 +114,7 @@ def self_mm_mosi() -> SelfMmPaperRun:
     run = SelfMmPaperRun()
     return replace(
         run,
+        name="self_mm_mosi",
         text=replace(run.text, post_dropout=0.1),
         audio=replace(run.audio, weight_decay=1e-3, post_dropout=0.1),
         video=replace(run.video, lr=5e-3, weight_decay=1e-3),
@@ -128,6 +129,7 @@ def self_mm_sims() -> SelfMmPaperRun:
     run = self_mm_mosi()
     return replace(
         run,
+        name="self_mm_sims",
         length=39,
         text=replace(run.text, post=64),
         audio=replace(run.audio, weight_decay=0.01),

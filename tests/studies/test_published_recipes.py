@@ -205,6 +205,8 @@ def test_epochs_are_chosen_as_told(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_every_recipe_is_of_a_study_and_holds_what_its_settings_may() -> None:
     for name, recipe in FINETUNE_RECIPES.items():
-        assert study_of(recipe()) in STUDIES and (recipe.__doc__ or "").strip(), name
+        run = recipe()
+        assert study_of(run) in STUDIES and (recipe.__doc__ or "").strip(), name
+        assert type(FINETUNE_RECIPES[run.name]()) is type(run)  # by which run.json is read again
     assert study_of(FINETUNE_RECIPES["self_mm_sims"]()) == "self_mm"
     assert study_of(FINETUNE_RECIPES["sdt_meld"]()) == "sdt"
