@@ -121,7 +121,7 @@ def rotate(x: Tensor, positions: Tensor) -> Tensor:
     frequencies = 10_000.0 ** -(torch.arange(half, device=x.device) / half)
     angles = (positions.to(x.device).float()[..., None] * frequencies)[..., None, :]
     cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
-    first, second = x[..., :half], x[..., half:]
+    first, second = x.chunk(2, -1)  # one gradient for both halves, where slices make one each
     turned = (
         torch.addcmul(first * cos, second, sin, value=-1),
         torch.addcmul(second * cos, first, sin),
