@@ -39,6 +39,7 @@ SUMMARIES: Final[Mapping[str, str]] = {
     "evaluate": "score embeddings by standard protocols, and tell where these leak",
     "compare": "compare the methods of several runs, with paired differences",
     "predict": "predict sentiment and emotions of clips, or any emotions of texts",
+    "replay": "run a finished run again and compare every figure",
     "report": "write one self-contained HTML page about a run",
     "doctor": "check this installation and print how to fix it",
 }

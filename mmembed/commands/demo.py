@@ -8,10 +8,7 @@ is done: the same command continues after an interruption.
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,11 +17,9 @@ from typing import Any
 
 import tyro
 
-from mmembed.errors import MmembedError, Stopped
+from mmembed.commands.subprograms import MMEMBED, run_command, torchrun
 from mmembed.io.json import write_json
 from mmembed.streams import STREAMS, subset_name
-
-SIGNALLED = (75, 130)
 
 
 @dataclass(frozen=True)
@@ -54,23 +49,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     started = time.monotonic()
     out, every = demo.out, subset_name(STREAMS)
     shards, pretrain = out / "corpus" / "shards", out / "pretrain"
-    mmembed = [sys.executable, "-m", "mmembed.commands.cli"]
-    torchrun = [
-        sys.executable, "-m", "torch.distributed.run", "--standalone",
-        "--nproc-per-node", str(demo.processes),
-    ]  # fmt: skip
     extract = [
-        *torchrun, _program("mmembed_export.extract"), str(shards), "--streams", "every",
+        *torchrun(demo.processes, "mmembed_export.extract"), str(shards), "--streams", "every",
         "--records-per-shard", "256",  # small shards: each process makes some of them
     ]  # fmt: skip
     steps = {
         "make a corpus of talkers": [
-            *mmembed, "prepare", "talkers", "--out", str(out / "corpus"),
+            *MMEMBED, "prepare", "talkers", "--out", str(out / "corpus"),
             "--speakers", str(demo.speakers), "--clips-per-speaker", str(demo.clips_per_speaker),
             "--seed", str(demo.seed), "--workers", str(demo.processes),
         ],
         "pretrain the encoder on speech and speakers": [
-            *torchrun, _program("mmembed_train.pretrain"), "tiny", "--out", str(pretrain),
+            *torchrun(demo.processes, "mmembed_train.pretrain"), "tiny", "--out", str(pretrain),
             "--data.shards", str(shards), "--loop.epochs", str(demo.epochs),
             "--loop.seed", str(demo.seed),
         ],
@@ -82,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             "--out", str(out / "embeddings-untrained"),
         ],
         "train the emotion regressor": [
-            *torchrun, _program("mmembed_train.finetune"), "emotion",
+            *torchrun(demo.processes, "mmembed_train.finetune"), "emotion",
             "--embeddings", str(out / "embeddings"),
             "--untrained", str(out / "embeddings-untrained"), "--out", str(out / "emotion"),
         ],
@@ -90,11 +80,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     for number, (what, command) in enumerate(steps.items(), 1):
         minutes = (time.monotonic() - started) / 60
         print(f"\n[{number}/{len(steps) + 1}] {what}  ({minutes:.1f} min so far)", flush=True)
-        _run(what, command)
+        run_command(what, command)
     results = _summary(out)
     write_json(out / "results.json", results)
     print(f"\n[{len(steps) + 1}/{len(steps) + 1}] write the report", flush=True)
-    _run("write the report", [*mmembed, "report", str(out)])
+    run_command("write the report", [*MMEMBED, "report", str(out)])
     print(
         f"\nword error rate {results['wer']:.1%} and speaker accuracy "
         f"{results['speaker_accuracy']:.1%} on utterances that are not in train;\nsentiment "
@@ -104,24 +94,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         "It was trained on synthetic voices and drawn faces alone: `mmembed predict CLIP"
         f"{'' if out == Demo.out else f' --run {out}'}` says so of other clips."
     )
-
-
-def _program(module: str) -> str:
-    """The path of a program's file, in a checkout or an installation."""
-    spec = importlib.util.find_spec(module)
-    if spec is None or spec.origin is None:
-        raise MmembedError(f"{module} is not installed: pip install mmembed again")
-    return spec.origin
-
-
-def _run(what: str, command: Sequence[str]) -> None:
-    from mmembed.training.distributed import follow_parent  # torch takes seconds
-
-    code = subprocess.run(command, check=False, preexec_fn=follow_parent).returncode
-    if code in SIGNALLED:
-        raise Stopped(f"stopped while it was to {what}; run again to continue")
-    if code:
-        raise MmembedError(f"could not {what}: the step ended with exit code {code}")
 
 
 def _summary(out: Path) -> dict[str, Any]:

@@ -30,6 +30,7 @@ from mmembed.streams import STREAMS
 from mmembed.training.checkpoint import Position, TrainingState, load_latest, save_checkpoint
 from mmembed.training.data_digest import check_data
 from mmembed.training.distributed import World, join_world
+from mmembed.training.environment import record_environment
 from mmembed.training.optim import build_optimizer, learning_rate
 from mmembed.training.recompute import recompute_blocks
 from mmembed.training.run_folder import MetricsLog, open_run_folder
@@ -62,6 +63,8 @@ def pretrain(run: PretrainRun, out: Path) -> None:
             _describe(run, corpus, out)
         if world.broadcast((out / "evaluation.json").exists()):
             return
+        if world.is_main:
+            record_environment(out, world)
         torch.manual_seed(run.loop.seed)
         backbones = {stream: held.encoder for stream, held in pretrained.items()}
         method = CtcSpeaker(run.method, backbones)

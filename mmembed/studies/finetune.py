@@ -23,6 +23,7 @@ from mmembed.studies.results import read_results
 from mmembed.studies.study import Study, check_settings, table
 from mmembed.training.data_digest import check_data
 from mmembed.training.distributed import World, join_world
+from mmembed.training.environment import record_environment
 from mmembed.training.run_folder import open_run_folder
 
 MUTABLE_FIELDS: Final = (
@@ -47,6 +48,8 @@ def finetune(name: str, run: FinetuneRun, out: Path) -> None:
             check_data(out, asdict(study.run))
         done = out / "results.json"
         if not world.broadcast(done.exists()):
+            if world.is_main:
+                record_environment(out, world)
             studies = {out: study, **{out / name: s for name, s in study.controls.items()}}
             jobs = [job for folder, one in studies.items() for job in _jobs(one, folder)]
             _train_all(jobs, world)

@@ -25,16 +25,19 @@ def check_data(out: Path, config: Mapping[str, Any]) -> None:
     Raises:
         UsageError: the run began with other shards; names the settings.
     """
-    digests = dict(_digests(config))
     if not (out / FILE).exists():
-        write_json(out / FILE, digests)
-        return
-    recorded = read_json(out / FILE)
-    if changed := [name for name in digests if recorded.get(name) != digests[name]]:
+        write_json(out / FILE, dict(_digests(config)))
+    elif changed := changed_data(out, config):
         raise UsageError(
             f"{out} holds a run on other data ({', '.join(changed)}: shards were replaced since): "
             "choose another --out, or remove the folder to start again"
         )
+
+
+def changed_data(out: Path, config: Mapping[str, Any]) -> list[str]:
+    """The settings whose shards are others than OUT/data.json says."""
+    recorded = read_json(out / FILE)
+    return [name for name, digest in _digests(config) if recorded.get(name) != digest]
 
 
 def _digests(value: object, name: str = "") -> Iterator[tuple[str, str]]:
