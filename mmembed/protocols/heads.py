@@ -8,7 +8,6 @@ from typing import Final
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pad_sequence
 
 from mmembed.io.progress import progress
 from mmembed.studies.embeddings_data import Rows
@@ -18,7 +17,7 @@ BATCH: Final = 32
 LEARNING_RATE: Final = 1e-4
 
 Head = Callable[[Tensor, Tensor], Tensor]
-"""Steps (B, T, W), zeros after the end, and lengths (B,) -> scores (B, C) of the classes."""
+"""Steps (T, W) of B clips, one after another, and lengths (B,) -> scores (B, C) of the classes."""
 
 
 def train_and_predict(
@@ -55,13 +54,13 @@ def train_and_predict(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         head = make(len(names))
-    optimizer = torch.optim.Adam(head.parameters(), lr=LEARNING_RATE)
-    rows, batch_of = torch.from_numpy(train), _batches(steps)
+    optimizer = torch.optim.Adam(head.parameters(), lr=LEARNING_RATE, fused=True)
+    rows = torch.from_numpy(train)
     with progress(f"fold {fold}, epochs", epochs) as update:
         for epoch in range(epochs):
             order = torch.randperm(len(rows), generator=generator)
             for batch in torch.split(rows[order], BATCH):
-                loss = nn.functional.cross_entropy(head(*batch_of(batch)), targets[batch])
+                loss = nn.functional.cross_entropy(_scores(head, steps, batch), targets[batch])
                 optimizer.zero_grad()
                 torch.autograd.backward(loss)
                 nn.utils.clip_grad_norm_(head.parameters(), gradient_norm)
@@ -69,18 +68,13 @@ def train_and_predict(
             update(epoch + 1)
     with torch.inference_mode():
         batches = torch.split(torch.from_numpy(test), BATCH)
-        best = [head(*batch_of(batch)).argmax(1) for batch in batches]
+        best = [_scores(head, steps, batch).argmax(1) for batch in batches]
     predicted: Names = names[torch.cat(best).numpy()]
     return predicted
 
 
-def _batches(steps: Sequence[Tensor]) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
-    """From rows (B,) to a `Head`'s arguments; steps of one length are stacked once for all."""
-    lengths = torch.tensor([len(one) for one in steps])
-    if len({len(one) for one in steps}) == 1:
-        stacked = torch.stack([*steps])
-        return lambda rows: (stacked[rows], lengths[rows])
-    return lambda rows: (
-        pad_sequence([steps[row] for row in rows.tolist()], batch_first=True),
-        lengths[rows],
-    )
+def _scores(head: nn.Module, steps: Sequence[Tensor], rows: Tensor) -> Tensor:
+    """(B, C) of the clips in these rows (B,)."""
+    clips = [steps[row] for row in rows.tolist()]
+    scores: Tensor = head(torch.cat(clips), torch.tensor([len(clip) for clip in clips]))
+    return scores

@@ -48,8 +48,9 @@ class LayerWeightedHead(nn.Module):
         self.linear = nn.Linear(width, classes)
 
     def forward(self, layers: Tensor, lengths: Tensor) -> Tensor:
-        """Scores (B, C) of layers (B, L, D)."""
-        scores: Tensor = self.linear(torch.einsum("bld,l->bd", layers, self.weights.softmax(0)))
+        """Scores (B, C) of the layers (B L, D) of clips, one after another."""
+        layers = layers.view(len(lengths), len(self.weights), -1)
+        scores: Tensor = self.linear(self.weights.softmax(0) @ layers)
         return scores
 
 
