@@ -1,7 +1,8 @@
-# make demo    the whole idea on clips made here, 13 minutes on two cores of ours
-# make test    the tests
-# make check   lint, types and tests
-# make clean   remove what these made, .venv included
+# make demo       the whole idea on clips made here, 13 minutes on two cores of ours
+# make test       the tests
+# make test-slow  more tests: every part of the programs, in several processes
+# make check      lint, types and the tests of make test
+# make clean      remove what these made, .venv included
 #
 # Each makes .venv first, with the versions of constraints.txt; PYTHON names another interpreter.
 
@@ -11,13 +12,16 @@ BIN := .venv/bin
 # One thread a process: two processes share the machine, and sums do not depend on the thread count.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test check clean
+.PHONY: demo test test-slow check clean
 
 demo: .venv/.installed
 	$(BIN)/mmembed demo --out demo
 
 test: .venv/.installed
 	$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+
+test-slow: .venv/.installed
+	$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder -m 'slow and not long'
 
 check: .venv/.installed
 	$(BIN)/ruff check

@@ -102,7 +102,7 @@ def test_datasets_maps_it(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     check(here, list(made.with_format("numpy")))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_ray_data_maps_it(here: Path) -> None:
     with ray_cluster(1) as cluster:
         import ray.data

@@ -205,7 +205,7 @@ def folder(tmp_path_factory) -> Path:
     return made
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_without_extras_clips_are_prepared_embedded_and_searched(alone, folder):
     mmembed = alone / "mmembed"
     assert "BAD" not in call(mmembed, "doctor", cwd=folder)
@@ -265,7 +265,7 @@ CODE = {
 """Extra -> what needs it where no command does."""
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("extra", EXTRAS)
 def test_each_extra_brings_what_its_programs_need(extra, alone, wheel, folder, address, tmp_path):
     if not environments.installed(EXTRAS[extra]):

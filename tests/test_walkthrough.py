@@ -12,6 +12,8 @@ import pytest
 from helpers.streams import write_features
 from helpers.walkthrough import ROOT, copy_with, files_of, run
 
+pytestmark = pytest.mark.slow
+
 PAGE = (ROOT / "docs" / "adding-a-method.md").read_text()
 FILES = files_of(PAGE)
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", PAGE, re.M | re.S)

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from helpers.walkthrough import ROOT, copy_with, files_of, run
 
+pytestmark = pytest.mark.slow
+
 PAGE = (ROOT / "docs" / "backbones.md").read_text()
 FILES = files_of(PAGE)
 

@@ -23,6 +23,7 @@ def whisper(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tiny(tmp_path_factory.mktemp("whisper"), "whisper")
 
 
+@pytest.mark.slow
 def test_our_package_does_not_import_transformers():
     code = "import sys, mmembed.backbones.pretrained; sys.exit('transformers' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -91,6 +91,7 @@ def test_help_names_every_corpus(capsys):
         assert name in listed
 
 
+@pytest.mark.slow
 def test_torchrun_shares_the_work(digits, tmp_path):
     one, two = tmp_path / "one", tmp_path / "two"
     how = ["--records-per-shard", "1", "--workers", "1"]

@@ -76,6 +76,7 @@ def global_order(workers: int, world: int, start: int = 0) -> str:
     return digest.hexdigest()
 
 
+@pytest.mark.slow
 def test_order_and_content_do_not_depend_on_workers_or_world() -> None:
     """R7: one digest for workers {0, 1, 2} x world {1, 2, 4}."""
     found = {(w, n): global_order(w, n) for w in (0, 1, 2) for n in (1, 2, 4)}
@@ -149,6 +150,7 @@ def failing(job: int) -> int:
     return job
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("bad", "kind", "words"),
     [
@@ -174,6 +176,7 @@ def test_a_worker_that_fails_ends_the_run_with_one_line(
         assert caught.value.reason == "damaged"
 
 
+@pytest.mark.slow
 def test_workers_leave_signals_to_the_trainer_and_end_with_it() -> None:
     """SIGTERM to a whole job must not cost the checkpoint; a killed trainer leaves nobody."""
     read, write = os.pipe()

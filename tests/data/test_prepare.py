@@ -157,7 +157,7 @@ def test_killed_and_run_again_gives_the_same_bytes(tmp_path: Path) -> None:
     assert files(out) == files(undisturbed)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_two_ranks_killed_ten_times_give_the_same_bytes(tmp_path: Path) -> None:
     corpus = make_corpus(tmp_path / "corpus", 600, seconds=4)
     write_manifest(tmp_path / "corpus" / "manifest.jsonl", corpus)

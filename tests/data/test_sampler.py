@@ -55,7 +55,7 @@ def test_every_item_once_an_epoch_on_all_ranks(**plan: object) -> None:
     check_an_epoch(**plan)  # type: ignore[arg-type]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @given(**PLANS)
 @settings(max_examples=500, deadline=None)
 def test_every_item_once_an_epoch_on_all_ranks_500_plans(**plan: object) -> None:

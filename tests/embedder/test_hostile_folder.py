@@ -105,6 +105,7 @@ def regressor(folder: Path) -> EmotionPredictor:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("settings", "words"),
     [

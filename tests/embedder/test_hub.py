@@ -119,6 +119,7 @@ def hub() -> Iterator[tuple[type[Hub], str]]:
     server.shutdown()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pretrained", [False, True])
 def test_a_script_embeds_and_shares(
     hub: tuple[type[Hub], str], tmp_path: Path, pretrained: bool

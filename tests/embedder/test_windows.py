@@ -265,7 +265,7 @@ def test_a_long_recording_is_transcribed(embedder: Embedder) -> None:
     assert " ".join(word.text for word in heard.words) == heard.transcript
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_long_file_is_one_embedding(embedder: Embedder, tmp_path: Path) -> None:
     samples = tone(310.2, 8_000)
     soundfile.write(tmp_path / "film.flac", samples, 8_000)
@@ -310,6 +310,7 @@ def write_slides(path: Path, seconds: int) -> None:
     write_video(path, grey_steps((20 + times % 200).tolist()), times)
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_length(folder: Path, tmp_path: Path) -> None:
     """24 MB of crops are decoded, kept and encoded in the memory of 6 MB."""
     for seconds in (60, 240):

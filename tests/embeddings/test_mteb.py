@@ -22,6 +22,8 @@ from mmembed.commands.evaluate import main as evaluate
 from mmembed.embeddings.mteb import TOGETHER, MtebEncoder
 from mmembed.errors import DataError, UsageError
 
+pytestmark = pytest.mark.slow
+
 EMOTIONS = ("anger", "fear", "joy")
 
 
@@ -124,7 +126,7 @@ def test_the_task_of_mteb_gives_the_figure_of_evaluate_maeb(
     assert_same(found["default"], ours)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore:Precision is ill-defined")
 def test_the_runner_of_mteb_takes_the_encoder(
     encoder: MtebEncoder, files: list[Path], ours: dict[str, Any]

@@ -133,7 +133,7 @@ def elsewhere(action: Callable[[], None]) -> None:
     thread.join()
 
 
-@pytest.mark.parametrize("every", [3, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("every", [3, pytest.param(1, marks=pytest.mark.long)])
 @pytest.mark.parametrize("again", [False, True])
 def test_killed_at_each_request(
     url: str, process: Callable[[float], Process], requests: Requests, again: bool, every: int
@@ -166,7 +166,7 @@ def test_killed_at_each_request(
     assert at > 5
 
 
-@pytest.mark.parametrize("every", [3, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("every", [3, pytest.param(1, marks=pytest.mark.long)])
 @pytest.mark.parametrize("again", [False, True])
 def test_another_process_is_faster_at_each_request(
     url: str, process: Callable[[float], Process], requests: Requests, again: bool, every: int
@@ -196,7 +196,7 @@ def test_another_process_is_faster_at_each_request(
     assert at > 5
 
 
-@pytest.mark.parametrize("every", [3, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("every", [3, pytest.param(1, marks=pytest.mark.long)])
 def test_another_process_is_killed_meanwhile(
     url: str, process: Callable[[float], Process], requests: Requests, every: int
 ) -> None:

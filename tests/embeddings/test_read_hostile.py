@@ -107,7 +107,7 @@ def test_forged_columns(tmp_path: Path) -> None:
     assert done.stdout.splitlines() == ["same"] * len(FORGED)
 
 
-@pytest.mark.parametrize("count", [200, pytest.param(5000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [200, pytest.param(5000, marks=pytest.mark.long)])
 def test_flipped_bytes(tmp_path: Path, count: int) -> None:
     map_embeddings(write(tmp_path))
     done = apart("flip", count, tmp_path)

@@ -142,6 +142,7 @@ def test_object_store_with_an_index(bucket: str, folder: Path, settings: Path) -
     assert len(ShardSet(bucket)) == 2 * PER_SHARD
 
 
+@pytest.mark.slow
 def test_object_store_refuses(bucket: str, endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(DataError, match=r"^s3://no-such-bucket/x: there is no such .* bucket"):
         ShardSet("s3://no-such-bucket/x")

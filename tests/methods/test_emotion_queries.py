@@ -171,6 +171,7 @@ def test_frames_of_the_encoder_are_a_stream() -> None:
     assert method.score(Batch(("a", "b"), {"embedding": frames}), QUERIES).shape == (2, 4)
 
 
+@pytest.mark.slow
 def test_an_emotion_that_was_never_trained_is_answered_by_its_neighbours() -> None:
     """Words are directions, clips hold directions; the twelfth word is left out of training."""
     torch.manual_seed(0)

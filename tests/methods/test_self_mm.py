@@ -359,6 +359,7 @@ with join_world() as world:
 """
 
 
+@pytest.mark.slow
 def test_two_processes_hold_the_bank_of_one(tmp_path: Path) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -161,6 +161,7 @@ def test_vectors_are_those_of_the_clips_alone(
     assert not vectors
 
 
+@pytest.mark.slow
 def test_one_clip_at_a_time_within_a_wide_budget(here: Path, run: tuple[int, str]) -> None:
     code, stderr = extract(here, "single", "--batch-frames", "1", "--error-budget", "0.9")
     assert code == 0, stderr
@@ -178,7 +179,7 @@ def test_the_same_again_does_nothing_and_ends_alike(here: Path, run: tuple[int, 
     assert [p.stat().st_mtime_ns for p in _tars(here / "out")] == times
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_two_processes_write_the_same_bytes(here: Path, run: tuple[int, str]) -> None:
     code, stderr = extract(here, "double", "--error-budget", "0.9", processes=2)
     assert code == 0, stderr

@@ -80,7 +80,7 @@ def test_test_speakers_were_never_trained_on(demo: Path) -> None:
     assert not sentences["train"] & sentences["test"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_again_reuses_everything(demo: Path) -> None:
     kept = [p for p in (demo / "demo").rglob("*") if p.suffix in (".tar", ".safetensors", ".mp4")]
     before = {p: p.stat().st_mtime_ns for p in kept}
@@ -91,7 +91,7 @@ def test_again_reuses_everything(demo: Path) -> None:
     assert (demo / "demo" / "results.json").read_bytes() == results
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_killed_at_every_step_it_ends_with_the_same_numbers(demo: Path, tmp_path: Path) -> None:
     """SIGKILL to the demo alone: what it had started stops by itself, the next run goes on."""
     out = tmp_path / "demo"

@@ -90,10 +90,11 @@ def check_metadata(found: Mapping[str, Any], folder: Path, subset: str) -> None:
 
 
 def some(*quick: str) -> list[Any]:
-    """All subsets; those that are not named are slow."""
-    return [pytest.param(name, marks=() if name in quick else pytest.mark.slow) for name in SUBSETS]
+    """All subsets; those that are not named take long."""
+    return [pytest.param(name, marks=() if name in quick else pytest.mark.long) for name in SUBSETS]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("subset", some())
 def test_torch_export_of_every_subset(folder: Path, tmp_path: Path, subset: str) -> None:
     arguments = [str(folder), "--format", "torch-export", "--out", str(tmp_path / "encoder.pt2")]
@@ -106,7 +107,7 @@ def test_torch_export_of_every_subset(folder: Path, tmp_path: Path, subset: str)
     check_metadata(about, folder, subset)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_without_streams_every_subset_is_exported(folder: Path, tmp_path: Path) -> None:
     main([str(folder), "--format", "torch-export", "--out", str(tmp_path / "encoder.pt2")])
     assert {path.name for path in tmp_path.iterdir()} == {f"encoder.{n}.pt2" for n in SUBSETS}
@@ -132,11 +133,12 @@ def test_onnx_of_every_subset(folder: Path, tmp_path: Path, subset: str) -> None
     assert axes[0][:2] == ["batch", f"{subset.split('+')[0]}_steps"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kinds", "form"),
     [
         *(
-            pytest.param(("whisper", *kinds), form, marks=pytest.mark.slow)
+            pytest.param(("whisper", *kinds), form, marks=pytest.mark.long)
             for *kinds, form in (
                 ("vit", "bert", "onnx"),
                 ("vit", "bert", "torch-export"),
@@ -186,10 +188,11 @@ def loaded(path: Path, form: str) -> tuple[dict[str, Any], Callable[..., Mapping
     return json.loads(session.get_modelmeta().custom_metadata_map["mmembed"]), run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("names", "form"),
     [
-        pytest.param(("audio=whisper", "text=bert"), "onnx", marks=pytest.mark.slow),
+        pytest.param(("audio=whisper", "text=bert"), "onnx", marks=pytest.mark.long),
         (("whisper",), "torch-export"),
     ],
 )
@@ -218,6 +221,7 @@ def test_a_front_end_that_cannot_be_exported_is_named(tmp_path: Path, capsys) ->
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_what_differs_too_much_is_not_written(folder: Path, tmp_path: Path, capsys) -> None:
     arguments = [str(folder), "--format", "torch-export", "--out", str(tmp_path / "e.pt2")]
     assert run_program(main, [*arguments, "--streams", "text", "--tolerance", "0"]) == 5

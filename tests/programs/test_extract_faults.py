@@ -73,18 +73,19 @@ def kill_and_compare(forker: Forker, here: Path, kills: int, seed: int) -> Count
     return seen
 
 
+@pytest.mark.slow
 def test_killed_runs_leave_the_same_bytes(forker: Forker, here: Path) -> None:
     seen = kill_and_compare(forker, here, kills=6, seed=0)
     assert seen["begun"] and seen["finished"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_killed_a_hundred_times(forker: Forker, here: Path) -> None:
     seen = kill_and_compare(forker, here, kills=100, seed=1)
     assert seen["begun"] > 10 and seen["finished"] > 10
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_killed_under_torchrun(here: Path, extract: Extract) -> None:
     words = ["corpus/shards", "--records-per-shard", "3"]
     assert extract(*words, "--out", "calm")[0] == 0
@@ -169,6 +170,6 @@ def test_nothing_is_lost_without_a_line(extract: Extract, here: Path) -> None:
     lose_nothing(extract, here, total=60, broken=9)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_thousand_of_which_37_are_broken(extract: Extract, here: Path) -> None:
     lose_nothing(extract, here, total=1000, broken=37)

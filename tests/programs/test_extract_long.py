@@ -15,7 +15,7 @@ from mmembed_export.extract import main
 from mmembed.data.shards.layout import ShardSet
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_long_recording_is_one_record(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     encoder = write_encoder(tmp_path / "encoder")
     clips = tmp_path / "clips"

@@ -18,6 +18,8 @@ from helpers.extracting import PROGRAM, Extract, contents
 from mmembed.errors import MmembedError
 from mmembed.settings.extract import Extract as Settings
 
+pytestmark = pytest.mark.slow
+
 WORK = ["corpus/shards", "--records-per-shard", "1", "--streams", "audio", "audio+video+text"]
 
 
@@ -88,7 +90,7 @@ def begin(here: Path, out: str, address: str) -> subprocess.Popen[str]:
     return process
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_stopped_driver_and_a_killed_node_cost_nothing(
     extract: Extract, here: Path, cluster: Any
 ) -> None:
@@ -115,7 +117,7 @@ def test_a_stopped_driver_and_a_killed_node_cost_nothing(
     assert all(found[name] == left[name] for name in left if not name.endswith(".tmp"))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_shard_that_kills_its_actors_ends_the_run(cluster: Any) -> None:
     import ray
 

@@ -39,6 +39,7 @@ def shards(extract: Extract, out: str, *more: str) -> list[dict[str, object]]:
     return rows
 
 
+@pytest.mark.slow
 def test_shards_are_made_one_by_one(
     extract: Extract, here: Path, expected: dict[str, bytes]
 ) -> None:
@@ -109,7 +110,7 @@ def test_takers_share_what_there_is(forker: Forker, here: Path, expected: dict[s
     assert code == 2 and "--take and --rank: one way to share the work" in said
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_takers_that_are_killed_or_stopped_lose_nothing(
     here: Path, expected: dict[str, bytes]
 ) -> None:
@@ -131,6 +132,7 @@ def test_takers_that_are_killed_or_stopped_lose_nothing(
     assert contents(out) == expected
 
 
+@pytest.mark.slow
 def test_what_failed_is_made_again(extract: Extract, here: Path) -> None:
     """The shards that list such failures, and no others; old ones stay until new ones are whole."""
     clips = here / "some"

@@ -101,7 +101,7 @@ def test_what_cannot_be_is_one_line(
     assert "Traceback" not in said
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_ranks_are_killed_and_lose_nothing(
     forker: Forker, here: Path, expected: dict[str, bytes], env: dict[str, str]
 ) -> None:
@@ -119,7 +119,7 @@ def test_ranks_are_killed_and_lose_nothing(
     assert stored(url) == expected and staged() == [".lock"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_two_processes_race(
     forker: Forker, here: Path, expected: dict[str, bytes], env: dict[str, str]
 ) -> None:
@@ -129,7 +129,7 @@ def test_two_processes_race(
     assert stored("s3://bucket/raced") == expected
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_shards_are_made_again(extract: Extract, to_store: Extract, here: Path) -> None:
     """Where clips failed, and where they were replaced; others stay as they are."""
     clips = here / "some"
@@ -165,7 +165,7 @@ def check_commits(url: str, expected: dict[str, bytes]) -> None:
             assert name.removesuffix(".json").removesuffix(".tar") + ".tar" in left
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_killed_at_random(here: Path, expected: dict[str, bytes], env: dict[str, str]) -> None:
     """Two processes, 20 times."""
     url, draw = "s3://bucket/random", random.Random(1)

@@ -94,6 +94,7 @@ def test_what_no_word_can_come_of_is_one_line(forker: Forker, timed: Path) -> No
     assert not (timed / "never").exists()
 
 
+@pytest.mark.slow
 def test_shards_of_features_keep_given_times(forker: Forker, timed: Path) -> None:
     """Whether they hold any is known only when they are read."""
     times = (TimedWord("red", 0.1, 0.2), TimedWord("on", 0.2, 0.4))

@@ -86,6 +86,7 @@ def test_the_same_vectors_give_the_same_scores(alone: Path) -> None:
     assert results["controls"]["untrained"]["tests"] == results["tests"]
 
 
+@pytest.mark.slow
 def test_processes_change_nothing(embeddings: Path, alone: Path, tmp_path: Path) -> None:
     finetune(embeddings, tmp_path / "two", TORCHRUN)
     files = sorted(p.relative_to(alone) for p in alone.rglob("*") if p.is_file())

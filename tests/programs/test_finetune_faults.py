@@ -25,6 +25,8 @@ from mmembed.data.manifest.utterance import Labels, Utterance
 from mmembed.data.shards.layout import Record, ShardSet, shard_path, write_shard
 from mmembed.data.shards.records import to_record
 
+pytestmark = pytest.mark.slow
+
 PROGRAM = Path(__file__).parents[2] / "train" / "finetune.py"
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 SHORT = ["--loop.epochs", "2", "--loop.seeds", "0", "1"]
@@ -185,11 +187,11 @@ PHASES = [
     ("number", "code", "told"),
     [
         (signal.SIGTERM, 75, "the same command again goes on from here"),
-        pytest.param(signal.SIGINT, 130, "error: interrupted", marks=pytest.mark.slow),
+        pytest.param(signal.SIGINT, 130, "error: interrupted", marks=pytest.mark.long),
         pytest.param(
-            signal.SIGUSR1, 75, "the same command again goes on from here", marks=pytest.mark.slow
+            signal.SIGUSR1, 75, "the same command again goes on from here", marks=pytest.mark.long
         ),
-        pytest.param(signal.SIGKILL, -9, "", marks=pytest.mark.slow),
+        pytest.param(signal.SIGKILL, -9, "", marks=pytest.mark.long),
     ],
 )
 def test_stopped_in_each_phase_it_ends_with_the_same_bytes(
@@ -271,7 +273,7 @@ def wait_for(out: Path, glob: str, run: subprocess.Popen[bytes]) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_killed_rank_ends_the_run_and_costs_a_restart(
     finetunes: Forker,
@@ -312,7 +314,7 @@ def stop_a_rank(
     assert contents(out) == undisturbed
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_a_stopped_rank_is_waited_for(
     features: Path, tmp_path: Path, undisturbed: dict[str, bytes]
@@ -320,7 +322,7 @@ def test_a_stopped_rank_is_waited_for(
     stop_a_rank(features, tmp_path, undisturbed, 3)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_a_rank_stopped_for_90_seconds_is_waited_for(
     features: Path, tmp_path: Path, undisturbed: dict[str, bytes]
@@ -328,7 +330,7 @@ def test_a_rank_stopped_for_90_seconds_is_waited_for(
     stop_a_rank(features, tmp_path, undisturbed, 90)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_rank_that_diverges_ends_the_others(features: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     run = start(words(features, out, *SHORT, "--optim.lr", "1e18"), out)

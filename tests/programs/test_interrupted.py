@@ -65,7 +65,7 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Program]:
     return {"extract": extract_to, "prepare": prepare_to}
 
 
-@pytest.mark.parametrize("every", [5, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("every", [5, pytest.param(1, marks=pytest.mark.long)])
 @pytest.mark.parametrize("name", ["prepare", "extract"])
 def test_stopped_at_each_write(
     programs: dict[str, Program],
@@ -128,7 +128,7 @@ def test_a_rank_leaves_the_end_to_the_one_that_is_at_it(
     assert contents(out) == contents(tmp_path / "calm")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_signal_to_all_processes_loses_no_clip(tmp_path: Path) -> None:
     """As a scheduler sends it: those that decode get it too."""
     rows = [Utterance(f"tone-{n}", "a.wav", start=n / 10, end=n / 10 + 2) for n in range(400)]

@@ -78,7 +78,7 @@ spark = SparkSession.builder.master("local[2]").config("spark.ui.enabled", "fals
 """
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("spark", [WITHOUT_SPARK, WITH_SPARK], ids=["without", "with"])
 def test_spark_makes_shards(here: Path, expected: dict[str, bytes], spark: str) -> None:
     name = "processes"

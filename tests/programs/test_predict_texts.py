@@ -17,6 +17,8 @@ from mmembed_train.finetune import main as finetune
 from mmembed.commands.predict import main as predict
 from mmembed.errors import CorruptError, MmembedError, UsageError
 
+pytestmark = pytest.mark.slow
+
 MMEMBED = [sys.executable, "-m", "mmembed.commands.cli"]
 
 

@@ -93,7 +93,7 @@ def test_a_finished_run_holds_everything(undisturbed: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "number", [pytest.param(signal.SIGTERM, marks=pytest.mark.slow), signal.SIGKILL]
+    "number", [pytest.param(signal.SIGTERM, marks=pytest.mark.long), signal.SIGKILL]
 )
 def test_stopped_and_resumed_equals_undisturbed(
     shards: Path, undisturbed: Path, tmp_path: Path, number: signal.Signals
@@ -109,7 +109,7 @@ def test_stopped_and_resumed_equals_undisturbed(
     assert result_of(out) == result_of(undisturbed)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_in_parts_it_trains_as_undivided_and_resumes_bit_for_bit(
     shards: Path, undisturbed: Path, tmp_path: Path
 ) -> None:
@@ -144,7 +144,7 @@ def test_other_settings_in_the_same_folder_are_refused(
     assert "optim.lr: 0.002 -> 0.5" in said.splitlines()[-1]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_four_processes_on_three_shards_end(shards: Path, tmp_path: Path) -> None:
     """R6: sorted and weighted batches, some with fewer clips than there are processes."""
     folder = tmp_path / "shards"

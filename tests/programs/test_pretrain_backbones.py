@@ -27,6 +27,8 @@ from mmembed_export.extract import main as extract
 from mmembed.data.dataset import Examples
 from mmembed.embedder import Embedder
 
+pytestmark = pytest.mark.slow
+
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 KINDS = {"audio": "whisper", "video": "vit", "text": "bert"}
 
@@ -111,7 +113,7 @@ def test_it_learns_and_its_folder_is_complete(
     assert Embedder.from_pretrained(tmp_path / "again").sha256 == after.sha256
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_stopped_and_resumed_equals_undisturbed(
     shards: Path, backbones: dict[str, Path], undisturbed: Path, tmp_path: Path
 ) -> None:
@@ -132,7 +134,7 @@ def test_another_encoder_under_the_same_name_is_refused(
     assert code == 2 and "method.encoder.audio.sha256" in said
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_folder_may_name_its_base(
     pretrain: Forker, shards: Path, backbones: dict[str, Path], tmp_path: Path
 ) -> None:
@@ -152,7 +154,7 @@ def test_a_folder_may_name_its_base(
     assert config["bases"]["audio"]["name"] == str(backbones["audio"])
 
 
-@pytest.mark.parametrize("kind", ["whisper", pytest.param("wav2vec2", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kind", ["whisper", pytest.param("wav2vec2", marks=pytest.mark.long)])
 def test_layers_computed_once_train_as_those_computed_each_time(
     pretrain: Forker, shards: Path, tmp_path: Path, kind: str
 ) -> None:

@@ -47,6 +47,7 @@ def undisturbed(pretrain: Forker, here: Path) -> Path:
     return here / "undisturbed"
 
 
+@pytest.mark.slow
 def test_stopped_in_each_phase(pretrain: Forker, here: Path, undisturbed: Path) -> None:
     """One run is stopped again and again, each time where it had not come before."""
     for at, number, expected, words in (
@@ -68,6 +69,7 @@ def test_stopped_in_each_phase(pretrain: Forker, here: Path, undisturbed: Path) 
     assert result_of(here / "stopped") == result_of(undisturbed)
 
 
+@pytest.mark.slow
 def test_a_full_disk_at_each_write(pretrain: Forker, here: Path, undisturbed: Path) -> None:
     """Whatever is being written: one line, exit code 74, nothing lost and nothing left over."""
     for file in ("run.json", "untrained/.model", "metrics.jsonl", "trainer.pt", "step-00000003",

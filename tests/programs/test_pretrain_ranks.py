@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from helpers.pretraining import PROGRAM, clip, result_of, settings, write_clips
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 SHORT = ("--loop.epochs", "4", "--loop.evaluate-every", "2", "--data.frames", "60")

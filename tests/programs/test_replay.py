@@ -111,7 +111,7 @@ def test_what_is_no_finished_run(run: Path) -> None:
         replay([str(run)])
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_two_processes_are_two_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shards = write_clips(tmp_path / "shards", [clip(n, 120 + 8 * n) for n in range(12)])
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]

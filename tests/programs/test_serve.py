@@ -44,6 +44,7 @@ def start(encoder: Path, *arguments: str, **environment: str) -> subprocess.Pope
     )
 
 
+@pytest.mark.slow
 def test_it_serves_until_it_is_stopped(tmp_path: Path) -> None:
     encoder = write_encoder(tmp_path / "encoder")
     programs = [
@@ -112,6 +113,7 @@ def temporary() -> Iterator[Path]:
         yield Path(folder)
 
 
+@pytest.mark.slow
 def test_a_full_disk_and_a_killed_server_leave_no_clip(tmp_path: Path, temporary: Path) -> None:
     encoder = write_encoder(tmp_path / "encoder")
     program = start(encoder, TMPDIR=str(temporary))

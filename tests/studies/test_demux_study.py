@@ -121,6 +121,7 @@ def test_another_language_is_asked_with_the_same_words(
     assert scores(results, "de")["intra"] > german["constant"]["macro_f1"]
 
 
+@pytest.mark.slow
 def test_an_emotion_left_out_is_asked_of_those_that_can(
     shards: Path, bert: Path, tmp_path: Path
 ) -> None:

@@ -111,7 +111,7 @@ with join_world() as world:
 """
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_processes_that_see_different_checkpoints_start_from_one(tmp_path: Path) -> None:
     states = {total: make(total) for total in (1, 2)}
     for name, (*seen, _) in CASES.items():
@@ -153,7 +153,7 @@ with distributed.join_world() as world:
 """
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_busy_process_is_waited_for_and_a_stopped_one_is_not(tmp_path: Path) -> None:
     """Twice as long as any collective waits."""
     (code, said), (stopped, _) = run_two(BUSY, str(tmp_path / "pid"))

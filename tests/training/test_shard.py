@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from test_processes import run_two
 
 TRAIN = """
@@ -86,6 +87,7 @@ with join_world() as world:
 """
 
 
+@pytest.mark.slow
 def test_parts_train_as_the_whole(tmp_path: Path) -> None:
     for code, said in run_two(TRAIN, str(tmp_path)):
         assert code == 0, said

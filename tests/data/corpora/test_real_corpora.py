@@ -18,7 +18,7 @@ from mmembed.data.feature_files import read_features
 FOLDER = os.environ.get("MMEMBED_CORPORA")
 
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.long,
     pytest.mark.skipif(FOLDER is None, reason="MMEMBED_CORPORA names no folder of corpora"),
 ]
 

@@ -182,6 +182,7 @@ def test_mouth_follows_the_sound() -> None:
     assert min(correlations) > 0.4, correlations
 
 
+@pytest.mark.slow
 def test_files(corpus: Path) -> None:
     rows = read_manifest(corpus / "manifest.jsonl")
     assert [row.key for row in rows] == [f"talkers-s0{s}-00{i}" for s in (0, 1) for i in (0, 1)]

@@ -80,7 +80,7 @@ def test_flash_and_burst_share_a_clock(tmp_path: Path, suffix: str) -> None:
     assert onset == pytest.approx(flash, abs=0.04)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("suffix", ["mp4", "mkv"])
 def test_one_clock_for_ten_minutes(tmp_path: Path, suffix: str) -> None:
     """NTSC pictures and 44.1 kHz sound: neither rate divides anything."""

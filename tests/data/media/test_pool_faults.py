@@ -33,7 +33,7 @@ def make(path: Path) -> bytes:
     return path.read_bytes()
 
 
-@pytest.mark.parametrize("count", [200, pytest.param(2000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [200, pytest.param(2000, marks=pytest.mark.long)])
 def test_changed_files_never_take_the_run_down(tmp_path: Path, count: int) -> None:
     whole = {kind: make(tmp_path / f"whole.{kind}") for kind in KINDS}
     rng, names = np.random.default_rng(count), []
@@ -89,7 +89,7 @@ def break_clips(folder: Path, broken: int) -> dict[str, str]:
 
 
 @pytest.mark.parametrize(
-    ("count", "broken"), [(100, 9), pytest.param(1000, 37, marks=pytest.mark.slow)]
+    ("count", "broken"), [(100, 9), pytest.param(1000, 37, marks=pytest.mark.long)]
 )
 def test_nothing_is_lost_without_a_record(tmp_path: Path, count: int, broken: int) -> None:
     write_video(tmp_path / "film.mp4", grey_steps(range(60, 70)), np.arange(10) / 25, tone(0.4))
@@ -109,7 +109,7 @@ def test_nothing_is_lost_without_a_record(tmp_path: Path, count: int, broken: in
     assert failures is not None and len(kept) + len(failures) == count
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_memory_stays_flat(tmp_path: Path) -> None:
     for number in range(50):
         soundfile.write(tmp_path / f"{number}.wav", tone(0.1 + number / 100), RATE)

@@ -88,7 +88,7 @@ def test_every_cut(tar: Path, indexed: bool) -> None:
         assert notices(opened)  # cut while in use
 
 
-@pytest.mark.parametrize("count", [60, pytest.param(500, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [60, pytest.param(500, marks=pytest.mark.long)])
 @pytest.mark.parametrize(
     ("name", "indexed"),
     [("tar", False), ("tar", True), ("json", False), ("json", True), ("index.arrow", True)],

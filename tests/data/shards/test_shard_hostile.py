@@ -286,7 +286,7 @@ def test_columns_of_a_forged_index(tmp_path: Path) -> None:
         assert line.startswith(f"5 error: {tmp_path / str(number)}/index.arrow: damaged"), line
 
 
-@pytest.mark.parametrize("count", [300, pytest.param(5000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [300, pytest.param(5000, marks=pytest.mark.long)])
 def test_flipped_bytes_of_a_forged_index(tmp_path: Path, count: int) -> None:
     """Checksums fit, as whoever flips them sees to; a reader says so or reads something."""
     write(tmp_path)

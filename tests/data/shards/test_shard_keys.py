@@ -73,7 +73,7 @@ def test_200_names(names: list[str]) -> None:
     check(names)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @settings(
     max_examples=2000 // TOGETHER,
     deadline=None,

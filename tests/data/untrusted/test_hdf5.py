@@ -223,7 +223,7 @@ def test_sizes_are_capped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         run_sandboxed(_read, tmp_path / "c.h5")
 
 
-@pytest.mark.parametrize("trials", [5, pytest.param(200, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("trials", [5, pytest.param(200, marks=pytest.mark.long)])
 def test_changed_bytes_and_cuts_do_no_harm(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trials: int
 ) -> None:

@@ -335,6 +335,7 @@ BOMBS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BOMBS)
 def test_bombs_of_memory_go_off_elsewhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
@@ -425,7 +426,7 @@ def fuzz(path: str) -> dict[str, int]:
     return dict(outcomes)
 
 
-@pytest.mark.parametrize("count", [200, pytest.param(10_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [200, pytest.param(10_000, marks=pytest.mark.long)])
 def test_changed_bytes_crash_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int
 ) -> None:

@@ -126,7 +126,7 @@ def test_files_are_limited(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert path.stat().st_size <= 2**28
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_time_by_the_clock_is_limited(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MMEMBED_READER_SECONDS", "1")
     with pytest.raises(DataError, match="allow more"):
