@@ -1,14 +1,15 @@
 """The memory that hours of film take, and thousands of clips.
 
     python benchmarks/memory.py film --encoder ENCODER --clips VIDEOS --hours 2
-    python benchmarks/memory.py clips --encoder ENCODER --clips FOLDER --count 5000
+    python benchmarks/memory.py clips --encoder ENCODER --clips FOLDER --count 5000 --workers 8
 
 `film` puts the clips of a folder one after another, over and over, into a film of 160 x 120 pixels
 at 25 Hz with sound at 16 kHz, and embeds it. `clips` gives those of a folder to `mmembed extract`,
 over and over under new names, and prints the largest size while each tenth of them was embedded.
 
-Sizes are resident memory, sampled four times a second: of the process and the one that decodes for
-it, where what they share counts twice, and with the server that forks it, where it counts once.
+Sizes are resident memory, sampled four times a second: of the process and those that decode for
+it, where what they share counts for each, and with the server that forks them, where it counts
+once.
 """
 
 from __future__ import annotations
@@ -67,11 +68,13 @@ class Clips:
         encoder: folder.
         clips: folder of media files.
         count: of clips.
+        workers: processes that decode.
     """
 
     encoder: Path
     clips: Path
     count: int = 5_000
+    workers: int = 1
 
 
 def main() -> None:
@@ -99,6 +102,7 @@ def extract_clips(settings: Clips) -> None:
             (held / f"{number:06d}{path.suffix}").symlink_to(path.resolve())
         command = [sys.executable, str(EXTRACT), str(held), "--out", str(out)]
         command += ["--encoder", str(settings.encoder), "--records-per-shard", str(size)]
+        command += ["--workers", str(settings.workers)]
         process = subprocess.Popen(command)
         ends: list[int] = []
         with Sampled(process.pid) as sizes:
@@ -200,8 +204,8 @@ class Sampled:
 
 
 def resident(pid: int) -> tuple[int, int]:
-    """Bytes of a process and of the one that decodes for it, and of all with the server that this
-    was forked from, where pages that n of them share count 1/n for each.
+    """Bytes of a process and of those that decode for it, and of all with the server that these
+    were forked from, where pages that n of them share count 1/n for each.
     """
     first, *below = family(pid)
     leaves = [pid for pid in below if len(list(family(pid))) == 1]
