@@ -7,6 +7,7 @@ checkpoint or shard, 74 I/O or disk full, 75 stopped by a signal (run again to c
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import ClassVar
 
 
@@ -65,3 +66,11 @@ class Stopped(MmembedError):
 def printable(text: str) -> str:
     """Text from outside for a terminal: control characters are shown, not obeyed."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def meant(found: str, names: Iterable[str]) -> str:
+    """The end of a message about a name that is none: "; did you mean demo?", or nothing."""
+    import difflib  # for messages alone
+
+    near = difflib.get_close_matches(found, list(names), 1)
+    return f"; did you mean {near[0]}?" if near else ""

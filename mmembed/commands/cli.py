@@ -19,7 +19,7 @@ from io import TextIOWrapper
 from types import FrameType
 from typing import Final, NoReturn, TypeAlias
 
-from mmembed.errors import MmembedError, Stopped, UsageError, printable
+from mmembed.errors import MmembedError, Stopped, UsageError, meant, printable
 
 Program: TypeAlias = Callable[[list[str]], None]
 
@@ -114,6 +114,7 @@ def dispatch(arguments: list[str]) -> None:
     else:
         raise UsageError(
             f"mmembed has no command {arguments[0]!r}; use one of {', '.join(commands)}"
+            f"{meant(arguments[0], commands)}"
         )
 
 

@@ -26,7 +26,7 @@ from mmembed.config import TIMEOUT
 from mmembed.data import checks as integrity
 from mmembed.data.corpora import CONVERTERS, CORPORA
 from mmembed.data.manifest.utterance import Utterance
-from mmembed.errors import DataError, UsageError
+from mmembed.errors import DataError, UsageError, meant
 from mmembed.io.locks import lock_folder
 from mmembed.io.progress import progress
 from mmembed.io.ranks import Rank, find_rank
@@ -114,6 +114,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         found = repr(name) if name else "nothing"
         raise UsageError(
             f"prepare: name a corpus first, one of {', '.join(_known())}; found {found}"
+            f"{meant(name or '', _known())}"
         )
     command: Callable[..., None]
     if name in OWN:

@@ -13,7 +13,7 @@ from typing import TypeVar
 import tyro
 
 from mmembed.config import from_dict, read_json
-from mmembed.errors import UsageError
+from mmembed.errors import UsageError, meant
 
 Run = TypeVar("Run")
 
@@ -46,7 +46,7 @@ def parse_recipe(
         found = repr(argv[0]) if argv else "nothing"
         raise UsageError(
             f"{program}: name a recipe first, one of {', '.join(recipes)}, or the run.json of "
-            f"another run; found {found}"
+            f"another run; found {found}{meant(argv[0], recipes) if argv else ''}"
         )
     default, about = _recorded(program, recipes, argv[0]) if recorded else _fresh(recipes[argv[0]])
     folder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)

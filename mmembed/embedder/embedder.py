@@ -44,6 +44,15 @@ class Embedder(FrozenEncoder):
     next call, and end with the object or by `close`.
     """
 
+    def __repr__(self) -> str:
+        kind = self.encoder
+        return (
+            f"{type(self).__name__}({'+'.join(kind.reads)}: {len(kind.layer_names)} layers of "
+            f"width {kind.layer_width}, {kind.frame_rate:g} frames a second; "
+            f"{'with' if self.listening else 'no'} recogniser; on {self.device}; "
+            f"sha256 {self.sha256[:12]})"
+        )
+
     @torch.no_grad()
     def encode(self, examples: Sequence[Example]) -> Encoding:
         """Embed examples in one batch, each with at least one stream; the result is on the CPU.

@@ -191,6 +191,10 @@ def read_folder(folder: Path) -> Saved:
             with (folder / WEIGHTS).open("rb") as file:
                 sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         _check_card(config, sha256)
+    except NotADirectoryError:
+        raise CorruptError(
+            f"{folder}: is a file; name the folder of an encoder, or an encoder on the hub"
+        ) from None
     except FileNotFoundError as error:
         raise CorruptError(
             f"{folder}: not an encoder folder, {error.filename} is missing"

@@ -6,10 +6,13 @@ The library comes with `pip install 'mmembed[hub]'` and is imported when a name 
 from __future__ import annotations
 
 import re
+import socket
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 from mmembed import __version__
 from mmembed.errors import UsageError
@@ -26,12 +29,15 @@ def is_hub_name(name: str) -> bool:
 
 
 def download(name: str, revision: str | None, files: Sequence[str]) -> Path:
-    """Fetch the named files of a repository, or find them in the hub's cache.
+    """Fetch the named files of a repository, or find them in the hub's cache; without a network the
+    cache alone is asked, at once.
 
     Raises:
         UsageError: huggingface_hub is not installed, or does not get them.
     """
     hub = _library(name)
+    address = hub.HfApi().endpoint
+    reachable = _is_known(address)
     try:
         return Path(
             hub.snapshot_download(
@@ -40,10 +46,16 @@ def download(name: str, revision: str | None, files: Sequence[str]) -> Path:
                 allow_patterns=list(files),
                 library_name="mmembed",
                 library_version=__version__,
+                local_files_only=not reachable,
             )
         )
     except Exception as error:  # its own, of its network library, of the system: no common parent
-        raise _failure(f"{name}: neither a folder here nor to be had from the hub", error) from None
+        what = f"{name}: neither a folder here nor to be had from the hub"
+        if not reachable:
+            raise UsageError(
+                f"{what}: its cache has none, and there is no way to {address} from here"
+            ) from None
+        raise _failure(what, error) from None
 
 
 def upload(name: str, folder: Path) -> str:
@@ -68,6 +80,18 @@ def upload(name: str, folder: Path) -> str:
     except Exception as error:
         raise _failure(f"{name}: the hub does not take it", error) from None
     return str(commit.commit_url)
+
+
+def _is_known(address: str) -> bool:
+    """Whether a host has an address, or a proxy may know one. The library would try on and on."""
+    parts = urlsplit(address)
+    if getproxies().get(parts.scheme):
+        return True
+    try:
+        socket.getaddrinfo(parts.hostname, parts.port or parts.scheme)
+    except OSError:
+        return False
+    return True
 
 
 def _library(name: str) -> ModuleType:

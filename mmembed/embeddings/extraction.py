@@ -31,7 +31,7 @@ from mmembed.embeddings.write import Content, Threads, make_shards
 from mmembed.errors import UsageError
 from mmembed.settings.extract import Extract
 from mmembed.streams import STREAMS, parse_subset, stream_subsets, subset_name
-from mmembed.training.distributed import local_device
+from mmembed.training.distributed import check_precision, local_device
 
 # What may change from one start to the next: it names the same bytes in other ways, or decides only
 # which clips fail.
@@ -85,6 +85,7 @@ class Extraction:
             recogniser=settings.recogniser,
             workers=settings.workers,
         )
+        check_precision(settings.precision, device)
         content = Content(
             embedder, settings.granularity, settings.layers, settings.dtype, settings.precision
         )

@@ -87,6 +87,14 @@ class Embeddings:
     def __len__(self) -> int:
         return len(self.vectors)
 
+    def __repr__(self) -> str:
+        return (
+            f"{type(self).__name__}({len(self)} clips, vectors {self.vectors.shape}, "
+            f"{'+'.join(self.metadata.get('streams', ()))}, encoder "
+            f"{str(self.metadata.get('encoder_sha256', 'unknown'))[:12]}, table of "
+            f"{', '.join(self.table.column_names)})"
+        )
+
     @cached_property
     def keys(self) -> tuple[str, ...]:
         """The keys of the clips, in order."""

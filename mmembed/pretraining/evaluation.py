@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from operator import attrgetter
@@ -26,6 +26,7 @@ from mmembed.training.distributed import World
 
 SAMPLES: Final = 12  # transcripts kept for reading
 BATCH_SIZE: Final = 16
+SPLITS: Final = ("heldout", "test")
 
 
 def evaluate_speech(method: CtcSpeaker, corpus: TrainingCorpus, world: World) -> dict[str, Any]:
@@ -41,7 +42,7 @@ def evaluate_speech(method: CtcSpeaker, corpus: TrainingCorpus, world: World) ->
     """
     streams = _perceived(corpus)
     result: dict[str, Any] = {}
-    for split in ("heldout", "test") if streams else ():
+    for split in SPLITS if streams else ():
         tests = corpus.test_set(split)
         by_subset = transcribe(method, tests, stream_subsets(streams), corpus.alphabet, world)
         every = by_subset[streams]
@@ -177,6 +178,22 @@ def _transcribe(
         )
         for row, (number, item, reference) in enumerate(rows)
     ]
+
+
+def score_lines(evaluation: Mapping[str, Any]) -> Iterator[str]:
+    """A line for each split and stream subset of `evaluate_speech`, for a terminal."""
+    for split in SPLITS:
+        for streams, scores in evaluation.get(split, {}).get("by_streams", {}).items():
+            line = f"{split}, {streams}: {scores['utterances']} utterances"
+            for name, title in (("wer", "WER"), ("cer", "CER")):
+                if scores.get(name) is not None:
+                    line += f", {title} {scores[name]:.3f}"
+            if scores.get("speaker_accuracy") is not None:
+                line += (
+                    f", speaker accuracy {scores['speaker_accuracy']:.3f} "
+                    f"(chance {scores['chance_speaker_accuracy']:.3f})"
+                )
+            yield line
 
 
 def speech_scores(results: Sequence[Transcribed]) -> dict[str, float]:

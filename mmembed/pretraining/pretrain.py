@@ -23,13 +23,13 @@ from mmembed.errors import MmembedError, Stopped, UsageError
 from mmembed.io.json import write_json
 from mmembed.io.progress import progress
 from mmembed.methods.ctc_speaker import CtcSpeaker
-from mmembed.pretraining.evaluation import evaluate_speech, quick_scores
+from mmembed.pretraining.evaluation import evaluate_speech, quick_scores, score_lines
 from mmembed.pretraining.pretrain_data import TrainingCorpus, describe_data, open_corpus
 from mmembed.settings.pretrain import PretrainRun
 from mmembed.streams import STREAMS
 from mmembed.training.checkpoint import Position, TrainingState, load_latest, save_checkpoint
 from mmembed.training.data_digest import check_data
-from mmembed.training.distributed import World, join_world
+from mmembed.training.distributed import World, check_precision, join_world
 from mmembed.training.environment import record_environment
 from mmembed.training.optim import build_optimizer, learning_rate
 from mmembed.training.recompute import recompute_blocks
@@ -53,6 +53,7 @@ def pretrain(run: PretrainRun, out: Path) -> None:
         out: folder of the run.
     """
     with join_world() as world:
+        check_precision(run.loop.precision, world.device)
         pretrained = _pretrained(run)
         corpus = open_corpus(run.data, pretrained)
         run = _resolved(run, corpus, pretrained)
@@ -84,6 +85,7 @@ def pretrain(run: PretrainRun, out: Path) -> None:
         if world.is_main:
             _save(out / "encoder", method, corpus, run, data=data, evaluation=evaluation)
             write_json(out / "evaluation.json", evaluation)  # last: it says that all is done
+            print("\n".join(score_lines(evaluation)), flush=True)
             print(f"encoder: {out / 'encoder'}", flush=True)
         world.wait()  # no process ends well when the main one does not
 

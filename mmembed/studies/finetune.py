@@ -22,7 +22,7 @@ from mmembed.studies.registry import STUDIES
 from mmembed.studies.results import read_results
 from mmembed.studies.study import Study, check_settings, table
 from mmembed.training.data_digest import check_data
-from mmembed.training.distributed import World, join_world
+from mmembed.training.distributed import World, check_precision, join_world
 from mmembed.training.environment import record_environment
 from mmembed.training.run_folder import open_run_folder
 
@@ -42,6 +42,7 @@ def finetune(name: str, run: FinetuneRun, out: Path) -> None:
     """
     check_settings(run)
     with join_world() as world:
+        check_precision(run.loop.precision, world.device)
         study = STUDIES[name](run)
         if world.is_main:
             open_run_folder(out, asdict(study.run), MUTABLE_FIELDS)
@@ -52,6 +53,8 @@ def finetune(name: str, run: FinetuneRun, out: Path) -> None:
                 record_environment(out, world)
             studies = {out: study, **{out / name: s for name, s in study.controls.items()}}
             jobs = [job for folder, one in studies.items() for job in _jobs(one, folder)]
+            if world.is_main:
+                print(_announced(study, jobs, out), flush=True)
             _train_all(jobs, world)
             if world.is_main:
                 device = world.device
@@ -60,7 +63,23 @@ def finetune(name: str, run: FinetuneRun, out: Path) -> None:
                 write_json(done, {**scores[out], "controls": controls})
         if world.is_main:
             print("\n".join(table(read_results(done))), flush=True)
+            print(f"results: {out}; `mmembed report {out}` makes a page", flush=True)
         world.wait()  # no process ends well when the main one does not
+
+
+def _announced(study: Study, jobs: Sequence[TrainingJob], out: Path) -> str:
+    """What is to be done, in one line: sizes of the splits, methods, and where it goes on from."""
+    first = study.variants[0]
+    sizes = ", ".join(f"{study.size(first, split)} {split}" for split in ("train", "dev"))
+    tests = ", ".join(f"{len(items.keys)} {name}" for name, items in study.tests.items())
+    done = sum(job.file.exists() for job in jobs)
+    begun = sum(job.checkpoint.exists() for job in jobs)
+    found = f"; {done} of these are trained already" if done else ""
+    found += f"; {begun} from a checkpoint" if begun else ""
+    return (
+        f"finetune {study.run.name} in {out}: {sizes} items ({first}), tests {tests}; "
+        f"{len(jobs)} methods to train{found}"
+    )
 
 
 def _jobs(study: Study, out: Path) -> Iterator[TrainingJob]:

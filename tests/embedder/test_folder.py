@@ -56,6 +56,20 @@ def test_round_trip(folder: Path) -> None:
     assert not any(p.requires_grad for p in first.encoder.parameters())
 
 
+def test_a_file_is_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "clip.mp4").write_bytes(b"film")
+    with pytest.raises(CorruptError, match=r"clip\.mp4: is a file; name the folder of an encoder"):
+        Embedder.from_pretrained(tmp_path / "clip.mp4")
+
+
+def test_it_says_what_it_is(folder: Path) -> None:
+    embedder = Embedder.from_pretrained(folder)
+    said = repr(embedder)
+    assert said.startswith("Embedder(audio+video+text: ") and said.count("\n") == 0
+    assert f"{len(embedder.encoder.layer_names)} layers of width" in said
+    assert said.endswith(f"on cpu; sha256 {embedder.sha256[:12]})")
+
+
 def test_description_says_what_made_the_vectors(folder: Path) -> None:
     description = Embedder.from_pretrained(folder).description
     assert description["layers"][-1] == "fused"

@@ -21,6 +21,9 @@ import soundfile
 from helpers.clips import tone
 from helpers.encoders import write_encoder, write_on_pretrained
 
+from mmembed import Embedder
+from mmembed.errors import UsageError
+
 SCRIPT = """
 import sys
 import mmembed
@@ -145,3 +148,19 @@ def test_a_script_embeds_and_shares(
     assert len(said) == 1 and said[0].startswith("someone/other: neither a folder here nor to be")
     assert held.files == {path.name: path.read_bytes() for path in folder.iterdir()}
     assert len(held.made) == 1 and "private" in json.dumps(held.made[0])
+
+
+def test_without_a_network_it_ends_at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked = []
+
+    def unknown(host: str, *_: object) -> None:
+        asked.append(host)
+        raise OSError("Name or service not known")
+
+    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("socket.getaddrinfo", unknown)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(UsageError, match=r"its cache has none, and there is no way to https?://"):
+        Embedder.from_pretrained("someone/nothing")
+    assert len(asked) == 1  # not again and again

@@ -164,6 +164,8 @@ def test_four_processes_on_three_shards_end(shards: Path, tmp_path: Path) -> Non
 def test_bad_calls_are_one_line(pretrain: Forker, shards: Path, tmp_path: Path) -> None:
     for arguments, words in (
         (["nonsense", "--out", str(tmp_path)], "name a recipe first"),
+        (["tinny", "--out", str(tmp_path)], "; did you mean tiny?"),
+        ([f"{tmp_path}/run.json", "--out", str(tmp_path)], "no such file; name the run.json"),
         (["tiny", "--out", str(tmp_path)], "--data.shards"),
         (["tiny", "--out", str(tmp_path), "--data.shards", str(tmp_path / "none")], "none"),
         (
