@@ -16,7 +16,7 @@ below, in lines that begin with "published".
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -31,6 +31,7 @@ from mmembed.streams import subset_name
 
 if TYPE_CHECKING:
     from mmembed.protocols.evaluate import Evaluation
+    from mmembed.protocols.honest import Honest
     from mmembed.protocols.protocol import EmotionProtocol
 
 
@@ -55,6 +56,9 @@ class Evaluate:
         folds_file: CSV table of `emobox` with the columns file, emotion and test_folds.
         epochs: Passes over the training clips: of `emobox`, by default 100; of `superb-er`, by
             default as many as make 30,000 steps.
+        beside: Prepared shards of precomputed features of the same clips, such as action units, for
+            `honest`: the embeddings alone, the features alone and both together are scored, on the
+            clips that both have, joined by key.
         seed: Of the heads of `emobox` and `superb-er`.
         out: Also write all results to this file, as JSON.
     """
@@ -67,6 +71,7 @@ class Evaluate:
     folds: int = 8
     folds_file: Path | None = None
     epochs: int | None = None
+    beside: str | None = None
     seed: int = 0
     out: Path | None = None
 
@@ -80,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         start_fork_server()
     if settings.folds < 2:
         raise UsageError(f"--folds {settings.folds}: 2 at least")
-    from mmembed.protocols.evaluate import difference, evaluate
+    from mmembed.protocols.evaluate import difference
     from mmembed.protocols.honest import Honest
     from mmembed.protocols.published import published_for
 
@@ -94,9 +99,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     first: Evaluation | None = None
     results: dict[str, Any] = {}
-    for name, folder in folders.items():
-        started = time.monotonic()
-        evaluation = evaluate(folder, protocol, unseen)
+    started = time.monotonic()
+    for name, evaluation in _evaluations(settings, folders, protocol, unseen):
         result = evaluation.to_json()
         print(f"{_row(name, evaluation)} {time.monotonic() - started:5.0f}s")
         for fold, leak in zip(evaluation.folds, evaluation.leaks, strict=True):
@@ -110,12 +114,29 @@ def main(argv: Sequence[str] | None = None) -> None:
             print(f"  honest UAR {_gap(gap, settings.embeddings[0])}")
         results[name] = result
         print(f"  chance UAR {1 / len({*evaluation.labels}):.3f}", flush=True)
+        started = time.monotonic()
     published = published_for(first.keys if first else (), protocol.name)
     for line in (line for one in published for line in one.lines()):
         print(line)
     if settings.out:
         about = {"protocol": protocol.name, "about": protocol.about, "embeddings": results}
         write_json(settings.out, {**about, "published": [one.to_json() for one in published]})
+
+
+def _evaluations(
+    settings: Evaluate, folders: dict[str, str], protocol: EmotionProtocol, unseen: Honest
+) -> Iterator[tuple[str, Evaluation]]:
+    """What is evaluated and how it did, one after another."""
+    from mmembed.protocols.evaluate import evaluate, evaluate_beside
+    from mmembed.studies.feature_clips import read_feature_clips
+
+    if settings.beside is None:
+        for name, folder in folders.items():
+            yield name, evaluate(folder, protocol, unseen)
+        return
+    features = read_feature_clips(settings.beside)
+    for folder in folders.values():
+        yield from evaluate_beside(folder, features, settings.beside, unseen).items()
 
 
 def _folders(settings: Evaluate, protocol: EmotionProtocol) -> dict[str, str]:
@@ -156,6 +177,8 @@ def _protocol(settings: Evaluate, unseen: EmotionProtocol) -> EmotionProtocol:
         raise UsageError(f"--folds-file: {name} makes its own folds; emobox has given ones")
     if epochs is not None and (epochs < 1 or name not in trained):
         raise UsageError(f"--epochs {epochs}: 1 at least, and of {' and '.join(trained)} alone")
+    if settings.beside is not None and name != "honest":
+        raise UsageError(f"--beside: goes with honest, not with {name}")
     if name == "emobox":
         from mmembed.protocols import emobox
 

@@ -7,7 +7,7 @@ folders with the same clips the speaker-independent scores are compared in pairs
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,11 +16,12 @@ from sklearn.metrics import f1_score
 
 from mmembed.data.manifest.utterance import Utterance
 from mmembed.errors import UsageError
-from mmembed.metrics.bootstrap import bootstrap_interval
+from mmembed.metrics.bootstrap import bootstrap_interval, count_groups
 from mmembed.metrics.classes import accuracy, unweighted_average_recall
 from mmembed.protocols.honest import Honest
 from mmembed.protocols.protocol import EmotionProtocol, Leak, TestedFold, leak_of
 from mmembed.studies.embeddings_data import EmbeddedClips, Part, read_folder
+from mmembed.studies.feature_clips import beside, streams_alone
 from mmembed.studies.probe import Names, labelled, scores_of
 
 Scores = Mapping[str, float]
@@ -99,6 +100,53 @@ def evaluate(folder: str, protocol: EmotionProtocol, unseen: Honest) -> Evaluati
         UsageError: the folder lacks a part that is needed, or the protocol cannot be followed.
     """
     clips, left_out = _read(folder, protocol, protocol.part)
+    return _evaluate(folder, clips, left_out, protocol, unseen)
+
+
+def evaluate_beside(
+    folder: str, features: EmbeddedClips, where: str, protocol: Honest
+) -> dict[str, Evaluation]:
+    """Embeddings alone, precomputed features of the same clips alone, and both together.
+
+    All three are of the clips that both hold.
+
+    Args:
+        folder: of embedding shards.
+        features: see `mmembed.studies.feature_clips`.
+        where: what they were read from.
+        protocol: what is followed; the streams count alike, however wide they are.
+
+    Returns:
+        By name: the folder, `where`, and both.
+
+    Raises:
+        UsageError: no clip is in both, or the protocol cannot be followed.
+    """
+    clips, left_out = _read(folder, protocol, protocol.part)
+    if not len(clips):
+        raise UsageError(f"{folder}: holds no clip with a class")
+    both = beside(clips, features, where)
+    notes = [f"{count_groups(len(clips) - len(both), 'clip')} without features left out"]
+    notes = notes if len(clips) > len(both) else []
+    streams = {
+        folder: (*clips.steps,),
+        where: (*features.steps,),
+        f"{folder} + {where}": (*both.steps,),
+    }
+    found = {}
+    for name, some in streams.items():
+        one = _evaluate(name, streams_alone(both, some), left_out, protocol, protocol)
+        found[name] = replace(one, notes=(*one.notes, *notes))
+    return found
+
+
+def _evaluate(
+    folder: str,
+    clips: EmbeddedClips,
+    left_out: list[Utterance],
+    protocol: EmotionProtocol,
+    unseen: Honest,
+) -> Evaluation:
     if not len(clips):
         why = "".join(f"; {note}" for note in protocol.notes((), left_out))
         raise UsageError(f"{folder}: holds no clip with a class{why}")

@@ -49,7 +49,9 @@ def logistic_regression(
     return best_on_dev(models, train, score)
 
 
-def ridge(train: Examples, vectors: Array, penalties: Sequence[float]) -> NDArray[np.float64]:
+def ridge(
+    train: Examples, vectors: Array, penalties: Sequence[float], bounds: Sequence[int] = ()
+) -> NDArray[np.float64]:
     """(S, N', C) what ridge regressions predict, one for each penalty.
 
     In the dual, by one matrix of inner products for all penalties: of thousands of columns and
@@ -59,12 +61,18 @@ def ridge(train: Examples, vectors: Array, penalties: Sequence[float]) -> NDArra
         train: (N, W) vectors, which are standardised, and (N, C) targets.
         vectors: (N', W) to predict.
         penalties: S, in units of the mean squared length of the standardised vectors.
+        bounds: columns at which a further stream begins; all streams count alike, however many
+            columns they have.
     """
     known, targets = train
     mean, scale = known.mean(0), known.std(0)
-    width = max(1, np.count_nonzero(scale > FLOOR))
     known, vectors = ((x - mean) / np.maximum(scale, FLOOR) for x in (known, vectors))
-    among, across = known @ known.T / width, vectors @ known.T / width
+    among, across = np.zeros((len(known), len(known))), np.zeros((len(vectors), len(known)))
+    streams = (np.split(x, bounds, axis=-1) for x in (known, vectors, scale > FLOOR))
+    for seen, unseen, varies in zip(*streams, strict=True):
+        width = (len(bounds) + 1) * max(1, int(np.count_nonzero(varies)))
+        among += seen @ seen.T / width
+        across += unseen @ seen.T / width
     middle = targets.mean(0)
     models = (KernelRidge(alpha=penalty, kernel="precomputed") for penalty in penalties)
     return np.stack(

@@ -47,12 +47,14 @@ class Labelled:
         labels: (N,) class names.
         groups: (N,) speakers, or what else keeps items together, see `grouping`.
         grouping: what the groups are, see `mmembed.studies.groups`.
+        bounds: columns at which a further stream begins; streams count alike.
     """
 
     vectors: Vectors
     labels: Names
     groups: Names
     grouping: str = "speaker"
+    bounds: tuple[int, ...] = ()
 
 
 def read_labelled(folder: Path | str, speakers: Sequence[str] = ()) -> Labelled:
@@ -72,11 +74,13 @@ def read_labelled(folder: Path | str, speakers: Sequence[str] = ()) -> Labelled:
 
 
 def labelled(clips: EmbeddedClips, labels: Names) -> Labelled:
-    """All layers of clips, of one folder, with these (N,) classes."""
-    steps = torch.stack([*clips.steps[""]])
-    groups = clips.groups(range(len(clips)))
-    vectors = steps.flatten(1).numpy().astype(np.float64)
-    return Labelled(vectors, labels, np.array(groups.names), groups.kind)
+    """All layers of clips, which have all streams, with these (N,) classes."""
+    everyone = np.arange(len(clips))
+    streams = [torch.stack(clips.values(name, everyone)).flatten(1) for name in clips.steps]
+    groups = clips.groups(everyone)
+    vectors = torch.cat(streams, 1).numpy().astype(np.float64)
+    ends = np.cumsum([stream.shape[1] for stream in streams]).tolist()
+    return Labelled(vectors, labels, np.array(groups.names), groups.kind, tuple(ends[:-1]))
 
 
 def centre_speakers(data: Labelled) -> Labelled:
@@ -105,8 +109,8 @@ def cross_predict(data: Labelled, folds: int) -> Names:
     for held_out in group_folds(groups, folds, data.grouping):
         train = vectors[~held_out], labels[~held_out]
         inner = group_folds(groups[~held_out], INNER_FOLDS, data.grouping)
-        penalty = _choose_penalty(*train, inner)
-        (predicted[held_out],) = _predict(*train, vectors[held_out], [penalty])
+        penalty = _choose_penalty(*train, inner, data.bounds)
+        (predicted[held_out],) = _predict(*train, vectors[held_out], [penalty], data.bounds)
     return predicted
 
 
@@ -146,19 +150,27 @@ def scores_of(data: Labelled, predicted: Names) -> dict[str, Any]:
     }
 
 
-def _choose_penalty(vectors: Vectors, labels: Names, folds: Sequence[NDArray[np.bool_]]) -> float:
+def _choose_penalty(
+    vectors: Vectors, labels: Names, folds: Sequence[NDArray[np.bool_]], bounds: Sequence[int]
+) -> float:
     """The one of the highest UAR over all folds together."""
     predicted = np.empty((len(PENALTIES), len(labels)), labels.dtype)
     for held_out in folds:
         train = vectors[~held_out], labels[~held_out]
-        predicted[:, held_out] = _predict(*train, vectors[held_out], PENALTIES)
+        predicted[:, held_out] = _predict(*train, vectors[held_out], PENALTIES, bounds)
     scores = [unweighted_average_recall(labels, one) for one in predicted]
     return PENALTIES[int(np.argmax(scores))]
 
 
-def _predict(train: Vectors, labels: Names, test: Vectors, penalties: Sequence[float]) -> Names:
+def _predict(
+    train: Vectors,
+    labels: Names,
+    test: Vectors,
+    penalties: Sequence[float],
+    bounds: Sequence[int],
+) -> Names:
     """(S, N') classes of `test`, by one ridge regression for each penalty."""
     classes, numbers = np.unique(labels, return_inverse=True)
     targets = 2.0 * np.eye(len(classes))[numbers] - 1
-    predicted: Names = classes[ridge((train, targets), test, penalties).argmax(2)]
+    predicted: Names = classes[ridge((train, targets), test, penalties, bounds).argmax(2)]
     return predicted

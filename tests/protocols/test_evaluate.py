@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from helpers.emotional import EMOTIONS, clip, emotion_of, speaker_of, write_clips
-from helpers.prepared import write_embeddings
+from helpers.prepared import example, write_embeddings, write_prepared
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score
 from sklearn.model_selection import KFold
 
 from mmembed.commands.evaluate import main
-from mmembed.data.shards.layout import Record
+from mmembed.data.example import Example
+from mmembed.data.manifest.utterance import Labels, Utterance
+from mmembed.data.shards.layout import Record, shard_path, write_shard
+from mmembed.data.shards.records import to_record
 from mmembed.errors import UsageError
 from mmembed.studies.probe import cross_predict, probe, read_labelled
 
@@ -134,6 +139,47 @@ def test_folders_with_the_same_clips_are_compared(
     assert "is not compared with" in capsys.readouterr().out
 
 
+def test_features_stand_beside_embeddings_of_the_same_clips(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In whatever order; two columns that tell the emotion are not lost among many that do not."""
+    folder = write_clips(tmp_path / "audio", strength=0.5)
+    numbers = [*reversed(range(54)), 99]
+    beside = write_features(tmp_path / "units", numbers)
+    told = evaluate(tmp_path, "honest", folder, "--beside", beside)["embeddings"]
+    printed = capsys.readouterr().out
+    alone, features, both = (one["honest"] for one in told.values())
+    assert [*told] == [str(folder), str(beside), f"{folder} + {beside}"]
+    fewer = write_clips(tmp_path / "fewer", range(54), strength=0.5)
+    assert alone == evaluate(tmp_path, "honest", fewer)["embeddings"][str(fewer)]["honest"]
+    assert alone["items"] == features["items"] == both["items"] == 54
+    assert printed.count("6 clips without features left out") == 3
+    vectors = np.stack([units_of(n).mean(0) for n in range(54)])
+    deviations = np.stack([units_of(n).std(0) for n in range(54)])
+    data = read_labelled(fewer)
+    only = replace(data, vectors=np.hstack([vectors, deviations]))
+    assert features["uar"] == pytest.approx(probe(only, folds=6)["uar"])
+    gap = told[f"{folder} + {beside}"]["difference"]
+    assert gap["mean"] == pytest.approx(both["uar"] - alone["uar"]) and gap["low"] > 0
+
+
+def units_of(number: int) -> np.ndarray:
+    """Some steps of two numbers, of which the first tells joy and the second anger."""
+    steps = np.random.default_rng(number).standard_normal((2 + number % 3, 2)).astype(np.float32)
+    return steps + np.float32(3) * np.array([number % 3 == 2, number % 3 == 0], np.float32)
+
+
+def write_features(folder: Path, numbers: Iterable[int], emotion: str | None = None) -> Path:
+    """As `mmembed prepare` makes shards of them."""
+    records = []
+    for n in numbers:
+        labels = Labels(category=emotion or emotion_of(n))
+        row = Utterance(f"clip-{n}", None, streams=("video",), speaker=speaker_of(n), labels=labels)
+        records.append(Record(*to_record(Example(row, features={"video": units_of(n)}))))
+    write_shard(shard_path(folder, 0), records, {})
+    return folder
+
+
 def test_what_cannot_be_evaluated_is_one_line(tmp_path: Path) -> None:
     def told(*arguments: object) -> str:
         with pytest.raises(UsageError) as error:
@@ -156,3 +202,10 @@ def test_what_cannot_be_evaluated_is_one_line(tmp_path: Path) -> None:
     assert "maeb: 5 folds need as many clips, found 4" in told("maeb", few)
     assert "--folds 1" in told("honest", few, "--folds", 1)
     assert "name a folder" in told("honest")
+    beside = write_features(tmp_path / "features", range(12), emotion="joy")
+    assert "clip-0 is of joy there, of anger here" in told("honest", few, "--beside", beside)
+    far = write_features(tmp_path / "far", [99])
+    assert "keys here are such as clip-0, there clip-99" in told("honest", few, "--beside", far)
+    heard = write_prepared(tmp_path / "heard", [example(0)]) / "shards"
+    assert "holds no precomputed features" in told("honest", few, "--beside", heard)
+    assert "--beside: goes with honest" in told("maeb", few, "--beside", beside)

@@ -26,6 +26,19 @@ def test_the_dual_ridge_is_the_primal_one(rows: int) -> None:
         np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
+def test_streams_count_alike_in_the_dual_ridge() -> None:
+    """As columns do that are divided by the square root of how many their stream has."""
+    random = np.random.default_rng(2)
+    train, test = random.standard_normal((60, 93)), random.standard_normal((20, 93))
+    train[:, 92] = test[:, 92] = 1.0  # counts for nothing
+    targets = random.standard_normal((60, 3))
+    (found,) = ridge((train, targets), test, [0.1], [90])
+    scaler = StandardScaler().fit(train)
+    share = 1 / np.sqrt(2 * np.repeat([90.0, 2, 1], [90, 2, 1]))
+    plain = Ridge(alpha=0.1).fit(scaler.transform(train) * share, targets)
+    np.testing.assert_allclose(found, plain.predict(scaler.transform(test) * share), atol=1e-6)
+
+
 def test_constant_vectors_predict_the_mean() -> None:
     predicted = ridge((np.ones((4, 2)), np.array([[0.0], [1], [2], [3]])), np.ones((1, 2)), [1.0])
     np.testing.assert_allclose(predicted, 1.5)
