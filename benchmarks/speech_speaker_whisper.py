@@ -92,13 +92,12 @@ def main() -> None:
     runs = list(product(settings.seeds, settings.tests, settings.tasks, settings.tuned))
     with ThreadPoolExecutor(settings.jobs) as pool:
         list(pool.map(lambda run: _pretrain_and_extract(settings, *run), runs))
-    tables = [
-        "\n".join(_table(settings, test, corpus))
-        for test in settings.tests
-        for corpus in TESTS[test].folds
-    ]
-    (settings.out / "tables.md").write_text("\n\n".join(tables) + "\n")
-    print("\n\n".join(tables))
+    (settings.out / "tables").mkdir(exist_ok=True)
+    for test in settings.tests:
+        for corpus in TESTS[test].folds:
+            table = "\n".join(_table(settings, test, corpus))
+            (settings.out / "tables" / f"{test}-{corpus}.md").write_text(table + "\n")
+            print(table, end="\n\n", flush=True)
 
 
 def _prepare(settings: Settings) -> None:
