@@ -19,7 +19,7 @@ class Report:
     """Of what, and where to.
 
     Attributes:
-        run: The output folder of `mmembed demo` or of `mmembed finetune`.
+        run: The output folder of `mmembed demo`, `mmembed pretrain` or `mmembed finetune`.
         out: The file to write. The default is report.html in the folder of the run.
     """
 

@@ -14,8 +14,8 @@ def write_report(run: Path, out: Path | None = None) -> Path:
     """Write the report of a run folder; the same folder gives the same bytes.
 
     Args:
-        run: what the programs left: the output folder of `finetune`; or `pretrain/`, `emotion/`,
-            `embeddings/`, `results.json`, of which a part that is missing is said to be missing.
+        run: what the programs left: the output folder of `finetune` or `pretrain`; or `pretrain/`,
+            `emotion/`, `embeddings/`, `results.json`, of which those missing are said to be so.
         out: the file to write, by default `report.html` in the run folder.
 
     Returns:

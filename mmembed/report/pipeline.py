@@ -36,8 +36,8 @@ def write_pipeline(folder: Path, out: Path) -> Path:
     run = RunFolder(folder)
     if run.is_empty:
         raise UsageError(
-            f"{folder}: nothing to report; name the folder of a finished `finetune`, or one with "
-            "pretrain/, emotion/ or embeddings/"
+            f"{folder}: nothing to report; name the folder of `pretrain` or of a finished "
+            "`finetune`, or one with pretrain/, emotion/ or embeddings/"
         )
     heldout = run.evaluation.get("heldout") or run.evaluation.get("test") or {}
     terms = {t: t.replace("_", " ") for x in run.split("train") for t in x if t not in NOT_A_LOSS}
@@ -45,6 +45,7 @@ def write_pipeline(folder: Path, out: Path) -> Path:
         "pipeline.html",
         out,
         title=folder.resolve().name,
+        pretraining_alone=run.pretraining_alone,
         cards=key_numbers(run),
         losses=_curves(run.split("train"), terms, 4),
         dev_scores=_curves(run.split("dev"), DEV_TITLES, len(DEV_TITLES), 100),

@@ -50,19 +50,25 @@ class Points:
 class RunFolder:
     """The parts of a run folder; a missing part is empty or None.
 
+    Attributes:
+        pretraining_alone: whether it is the folder of `pretrain`, not of a whole pipeline.
+
     Raises:
         CorruptError: a file is there but damaged.
     """
 
     def __init__(self, path: Path) -> None:
-        self.config = read_part(path / "pretrain" / "run.json")
-        self.metrics = list(read_lines(path / "pretrain" / "metrics.jsonl"))
-        self.evaluation = read_part(path / "pretrain" / "evaluation.json")
+        alone = (path / "metrics.jsonl").is_file()
+        pretraining = path if alone else path / "pretrain"
+        self.config = read_part(pretraining / "run.json")
+        self.metrics = list(read_lines(pretraining / "metrics.jsonl"))
+        self.evaluation = read_part(pretraining / "evaluation.json")
         self.emotion = read_part(path / "emotion" / "results.json", read_results)
         self.predictions = read_part(path / "emotion" / "predictions.json")
         self.summary = read_part(path / "results.json")
         self.points = _read_points(path / "embeddings")
         self.is_empty = not any(vars(self).values())
+        self.pretraining_alone = alone
 
     def split(self, name: str) -> list[Json]:
         """The lines of metrics.jsonl that belong to one split."""

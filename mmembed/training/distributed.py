@@ -103,9 +103,6 @@ def local_device() -> torch.device:
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
         torch.cuda.set_device(device)
         return device
-    # oneDNN compiles a kernel for each shape, packed batches have some thousand of them, and those
-    # that are forgotten (beyond 1,024) are compiled again: a sixth of a small training step.
-    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16384")
     threads = (os.environ.get("OMP_NUM_THREADS") or "1").partition(",")[0]  # "4,2": by nesting
     torch.set_num_threads(int(threads))
     return torch.device("cpu")
@@ -145,6 +142,9 @@ def join_world() -> Iterator[World]:
 
     gloo on CPUs, NCCL with one GPU a process; see `local_device`.
     """
+    # oneDNN compiles a kernel for each shape, packed batches have some thousand of them, and those
+    # that are forgotten (beyond 1,024) are compiled again: a sixth of a small training step.
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16384")
     device = local_device()
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield World(0, 1, device)

@@ -305,3 +305,10 @@ def test_the_map_keeps_groups_together_and_is_repeatable() -> None:
 def test_too_few_points_make_no_map() -> None:
     few = Points("audio", np.zeros((2, 4), np.float32), ["", ""], np.zeros(2), ["", ""], ["test"])
     assert embedding_map(few) is None and embedding_map(None) is None
+
+
+def test_a_pre_training_run_by_itself(run: Path) -> None:
+    page = read_page(write_report(run / "pretrain").read_text())
+    titles = [title for title in TITLES if title.lower().replace(" ", "-") in page.sections]
+    assert titles == ["Learning curves", "Speech and speakers", "Weights", "Configuration"]
+    assert "missing" not in page.text and "12.3" in page.text
