@@ -7,7 +7,6 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from torchaudio.functional import forced_align
 
 from mmembed.ctc import align, greedy_tokens
 
@@ -26,11 +25,12 @@ def test_tokens_lie_where_they_were_emitted() -> None:
 
 @pytest.mark.parametrize("seed", range(30))
 def test_the_path_is_torchaudios(seed: int) -> None:
+    functional = pytest.importorskip("torchaudio.functional")
     generator = torch.Generator().manual_seed(seed)
     tokens = torch.randint(1, 5, (1 + seed % 7,), generator=generator).tolist()
     steps = 2 * len(tokens) + seed % 5
     log_probs = torch.randn(steps, 5, generator=generator).log_softmax(1)
-    theirs, _ = forced_align(log_probs[None], torch.tensor([tokens]))
+    theirs, _ = functional.forced_align(log_probs[None], torch.tensor([tokens]))
     ours = torch.zeros(steps, dtype=torch.int64)
     for token, frames in zip(tokens, align(log_probs.numpy(), tokens), strict=True):
         ours[frames.start : frames.stop] = token

@@ -76,12 +76,40 @@ def log_mel(samples: NDArray[np.int16]) -> Tensor:
 @cache
 def _filters() -> Tensor:
     """(257, 80) triangular mel filters, 20 Hz to 8 kHz."""
-    import torchaudio
-
-    filters: Tensor = torchaudio.functional.melscale_fbanks(
-        FFT // 2 + 1, 20.0, SAMPLE_RATE / 2, MEL_BANDS, SAMPLE_RATE
-    )
+    sizes = (FFT // 2 + 1, 20.0, SAMPLE_RATE / 2, MEL_BANDS, SAMPLE_RATE)
+    try:
+        from torchaudio.functional import melscale_fbanks
+    except (
+        ImportError,
+        OSError,
+    ):  # its last version is of torch 2.11, and loads not with all later
+        return mel_filters(*sizes)
+    filters: Tensor = melscale_fbanks(*sizes)
     return filters
+
+
+def mel_filters(bins: int, low: float, high: float, bands: int, rate: int) -> Tensor:
+    """Triangular filters of equal width on the mel scale of HTK, each 1 at its middle; to the last
+    bit those of `torchaudio.functional.melscale_fbanks`.
+
+    Args:
+        bins: of the spectrum, from 0 Hz to half the rate.
+        low: Hz, where the first filter begins.
+        high: Hz, where the last one ends.
+        bands: how many filters there are.
+        rate: of the samples, Hz.
+
+    Returns:
+        (bins, bands).
+    """
+    import torch
+
+    first, last = (2595 * math.log10(1 + hz / 700) for hz in (low, high))
+    edges = 700 * (10 ** (torch.linspace(first, last, bands + 2) / 2595) - 1)
+    below = edges[None] - torch.linspace(0, rate // 2, bins)[:, None]
+    widths = edges[1:] - edges[:-1]
+    falling, rising = -below[:, :-2] / widths[:-1], below[:, 2:] / widths[1:]
+    return torch.minimum(falling, rising).clamp(min=0)
 
 
 def resample(waveform: NDArray[np.float32], rate: int) -> NDArray[np.float32]:

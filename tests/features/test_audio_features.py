@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from functools import partial
 
 import numpy as np
@@ -14,7 +15,9 @@ from mmembed.features.audio import (
     LOG_MEAN,
     LOG_SCALE,
     POWER_FLOOR,
+    _filters,
     log_mel,
+    mel_filters,
     resample,
     to_int16,
 )
@@ -105,3 +108,19 @@ def test_resampling_keeps_a_tone_and_its_length(rate: int) -> None:
 def test_resampling_removes_what_would_alias() -> None:
     heard = resample(sine(11_000, 1.0, rate=44_100), 44_100)[1000:-1000]  # would sound as 5 kHz
     assert np.abs(heard).max() < 0.5 * 10 ** (-40 / 20)
+
+
+@pytest.mark.parametrize(
+    "sizes", [(257, 20.0, 8_000.0, 80, 16_000), (201, 0.0, 4_000.0, 23, 8_000)]
+)
+def test_filters_are_those_of_torchaudio(sizes: tuple[int, float, float, int, int]) -> None:
+    functional = pytest.importorskip("torchaudio.functional")
+    assert torch.equal(mel_filters(*sizes), functional.melscale_fbanks(*sizes))
+
+
+def test_without_torchaudio_the_features_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = log_mel(noise(4_000))
+    monkeypatch.setitem(sys.modules, "torchaudio.functional", None)  # its import fails
+    _filters.cache_clear()
+    assert torch.equal(log_mel(noise(4_000)), before)
+    _filters.cache_clear()
