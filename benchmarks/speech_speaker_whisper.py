@@ -207,6 +207,8 @@ def _scores(data: Labelled, answers: Sequence[Any], plain: Any) -> str:
     mean = f"{np.mean(uars):.3f}" + (f" +- {np.std(uars):.3f}" if len(uars) > 1 else "")
     between = interval(difference)
     minus = f"{difference(every):+.3f} ({between.low:+.3f} to {between.high:+.3f})"
+    if answers[0] is plain:
+        minus = "-"
     return f"{mean} | {', '.join(each)} | {minus}"
 
 
