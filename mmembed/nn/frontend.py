@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 from mmembed.batch import Packed, Padded, Steps
 
+BUCKET = 16  # steps: as few as cost little, and as many as leave few sizes
+
 
 class DepthwiseConv(nn.Module):
     """A depthwise convolution over time, added to its input; equals zero padding of each item.
@@ -37,7 +39,7 @@ class DepthwiseConv(nn.Module):
             return x.with_values(x.values + F.gelu(smoothed.transpose(1, 2)))
         starts = x.offsets[:-1] + gap * torch.arange(1, len(x.lengths) + 1)
         place = _rows(starts, x.lengths).to(x.values.device)
-        total = len(x.values) + gap * (len(x.lengths) + 1)
+        total = _bucket(len(x.values) + gap * (len(x.lengths) + 1))
         normed = self.norm(x.values)
         row = normed.new_zeros(total, normed.shape[1]).index_copy(0, place, normed)
         # As a two-dimensional convolution over (1, D, 1, N): its channels-last layout is the row as
@@ -77,7 +79,7 @@ class AudioFrontend(nn.Module):
             x = F.gelu(self.second(x)).transpose(1, 2)  # (B, T / 4, channels, bands / 4)
         else:
             starts = (steps + 1).cumsum(0) - steps  # at 25 Hz, one zero step before each item
-            height = int((steps + 1).sum()) + 1
+            height = _bucket(int((steps + 1).sum()) + 1)
             x = values.new_zeros(4 * height, values.shape[1])
             x = x.index_copy(0, _rows(4 * starts, audio.lengths).to(x.device), values)[None, None]
             x = F.gelu(self.first(x.to(memory_format=torch.channels_last)))
@@ -118,7 +120,13 @@ class VideoFrontend(nn.Module):
     def forward(self, video: Steps) -> Steps:
         """(N, size, size) uint8 -> (N, D)."""
         pixels = (video.values.to(self.context.conv.weight.dtype) - 128) / 64
-        frames = self.trunk(pixels.flatten(0, -3)[:, None]).unflatten(0, pixels.shape[:-2])
+        pictures = pixels.flatten(0, -3)[:, None]
+        if isinstance(video, Packed):
+            number = len(pictures)
+            surplus = _bucket(number) - number
+            frames = self.trunk(F.pad(pictures, (0, 0) * 3 + (0, surplus)))[:number]
+        else:
+            frames = self.trunk(pictures).unflatten(0, pixels.shape[:-2])
         context: Steps = self.context(video.with_values(frames))
         return context
 
@@ -138,6 +146,11 @@ class TextFrontend(nn.Module):
     def forward(self, text: Steps) -> Steps:
         """(N,) int64 -> (N, D)."""
         return text.with_values(self.embedding(text.values))
+
+
+def _bucket(size: int) -> int:
+    """A size at least as large, one of few: oneDNN compiles its kernels for each size anew."""
+    return -(-size // BUCKET) * BUCKET
 
 
 def _channels_last(conv: nn.Conv2d) -> nn.Conv2d:

@@ -142,9 +142,8 @@ def join_world() -> Iterator[World]:
 
     gloo on CPUs, NCCL with one GPU a process; see `local_device`.
     """
-    # oneDNN compiles a kernel for each shape, packed batches have some thousand of them, and those
-    # that are forgotten (beyond 1,024) are compiled again: a sixth of a small training step. Each
-    # takes some 0.1 MB.
+    # oneDNN compiles a kernel for each size of a batch. There are few (see `BUCKET` of the front
+    # ends), but more than the 1,024 kernels that it keeps. Each takes some 0.1 MB.
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "4096")
     device = local_device()
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
