@@ -1,4 +1,4 @@
-# make demo       the whole idea on clips made here, 13 minutes on two cores of ours
+# make demo       the whole idea on clips made here, 12 minutes on two cores of ours
 # make test       the tests
 # make test-slow  more tests: every part of the programs, in several processes
 # make check      lint, types and the tests of make test

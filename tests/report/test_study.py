@@ -97,7 +97,7 @@ def test_what_was_left_out_is_noted(sentiment_run: Path) -> None:
 
 def test_an_unfinished_study_is_refused(sentiment_run: Path) -> None:
     (sentiment_run / "results.json").unlink()
-    with pytest.raises(UsageError, match="the folder of a finished `finetune`"):
+    with pytest.raises(UsageError, match="or of a finished `finetune`"):
         write_report(sentiment_run)
 
 
