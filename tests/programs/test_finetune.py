@@ -94,7 +94,8 @@ def test_processes_change_nothing(embeddings: Path, alone: Path, tmp_path: Path)
     # Of two encoders and two subsets: methods of three seeds, distances; and predictions.
     assert len(tensors) == 2 * 2 * (3 + 1) + 2
     for file in files:
-        assert (alone / file).read_bytes() == (tmp_path / "two" / file).read_bytes(), file
+        if file.name != "environment.json":  # says how many processes there were
+            assert (alone / file).read_bytes() == (tmp_path / "two" / file).read_bytes(), file
 
 
 def test_self_mm_reads_the_same_embeddings(embeddings: Path, tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ pytestmark = pytest.mark.slow
 PROGRAM = Path(__file__).parents[2] / "train" / "finetune.py"
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 SHORT = ["--loop.epochs", "2", "--loop.seeds", "0", "1"]
-SETTINGS = {"run.json", "data.json"}  # of a run that has trained nothing
+SETTINGS = {"run.json", "data.json", "environment.json"}  # of a run that has trained nothing
 JOB = "mmembed.studies.finetune_job"
 LONG = ["--loop.epochs", "100000", "--loop.seeds", "0", "1"]
 
